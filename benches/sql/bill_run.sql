@@ -1,0 +1,27 @@
+-- Timed: the run; then inserting the very same finished rows into empty tables of the same shape.
+\set ON_ERROR_STOP on
+SELECT clock_timestamp() AS started \gset
+CALL billing.bill_run('2026-07-01T00:00:00Z');
+SELECT extract(epoch FROM clock_timestamp() - :'started') AS run_seconds \gset
+CREATE SCHEMA finished;
+CREATE TABLE finished.invoice (LIKE billing.invoice INCLUDING ALL);
+CREATE TABLE finished.invoice_line (LIKE billing.invoice_line INCLUDING ALL, FOREIGN KEY (customer_id, invoice_id) REFERENCES finished.invoice);
+CREATE TABLE finished.invoice_number (LIKE billing.invoice_number INCLUDING ALL);
+CREATE TABLE finished.audit_log (LIKE billing.audit_log INCLUDING ALL);
+CREATE TABLE finished.billing_period (LIKE billing.billing_period INCLUDING ALL);
+CREATE TEMP TABLE i AS SELECT * FROM billing.invoice WHERE n = 1;
+CREATE TEMP TABLE l AS SELECT x.* FROM billing.invoice_line x JOIN billing.invoice v USING (customer_id, invoice_id) WHERE v.n = 1;
+CREATE TEMP TABLE u AS SELECT x.* FROM billing.invoice_number x JOIN billing.invoice v USING (customer_id, invoice_id) WHERE v.n = 1;
+CREATE TEMP TABLE a AS SELECT x.* FROM billing.audit_log x JOIN billing.invoice v ON v.number = x.key WHERE v.n = 1;
+CREATE TEMP TABLE p AS SELECT * FROM billing.billing_period WHERE n = 2;
+CHECKPOINT;
+SELECT clock_timestamp() AS started \gset
+INSERT INTO finished.invoice SELECT * FROM i;
+INSERT INTO finished.invoice_line SELECT * FROM l;
+INSERT INTO finished.invoice_number SELECT * FROM u;
+INSERT INTO finished.audit_log SELECT * FROM a;
+INSERT INTO finished.billing_period SELECT * FROM p;
+SELECT extract(epoch FROM clock_timestamp() - :'started') AS insert_seconds \gset
+SELECT count(*) AS invoices, sum(total) AS total FROM i \gset
+SELECT count(*) AS lines FROM l \gset
+SELECT format('bill_run: %s invoices, %s lines in %s s; inserting the finished rows %s s; ratio %s', :invoices, :lines, round(:run_seconds, 2), round(:insert_seconds, 2), round(:run_seconds / :insert_seconds, 2));

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Bills a real hour of LLM traffic for three customers and explains every cent. Runs in a fresh test database
+# (PGDATABASE); what it prints is compared with expected.out. Figures of this machine go to stderr.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+export PGOPTIONS='-c client_min_messages=warning' PGTZ=UTC
+sql() { psql -XqAt -v ON_ERROR_STOP=1 "$@"; }
+table() { psql -Xq -v ON_ERROR_STOP=1 -P footer=off "$@"; }
+title() { printf '\n%s\n%s\n' "$1" "$(printf '%*s' "${#1}" '' | tr ' ' '-')"; }
+
+echo 'pg_billing: one hour of real LLM traffic (28,185 requests of 16 November 2023), three customers, billed'
+echo 'and explained inside one PostgreSQL database.'
+
+title '1. Customers and what they agreed on'
+sql -f setup.sql
+table -c "SELECT c.customer, c.customer_name AS name, k.key AS contract, p.key AS plan,
+    coalesce(string_agg(format('%s at %s', o.match->>'model', o.terms->>'unit_price'), ', ' ORDER BY o.match) FILTER (WHERE o.match IS NOT NULL), 'list prices') AS deal
+  FROM billing.dim_customer c JOIN billing.contract k USING (customer_id) JOIN billing.plan p USING (plan_id)
+  LEFT JOIN billing.price_override o USING (customer_id, contract_id)
+  GROUP BY c.customer_id, c.customer, c.customer_name, k.key, p.key ORDER BY c.customer_id"
+echo 'List prices per 1,000 tokens: gpt-4 0.03, gpt-3.5 0.002. Requests: the first 1,000 free, up to 5,000 at'
+echo '0.001, then 0.0005, counted over all models.'
+
+title '2. The hour is ingested'
+timed=$(sql <<'SQL'
+\i load.sql
+SELECT clock_timestamp() AS started \gset
+BEGIN;
+SELECT accepted, duplicate, conflicting, rejected FROM billing.ingest_from('batch') \gset
+COMMIT;
+SELECT :accepted, :duplicate, :conflicting, :rejected, (:accepted / extract(epoch FROM clock_timestamp() - :'started'))::int;
+SQL
+)
+IFS='|' read -r accepted duplicate conflicting rejected speed <<<"$timed"
+echo "accepted $accepted, duplicate $duplicate, conflicting $conflicting, rejected $rejected"
+echo "ingested $speed events per second (one session, measured, priced by two meters, durable)" >&2
+table -c "SELECT u.customer, u.meter, u.dimensions->>'model' AS model, trim_scale(u.quantity) AS quantity, u.events FROM billing.usage_daily u ORDER BY u.customer_id, u.meter DESC, model"
+sql -c "SELECT 'All together ' || to_char(sum(quantity), 'FM999,999,999') || ' tokens.' FROM billing.usage_daily WHERE meter = 'tokens'"
+
+title '3. The bill run issues November'
+sql -c 'CALL billing.bill_run()'
+for number in $(sql -c 'SELECT number FROM billing.invoice ORDER BY number'); do
+  sql -v number="$number" <<'SQL'
+SELECT format(E'%s\n  %s\n  from %s, to %s\n  issued %s, due %s, contract %s\n', i.number, repeat('=', 96), s.name, b.name, i.issued_on, i.due_on, k.key)
+FROM billing.invoice i JOIN billing.seller s USING (seller_id) JOIN billing.bill_to b USING (customer_id, bill_to_id) JOIN billing.contract k USING (customer_id, contract_id)
+WHERE i.number = :'number';
+SELECT format('  %s %s %s   %s %s', rpad(l.label, 22), lpad(to_char(l.quantity, 'FM999,999,999'), 12), rpad(l.unit || 's', 9), rpad(l.price, 34), lpad(to_char(l.amount, 'FM999,990.00'), 10))
+FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id) WHERE i.number = :'number' ORDER BY l.line_n;
+SELECT format('  %s', repeat('-', 96)) || E'\n' || format('  %s %s %s', rpad('due', 81), i.currency, lpad(to_char(i.total, 'FM999,990.00'), 10)) || E'\n' FROM billing.invoice i WHERE i.number = :'number';
+SQL
+done
+
+title '4. One line, down to its events'
+acme=$(sql -c "SELECT i.number FROM billing.invoice i JOIN billing.customer c USING (customer_id) WHERE c.key = 'acme'")
+sql -c "SELECT billing.invoice_explain('$acme')"
+echo
+echo 'Ten of the 6,455 events behind the gpt-4 line:'
+table -c "SELECT to_char(occurred_at, 'HH24:MI:SS.US') AS at, event_id, value AS tokens, properties->>'input_tokens' AS input, properties->>'output_tokens' AS output
+  FROM billing.invoice_line_events('$acme', 'tokens/2023-11-01/model=gpt-4', 10)"
+sql -c "SELECT format('All %s of them sum to %s tokens, × 0.02 / 1,000 = %s, rounded once: %s.', to_char(count(*), 'FM9,999'), to_char(sum(e.value), 'FM99,999,999'),
+    trim_scale(billing.rate('{\"model\":\"per_unit\",\"unit_price\":\"0.02\",\"per\":1000}', sum(e.value))), round(billing.rate('{\"model\":\"per_unit\",\"unit_price\":\"0.02\",\"per\":1000}', sum(e.value)), 2))
+  FROM billing.invoice_line_events('$acme', 'tokens/2023-11-01/model=gpt-4') e"
+echo
+echo 'The requests, tier by tier:'
+table -c "SELECT what, units, unit_price, amount FROM billing.rate_explain((SELECT pricing FROM billing.fact_invoice_line f JOIN billing.invoice_line l USING (customer_id, line_n)
+    WHERE f.invoice = '$acme' AND l.key = 'requests/2023-11-01' AND f.line_key = l.key), 9395)"
+
+title '5. The same files are sent again'
+sql <<'SQL'
+\i load.sql
+SELECT format('accepted %s, duplicate %s, conflicting %s, rejected %s', accepted, duplicate, conflicting, rejected) FROM billing.ingest_from('batch');
+SELECT 'Still ' || to_char(sum(quantity), 'FM999,999,999') || ' tokens.' FROM billing.usage_daily WHERE meter = 'tokens';
+SQL
+
+title '6. Every invoice is computed again from its events'
+table -c "SELECT i.number, r.line_key, r.billed, r.recomputed, r.difference, r.same_bytes FROM billing.invoice i, billing.invoice_recompute(i.number) r ORDER BY i.number, r.line_key"
+
+title '7. Spend by model and day'
+table -c "SELECT c.key AS customer, s.starts_at::date AS day, coalesce(s.dimensions->>'model', '') AS model, s.dimensions->>'charge' AS charge, s.amount, s.currency, s.state
+  FROM billing.customer c, billing.spend(c.key, '2023-11-01Z', '2023-12-01Z', 'day', '{model,charge}') s ORDER BY c.customer_id, day, charge DESC, model"
+
+title '8. What always holds, checked'
+sql -c 'CALL billing.audit_seal()'
+table -c "SELECT check_name, checked, failed FROM billing.verify('full')"

@@ -1,0 +1,352 @@
+-- Ingestion: events in, once. Ingest only inserts; what it adds to usage is in deltas (30_metering.sql).
+
+CREATE TYPE billing.usage_event_input AS (
+    customer text, event_type text, event_id text, occurred_at text, properties json, bill_to text
+);
+COMMENT ON TYPE billing.usage_event_input IS
+    'Shape of a table for billing.ingest_from(): CREATE TEMP TABLE batch (LIKE billing.usage_event_input); then COPY into it. occurred_at is RFC 3339 with an offset, as text, so that no session time zone touches it.';
+
+-- ── leaves: one call of ingest, kept in backend memory between its statements ────────────────────
+
+CREATE FUNCTION billing_internal.meters_state() RETURNS text
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'meters_state_wrapper';
+COMMENT ON FUNCTION billing_internal.meters_state() IS 'State of the catalogue whose meters this backend has compiled.';
+CREATE FUNCTION billing_internal.meters_load(state text, ids int[], definitions text[]) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'meters_load_wrapper';
+COMMENT ON FUNCTION billing_internal.meters_load(text, int[], text[]) IS 'Compiles the meters of a state of the catalogue in this backend.';
+CREATE FUNCTION billing_internal.call_read(document text) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_read_wrapper';
+COMMENT ON FUNCTION billing_internal.call_read(text) IS 'Reads and measures a document of events; a handle, or NULL where call_read_error() says why not.';
+CREATE FUNCTION billing_internal.call_read_error(document text) RETURNS text
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_read_error_wrapper';
+COMMENT ON FUNCTION billing_internal.call_read_error(text) IS 'Why a document of events can''t be read at all.';
+CREATE FUNCTION billing_internal.call_read_event(customer text, event_type text, event_id text, occurred_at timestamptz, properties text, bill_to text)
+    RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'call_read_event_wrapper';
+COMMENT ON FUNCTION billing_internal.call_read_event(text, text, text, timestamptz, text, text) IS 'Reads and measures one event; a handle.';
+CREATE FUNCTION billing_internal.call_read_rows(customers text[], event_ids text[], event_types text[], occurred_at text[], bill_tos text[], properties text[])
+    RETURNS bigint LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_read_rows_wrapper';
+COMMENT ON FUNCTION billing_internal.call_read_rows(text[], text[], text[], text[], text[], text[]) IS 'Reads and measures rows of usage_event_input; a handle.';
+CREATE FUNCTION billing_internal.call_measure_again(handle bigint) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_measure_again_wrapper';
+COMMENT ON FUNCTION billing_internal.call_measure_again(bigint) IS 'Measures the call with the meters loaded since it was read.';
+CREATE FUNCTION billing_internal.call_parties(handle bigint) RETURNS TABLE (n int, customer text, bill_to text)
+    LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'call_parties_wrapper';
+COMMENT ON FUNCTION billing_internal.call_parties(bigint) IS 'Customers and legal entities that the call names, each once.';
+CREATE FUNCTION billing_internal.call_resolve(handle bigint, customer_ids bigint[], minutes smallint[], earliest timestamptz[], latest timestamptz[], faults text[])
+    RETURNS SETOF timestamptz LANGUAGE c VOLATILE STRICT ROWS 2 AS 'MODULE_PATHNAME', 'call_resolve_wrapper';
+COMMENT ON FUNCTION billing_internal.call_resolve(bigint, bigint[], smallint[], timestamptz[], timestamptz[], text[]) IS 'Tells the call who its parties are; gives the UTC months that need partitions.';
+CREATE FUNCTION billing_internal.call_keys(handle bigint) RETURNS TABLE (customer_id bigint, event_key uuid, occurred_at timestamptz, content_hash bigint)
+    LANGUAGE c VOLATILE STRICT ROWS 1000 AS 'MODULE_PATHNAME', 'call_keys_wrapper';
+COMMENT ON FUNCTION billing_internal.call_keys(bigint) IS 'The keys to insert, sorted by customer and key.';
+CREATE FUNCTION billing_internal.call_accept(handle bigint, customer_ids bigint[], event_keys uuid[])
+    RETURNS TABLE (customer_id bigint, event_key uuid, occurred_at timestamptz, event_type text, event_id text, bill_to text, properties text)
+    LANGUAGE c VOLATILE STRICT ROWS 1000 AS 'MODULE_PATHNAME', 'call_accept_wrapper';
+COMMENT ON FUNCTION billing_internal.call_accept(bigint, bigint[], uuid[]) IS 'Tells the call which keys were new; gives their events.';
+CREATE FUNCTION billing_internal.call_deltas(handle bigint)
+    RETURNS TABLE (customer_id bigint, meter_id int, bucket_minutes smallint, bucket_start timestamptz, dimension_set_id bigint,
+        dimensions text, events bigint, quantity numeric, value_keys uuid[])
+    LANGUAGE c VOLATILE STRICT ROWS 100 AS 'MODULE_PATHNAME', 'call_deltas_wrapper';
+COMMENT ON FUNCTION billing_internal.call_deltas(bigint) IS 'What the accepted events add to usage.';
+CREATE FUNCTION billing_internal.call_known(handle bigint) RETURNS TABLE (customer_id bigint, event_key uuid)
+    LANGUAGE c VOLATILE STRICT ROWS 100 AS 'MODULE_PATHNAME', 'call_known_wrapper';
+COMMENT ON FUNCTION billing_internal.call_known(bigint) IS 'The keys whose stored content decides between duplicate and conflicting.';
+CREATE FUNCTION billing_internal.call_judge(handle bigint, customer_ids bigint[], event_keys uuid[], content_hashes bigint[]) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_judge_wrapper';
+COMMENT ON FUNCTION billing_internal.call_judge(bigint, bigint[], uuid[], bigint[]) IS 'Tells the call the stored content of its known keys.';
+CREATE FUNCTION billing_internal.call_rejections(handle bigint) RETURNS TABLE (customer text, event_id text, reason text, message text, raw text)
+    LANGUAGE c VOLATILE STRICT ROWS 1 AS 'MODULE_PATHNAME', 'call_rejections_wrapper';
+COMMENT ON FUNCTION billing_internal.call_rejections(bigint) IS 'Rejected and conflicting events, whole.';
+CREATE FUNCTION billing_internal.call_end(handle bigint) RETURNS TABLE (accepted bigint, duplicate bigint, conflicting bigint, rejected bigint)
+    LANGUAGE c VOLATILE STRICT ROWS 1 AS 'MODULE_PATHNAME', 'call_end_wrapper';
+COMMENT ON FUNCTION billing_internal.call_end(bigint) IS 'The counts of the call; closes it.';
+
+-- ── locks and partitions ─────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.stripe_of(customer_id bigint) RETURNS int
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN (customer_id % 256)::int;
+COMMENT ON FUNCTION billing_internal.stripe_of(bigint) IS 'The customer''s lock stripe. Ingest holds it shared, finalization and back-fill exclusively; 256 stripes, since a lock per customer would exhaust the lock table.';
+
+CREATE FUNCTION billing_internal.partition_ensure(month timestamptz) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+DECLARE
+    parent text;
+    child text;
+    starts timestamptz := date_trunc('month', month, 'UTC');
+    ends timestamptz;
+BEGIN
+    IF to_regclass('billing_internal.usage_value_' || to_char(starts, 'YYYY_MM')) IS NOT NULL THEN
+        RETURN;
+    END IF;
+    -- One session makes a month; the others wait here and then find it.
+    PERFORM pg_advisory_xact_lock(billing_internal.lock_class('partition'), 0);
+    ends := (starts AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC';
+    FOREACH parent IN ARRAY ARRAY['usage_event', 'usage_bucket', 'usage_value'] LOOP
+        child := parent || to_char(starts, '_YYYY_MM');
+        CONTINUE WHEN to_regclass('billing_internal.' || child) IS NOT NULL;
+        -- Made apart and attached: CREATE … PARTITION OF would take ACCESS EXCLUSIVE on the parent, ATTACH does not.
+        EXECUTE format('CREATE TABLE billing_internal.%I (LIKE billing.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', child, parent);
+        EXECUTE format('ALTER TABLE billing_internal.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', child);
+        IF parent = 'usage_bucket' THEN
+            EXECUTE format('ALTER TABLE billing_internal.%I SET (fillfactor = 70)', child);
+        END IF;
+        EXECUTE format('ALTER TABLE billing.%I ATTACH PARTITION billing_internal.%I FOR VALUES FROM (%L) TO (%L)', parent, child, starts, ends);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.partition_ensure(timestamptz) IS 'Makes the partitions of a UTC month of events and buckets if they are missing. Runs as billing_owner.';
+
+-- ── ingest ───────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.policy_value(name text, of_seller_id uuid, of_customer_id bigint DEFAULT NULL, of_contract_id uuid DEFAULT NULL) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(
+        (SELECT p.value FROM billing.contract_policy p
+         WHERE p.customer_id = of_customer_id AND p.contract_id = of_contract_id AND p.name = policy_value.name),
+        (SELECT p.value FROM billing.policy p JOIN billing.seller s ON p.scope = 'seller:' || s.key
+         WHERE s.seller_id = of_seller_id AND p.name = policy_value.name),
+        (SELECT p.value FROM billing.policy p WHERE p.scope = 'global' AND p.name = policy_value.name),
+        (SELECT d.default_value FROM billing_internal.policy_definition() d WHERE d.name = policy_value.name))
+$$;
+COMMENT ON FUNCTION billing_internal.policy_value(text, uuid, bigint, uuid) IS 'The value of a policy in force: the contract''s, else the seller''s, else the global one, else the default.';
+
+CREATE FUNCTION billing_internal.catalogue_state() RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The writing transaction is part of it: a rolled back change and the next one bear the same number.
+    SELECT c.value || '/' || c.xmin::text FROM billing_internal.counter c WHERE c.name = 'catalogue'
+$$;
+COMMENT ON FUNCTION billing_internal.catalogue_state() IS 'Names the state of the meters that ingest compiles.';
+
+CREATE FUNCTION billing_internal.meters_ready() RETURNS text
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    wanted text := billing_internal.catalogue_state();
+BEGIN
+    IF billing_internal.meters_state() <> wanted THEN
+        PERFORM billing_internal.meters_load(wanted, coalesce(array_agg(m.meter_id ORDER BY m.meter_id), '{}'),
+            coalesce(array_agg(m.definition::text ORDER BY m.meter_id), '{}'))
+        FROM billing.meter m WHERE m.retired_at IS NULL;
+    END IF;
+    RETURN wanted;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.meters_ready() IS 'Loads the meters of the catalogue''s present state into this backend; returns that state.';
+
+CREATE FUNCTION billing_internal.dimension_collision(of_customer_id bigint, set_id bigint) RETURNS jsonb
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM billing_internal.fail('ZB005', format('two dimension sets of customer %s have the id %s', of_customer_id, set_id),
+        'Nothing was stored. Change one dimension value; the odds of this are 1 in 2^53 per pair.');
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.dimension_collision(bigint, bigint) IS 'Raises ZB005: two dimension sets have one id.';
+
+CREATE FUNCTION billing_internal.ingest_call(
+    handle bigint, state text, OUT accepted bigint, OUT duplicate bigint, OUT conflicting bigint, OUT rejected bigint, OUT errors jsonb
+) -- Plans are kept for the session. Made while tables are empty they would scan them when they are full.
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    at timestamptz := billing.now();
+    party_ids bigint[];
+    party_minutes smallint[];
+    party_earliest timestamptz[];
+    party_latest timestamptz[];
+    party_faults text[];
+    new_ids bigint[];
+    new_keys uuid[];
+    known_ids bigint[];
+    known_keys uuid[];
+    known_hashes bigint[];
+    to_fold bigint;
+BEGIN
+    -- 1. Who is it about?
+    WITH bounds AS MATERIALIZED (
+        SELECT s.seller_id, at - billing_internal.policy_value('event_age_max', s.seller_id)::interval AS earliest,
+            at + billing_internal.policy_value('event_future_max', s.seller_id)::interval AS latest
+        FROM billing.seller s
+    )
+    SELECT array_agg(c.customer_id ORDER BY p.n), array_agg(c.bucket_minutes ORDER BY p.n), array_agg(b.earliest ORDER BY p.n),
+        array_agg(b.latest ORDER BY p.n),
+        array_agg(CASE WHEN c.customer_id IS NULL THEN 'unknown_customer' WHEN p.bill_to IS NOT NULL AND t.key IS NULL THEN 'unknown_bill_to' END ORDER BY p.n)
+    INTO party_ids, party_minutes, party_earliest, party_latest, party_faults
+    FROM billing_internal.call_parties(handle) p
+    LEFT JOIN billing.customer k ON k.key = p.customer
+    LEFT JOIN billing.customer_alias a ON a.alias = p.customer AND a.removed_at IS NULL
+    LEFT JOIN billing.customer c
+        ON c.customer_id = coalesce(k.customer_id, a.customer_id, CASE WHEN p.customer ~ '^[0-9]{1,18}$' THEN p.customer::bigint END)
+    LEFT JOIN bounds b ON b.seller_id = c.seller_id
+    LEFT JOIN billing.bill_to t ON t.customer_id = c.customer_id AND t.key = p.bill_to AND t.retired_at IS NULL;
+
+    -- 2. Shut out finalization and back-fill, in ascending order; a statement of its own before those that read.
+    PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), s.stripe)
+    FROM (SELECT DISTINCT billing_internal.stripe_of(c) AS stripe FROM unnest(party_ids) c WHERE c IS NOT NULL ORDER BY 1) s;
+
+    -- 3. A meter that appeared meanwhile must see these events, too; so must a bucket width.
+    IF billing_internal.meters_ready() <> state THEN
+        PERFORM billing_internal.call_measure_again(handle);
+    END IF;
+    SELECT array_agg(c.bucket_minutes ORDER BY p.n) INTO party_minutes
+    FROM unnest(party_ids) WITH ORDINALITY p (customer_id, n) LEFT JOIN billing.customer c USING (customer_id);
+
+    -- 4. Keys: what is new is decided here, by the primary key, and nowhere else.
+    PERFORM billing_internal.partition_ensure(m.month)
+    FROM billing_internal.call_resolve(handle, coalesce(party_ids, '{}'), coalesce(party_minutes, '{}'), coalesce(party_earliest, '{}'),
+        coalesce(party_latest, '{}'), coalesce(party_faults, '{}')) m (month);
+    WITH new AS (
+        INSERT INTO billing.usage_event_key (customer_id, event_key, occurred_at, content_hash)
+        SELECT k.customer_id, k.event_key, k.occurred_at, k.content_hash FROM billing_internal.call_keys(handle) k
+        ON CONFLICT DO NOTHING
+        RETURNING customer_id, event_key
+    )
+    SELECT coalesce(array_agg(n.customer_id), '{}'), coalesce(array_agg(n.event_key), '{}') INTO new_ids, new_keys FROM new n;
+
+    -- 5. The events, and what they add to usage.
+    INSERT INTO billing.usage_event (customer_id, event_key, occurred_at, recorded_at, event_type, event_id, bill_to, properties)
+    SELECT e.customer_id, e.event_key, e.occurred_at, clock.recorded_at, e.event_type, e.event_id, e.bill_to, e.properties::jsonb
+    FROM (SELECT clock_timestamp() AS recorded_at OFFSET 0) clock, billing_internal.call_accept(handle, new_ids, new_keys) e;
+    INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys)
+    SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity,
+        CASE WHEN s.dimensions IS NULL THEN d.dimensions::jsonb
+            WHEN s.dimensions <> d.dimensions::jsonb THEN billing_internal.dimension_collision(d.customer_id, d.dimension_set_id) END,
+        d.value_keys
+    FROM billing_internal.call_deltas(handle) d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id);
+
+    -- 6. Repeats: the same content is a duplicate, other content is conflicting.
+    SELECT array_agg(k.customer_id), array_agg(k.event_key), array_agg(k.content_hash) INTO known_ids, known_keys, known_hashes
+    FROM billing_internal.call_known(handle) n JOIN billing.usage_event_key k USING (customer_id, event_key);
+    IF known_ids IS NOT NULL THEN
+        PERFORM billing_internal.call_judge(handle, known_ids, known_keys, known_hashes);
+    END IF;
+
+    -- 7. What could not be stored is kept, whole.
+    WITH kept AS (
+        INSERT INTO billing.rejected_event (rejected_id, received_at, customer, event_id, reason, message, raw)
+        SELECT billing_internal.uuid_v7(), clock_timestamp(), r.customer, r.event_id, r.reason, r.message, r.raw
+        FROM billing_internal.call_rejections(handle) r
+        RETURNING rejected_id, customer, event_id, reason, message
+    )
+    SELECT coalesce(jsonb_agg(jsonb_build_object('customer', k.customer, 'event_id', k.event_id, 'reason', k.reason, 'message', k.message)), '[]')
+    INTO errors FROM (SELECT * FROM kept ORDER BY rejected_id LIMIT 100) k;
+
+    -- 8. Now and then, fold customers with many deltas. Nothing depends on it.
+    IF random() < 0.0625 THEN
+        FOR to_fold IN SELECT DISTINCT c FROM unnest(new_ids) c LIMIT 16 LOOP
+            IF EXISTS (SELECT FROM billing.usage_delta d WHERE d.customer_id = to_fold OFFSET 1000) THEN
+                PERFORM billing_internal.fold_customer(to_fold);
+            END IF;
+        END LOOP;
+    END IF;
+    SELECT e.accepted, e.duplicate, e.conflicting, e.rejected INTO accepted, duplicate, conflicting, rejected
+    FROM billing_internal.call_end(handle) e;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.ingest_call(bigint, text) IS 'The steps of every ingest, set-based: parties, stripe locks, keys, events, deltas, repeats, rejections.';
+
+CREATE FUNCTION billing.ingest(events json, format text DEFAULT 'native')
+    RETURNS TABLE (accepted bigint, duplicate bigint, conflicting bigint, rejected bigint, errors jsonb)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    state text;
+    handle bigint;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    IF events IS NULL THEN
+        PERFORM billing_internal.fail('ZB004', 'the events are NULL', 'Pass a JSON array of events, or one event.');
+    ELSIF format IS DISTINCT FROM 'native' THEN
+        PERFORM billing_internal.fail('ZB004', format('event format %s is not known', coalesce(quote_literal(format), 'NULL')), 'Use native.');
+    END IF;
+    state := billing_internal.meters_ready();
+    handle := billing_internal.call_read(events::text);
+    IF handle IS NULL THEN
+        PERFORM billing_internal.raise_fault(billing_internal.call_read_error(events::text)::jsonb);
+    END IF;
+    RETURN QUERY SELECT * FROM billing_internal.ingest_call(handle, state);
+END
+$$;
+COMMENT ON FUNCTION billing.ingest(json, text) IS
+    'Stores usage events, each exactly once: a JSON array of at most 10,000 events (16 MB), or one event {"customer","event_id","event_type","occurred_at","properties":{},"bill_to"}. Returns how many were accepted, duplicate (the same again), conflicting (same id, other content) and rejected; errors describes up to 100 of the latter two, all are in rejected_event. Usage is visible at commit. Errors: ZB003 not a batch of events, ZB010 too many or too large, ZB004 format.';
+
+CREATE FUNCTION billing.ingest_event(
+    customer text, event_type text, event_id text, occurred_at timestamptz, properties jsonb DEFAULT '{}', bill_to text DEFAULT NULL
+) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    state text;
+    outcome record;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    IF customer IS NULL OR event_type IS NULL OR event_id IS NULL OR occurred_at IS NULL THEN
+        PERFORM billing_internal.fail('ZB008', format('event rejected: %s is missing',
+            CASE WHEN customer IS NULL THEN 'customer' WHEN event_type IS NULL THEN 'event_type' WHEN event_id IS NULL THEN 'event_id' ELSE 'occurred_at' END),
+            'An event names its customer, type, id and time.');
+    END IF;
+    state := billing_internal.meters_ready();
+    SELECT * INTO outcome FROM billing_internal.ingest_call(billing_internal.call_read_event(
+        customer, event_type, event_id, occurred_at, coalesce(properties, '{}')::text, bill_to), state);
+    IF outcome.conflicting > 0 THEN
+        PERFORM billing_internal.fail('ZB009', 'event conflicts: ' || (outcome.errors->0->>'message'),
+            'Nothing was stored. Send a new event under a new event_id; a stored event never changes.');
+    ELSIF outcome.rejected > 0 THEN
+        PERFORM billing_internal.fail('ZB008', 'event rejected: ' || (outcome.errors->0->>'message'),
+            'Nothing was stored. Mend the event and send it again.', 'reason ' || (outcome.errors->0->>'reason'));
+    END IF;
+    RETURN CASE WHEN outcome.accepted > 0 THEN 'accepted' ELSE 'duplicate' END;
+END
+$$;
+COMMENT ON FUNCTION billing.ingest_event(text, text, text, timestamptz, jsonb, text) IS
+    'Stores one usage event exactly once. Returns accepted, or duplicate if the same event was stored before. Errors (nothing is stored): ZB008 rejected, with the reason, ZB009 the id was used for another event.';
+
+CREATE FUNCTION billing_internal.ingest_rows(customers text[], event_ids text[], event_types text[], occurred_at text[], bill_tos text[], properties text[])
+    RETURNS TABLE (accepted bigint, duplicate bigint, conflicting bigint, rejected bigint, errors jsonb)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    state text := billing_internal.meters_ready();
+BEGIN
+    RETURN QUERY SELECT * FROM billing_internal.ingest_call(
+        billing_internal.call_read_rows(customers, event_ids, event_types, occurred_at, bill_tos, properties), state);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.ingest_rows(text[], text[], text[], text[], text[], text[]) IS 'One batch of ingest_from(), whose reading half runs with the caller''s rights.';
+
+CREATE FUNCTION billing.ingest_from(source regclass)
+    RETURNS TABLE (accepted bigint, duplicate bigint, conflicting bigint, rejected bigint, errors jsonb)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_hashagg = off
+AS $$
+DECLARE
+    batch record;
+    part record;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    accepted := 0; duplicate := 0; conflicting := 0; rejected := 0; errors := '[]';
+    -- Grouped in the order of the table, one batch in memory at a time. The caller reads the table with
+    -- its own rights; only arrays are handed on.
+    FOR batch IN EXECUTE format($query$
+        SELECT array_agg(customer::text) AS customers, array_agg(event_id::text) AS event_ids, array_agg(event_type::text) AS event_types,
+            array_agg(occurred_at::text) AS occurred_at, array_agg(bill_to::text) AS bill_tos, array_agg(properties::text) AS properties
+        FROM (SELECT i.*, (row_number() OVER () - 1) / 5000 AS batch_n FROM %s i) numbered
+        GROUP BY batch_n ORDER BY batch_n $query$, source)
+    LOOP
+        SELECT * INTO part FROM billing_internal.ingest_rows(batch.customers, batch.event_ids, batch.event_types, batch.occurred_at, batch.bill_tos, batch.properties);
+        accepted := accepted + part.accepted;
+        duplicate := duplicate + part.duplicate;
+        conflicting := conflicting + part.conflicting;
+        rejected := rejected + part.rejected;
+        IF jsonb_array_length(errors) < 100 THEN
+            errors := errors || part.errors;
+        END IF;
+    END LOOP;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION billing.ingest_from(regclass) IS
+    'As ingest(), for a table of shape billing.usage_event_input that the caller may read: CREATE TEMP TABLE batch (LIKE billing.usage_event_input); COPY batch FROM …; SELECT * FROM billing.ingest_from(''batch''); all in one transaction. Any number of rows, in batches of 5,000.';

@@ -1,0 +1,1020 @@
+-- Contracts: the catalogue, customers' terms, deals, and the price that holds for some usage.
+
+CREATE FUNCTION billing_internal.catalogue_items(document text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'catalogue_items_wrapper';
+COMMENT ON FUNCTION billing_internal.catalogue_items(text) IS 'A catalogue document as a JSON array of items in order of dependence; NULL where catalogue_items_error() says why not.';
+CREATE FUNCTION billing_internal.catalogue_items_error(document text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'catalogue_items_error_wrapper';
+COMMENT ON FUNCTION billing_internal.catalogue_items_error(text) IS 'Why catalogue_items() gave NULL.';
+CREATE FUNCTION billing_internal.contract_terms(document text, plan text) RETURNS text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_terms_wrapper';
+COMMENT ON FUNCTION billing_internal.contract_terms(text, text) IS 'The canonical contract document, its overrides and the terms it makes on its plan; NULL where contract_terms_error() says why not.';
+CREATE FUNCTION billing_internal.contract_terms_error(document text, plan text) RETURNS text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_terms_error_wrapper';
+COMMENT ON FUNCTION billing_internal.contract_terms_error(text, text) IS 'Why contract_terms() gave NULL.';
+CREATE FUNCTION billing_internal.charge_error(charge text, meter text, pricing text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'charge_error_wrapper';
+COMMENT ON FUNCTION billing_internal.charge_error(text, text, text) IS 'Why a usage charge can''t price a meter with a list price; NULL if it can.';
+CREATE FUNCTION billing_internal.overrides_read(overrides text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'overrides_read_wrapper';
+COMMENT ON FUNCTION billing_internal.overrides_read(text) IS 'A list of overrides in canonical form; NULL where overrides_read_error() says why not.';
+CREATE FUNCTION billing_internal.overrides_read_error(overrides text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'overrides_read_error_wrapper';
+COMMENT ON FUNCTION billing_internal.overrides_read_error(text) IS 'Why overrides_read() gave NULL.';
+
+CREATE FUNCTION billing_internal.resolved_price(prices text, dimensions text, at timestamptz)
+    RETURNS TABLE (source text, label text, list_label text, pricing text)
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'resolved_price_wrapper';
+COMMENT ON FUNCTION billing_internal.resolved_price(text, text, timestamptz) IS 'Which of {"list","overrides","dimensions"} holds; no row where resolved_price_error() says why.';
+CREATE FUNCTION billing_internal.resolved_price_error(prices text, dimensions text, at timestamptz) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'resolved_price_error_wrapper';
+COMMENT ON FUNCTION billing_internal.resolved_price_error(text, text, timestamptz) IS 'Why resolved_price() gave no row.';
+
+CREATE FUNCTION billing_internal.local_midnight(day date, zone text) RETURNS timestamptz
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE -- bound when made: inlined, so no search_path
+    RETURN day::timestamp AT TIME ZONE zone;
+COMMENT ON FUNCTION billing_internal.local_midnight(date, text) IS 'The instant at which a local day begins, by Postgres''s time zone data: of two midnights the standard-time one, of none the transition.';
+
+-- ── catalogue ────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.back_fill_meter(of_meter_id int) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    m billing.meter;
+    stripe int;
+    added bigint := 0;
+    batch_added bigint;
+    tries int := 0;
+BEGIN
+    SELECT * INTO m FROM billing.meter k WHERE k.meter_id = of_meter_id;
+    -- All stripes at once, briefly and never while others wait for us in a circle: what can't be had in
+    -- time is given back (the subtransaction ends) and tried again.
+    LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', '500ms', true);
+            FOR stripe IN 0..255 LOOP
+                PERFORM pg_advisory_xact_lock(billing_internal.lock_class('stripe'), stripe);
+            END LOOP;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            tries := tries + 1;
+            IF tries >= 20 THEN
+                PERFORM billing_internal.fail('55P03', format('meter %s could not be added: ingest never paused', m.key),
+                    'Try again, or when transactions that ingest are shorter.');
+            END IF;
+        END;
+    END LOOP;
+    PERFORM set_config('lock_timeout', '0', true);
+    WITH filled AS (
+        INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys)
+        SELECT u.customer_id, u.meter_id, u.bucket_minutes, u.bucket_start, u.dimension_set_id, u.events, u.quantity,
+            CASE WHEN s.dimensions IS NULL THEN u.dimensions::jsonb
+                WHEN s.dimensions <> u.dimensions::jsonb THEN billing_internal.dimension_collision(u.customer_id, u.dimension_set_id) END,
+            u.value_keys
+        FROM (
+            SELECT array_agg(e.customer_id) AS customers, array_agg(c.bucket_minutes) AS minutes, array_agg(e.event_key) AS keys,
+                array_agg(e.event_type) AS types, array_agg(e.occurred_at) AS times, array_agg(e.bill_to) AS bill_tos,
+                array_agg(e.properties::text) AS properties
+            FROM (SELECT e.*, (row_number() OVER (ORDER BY e.customer_id, e.occurred_at) - 1) / 10000 AS slice
+                FROM billing.usage_event e WHERE e.event_type = m.event_type) e
+            JOIN billing.customer c USING (customer_id)
+            GROUP BY e.slice
+        ) b
+        CROSS JOIN LATERAL billing_internal.stored_usage(ARRAY[m.meter_id], ARRAY[m.definition::text], b.customers, b.minutes, b.keys, b.types,
+            b.times, b.bill_tos, b.properties) u
+        LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
+        RETURNING 1
+    )
+    SELECT count(*) INTO added FROM filled;
+    RETURN added;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.back_fill_meter(int) IS 'Measures all stored events on a new meter, with ingest shut out until this transaction ends. How many deltas it made.';
+
+CREATE FUNCTION billing_internal.pricing_of(of_price_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN p.row_count = 0 THEN p.pricing ELSE p.pricing || jsonb_build_object('rows',
+        (SELECT jsonb_agg(r.pricing || jsonb_build_object('match', r.match) ORDER BY r.n) FROM billing.price_row r WHERE r.price_id = p.price_id)) END
+    FROM billing.price p WHERE p.price_id = of_price_id
+$$;
+COMMENT ON FUNCTION billing_internal.pricing_of(uuid) IS 'The whole pricing document of a price version, rows included.';
+
+CREATE FUNCTION billing_internal.catalogue_document(kind text, key text, parent text) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE kind
+        WHEN 'product' THEN (SELECT jsonb_build_object('key', p.key, 'name', p.name)
+                || CASE WHEN p.retired_at IS NOT NULL THEN '{"retired": true}' ELSE '{}' END::jsonb
+            FROM billing.product p WHERE p.key = catalogue_document.key)
+        WHEN 'meter' THEN (SELECT m.definition || CASE WHEN m.retired_at IS NOT NULL THEN '{"retired": true}' ELSE '{}' END::jsonb
+            FROM billing.meter m WHERE m.key = catalogue_document.key)
+        WHEN 'price_book' THEN (SELECT jsonb_build_object('key', b.key, 'currency', b.currency)
+                || CASE WHEN b.retired_at IS NOT NULL THEN '{"retired": true}' ELSE '{}' END::jsonb
+            FROM billing.price_book b WHERE b.key = catalogue_document.key)
+        WHEN 'price' THEN (SELECT jsonb_strip_nulls(jsonb_build_object('key', p.key, 'meter', m.key, 'version', p.version,
+                    'valid_from', lower(p.valid_during), 'valid_until', upper(p.valid_during)))
+                || jsonb_build_object('pricing', billing_internal.pricing_of(p.price_id))
+            FROM billing.price p JOIN billing.price_book b USING (price_book_id) JOIN billing.meter m USING (meter_id)
+            WHERE b.key = catalogue_document.parent AND p.key = catalogue_document.key ORDER BY p.version DESC LIMIT 1)
+        WHEN 'plan' THEN (SELECT v.document || jsonb_build_object('version', v.version)
+                || CASE WHEN p.retired_at IS NOT NULL THEN '{"retired": true}' ELSE '{}' END::jsonb
+            FROM billing.plan p JOIN billing.plan_version v USING (plan_id) WHERE p.key = catalogue_document.key ORDER BY v.version DESC LIMIT 1)
+        END
+$$;
+COMMENT ON FUNCTION billing_internal.catalogue_document(text, text, text) IS 'The newest state of a catalogue entity, as its document; NULL if there is none.';
+
+CREATE FUNCTION billing_internal.check_price_instant(of_price_book_id uuid, of_key text, at timestamptz) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    hit record;
+BEGIN
+    -- A live contract that floats on this price must begin a service period at that very instant.
+    SELECT k.key, k.time_zone, p.starts_on, p.ends_on INTO hit
+    FROM billing.contract_charge h
+    JOIN billing.contract k USING (customer_id, contract_id)
+    CROSS JOIN LATERAL billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, (at AT TIME ZONE k.time_zone)::date) b
+    CROSS JOIN LATERAL billing_internal.calendar_service_periods(k.starts_on, k.ends_on, k.billed_every, k.alignment, h.every, b.n) p
+    WHERE h.price_book_id = of_price_book_id AND h.price_key = of_key AND h.until_version IS NULL AND h.valid_during @> at
+        AND k.state IN ('scheduled', 'active') AND k.prices = 'float'
+        AND billing_internal.local_midnight(p.starts_on, k.time_zone) < at AND at < billing_internal.local_midnight(p.ends_on, k.time_zone)
+    ORDER BY k.key LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB005', format('price %s can''t change at %s, inside a period of contract %s', of_key, at, hit.key),
+            format('Give valid_from as a period''s start, such as %s: tiers, packages, minimums and maximums run over a whole period.',
+                to_char(billing_internal.local_midnight(hit.ends_on, hit.time_zone) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_price_instant(uuid, text, timestamptz) IS 'Errors: ZB005 if a price that can''t be split in time would change inside a service period of a live contract.';
+
+CREATE FUNCTION billing_internal.apply_product(item jsonb) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF item->'document' = 'null' THEN
+        UPDATE billing.product p SET retired_at = clock_timestamp() WHERE p.key = item->>'key' AND p.retired_at IS NULL;
+        RETURN;
+    END IF;
+    INSERT INTO billing.product AS p (product_id, key, name, created_at)
+    VALUES (billing_internal.uuid_v7(), item->>'key', item->'document'->>'name', clock_timestamp())
+    ON CONFLICT (key) DO UPDATE SET name = excluded.name;
+    UPDATE billing.product p SET retired_at = CASE WHEN (item->>'retired')::boolean THEN coalesce(p.retired_at, clock_timestamp()) END
+    WHERE p.key = item->>'key' AND (p.retired_at IS NOT NULL) <> (item->>'retired')::boolean;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.apply_product(jsonb) IS 'Applies one product of a catalogue document.';
+
+CREATE FUNCTION billing_internal.apply_meter(item jsonb) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    old billing.meter;
+    d jsonb := item->'document';
+    id int;
+BEGIN
+    SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR UPDATE;
+    IF old.meter_id IS NULL AND d <> 'null' THEN
+        UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'meter_id' RETURNING value::int INTO id;
+        INSERT INTO billing.meter (meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at)
+        VALUES (id, d->>'key', d->>'event_type', d->>'aggregation', d->>'value', coalesce(d->'filter', '{}'),
+            ARRAY(SELECT jsonb_array_elements_text(d->'dimensions')), d->>'unit', d, clock_timestamp());
+        UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
+        PERFORM billing_internal.back_fill_meter(id);
+    ELSIF d <> 'null' AND d <> old.definition THEN
+        IF EXISTS (SELECT FROM billing.usage_event e WHERE e.event_type IN (old.event_type, d->>'event_type'))
+            OR EXISTS (SELECT FROM billing.contract_charge h WHERE h.meter_id = old.meter_id) OR EXISTS (SELECT FROM billing.price p WHERE p.meter_id = old.meter_id) THEN
+            PERFORM billing_internal.fail('ZB005', format('%s: meter %s is in use and counts otherwise', item->>'path', old.key),
+                'A meter in use does not change. Make a new one under another key: it is filled from stored events at once.', format('it is %s', old.definition));
+        END IF;
+        UPDATE billing.meter m SET event_type = d->>'event_type', aggregation = d->>'aggregation', value = d->>'value', filter = coalesce(d->'filter', '{}'),
+            dimensions = ARRAY(SELECT jsonb_array_elements_text(d->'dimensions')), unit = d->>'unit', definition = d
+        WHERE m.meter_id = old.meter_id;
+        UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
+    END IF;
+    IF (item->>'retired')::boolean AND old.retired_at IS NULL AND (old.meter_id IS NOT NULL OR d <> 'null') THEN
+        UPDATE billing.meter m SET retired_at = clock_timestamp() WHERE m.key = item->>'key';
+        UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
+    ELSIF NOT (item->>'retired')::boolean AND old.retired_at IS NOT NULL THEN
+        PERFORM billing_internal.fail('ZB005', format('%s: meter %s is retired', item->>'path', old.key),
+            'A retired meter missed events, so it stays retired. Make a new one under another key: it is filled from stored events.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.apply_meter(jsonb) IS 'Applies one meter of a catalogue document. Errors: ZB005 it is in use and counts otherwise, or is retired.';
+
+CREATE FUNCTION billing_internal.apply_price_book(item jsonb) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    old billing.price_book;
+    d jsonb := item->'document';
+BEGIN
+    SELECT * INTO old FROM billing.price_book b WHERE b.key = item->>'key' FOR UPDATE;
+    IF old.price_book_id IS NULL THEN
+        IF d = 'null' THEN
+            PERFORM billing_internal.fail('ZB003', format('%s.currency: is missing', item->>'path'), 'A new price book names its currency.');
+        END IF;
+        PERFORM billing_internal.check_currency(d->>'currency', (billing.now() AT TIME ZONE 'UTC')::date);
+        INSERT INTO billing.price_book (price_book_id, key, currency, created_at)
+        VALUES (billing_internal.uuid_v7(), d->>'key', d->>'currency', clock_timestamp());
+    ELSIF d <> 'null' AND d->>'currency' <> old.currency THEN
+        PERFORM billing_internal.fail('ZB005', format('%s.currency: price book %s is in %s and stays so', item->>'path', old.key, old.currency),
+            'Make another price book for another currency.');
+    END IF;
+    UPDATE billing.price_book b SET retired_at = CASE WHEN (item->>'retired')::boolean THEN coalesce(b.retired_at, clock_timestamp()) END
+    WHERE b.key = item->>'key' AND (b.retired_at IS NOT NULL) <> (item->>'retired')::boolean;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.apply_price_book(jsonb) IS 'Applies one price book of a catalogue document. Errors: ZB001 currency, ZB003 no currency, ZB005 another currency.';
+
+CREATE FUNCTION billing_internal.apply_price(item jsonb) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    book billing.price_book;
+    old billing.price;
+    meter billing.meter;
+    d jsonb := item->'document';
+    wanted_hash bytea := decode(item->>'pricing_sha256', 'hex');
+    starts timestamptz := (item->>'valid_from')::timestamptz;
+    id uuid := billing_internal.uuid_v7();
+    facts record;
+BEGIN
+    SELECT * INTO book FROM billing.price_book b WHERE b.key = item->>'parent';
+    SELECT * INTO old FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key' ORDER BY p.version DESC LIMIT 1 FOR UPDATE;
+    IF d = 'null' THEN
+        IF upper_inf(old.valid_during) THEN
+            starts := coalesce(starts, billing.now());
+            UPDATE billing.price p SET valid_during = tstzrange(lower(old.valid_during), starts) WHERE p.price_id = old.price_id;
+        END IF;
+        RETURN;
+    END IF;
+    SELECT * INTO meter FROM billing.meter m WHERE m.key = d->>'meter';
+    IF meter.meter_id IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('%s.meter: meter %s is not known', item->>'path', quote_literal(d->>'meter')),
+            'Put the meter into the same document, or apply it first.');
+    ELSIF old.price_id IS NOT NULL AND old.meter_id <> meter.meter_id THEN
+        PERFORM billing_internal.fail('ZB005', format('%s.meter: price %s is for another meter and stays so', item->>'path', old.key), 'Use another key.');
+    ELSIF old.content_hash = wanted_hash AND upper_inf(old.valid_during) THEN
+        RETURN;
+    END IF;
+    SELECT f.splits, f.needs_events INTO facts FROM billing_internal.pricing_facts(d->>'pricing') f;
+    IF old.price_id IS NOT NULL THEN
+        starts := coalesce(starts, billing.now());
+        IF starts <= lower(old.valid_during) THEN
+            PERFORM billing_internal.fail('ZB005', format('%s.valid_from: %s is not after %s, when version %s begins to hold',
+                item->>'path', starts, lower(old.valid_during), old.version), 'Prices change forward in time; give a later valid_from.');
+        END IF;
+        IF NOT (facts.splits AND old.splits) OR meter.aggregation IN ('max', 'unique_count') THEN
+            PERFORM billing_internal.check_price_instant(book.price_book_id, old.key, starts);
+        END IF;
+        IF upper_inf(old.valid_during) OR upper(old.valid_during) > starts THEN
+            UPDATE billing.price p SET valid_during = tstzrange(lower(old.valid_during), starts) WHERE p.price_id = old.price_id;
+        END IF;
+    END IF;
+    INSERT INTO billing.price (price_id, price_book_id, key, version, meter_id, valid_during, pricing, row_count, splits, needs_events, content_hash, recorded_at)
+    VALUES (id, book.price_book_id, item->>'key', coalesce(old.version, 0) + 1, meter.meter_id, tstzrange(starts, NULL),
+        CASE WHEN d->'pricing' ? 'rows' THEN (d->'pricing') || '{"rows": []}' ELSE d->'pricing' END,
+        coalesce(jsonb_array_length(d->'pricing'->'rows'), 0), facts.splits, facts.needs_events, wanted_hash, clock_timestamp());
+    INSERT INTO billing.price_row (price_id, n, match, pricing)
+    SELECT id, r.place - 1, coalesce(r.value->'match', '{}'), r.value - 'match'
+    FROM jsonb_array_elements(d->'pricing'->'rows') WITH ORDINALITY r (value, place);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.apply_price(jsonb) IS 'Applies one price of a catalogue document: a changed pricing is a new version. Errors: ZB001 meter, ZB005 other meter, not after the version before, or inside a period.';
+
+CREATE FUNCTION billing_internal.check_items(items jsonb, book_key text, of_currency text, path text) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item record;
+    book billing.price_book;
+    meter billing.meter;
+    pricing text;
+BEGIN
+    IF book_key IS NOT NULL THEN
+        SELECT * INTO book FROM billing.price_book b WHERE b.key = book_key;
+        IF book.price_book_id IS NULL THEN
+            PERFORM billing_internal.fail('ZB001', format('%sprice_book: price book %s is not known', path, quote_literal(book_key)),
+                'SELECT key, currency FROM billing.price_book; lists them.');
+        ELSIF book.currency <> of_currency THEN
+            PERFORM billing_internal.fail('ZB011', format('%sprice_book: %s is in %s, not in %s', path, book_key, book.currency, of_currency),
+                'Use a price book in the same currency; prices are never converted silently.');
+        END IF;
+    END IF;
+    FOR item IN SELECT i->>'kind' AS kind, i->'terms' AS terms FROM jsonb_array_elements(items) i LOOP
+        IF NOT EXISTS (SELECT FROM billing.product p WHERE p.key = item.terms->>'product' AND p.retired_at IS NULL) THEN
+            PERFORM billing_internal.fail('ZB001', format('%s%s %s: product %s is not known', path, item.kind, item.terms->>'key', quote_literal(item.terms->>'product')),
+                'SELECT key, name FROM billing.product; lists them.');
+        END IF;
+        CONTINUE WHEN item.kind = 'fee';
+        SELECT * INTO meter FROM billing.meter m WHERE m.key = item.terms->>'meter' AND m.retired_at IS NULL;
+        IF meter.meter_id IS NULL THEN
+            PERFORM billing_internal.fail('ZB001', format('%scharge %s: meter %s is not known', path, item.terms->>'key', quote_literal(item.terms->>'meter')),
+                'SELECT key, event_type FROM billing.meter WHERE retired_at IS NULL; lists them.');
+        END IF;
+        pricing := item.terms->>'pricing';
+        IF pricing IS NULL THEN
+            SELECT p.pricing::text INTO pricing FROM billing.price p
+            WHERE p.price_book_id = book.price_book_id AND p.key = item.terms->>'price' AND p.meter_id = meter.meter_id
+            ORDER BY p.version DESC LIMIT 1;
+            IF pricing IS NULL THEN
+                PERFORM billing_internal.fail('ZB001', format('%scharge %s: price book %s has no price %s for meter %s', path, item.terms->>'key',
+                    book_key, quote_literal(item.terms->>'price'), meter.key), 'Put the price into the book, or give the charge its own pricing.');
+            END IF;
+        END IF;
+        PERFORM billing_internal.raise_fault(billing_internal.charge_error(item.terms::text, meter.definition::text, pricing)::jsonb);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_items(jsonb, text, text, text) IS 'Whether charges and fees can be billed: products, meters, prices, dimensions, currency. Errors: ZB001, ZB003, ZB011.';
+
+CREATE FUNCTION billing_internal.apply_plan(item jsonb) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    old billing.plan;
+    newest billing.plan_version;
+    d jsonb := item->'document';
+    id uuid;
+BEGIN
+    SELECT * INTO old FROM billing.plan p WHERE p.key = item->>'key' FOR UPDATE;
+    id := coalesce(old.plan_id, billing_internal.uuid_v7());
+    IF d <> 'null' THEN
+        SELECT * INTO newest FROM billing.plan_version v WHERE v.plan_id = old.plan_id ORDER BY v.version DESC LIMIT 1;
+        PERFORM billing_internal.check_currency(d->>'currency', (billing.now() AT TIME ZONE 'UTC')::date);
+        PERFORM billing_internal.check_items(
+            (SELECT coalesce(jsonb_agg(x), '[]') FROM (
+                SELECT jsonb_build_object('kind', 'usage', 'terms', c) AS x FROM jsonb_array_elements(coalesce(d->'charges', '[]')) c
+                UNION ALL SELECT jsonb_build_object('kind', 'fee', 'terms', f) FROM jsonb_array_elements(coalesce(d->'fees', '[]')) f) i),
+            d->>'price_book', d->>'currency', (item->>'path') || ': ');
+        IF old.plan_id IS NULL THEN
+            INSERT INTO billing.plan (plan_id, key, name, created_at) VALUES (id, d->>'key', d->>'name', clock_timestamp());
+        ELSIF old.name <> d->>'name' THEN
+            UPDATE billing.plan p SET name = d->>'name' WHERE p.plan_id = id;
+        END IF;
+        IF newest.document IS DISTINCT FROM d THEN
+            INSERT INTO billing.plan_version (plan_id, version, document, recorded_at)
+            VALUES (id, coalesce(newest.version, 0) + 1, d, clock_timestamp());
+        END IF;
+    END IF;
+    UPDATE billing.plan p SET retired_at = CASE WHEN (item->>'retired')::boolean THEN coalesce(p.retired_at, clock_timestamp()) END
+    WHERE p.plan_id = id AND (p.retired_at IS NOT NULL) <> (item->>'retired')::boolean;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.apply_plan(jsonb) IS 'Applies one plan of a catalogue document: a changed plan is a new version; contracts keep theirs. Errors: as check_items().';
+
+CREATE FUNCTION billing.catalog_apply(doc jsonb, dry_run boolean DEFAULT false)
+    RETURNS TABLE (action text, kind text, key text, before jsonb, after jsonb)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    items jsonb;
+    item jsonb;
+    was jsonb;
+    now_is jsonb;
+    changes jsonb[] := '{}';
+    full_key text;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    IF doc IS NULL THEN
+        PERFORM billing_internal.fail('ZB003', 'the catalogue document is NULL', 'SELECT billing.catalog_example(''llm-api''); shows one.');
+    END IF;
+    items := billing_internal.catalogue_items(doc::text)::jsonb;
+    IF items IS NULL THEN
+        PERFORM billing_internal.raise_fault(billing_internal.catalogue_items_error(doc::text)::jsonb);
+    END IF;
+    -- One change of the catalogue at a time.
+    PERFORM pg_advisory_xact_lock(billing_internal.lock_class('catalogue'), 0);
+    BEGIN
+        FOR item IN SELECT * FROM jsonb_array_elements(items) LOOP
+            was := billing_internal.catalogue_document(item->>'kind', item->>'key', item->>'parent');
+            IF was IS NULL AND item->'document' = 'null' AND item->>'kind' <> 'price_book' THEN
+                PERFORM billing_internal.fail('ZB001', format('%s: %s %s is not known, so it can''t be retired', item->>'path', item->>'kind', quote_literal(item->>'key')),
+                    'SELECT billing.catalog_export(); shows what there is.');
+            END IF;
+            CASE item->>'kind'
+                WHEN 'product' THEN PERFORM billing_internal.apply_product(item);
+                WHEN 'meter' THEN PERFORM billing_internal.apply_meter(item);
+                WHEN 'price_book' THEN PERFORM billing_internal.apply_price_book(item);
+                WHEN 'price' THEN PERFORM billing_internal.apply_price(item);
+                WHEN 'plan' THEN PERFORM billing_internal.apply_plan(item);
+            END CASE;
+            now_is := billing_internal.catalogue_document(item->>'kind', item->>'key', item->>'parent');
+            CONTINUE WHEN now_is IS NOT DISTINCT FROM was;
+            full_key := coalesce((item->>'parent') || '/', '') || (item->>'key');
+            changes := changes || jsonb_build_object('kind', item->>'kind', 'key', full_key, 'before', was, 'after', now_is, 'action',
+                CASE WHEN was IS NULL THEN 'create' WHEN (item->>'retired')::boolean THEN 'retire'
+                    WHEN item->>'kind' IN ('price', 'plan') THEN 'version' ELSE 'update' END);
+            PERFORM billing_internal.audit('catalog_apply', item->>'kind', full_key, NULL, was, now_is);
+        END LOOP;
+        IF dry_run THEN
+            RAISE EXCEPTION USING ERRCODE = 'ZB000';
+        END IF;
+    EXCEPTION WHEN SQLSTATE 'ZB000' THEN
+        NULL; -- a dry run undoes everything and keeps the list
+    END;
+    RETURN QUERY SELECT c->>'action', c->>'kind', c->>'key', nullif(c->'before', 'null'), nullif(c->'after', 'null') FROM unnest(changes) c;
+END
+$$;
+COMMENT ON FUNCTION billing.catalog_apply(jsonb, boolean) IS
+    'Applies a catalogue document: products, meters, price books with prices, plans. What is absent stays as it is; a changed price or plan becomes a new version (valid_from, default now); "retired": true ends. Idempotent: returns what changed, and nothing the second time. dry_run shows the changes and makes none. A new meter is filled from stored events at once. Errors: ZB003 form, with the JSON path, ZB001 unknown references, ZB005 what can''t change, ZB010 bounds, ZB011 currency.';
+
+CREATE FUNCTION billing.catalog_export() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM billing_internal.require_installed();
+    RETURN jsonb_build_object(
+        'products', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('product', p.key, NULL) ORDER BY p.key), '[]') FROM billing.product p),
+        'meters', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('meter', m.key, NULL) ORDER BY m.key), '[]') FROM billing.meter m),
+        'price_books', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('price_book', b.key, NULL) || jsonb_build_object('prices',
+                (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('price', k.key, b.key) - ARRAY['version', 'valid_from', 'valid_until'] ORDER BY k.key), '[]')
+                FROM (SELECT DISTINCT p.key FROM billing.price p WHERE p.price_book_id = b.price_book_id AND upper_inf(p.valid_during)) k)) ORDER BY b.key), '[]')
+            FROM billing.price_book b),
+        'plans', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('plan', p.key, NULL) - 'version' ORDER BY p.key), '[]') FROM billing.plan p));
+END
+$$;
+COMMENT ON FUNCTION billing.catalog_export() IS 'The newest state of the catalogue as a document that catalog_apply() reads: applying it changes nothing.';
+
+CREATE FUNCTION billing.catalog_example(name text) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    example jsonb;
+BEGIN
+    example := CASE name
+    WHEN 'llm-api' THEN $json${
+        "products": [{"key": "ai-api", "name": "AI API"}],
+        "meters": [
+            {"key": "tokens", "event_type": "llm.request", "aggregation": "sum", "value": "input_tokens + output_tokens", "dimensions": ["model"], "unit": "token"},
+            {"key": "requests", "event_type": "llm.request", "aggregation": "count", "dimensions": ["model"], "unit": "request"}],
+        "price_books": [{"key": "list", "currency": "USD", "prices": [
+            {"key": "tokens", "meter": "tokens", "pricing": {"model": "matrix", "dimensions": ["model"], "per": 1000, "rows": [
+                {"match": {"model": "gpt-4"}, "unit_price": "0.03"}, {"match": {"model": "gpt-3.5"}, "unit_price": "0.002"}]}},
+            {"key": "requests", "meter": "requests", "pricing": {"model": "graduated", "tiers": [
+                {"up_to": "1000", "unit_price": "0"}, {"up_to": "5000", "unit_price": "0.001"}, {"unit_price": "0.0005"}]}}]}],
+        "plans": [{"key": "pro", "name": "Pro", "currency": "USD", "price_book": "list",
+            "billing": {"interval": "1 month", "alignment": "calendar", "net_days": 30, "collection": "send_invoice"},
+            "charges": [{"key": "tokens", "product": "ai-api", "meter": "tokens", "price": "tokens"},
+                {"key": "requests", "product": "ai-api", "meter": "requests", "price": "requests"}],
+            "fees": [{"key": "platform", "product": "ai-api", "pricing": {"model": "flat", "amount": "49.00"}}]}]}$json$
+    WHEN 'seats' THEN $json${
+        "products": [{"key": "workspace", "name": "Workspace"}],
+        "meters": [{"key": "active-users", "event_type": "user.active", "aggregation": "unique_count", "value": "user_id", "unit": "user"}],
+        "price_books": [{"key": "list", "currency": "USD", "prices": [
+            {"key": "active-users", "meter": "active-users", "pricing": {"model": "volume", "tiers": [
+                {"up_to": "10", "unit_price": "12"}, {"up_to": "100", "unit_price": "10"}, {"unit_price": "8"}]}}]}],
+        "plans": [{"key": "team", "name": "Team", "currency": "USD", "price_book": "list",
+            "charges": [{"key": "active-users", "product": "workspace", "meter": "active-users", "price": "active-users"}],
+            "fees": [{"key": "seats", "product": "workspace", "pricing": {"model": "per_unit", "unit_price": "20"}, "quantity": "5"}]}]}$json$
+    WHEN 'api' THEN $json${
+        "products": [{"key": "messaging", "name": "Messaging API"}],
+        "meters": [{"key": "segments", "event_type": "sms.sent", "aggregation": "sum", "value": "segments", "dimensions": ["country"], "unit": "segment"}],
+        "price_books": [{"key": "list", "currency": "USD", "prices": [
+            {"key": "segments", "meter": "segments", "pricing": {"model": "matrix", "dimensions": ["country"], "rows": [
+                {"match": {"country": "US"}, "unit_price": "0.0083"}, {"match": {}, "unit_price": "0.05"}]}}]}],
+        "plans": [{"key": "pay-as-you-go", "name": "Pay as you go", "currency": "USD", "price_book": "list",
+            "charges": [{"key": "segments", "product": "messaging", "meter": "segments", "price": "segments"}]}]}$json$
+    WHEN 'infra' THEN $json${
+        "products": [{"key": "compute", "name": "Compute"}, {"key": "storage", "name": "Storage"}],
+        "meters": [
+            {"key": "cpu-seconds", "event_type": "vm.usage", "aggregation": "sum", "value": "cpus * seconds", "dimensions": ["region", "machine"], "unit": "cpu-second"},
+            {"key": "peak-gigabytes", "event_type": "disk.size", "aggregation": "max", "value": "gigabytes", "dimensions": ["region"], "unit": "GB"}],
+        "price_books": [{"key": "list", "currency": "USD", "prices": [
+            {"key": "cpu-seconds", "meter": "cpu-seconds", "pricing": {"model": "matrix", "dimensions": ["region", "machine"], "per": 3600, "rows": [
+                {"match": {"machine": "gpu"}, "unit_price": "2.50"}, {"match": {"region": "eu"}, "unit_price": "0.055"}, {"match": {}, "unit_price": "0.05"}]}},
+            {"key": "peak-gigabytes", "meter": "peak-gigabytes", "pricing": {"model": "package", "package_size": "100", "amount": "10.00"}}]}],
+        "plans": [{"key": "cloud", "name": "Cloud", "currency": "USD", "price_book": "list",
+            "charges": [{"key": "cpu", "product": "compute", "meter": "cpu-seconds", "price": "cpu-seconds"},
+                {"key": "storage", "product": "storage", "meter": "peak-gigabytes", "price": "peak-gigabytes"}]}]}$json$
+    END;
+    IF example IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('no example is called %s', coalesce(quote_literal(name), 'NULL')), 'Use llm-api, seats, api or infra.');
+    END IF;
+    RETURN example;
+END
+$$;
+COMMENT ON FUNCTION billing.catalog_example(text) IS 'A small catalogue to begin with: llm-api, seats, api or infra. Errors: ZB001.';
+
+-- ── customers ────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.check_override_targets(overrides jsonb, of_customer_id bigint, of_contract_id uuid) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item record;
+    meter billing.meter;
+    wrong text;
+BEGIN
+    FOR item IN SELECT o.value AS doc, o.place - 1 AS n FROM jsonb_array_elements(overrides) WITH ORDINALITY o (value, place) LOOP
+        IF item.doc ? 'meter' THEN
+            SELECT * INTO meter FROM billing.meter m WHERE m.key = item.doc->>'meter';
+        ELSE
+            SELECT m.* INTO meter FROM billing.contract_charge h JOIN billing.meter m USING (meter_id)
+            WHERE h.customer_id = of_customer_id AND (of_contract_id IS NULL OR h.contract_id = of_contract_id)
+                AND h.charge_key = item.doc->>'charge' AND h.until_version IS NULL LIMIT 1;
+        END IF;
+        IF meter.meter_id IS NULL THEN
+            PERFORM billing_internal.fail('ZB001', format('overrides[%s]: %s is not known', item.n,
+                CASE WHEN item.doc ? 'meter' THEN 'meter ' || quote_literal(item.doc->>'meter') ELSE 'charge ' || quote_literal(item.doc->>'charge') END),
+                'An override names a meter, or a charge of the contract.');
+        END IF;
+        SELECT k INTO wrong FROM jsonb_object_keys(coalesce(item.doc->'match', '{}')) k WHERE k <> ALL (meter.dimensions || 'bill_to'::text) LIMIT 1;
+        IF wrong IS NULL THEN
+            SELECT n INTO wrong FROM billing_internal.pricing_facts((item.doc->'pricing')::text) f, unnest(f.dimensions) n
+            WHERE n <> ALL (meter.dimensions || 'bill_to'::text) LIMIT 1;
+        END IF;
+        IF wrong IS NOT NULL THEN
+            PERFORM billing_internal.fail('ZB003', format('overrides[%s]: %s is no dimension of meter %s', item.n, quote_literal(wrong), meter.key),
+                format('Dimensions of %s: %s.', meter.key, array_to_string(meter.dimensions || 'bill_to'::text, ', ')));
+        END IF;
+        meter := NULL;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_override_targets(jsonb, bigint, uuid) IS 'Errors: ZB001 an override''s meter or charge is not known, ZB003 it names what is no dimension.';
+
+CREATE FUNCTION billing_internal.insert_overrides(overrides jsonb, of_customer_id bigint, of_contract_id uuid, zone text, version int) RETURNS void
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO billing.price_override (customer_id, override_id, contract_id, meter_id, charge_key, match, valid_during, from_version, terms)
+    SELECT of_customer_id, billing_internal.uuid_v7(), of_contract_id, m.meter_id, o->>'charge', coalesce(o->'match', '{}'),
+        tstzrange(billing_internal.local_midnight((o->>'from')::date, zone), billing_internal.local_midnight((o->>'until')::date, zone)),
+        version, o - ARRAY['meter', 'charge', 'match', 'from', 'until']
+    FROM jsonb_array_elements(overrides) o LEFT JOIN billing.meter m ON m.key = o->>'meter'
+$$;
+COMMENT ON FUNCTION billing_internal.insert_overrides(jsonb, bigint, uuid, text, int) IS 'Stores a list of overrides; dates become local midnights.';
+
+CREATE FUNCTION billing_internal.check_override_instants(of_customer_id bigint, of_contract_id uuid) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    hit record;
+BEGIN
+    -- An override that begins or ends inside a service period would cut tiers, packages, minimums: refused.
+    SELECT h.charge_key, k.key AS contract, b.at INTO hit
+    FROM billing.price_override o
+    JOIN billing.contract_charge h ON h.customer_id = o.customer_id AND (o.contract_id IS NULL OR h.contract_id = o.contract_id)
+        AND (h.meter_id = o.meter_id OR h.charge_key = o.charge_key) AND h.until_version IS NULL AND h.kind = 'usage'
+    JOIN billing.contract k ON k.customer_id = h.customer_id AND k.contract_id = h.contract_id AND k.state IN ('draft', 'scheduled', 'active')
+    JOIN billing.meter m ON m.meter_id = h.meter_id
+    CROSS JOIN LATERAL (VALUES (lower(o.valid_during)), (upper(o.valid_during))) b (at)
+    CROSS JOIN LATERAL billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, (b.at AT TIME ZONE k.time_zone)::date) p
+    CROSS JOIN LATERAL billing_internal.calendar_service_periods(k.starts_on, k.ends_on, k.billed_every, k.alignment, h.every, p.n) s
+    WHERE o.customer_id = of_customer_id AND (of_contract_id IS NULL OR h.contract_id = of_contract_id) AND o.until_version IS NULL
+        AND b.at IS NOT NULL AND b.at > billing_internal.local_midnight(s.starts_on, k.time_zone) AND b.at < billing_internal.local_midnight(s.ends_on, k.time_zone)
+        AND (m.aggregation IN ('max', 'unique_count')
+            OR EXISTS (SELECT FROM billing_internal.pricing_facts((o.terms->'pricing')::text) f WHERE NOT f.splits)
+            OR NOT coalesce((SELECT f.splits FROM billing_internal.pricing_facts((h.terms->'pricing')::text) f), true)
+            OR EXISTS (SELECT FROM billing.price r WHERE r.price_book_id = h.price_book_id AND r.key = h.price_key AND NOT r.splits))
+    ORDER BY k.key, h.charge_key LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB005', format('an override of charge %s would change the price at %s, inside a period of contract %s',
+            hit.charge_key, hit.at, hit.contract), 'Let it begin and end with a period: tiers, packages, minimums and maximums run over a whole period.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_override_instants(bigint, uuid) IS 'Errors: ZB005 if an override would change a price that can''t be split in time inside a service period.';
+
+CREATE FUNCTION billing_internal.usage_is_billed(of_customer_id bigint) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id)
+        WHERE i.customer_id = of_customer_id AND i.state NOT IN ('draft', 'void') AND l.kind <> 'fee')
+$$;
+COMMENT ON FUNCTION billing_internal.usage_is_billed(bigint) IS 'Whether an issued invoice has usage of the customer: then its currency and zone are fixed.';
+
+CREATE FUNCTION billing.customer_upsert(doc jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    d jsonb;
+    old billing.customer;
+    new billing.customer;
+    seller billing.seller;
+    was jsonb;
+    overrides jsonb;
+    taken text;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    d := billing_internal.read_document('customer', doc);
+    SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR UPDATE;
+    was := CASE WHEN old.customer_id IS NOT NULL THEN billing_internal.customer_document(old.customer_id) END;
+    new := old;
+    new.seller_id := coalesce(billing_internal.find_seller(coalesce(d->>'seller', CASE WHEN old.customer_id IS NULL THEN 'default' END, old.seller_id::text)));
+    SELECT * INTO seller FROM billing.seller s WHERE s.seller_id = new.seller_id;
+    new.name := coalesce(d->>'name', old.name, d->>'key');
+    new.currency := coalesce(d->>'currency', CASE WHEN d ? 'currency' THEN seller.currency END, old.currency, seller.currency);
+    new.time_zone := coalesce(d->>'time_zone', CASE WHEN d ? 'time_zone' THEN 'UTC' END, old.time_zone, 'UTC');
+    new.attributes := CASE WHEN d ? 'attributes' THEN coalesce(nullif(d->'attributes', 'null'), '{}') ELSE coalesce(old.attributes, '{}') END;
+    PERFORM billing_internal.check_zone(new.time_zone);
+    PERFORM billing_internal.check_currency(new.currency, (billing.now() AT TIME ZONE new.time_zone)::date);
+    new.bucket_minutes := least(coalesce(old.bucket_minutes, 60), billing_internal.zone_minutes(new.time_zone));
+    IF old.customer_id IS NOT NULL AND (new.currency, new.time_zone) IS DISTINCT FROM (old.currency, old.time_zone)
+        AND billing_internal.usage_is_billed(old.customer_id) THEN
+        PERFORM billing_internal.fail('ZB005', format('customer %s is billed in %s and %s, which stay so', old.key, old.currency, old.time_zone),
+            'Give a new contract its own currency and time_zone instead.');
+    END IF;
+    IF old.customer_id IS NULL THEN
+        SELECT a.alias INTO taken FROM billing.customer_alias a WHERE a.alias = d->>'key' AND a.removed_at IS NULL;
+        IF FOUND THEN
+            PERFORM billing_internal.fail('ZB005', format('key: %s is an alias of another customer', quote_literal(taken)), 'Choose another key.');
+        END IF;
+        UPDATE billing_internal.counter c SET value = c.value + 1 WHERE c.name = 'customer_id' RETURNING c.value INTO new.customer_id;
+        INSERT INTO billing.customer (customer_id, key, name, seller_id, currency, time_zone, attributes, bucket_minutes, created_at)
+        VALUES (new.customer_id, d->>'key', new.name, new.seller_id, new.currency, new.time_zone, new.attributes, new.bucket_minutes, clock_timestamp());
+    ELSIF new IS DISTINCT FROM old THEN
+        -- Ingest reads the bucket width under its stripe lock; a change waits for it.
+        IF new.bucket_minutes <> old.bucket_minutes THEN
+            PERFORM pg_advisory_xact_lock(billing_internal.lock_class('stripe'), billing_internal.stripe_of(old.customer_id));
+        END IF;
+        UPDATE billing.customer c SET name = new.name, seller_id = new.seller_id, currency = new.currency, time_zone = new.time_zone,
+            attributes = new.attributes, bucket_minutes = new.bucket_minutes
+        WHERE c.customer_id = new.customer_id;
+    END IF;
+
+    IF d ? 'aliases' THEN
+        SELECT x.alias INTO taken FROM jsonb_array_elements_text(coalesce(nullif(d->'aliases', 'null'), '[]')) x (alias)
+        WHERE EXISTS (SELECT FROM billing.customer_alias a WHERE a.alias = x.alias AND a.customer_id <> new.customer_id)
+            OR EXISTS (SELECT FROM billing.customer c WHERE c.key = x.alias AND c.customer_id <> new.customer_id) LIMIT 1;
+        IF FOUND THEN
+            PERFORM billing_internal.fail('ZB005', format('aliases: %s belongs to another customer', quote_literal(taken)), 'An alias never moves; choose another.');
+        END IF;
+        INSERT INTO billing.customer_alias AS a (alias, customer_id)
+        SELECT x.alias, new.customer_id FROM jsonb_array_elements_text(coalesce(nullif(d->'aliases', 'null'), '[]')) x (alias)
+        ON CONFLICT (alias) DO UPDATE SET removed_at = NULL;
+        UPDATE billing.customer_alias a SET removed_at = clock_timestamp()
+        WHERE a.customer_id = new.customer_id AND a.removed_at IS NULL AND NOT coalesce(nullif(d->'aliases', 'null'), '[]') ? a.alias;
+    END IF;
+    IF d ? 'bill_tos' OR old.customer_id IS NULL THEN
+        PERFORM billing_internal.upsert_bill_tos(new.customer_id,
+            coalesce(nullif(d->'bill_tos', 'null'), jsonb_build_array(jsonb_build_object('key', d->>'key', 'name', new.name))));
+    END IF;
+    IF d ? 'contacts' THEN
+        UPDATE billing.contact p SET removed_at = clock_timestamp() WHERE p.customer_id = new.customer_id AND p.removed_at IS NULL;
+        SELECT c->>'bill_to' INTO taken FROM jsonb_array_elements(coalesce(nullif(d->'contacts', 'null'), '[]')) c
+        WHERE c->>'bill_to' IS NOT NULL AND NOT EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = new.customer_id AND b.key = c->>'bill_to') LIMIT 1;
+        IF FOUND THEN
+            PERFORM billing_internal.fail('ZB001', format('contacts: bill_to %s is not one of customer %s', quote_literal(taken), d->>'key'), 'Name one of its bill_tos.');
+        END IF;
+        INSERT INTO billing.contact (customer_id, contact_id, role, name, email, bill_to_id)
+        SELECT new.customer_id, billing_internal.uuid_v7(), c->>'role', c->>'name', c->>'email', b.bill_to_id
+        FROM jsonb_array_elements(coalesce(nullif(d->'contacts', 'null'), '[]')) c
+        LEFT JOIN billing.bill_to b ON b.customer_id = new.customer_id AND b.key = c->>'bill_to';
+    END IF;
+    IF d ? 'overrides' THEN
+        overrides := coalesce(nullif(d->'overrides', 'null'), '[]');
+        IF billing_internal.overrides_read(overrides::text) IS NULL THEN
+            PERFORM billing_internal.raise_fault(billing_internal.overrides_read_error(overrides::text)::jsonb);
+        END IF;
+        overrides := billing_internal.overrides_read(overrides::text)::jsonb;
+        PERFORM billing_internal.check_override_targets(overrides, new.customer_id, NULL);
+        UPDATE billing.customer c SET terms_version = c.terms_version + 1 WHERE c.customer_id = new.customer_id RETURNING c.terms_version INTO new.terms_version;
+        UPDATE billing.price_override o SET until_version = new.terms_version
+        WHERE o.customer_id = new.customer_id AND o.contract_id IS NULL AND o.until_version IS NULL;
+        PERFORM billing_internal.insert_overrides(overrides, new.customer_id, NULL, new.time_zone, new.terms_version);
+        PERFORM billing_internal.check_override_instants(new.customer_id, NULL);
+    END IF;
+    IF was IS DISTINCT FROM billing_internal.customer_document(new.customer_id) OR d ? 'overrides' THEN
+        PERFORM billing_internal.audit('customer_upsert', 'customer', d->>'key', new.customer_id, was,
+            billing_internal.customer_document(new.customer_id) || CASE WHEN d ? 'overrides' THEN jsonb_build_object('overrides', overrides) ELSE '{}' END);
+    END IF;
+    RETURN d->>'key';
+END
+$$;
+COMMENT ON FUNCTION billing.customer_upsert(jsonb) IS
+    'Makes or changes a customer: {"key","name","seller","currency","time_zone","aliases":[],"attributes":{},"bill_tos":[],"contacts":[],"overrides":[]}. Keeps what is absent, clears what is null, replaces lists. Defaults: seller default, the seller''s currency, UTC, one bill_to with the customer''s key. Currency and zone are fixed once usage is billed. Returns the key. Errors: ZB003 form, ZB001 unknown references, ZB004 time zone, ZB005 what can''t change.';
+
+-- ── contracts ────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.find_contract(contract text, OUT customer_id bigint, OUT contract_id uuid)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    of_customer_id bigint;
+    live text[];
+BEGIN
+    SELECT k.customer_id, k.contract_id INTO customer_id, contract_id FROM billing.contract_key k WHERE k.key = contract;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    IF contract ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' THEN
+        SELECT k.customer_id, k.contract_id INTO customer_id, contract_id FROM billing.contract_key k WHERE k.contract_id = contract::uuid;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
+    of_customer_id := billing_internal.customer_of(contract);
+    IF of_customer_id IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('contract %s is not known', coalesce(quote_literal(contract), 'NULL')),
+            'SELECT key, state FROM billing.contract; lists them; a customer with one live contract may stand for it.');
+    END IF;
+    SELECT coalesce(array_agg(k.key ORDER BY k.key), '{}'), min(k.contract_id::text)::uuid INTO live, contract_id
+    FROM billing.contract k WHERE k.customer_id = of_customer_id AND k.state IN ('scheduled', 'active', 'paused');
+    IF cardinality(live) = 0 THEN
+        PERFORM billing_internal.fail('ZB001', format('customer %s has no live contract', quote_literal(contract)), 'SELECT billing.subscribe(''customer'', ''plan''); makes one.');
+    ELSIF cardinality(live) > 1 THEN
+        PERFORM billing_internal.fail('ZB002', format('customer %s has %s live contracts', quote_literal(contract), cardinality(live)),
+            'Name one of them: ' || array_to_string(live, ', '));
+    END IF;
+    customer_id := of_customer_id;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.find_contract(text) IS 'A contract by key, by id, or by the key of a customer with exactly one live contract. Errors: ZB001, ZB002 with the candidates.';
+
+CREATE FUNCTION billing_internal.contract_policy_set(contract text, of_name text, of_value text, reason text) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found_contract record;
+    before text;
+BEGIN
+    SELECT * INTO found_contract FROM billing_internal.find_contract(contract);
+    SELECT p.value INTO before FROM billing.contract_policy p
+    WHERE p.customer_id = found_contract.customer_id AND p.contract_id = found_contract.contract_id AND p.name = of_name;
+    INSERT INTO billing.contract_policy (customer_id, contract_id, name, value, set_at, set_by)
+    VALUES (found_contract.customer_id, found_contract.contract_id, of_name, of_value, clock_timestamp(), billing_internal.caller())
+    ON CONFLICT (customer_id, contract_id, name) DO UPDATE SET value = excluded.value, set_at = excluded.set_at, set_by = excluded.set_by;
+    PERFORM billing_internal.audit('policy_set', 'policy', of_name || '@contract:' || contract, found_contract.customer_id, to_jsonb(before), to_jsonb(of_value), reason);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.contract_policy_set(text, text, text, text) IS 'policy_set() for scope contract:<key>.';
+
+CREATE FUNCTION billing.policies(contract text DEFAULT NULL) RETURNS TABLE (name text, value text, source text, meaning text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    k record;
+    seller_key text := 'default';
+BEGIN
+    PERFORM billing_internal.require_installed();
+    IF contract IS NOT NULL THEN
+        SELECT f.customer_id, f.contract_id, s.key INTO k
+        FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id) JOIN billing.seller s USING (seller_id);
+        seller_key := k.key;
+    END IF;
+    RETURN QUERY
+    SELECT d.name, coalesce(c.value, s.value, g.value, d.default_value),
+        CASE WHEN c.value IS NOT NULL THEN 'contract' WHEN s.value IS NOT NULL THEN 'seller ' || seller_key WHEN g.value IS NOT NULL THEN 'global' ELSE 'default' END,
+        d.meaning
+    FROM billing_internal.policy_definition() d
+    LEFT JOIN billing.policy g ON g.name = d.name AND g.scope = 'global'
+    LEFT JOIN billing.policy s ON s.name = d.name AND s.scope = 'seller:' || seller_key
+    LEFT JOIN billing.contract_policy c ON contract IS NOT NULL AND c.customer_id = k.customer_id AND c.contract_id = k.contract_id AND c.name = d.name
+    ORDER BY d.name;
+END
+$$;
+COMMENT ON FUNCTION billing.policies(text) IS 'Every policy with the value in force, where it comes from (contract, seller, global, default) and what it does; for one contract, or in general (seller default). Errors: ZB001, ZB002 contract.';
+
+CREATE FUNCTION billing_internal.check_overlap(of_customer_id bigint, of_contract_id uuid) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    hit record;
+BEGIN
+    SELECT a.charge_key AS mine, b.charge_key AS theirs, k.key AS contract, m.key AS meter, a.terms->'match' AS mine_match, b.terms->'match' AS their_match INTO hit
+    FROM billing.contract_charge a
+    JOIN billing.contract_charge b ON b.customer_id = a.customer_id AND b.meter_id = a.meter_id AND b.kind = 'usage' AND b.until_version IS NULL
+        AND b.valid_during && a.valid_during AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key)
+    JOIN billing.contract k ON k.customer_id = b.customer_id AND k.contract_id = b.contract_id
+        AND (k.contract_id = of_contract_id OR k.state IN ('scheduled', 'active', 'paused'))
+    JOIN billing.meter m ON m.meter_id = a.meter_id
+    WHERE a.customer_id = of_customer_id AND a.contract_id = of_contract_id AND a.kind = 'usage' AND a.until_version IS NULL
+        -- One event could match both unless some dimension is asked for with two values.
+        AND NOT EXISTS (SELECT FROM jsonb_each_text(coalesce(a.terms->'match', '{}')) x JOIN jsonb_each_text(coalesce(b.terms->'match', '{}')) y USING (key)
+            WHERE x.value <> y.value)
+    LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB006', format('charge %s and charge %s of contract %s would both price the same events of meter %s', hit.mine, hit.theirs, hit.contract, hit.meter),
+            'Give the charges matches that exclude each other, or end the other contract first.',
+            format('match %s and match %s', coalesce(hit.mine_match, '{}'), coalesce(hit.their_match, '{}')));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_overlap(bigint, uuid) IS 'Errors: ZB006 if two live usage charges of one meter could price one event.';
+
+CREATE FUNCTION billing.contract_create(doc jsonb) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    made jsonb;
+    d jsonb;
+    t jsonb;
+    customer billing.customer;
+    plan record;
+    plan_key text := doc->>'plan';
+    wanted_version int;
+    k billing.contract;
+    currency text;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    IF doc IS NULL THEN
+        PERFORM billing_internal.fail('ZB003', 'the contract document is NULL', 'Pass {"key", "customer", "starts_on", "plan"}.');
+    END IF;
+    IF plan_key IS NOT NULL THEN
+        SELECT p.plan_id, p.key, v.version, v.document, p.retired_at INTO plan
+        FROM billing.plan p JOIN billing.plan_version v USING (plan_id)
+        WHERE p.key = split_part(plan_key, '@', 1) AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
+        ORDER BY v.version DESC LIMIT 1;
+        IF plan.plan_id IS NULL THEN
+            PERFORM billing_internal.fail('ZB001', format('plan: plan %s is not known', quote_literal(plan_key)), 'SELECT key, name FROM billing.plan; lists them; plan@2 names a version.');
+        ELSIF plan.retired_at IS NOT NULL THEN
+            PERFORM billing_internal.fail('ZB005', format('plan: plan %s is retired', plan_key), 'Choose another plan.');
+        END IF;
+    END IF;
+    made := billing_internal.contract_terms(doc::text, plan.document::text)::jsonb;
+    IF made IS NULL THEN
+        PERFORM billing_internal.raise_fault(billing_internal.contract_terms_error(doc::text, plan.document::text)::jsonb);
+    END IF;
+    d := made->'document';
+    t := made->'terms';
+    SELECT * INTO customer FROM billing.customer c WHERE c.customer_id = billing_internal.find_customer(d->>'customer') FOR UPDATE;
+    IF EXISTS (SELECT FROM billing.contract_key x WHERE x.key = d->>'key') THEN
+        PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(d->>'key')), 'Choose another key; a contract that exists is amended, not created again.');
+    END IF;
+    currency := coalesce(d->>'currency', plan.document->>'currency', customer.currency);
+    IF plan.document->>'currency' <> currency THEN
+        PERFORM billing_internal.fail('ZB011', format('currency: plan %s is in %s, the contract in %s', plan.key, plan.document->>'currency', currency),
+            'Use a plan in the contract''s currency; prices are never converted silently.');
+    END IF;
+    k.customer_id := customer.customer_id;
+    k.contract_id := billing_internal.uuid_v7();
+    k.seller_id := CASE WHEN d ? 'seller' THEN billing_internal.find_seller(d->>'seller') ELSE customer.seller_id END;
+    k.time_zone := coalesce(d->>'time_zone', customer.time_zone);
+    PERFORM billing_internal.check_zone(k.time_zone);
+    PERFORM billing_internal.check_currency(currency, (d->>'starts_on')::date);
+    SELECT b.bill_to_id INTO k.bill_to_id FROM billing.bill_to b
+    WHERE b.customer_id = customer.customer_id AND b.retired_at IS NULL AND (NOT d ? 'bill_to' OR b.key = d->>'bill_to') ORDER BY b.position LIMIT 1;
+    IF k.bill_to_id IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('bill_to: %s is not one of customer %s', quote_literal(d->>'bill_to'), customer.key),
+            'SELECT key, name FROM billing.bill_to; lists them.');
+    END IF;
+    PERFORM billing_internal.check_items(t->'items', t->>'price_book', currency, '');
+    INSERT INTO billing.contract (customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on,
+        starts_at, ends_at, billed_every, alignment, net_days, collection, prices, created_at)
+    VALUES (k.customer_id, k.contract_id, d->>'key', k.seller_id, k.bill_to_id, plan.plan_id, plan.version, currency, k.time_zone, (d->>'starts_on')::date,
+        (t->>'ends_on')::date, billing_internal.local_midnight((d->>'starts_on')::date, k.time_zone), billing_internal.local_midnight((t->>'ends_on')::date, k.time_zone),
+        t->>'interval', t->>'alignment', (t->>'net_days')::int, t->>'collection', coalesce(d->>'prices', 'float'), clock_timestamp())
+    RETURNING * INTO k;
+    INSERT INTO billing.contract_key (key, customer_id, contract_id) VALUES (k.key, k.customer_id, k.contract_id);
+    INSERT INTO billing.contract_version (customer_id, contract_id, version, effective_at, recorded_at, kind, document)
+    VALUES (k.customer_id, k.contract_id, 1, k.starts_at, clock_timestamp(), 'create', d);
+    INSERT INTO billing.contract_charge (customer_id, contract_id, charge_key, valid_during, from_version, position, kind, product_id, meter_id,
+        price_book_id, price_key, every, terms)
+    SELECT k.customer_id, k.contract_id, i.value->'terms'->>'key', tstzrange(k.starts_at, k.ends_at), 1, i.place, i.value->>'kind', p.product_id, m.meter_id,
+        b.price_book_id, i.value->'terms'->>'price', i.value->>'every', i.value->'terms'
+    FROM jsonb_array_elements(t->'items') WITH ORDINALITY i (value, place)
+    JOIN billing.product p ON p.key = i.value->'terms'->>'product'
+    LEFT JOIN billing.meter m ON m.key = i.value->'terms'->>'meter'
+    LEFT JOIN billing.price_book b ON b.key = t->>'price_book' AND i.value->'terms' ? 'price';
+    PERFORM billing_internal.check_override_targets(made->'overrides', k.customer_id, k.contract_id);
+    PERFORM billing_internal.insert_overrides(made->'overrides', k.customer_id, k.contract_id, k.time_zone, 1);
+    PERFORM billing_internal.check_override_instants(k.customer_id, k.contract_id);
+    -- Buckets must hold this zone's midnights, too; ingest reads the width under its stripe lock.
+    IF billing_internal.zone_minutes(k.time_zone) < customer.bucket_minutes THEN
+        PERFORM pg_advisory_xact_lock(billing_internal.lock_class('stripe'), billing_internal.stripe_of(k.customer_id));
+        UPDATE billing.customer c SET bucket_minutes = 15 WHERE c.customer_id = k.customer_id;
+    END IF;
+    PERFORM billing_internal.audit('contract_create', 'contract', k.key, k.customer_id, NULL, d);
+    RETURN k.key;
+END
+$$;
+COMMENT ON FUNCTION billing.contract_create(jsonb) IS
+    'Makes a draft contract from its document (docs/contracts.md): {"key","customer","starts_on","term","plan","charges","fees","overrides","billing", …}. Items with a plan item''s key replace it; "remove": true drops it. Returns the key. Errors: ZB003 form, with the JSON path, ZB001 unknown references, ZB005 the key exists, ZB011 currency.';
+
+CREATE FUNCTION billing.contract_activate(
+    contract text, signed_at timestamptz DEFAULT NULL, document_url text DEFAULT NULL, document_sha256 text DEFAULT NULL
+) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    found_contract record;
+    k billing.contract;
+    first record;
+    wrong record;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    SELECT * INTO found_contract FROM billing_internal.find_contract(contract);
+    -- The customer's row is the lock under which its live charges are compared.
+    PERFORM FROM billing.customer c WHERE c.customer_id = found_contract.customer_id FOR UPDATE;
+    SELECT * INTO k FROM billing.contract c WHERE c.customer_id = found_contract.customer_id AND c.contract_id = found_contract.contract_id FOR UPDATE;
+    IF k.state <> 'draft' THEN
+        PERFORM billing_internal.fail('ZB005', format('contract %s is %s, not a draft', k.key, k.state), 'Only a draft is activated.');
+    ELSIF document_sha256 IS NOT NULL AND document_sha256 !~ '^[0-9a-f]{64}$' THEN
+        PERFORM billing_internal.fail('ZB004', 'document_sha256 is not 64 lower-case hexadecimal digits', 'Pass the SHA-256 of the signed document.');
+    END IF;
+    SELECT h.charge_key, h.price_key, b.key AS book INTO wrong FROM billing.contract_charge h JOIN billing.price_book b USING (price_book_id)
+    WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL
+        AND NOT EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key
+            AND p.valid_during @> CASE WHEN k.prices = 'pin' THEN coalesce(contract_activate.signed_at, billing.now()) ELSE k.starts_at END)
+    ORDER BY h.position LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB007', format('charge %s: price %s of %s is not in force when contract %s needs it', wrong.charge_key, wrong.price_key, wrong.book, k.key),
+            'Publish a version that is, with billing.catalog_apply().');
+    END IF;
+    PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
+    SELECT * INTO first FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, 0);
+    INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at)
+    VALUES (k.customer_id, k.contract_id, 0, first.starts_on, first.ends_on,
+        billing_internal.local_midnight(first.starts_on, k.time_zone), billing_internal.local_midnight(first.ends_on, k.time_zone));
+    UPDATE billing.contract c SET state = CASE WHEN k.starts_at <= billing.now() THEN 'active' ELSE 'scheduled' END, next_n = 0, next_bill_at = k.starts_at,
+        signed_at = coalesce(contract_activate.signed_at, billing.now()), document_url = contract_activate.document_url,
+        document_sha256 = contract_activate.document_sha256
+    WHERE c.customer_id = k.customer_id AND c.contract_id = k.contract_id;
+    PERFORM billing_internal.audit('contract_activate', 'contract', k.key, k.customer_id, jsonb_build_object('state', k.state),
+        jsonb_strip_nulls(jsonb_build_object('state', CASE WHEN k.starts_at <= billing.now() THEN 'active' ELSE 'scheduled' END, 'signed_at', signed_at, 'document_url', document_url, 'document_sha256', document_sha256)));
+    RETURN k.key;
+END
+$$;
+COMMENT ON FUNCTION billing.contract_activate(text, timestamptz, text, text) IS
+    'Starts a draft contract: from now on it is billed. signed_at defaults to billing.now(); pinned prices are those in force then. Returns the key. Errors: ZB001, ZB005 not a draft, ZB006 two live usage charges of one meter, in this or another live contract of the customer, could price one event, ZB007 a price is not in force.';
+
+CREATE FUNCTION billing.subscribe(customer text, plan text, starts_on date DEFAULT NULL, doc jsonb DEFAULT '{}') RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c billing.customer;
+    n int;
+    new_key text;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    IF jsonb_typeof(doc) IS DISTINCT FROM 'object' THEN
+        PERFORM billing_internal.fail('ZB003', 'the subscription''s doc must be an object', 'Pass contract fields such as {"overrides": [...]}, or {}.');
+    END IF;
+    SELECT * INTO c FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(customer) FOR UPDATE;
+    -- The next free <customer>-<n>; another contract may bear such a key by hand.
+    SELECT count(*) INTO n FROM billing.contract k WHERE k.customer_id = c.customer_id;
+    LOOP
+        n := n + 1;
+        new_key := c.key || '-' || n;
+        EXIT WHEN NOT EXISTS (SELECT FROM billing.contract_key x WHERE x.key = new_key);
+    END LOOP;
+    new_key := billing.contract_create(jsonb_build_object('key', new_key, 'customer', c.key, 'plan', plan, 'starts_on',
+        coalesce(starts_on, (billing.now() AT TIME ZONE coalesce(doc->>'time_zone', c.time_zone))::date)) || doc);
+    RETURN billing.contract_activate(new_key);
+END
+$$;
+COMMENT ON FUNCTION billing.subscribe(text, text, date, jsonb) IS
+    'A contract on a plan''s standard terms, active at once: contract_create() and contract_activate() in one. starts_on defaults to today in the billing zone; doc adds contract fields (overrides, term, time_zone …). Returns the contract''s key, <customer>-<n>. Errors: as contract_create() and contract_activate().';
+
+-- ── which price holds ────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing.price_resolve(customer text, meter text, dimensions jsonb DEFAULT '{}', at timestamptz DEFAULT NULL)
+    RETURNS TABLE (contract text, charge text, source text, price text, version int, pricing jsonb)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+#variable_conflict use_column
+DECLARE
+    of_customer_id bigint;
+    m billing.meter;
+    h record;
+    prices text;
+    found_price record;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    at := coalesce(at, billing.now());
+    of_customer_id := billing_internal.find_customer(customer);
+    SELECT * INTO m FROM billing.meter x WHERE x.meter_id = billing_internal.find_meter(meter);
+    IF jsonb_typeof(dimensions) IS DISTINCT FROM 'object' THEN
+        PERFORM billing_internal.fail('ZB004', 'dimensions must be a JSON object', 'Pass {"model":"gpt-4"}, or {}.');
+    END IF;
+    SELECT c.*, k.key AS contract_key, k.version AS contract_version, k.prices, coalesce(k.signed_at, k.starts_at) AS signed_at, u.terms_version INTO h
+    FROM billing.contract_charge c
+    JOIN billing.contract k USING (customer_id, contract_id)
+    JOIN billing.customer u USING (customer_id)
+    WHERE c.customer_id = of_customer_id AND c.meter_id = m.meter_id AND c.kind = 'usage' AND c.until_version IS NULL AND c.valid_during @> at
+        AND k.state IN ('scheduled', 'active', 'paused', 'ended') AND dimensions @> coalesce(c.terms->'match', '{}')
+    ORDER BY k.state = 'ended', k.key LIMIT 1;
+    IF h.charge_key IS NULL THEN
+        PERFORM billing_internal.fail('ZB007', format('no live charge of customer %s prices meter %s for %s at %s', customer, m.key, dimensions, at),
+            'SELECT * FROM billing.unpriced_usage; lists usage that nothing prices; billing.subscribe() makes a contract.');
+    END IF;
+    prices := jsonb_build_object(
+        'dimensions', to_jsonb(m.dimensions),
+        'list', CASE WHEN h.price_key IS NULL THEN jsonb_build_array(jsonb_build_object('label', 'charge', 'pricing', h.terms->'pricing'))
+            ELSE (SELECT coalesce(jsonb_agg(jsonb_build_object('label', p.key || '@' || p.version, 'pricing', CASE WHEN p.row_count = 0 THEN p.pricing
+                    ELSE p.pricing || jsonb_build_object('rows', (SELECT coalesce(jsonb_agg(r.pricing || jsonb_build_object('match', r.match) ORDER BY r.n), '[]')
+                        FROM billing.price_row r WHERE r.price_id = p.price_id AND r.match IN (SELECT k::jsonb
+                            FROM billing_internal.price_candidates(ARRAY(SELECT jsonb_array_elements_text(p.pricing->'dimensions')), dimensions::text) k))) END)), '[]')
+                FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key
+                    AND p.valid_during @> CASE WHEN h.prices = 'pin' THEN h.signed_at ELSE at END) END,
+        'overrides', (SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('scope', CASE WHEN o.contract_id IS NOT NULL THEN 'contract' ELSE 'customer' END,
+                'meter', CASE WHEN o.meter_id IS NOT NULL THEN m.key END, 'charge', o.charge_key, 'match', o.match)) || o.terms ORDER BY o.contract_id IS NULL, o.meter_id, o.charge_key, o.match), '[]')
+            FROM billing.price_override o
+            WHERE o.customer_id = of_customer_id AND (o.meter_id = m.meter_id OR o.charge_key = h.charge_key) AND o.valid_during @> at
+                AND CASE WHEN o.contract_id IS NULL THEN o.from_version <= h.terms_version AND (o.until_version IS NULL OR o.until_version > h.terms_version)
+                    ELSE o.contract_id = h.contract_id AND o.from_version <= h.contract_version AND (o.until_version IS NULL OR o.until_version > h.contract_version) END))::text;
+    SELECT * INTO found_price FROM billing_internal.resolved_price(prices, dimensions::text, at);
+    IF found_price.source IS NULL THEN
+        PERFORM billing_internal.raise_fault(billing_internal.resolved_price_error(prices, dimensions::text, at)::jsonb);
+    END IF;
+    RETURN QUERY SELECT h.contract_key, h.charge_key, found_price.source, CASE WHEN found_price.list_label = 'charge' THEN NULL ELSE split_part(found_price.list_label, '@', 1) END,
+        nullif(split_part(found_price.list_label, '@', 2), '')::int, found_price.pricing::jsonb;
+END
+$$;
+COMMENT ON FUNCTION billing.price_resolve(text, text, jsonb, timestamptz) IS
+    'The price a customer''s usage of a meter has, for dimension values at an instant (default billing.now()): contract override, customer override, the charge''s own pricing, or the price book''s version in force. pricing is one model, never a matrix. Errors: ZB001, ZB004, ZB007 nothing prices it.';

@@ -1,0 +1,882 @@
+-- Invoicing: one path from terms and usage to documents, for preview, draft, final and recompute.
+--
+--   bill_ref[] → bill_batch(): the batch (src/domain/invoicing/batch.rs) asks for contracts, meters, prices,
+--                midnights and usage, one statement each, and computes lines, totals, inputs
+--              → bill() stores drafts or issues invoices; preview and recompute only look.
+
+CREATE FUNCTION billing_internal.bill_open(customer_ids bigint[], contract_ids uuid[], contracts text[]) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_open_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_open(bigint[], uuid[], text[]) IS 'Opens a batch of bills in this backend''s memory: contracts as JSON. Returns its handle.';
+CREATE FUNCTION billing_internal.bill_meter_ids(handle bigint) RETURNS SETOF int
+    LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_meter_ids_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_meter_ids(bigint) IS 'The meters the batch needs.';
+CREATE FUNCTION billing_internal.bill_add_meter(handle bigint, meter_id int, key text, aggregation text, dimensions text[], unit text) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bill_add_meter_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_add_meter(bigint, int, text, text, text[], text) IS 'Gives the batch a meter.';
+CREATE FUNCTION billing_internal.bill_price_keys(handle bigint) RETURNS TABLE (book_id uuid, key text)
+    LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_price_keys_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_price_keys(bigint) IS 'The prices whose versions the batch needs.';
+CREATE FUNCTION billing_internal.bill_add_version(handle bigint, book_id uuid, key text, price_id uuid, name text, label text, from_at timestamptz, until_at timestamptz,
+    pricing text, sha256 text, needs_events boolean, row_count bigint) RETURNS void
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bill_add_version_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_add_version(bigint, uuid, text, uuid, text, text, timestamptz, timestamptz, text, text, boolean, bigint) IS 'Gives the batch a version of a price, in order; its pricing with its rows if there are at most 64.';
+CREATE FUNCTION billing_internal.bill_days(handle bigint) RETURNS TABLE (zone text, day date)
+    LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_days_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_days(bigint) IS 'The local days whose midnights the batch needs.';
+CREATE FUNCTION billing_internal.bill_add_midnight(handle bigint, zone text, day date, at timestamptz) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_midnight_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_add_midnight(bigint, text, date, timestamptz) IS 'Gives the batch the instant of a local midnight.';
+CREATE FUNCTION billing_internal.bill_stretches(handle bigint) RETURNS TABLE (n int, customer_id bigint, meter_id int, from_at timestamptz, until_at timestamptz, source text,
+    recorded_until timestamptz, matches text, dropped text[])
+    LANGUAGE c VOLATILE STRICT ROWS 500 AS 'MODULE_PATHNAME', 'bill_stretches_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_stretches(bigint) IS 'The stretches of time whose usage the batch needs: source buckets, values, cells, amounts or events; matches limits it, dropped dimensions are summed away.';
+CREATE FUNCTION billing_internal.bill_add_usage(handle bigint, stretches int[], dimensions text[], events bigint[], quantities numeric[], amounts text[]) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_usage_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_add_usage(bigint, int[], text[], bigint[], numeric[], text[]) IS 'Gives the batch usage: columns of equal length, one row per stretch and line dimensions.';
+CREATE FUNCTION billing_internal.bill_wanted_rows(handle bigint) RETURNS TABLE (price_id uuid, matches text)
+    LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_wanted_rows_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_wanted_rows(bigint) IS 'Rows of large matrices that the usage of the batch can match.';
+CREATE FUNCTION billing_internal.bill_add_rows(handle bigint, price_ids uuid[], rows text[]) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_rows_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_add_rows(bigint, uuid[], text[]) IS 'Gives the batch those of the wanted rows that there are.';
+CREATE FUNCTION billing_internal.bill_compute(handle bigint, with_empty boolean) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_compute_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_compute(bigint, boolean) IS 'Computes the bills of the batch; with_empty: a bill without lines gives one document all the same.';
+CREATE FUNCTION billing_internal.bill_outcomes(handle bigint) RETURNS TABLE (bill int, customer_id bigint, contract_id uuid, boundary int, next_ends_on date, documents int, fault text)
+    LANGUAGE c VOLATILE STRICT ROWS 300 AS 'MODULE_PATHNAME', 'bill_outcomes_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_outcomes(bigint) IS 'What came of each bill: its boundary, the last day (exclusive) of the billing period after the one that begins there, its number of documents, or the fault that says why there are none.';
+CREATE FUNCTION billing_internal.bill_documents(handle bigint) RETURNS TABLE (bill int, place int, customer_id bigint, contract_id uuid, boundary int, bill_to text, minor_units smallint,
+    contract_version int, terms_version int, starts_at timestamptz, ends_at timestamptz, total numeric, sha256 text)
+    LANGUAGE c VOLATILE STRICT ROWS 300 AS 'MODULE_PATHNAME', 'bill_documents_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_documents(bigint) IS 'The documents of the computed bills, one per legal entity with lines, the contract''s own first; starts_at and ends_at are those of its lines.';
+CREATE FUNCTION billing_internal.bill_lines(handle bigint) RETURNS TABLE (bill int, place int, line_n int, key text, kind text, charge text, product text, meter text,
+    label text, from_at timestamptz, until_at timestamptz, dimensions text, line_by text[], matches text, quantity numeric, unit text, price text, pricing text, exact numeric, amount numeric)
+    LANGUAGE c VOLATILE STRICT ROWS 1500 AS 'MODULE_PATHNAME', 'bill_lines_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_lines(bigint) IS 'The lines of the documents of the computed bills, in order.';
+CREATE FUNCTION billing_internal.bill_document(handle bigint, bill int, place int, status text, number text, issued_on date, due_on date) RETURNS text
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bill_document_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_document(bigint, int, int, text, text, date, date) IS 'A document as canonical JSON, with what is known once it is issued; NULLs are left out.';
+CREATE FUNCTION billing_internal.bill_close(handle bigint) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_close_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_close(bigint) IS 'Closes a batch.';
+CREATE FUNCTION billing_internal.explain_document(document text, notes text) RETURNS SETOF text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 20 AS 'MODULE_PATHNAME', 'explain_document_wrapper';
+COMMENT ON FUNCTION billing_internal.explain_document(text, text) IS 'An invoice document as an indented tree; notes are more leaves by line key.';
+CREATE FUNCTION billing_internal.canonical_json(document text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'canonical_json_wrapper';
+COMMENT ON FUNCTION billing_internal.canonical_json(text) IS 'Canonical JSON: sorted keys, trimmed numbers. Documents that mean the same have the same bytes.';
+
+-- ── what a bill is computed from ─────────────────────────────────────────────────────────────────
+
+CREATE TYPE billing_internal.bill_ref AS (
+    customer_id bigint, contract_id uuid, boundaries int[], usage_until timestamptz, contract_version int, terms_version int,
+    recorded_until timestamptz, prices text[], policies jsonb, minor_units smallint
+);
+COMMENT ON TYPE billing_internal.bill_ref IS
+    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play, policies, minor units; NULL = as of now.';
+
+CREATE FUNCTION billing_internal.each_ref(refs billing_internal.bill_ref[]) RETURNS SETOF billing_internal.bill_ref
+    -- Kept apart from unnest() for its ROWS: the planner must expect a batch, or it joins the parts of a bill row by row.
+    LANGUAGE plpgsql IMMUTABLE ROWS 300 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM unnest(refs);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.each_ref(billing_internal.bill_ref[]) IS 'unnest() of a batch of bills.';
+
+CREATE FUNCTION billing_internal.bill_contracts(refs billing_internal.bill_ref[]) RETURNS TABLE (customer_id bigint, contract_id uuid, document text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    today timestamptz := billing.now();
+BEGIN
+    RETURN QUERY
+    WITH seller_policy AS MATERIALIZED (
+        SELECT s.seller_id, jsonb_object_agg(d.name, coalesce(p.value, g.value, d.default_value)) AS policies
+        FROM billing.seller s CROSS JOIN billing_internal.policy_definition() d
+        LEFT JOIN billing.policy p ON p.name = d.name AND p.scope = 'seller:' || s.key
+        LEFT JOIN billing.policy g ON g.name = d.name AND g.scope = 'global'
+        WHERE d.name IN ('rounding_mode', 'rounding_level', 'proration_basis', 'minimum_basis', 'rate_at')
+        GROUP BY s.seller_id
+    )
+    SELECT k.customer_id, k.contract_id, json_build_object(
+        'key', k.key, 'customer', c.key, 'seller', s.key, 'currency', k.currency, 'bill_to', b.key, 'zone', k.time_zone,
+        'starts_on', k.starts_on, 'ends_on', k.ends_on, 'every', k.billed_every, 'alignment', k.alignment,
+        'pinned', k.prices = 'pin', 'signed_at', coalesce(k.signed_at, k.starts_at), 'version', v.contract, 'terms_version', v.terms,
+        'boundaries', r.boundaries, 'usage_until', nullif(r.usage_until, 'infinity'), 'recorded_until', CASE WHEN r.recorded_until = 'infinity' THEN '9999-12-31 00:00+00' ELSE r.recorded_until END,
+        'known_prices', r.prices,
+        'minor_units', coalesce(r.minor_units, (SELECT u.minor_units FROM billing.currency u WHERE u.code = k.currency
+            AND (today AT TIME ZONE k.time_zone)::date >= u.valid_from AND (u.valid_until IS NULL OR (today AT TIME ZONE k.time_zone)::date < u.valid_until))),
+        'policies', coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
+            WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND sp.policies ? p.name), sp.policies),
+        'periods', (SELECT json_agg(json_build_array(p.starts_on, p.starts_at, p.ends_on, p.ends_at)) FROM billing.billing_period p
+            WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND (p.n = ANY (r.boundaries) OR p.n + 1 = ANY (r.boundaries))),
+        'charges', (SELECT json_agg(json_build_object('product', d.key, 'every', h.every, 'meter_id', h.meter_id, 'book_id', h.price_book_id, 'terms', h.terms) ORDER BY h.position)
+            FROM billing.contract_charge h JOIN billing.product d USING (product_id)
+            WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.from_version <= v.contract AND (h.until_version IS NULL OR h.until_version > v.contract)),
+        'overrides', (SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('scope', CASE WHEN o.contract_id IS NOT NULL THEN 'contract' ELSE 'customer' END,
+                'meter', m.key, 'charge', o.charge_key, 'match', o.match, 'from', lower(o.valid_during), 'until', upper(o.valid_during))) || o.terms
+                ORDER BY o.contract_id IS NULL, m.key, o.charge_key, o.match, lower(o.valid_during))
+            FROM billing.price_override o LEFT JOIN billing.meter m USING (meter_id)
+            WHERE o.customer_id = k.customer_id AND CASE WHEN o.contract_id IS NULL THEN o.from_version <= v.terms AND (o.until_version IS NULL OR o.until_version > v.terms)
+                ELSE o.contract_id = k.contract_id AND o.from_version <= v.contract AND (o.until_version IS NULL OR o.until_version > v.contract) END)
+        )::text
+    FROM billing_internal.each_ref(refs) r
+    JOIN billing.contract k ON k.customer_id = r.customer_id AND k.contract_id = r.contract_id
+    JOIN billing.customer c ON c.customer_id = r.customer_id
+    JOIN billing.seller s ON s.seller_id = k.seller_id
+    JOIN billing.bill_to b ON b.customer_id = k.customer_id AND b.bill_to_id = k.bill_to_id
+    JOIN seller_policy sp ON sp.seller_id = k.seller_id
+    CROSS JOIN LATERAL (SELECT coalesce(r.contract_version, k.version) AS contract, coalesce(r.terms_version, c.terms_version) AS terms) v;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.bill_contracts(billing_internal.bill_ref[]) IS 'The contracts of a batch of bills as JSON: header, policies, charges, overrides, fixed instants.';
+
+CREATE FUNCTION billing_internal.bill_usage(handle bigint) RETURNS TABLE (stretch int, dimensions text, events bigint, quantity numeric, amounts text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH stretch AS MATERIALIZED (
+        SELECT s.*, s.matches::jsonb AS match, m.aggregation FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
+    ), used AS (
+        SELECT s.n, s.aggregation, coalesce(d.dimensions, u.dimensions) - s.dropped AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::timestamptz AS at, NULL::uuid AS event_key
+        FROM stretch s
+        CROSS JOIN LATERAL (
+            SELECT x.dimension_set_id, (array_agg(x.dimensions) FILTER (WHERE x.dimensions IS NOT NULL))[1] AS dimensions, sum(x.events) AS events,
+                CASE WHEN s.aggregation = 'max' THEN max(x.quantity) ELSE sum(x.quantity) END AS quantity
+            FROM (
+                SELECT b.dimension_set_id, NULL::jsonb AS dimensions, b.events, b.quantity FROM billing.usage_bucket b
+                WHERE b.customer_id = s.customer_id AND b.meter_id = s.meter_id AND b.bucket_start >= s.from_at AND b.bucket_start < s.until_at
+                UNION ALL
+                SELECT d.dimension_set_id, d.dimensions, d.events, d.quantity FROM billing.usage_delta d
+                WHERE d.customer_id = s.customer_id AND d.meter_id = s.meter_id AND d.bucket_start >= s.from_at AND d.bucket_start < s.until_at
+            ) x GROUP BY x.dimension_set_id
+        ) u
+        LEFT JOIN billing.dimension_set d ON d.customer_id = s.customer_id AND d.dimension_set_id = u.dimension_set_id
+        WHERE s.source = 'buckets' AND coalesce(d.dimensions, u.dimensions) @> s.match
+        UNION ALL
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped, u.events, u.quantity, u.value_key, NULL, NULL
+        FROM stretch s CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, s.meter_id, s.from_at, s.until_at) u
+        WHERE s.source IN ('cells', 'values') AND u.dimensions @> s.match
+        UNION ALL
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped, CASE WHEN v.n IS NULL OR v.n = 1 THEN u.events ELSE 0 END, u.quantity, v.key, NULL, NULL
+        FROM stretch s
+        CROSS JOIN LATERAL billing_internal.stored_cells(s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until) u
+        LEFT JOIN LATERAL unnest(u.value_keys) WITH ORDINALITY v (key, n) ON true
+        WHERE s.source = 'events' AND u.dimensions @> s.match
+        UNION ALL
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped, 1, u.value, NULL, u.occurred_at, u.event_key
+        FROM stretch s CROSS JOIN LATERAL billing_internal.stored_measures(s.customer_id, s.meter_id, s.from_at, s.until_at, coalesce(s.recorded_until, 'infinity')) u
+        WHERE s.source = 'amounts' AND u.dimensions @> s.match
+    )
+    SELECT u.n, u.dimensions::text, sum(u.events)::bigint,
+        CASE u.aggregation WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN coalesce(sum(u.quantity), 0) WHEN 'max' THEN coalesce(max(u.quantity), 0) ELSE count(DISTINCT u.value_key) END,
+        -- Single amounts in order of time, where the price needs them.
+        (jsonb_agg(trim_scale(u.quantity)::text ORDER BY u.at, u.event_key) FILTER (WHERE u.event_key IS NOT NULL))::text
+    FROM used u GROUP BY u.n, u.dimensions, u.aggregation;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.bill_usage(bigint) IS 'The usage a batch asked for, by stretch and line dimensions.';
+
+CREATE FUNCTION billing_internal.bill_batch(refs billing_internal.bill_ref[], with_empty boolean) RETURNS bigint
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    handle bigint;
+BEGIN
+    SELECT billing_internal.bill_open(coalesce(array_agg(c.customer_id), '{}'), coalesce(array_agg(c.contract_id), '{}'), coalesce(array_agg(c.document), '{}')) INTO handle
+    FROM billing_internal.bill_contracts(refs) c;
+    PERFORM billing_internal.bill_add_meter(handle, m.meter_id, m.key, m.aggregation, m.dimensions, m.unit)
+    FROM billing_internal.bill_meter_ids(handle) i (meter_id) JOIN billing.meter m USING (meter_id);
+    PERFORM billing_internal.bill_add_version(handle, p.price_book_id, p.key, p.price_id, b.key || '/' || p.key || '@' || p.version, p.key || '@' || p.version,
+        lower(p.valid_during), upper(p.valid_during),
+        (CASE WHEN p.row_count = 0 OR p.row_count > 64 THEN p.pricing ELSE billing_internal.pricing_of(p.price_id) END)::text, encode(p.content_hash, 'hex'), p.needs_events, p.row_count::bigint)
+    FROM (SELECT x.* FROM billing_internal.bill_price_keys(handle) i JOIN billing.price x ON x.price_book_id = i.book_id AND x.key = i.key
+        ORDER BY x.price_book_id, x.key, x.version) p
+    JOIN billing.price_book b USING (price_book_id);
+    PERFORM billing_internal.bill_add_midnight(handle, d.zone, d.day, billing_internal.local_midnight(d.day, d.zone)) FROM billing_internal.bill_days(handle) d;
+    PERFORM billing_internal.bill_add_usage(handle, coalesce(array_agg(u.stretch), '{}'), coalesce(array_agg(u.dimensions), '{}'), coalesce(array_agg(u.events), '{}'),
+        coalesce(array_agg(u.quantity), '{}'), coalesce(array_agg(u.amounts), '{}'))
+    FROM billing_internal.bill_usage(handle) u;
+    PERFORM billing_internal.bill_add_rows(handle, coalesce(array_agg(r.price_id), '{}'), coalesce(array_agg((r.pricing || jsonb_build_object('match', r.match))::text), '{}'))
+    FROM billing_internal.bill_wanted_rows(handle) w JOIN billing.price_row r ON r.price_id = w.price_id AND r.match = w.matches::jsonb;
+    PERFORM billing_internal.bill_compute(handle, with_empty);
+    RETURN handle;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.bill_batch(billing_internal.bill_ref[], boolean) IS
+    'Computes a batch of bills (at most one ref per contract) in this backend''s memory: the batch asks for contracts, meters, prices, midnights, usage and rows of large matrices, in one statement each. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
+
+CREATE FUNCTION billing_internal.bill_look(ref billing_internal.bill_ref) RETURNS TABLE (place int, bill_to text, document jsonb)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    handle bigint := billing_internal.bill_batch(ARRAY[ref], true);
+BEGIN
+    PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
+    RETURN QUERY SELECT d.place, d.bill_to, billing_internal.bill_document(handle, d.bill, d.place, NULL, NULL, NULL, NULL)::jsonb FROM billing_internal.bill_documents(handle) d;
+    PERFORM billing_internal.bill_close(handle);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.bill_look(billing_internal.bill_ref) IS 'The documents of one bill, at least one; stores nothing. What can''t be computed is raised.';
+
+-- ── finding ──────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.find_invoice(invoice text) RETURNS TABLE (customer_id bigint, invoice_id uuid)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    n int;
+BEGIN
+    RETURN QUERY SELECT x.customer_id, x.invoice_id FROM billing.invoice_number x WHERE x.number = invoice;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    IF n > 1 THEN
+        PERFORM billing_internal.fail('ZB002', format('%s sellers have an invoice %s', n, quote_literal(invoice)), 'Name it by its key: SELECT key, number FROM billing.invoice;');
+    ELSIF n = 1 THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT i.customer_id, i.invoice_id FROM billing.invoice i
+    WHERE i.key = invoice OR i.invoice_id = CASE WHEN invoice ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' THEN invoice::uuid END LIMIT 1;
+    IF NOT FOUND THEN
+        PERFORM billing_internal.fail('ZB001', format('invoice %s is not known', coalesce(quote_literal(invoice), 'NULL')), 'SELECT key, number, state FROM billing.invoice; lists them.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.find_invoice(text) IS 'An invoice by number, key or id. Errors: ZB001, ZB002 two sellers use the number.';
+
+-- ── storing ──────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.draft_discard(of_customer_id bigint, of_contract_id uuid, of_n int) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    DELETE FROM billing.invoice i WHERE i.customer_id = of_customer_id AND i.contract_id = of_contract_id AND i.n = of_n AND i.state = 'draft'
+$$;
+COMMENT ON FUNCTION billing_internal.draft_discard(bigint, uuid, int) IS 'Drops the drafts of a boundary, to be made anew. Runs as billing_owner; nothing but drafts can go.';
+
+CREATE FUNCTION billing_internal.fiscal_year(at timestamptz, zone text, starts_in smallint) RETURNS int
+    LANGUAGE sql STABLE -- bound when made: inlined, so no search_path
+    RETURN (extract(year FROM at AT TIME ZONE zone) - CASE WHEN extract(month FROM at AT TIME ZONE zone) < starts_in THEN 1 ELSE 0 END)::int;
+COMMENT ON FUNCTION billing_internal.fiscal_year(timestamptz, text, smallint) IS 'Fiscal year of an instant in a zone, named by the calendar year it begins in.';
+
+CREATE FUNCTION billing_internal.bill(refs billing_internal.bill_ref[], finalize boolean, run uuid DEFAULT NULL)
+    RETURNS TABLE (customer_id bigint, contract_id uuid, key text, number text)
+    -- Plans are kept for the session. Made while tables are empty they would scan them when they are full.
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    cut_at timestamptz := clock_timestamp();
+    today timestamptz := billing.now();
+    who text := billing_internal.caller();
+    handle bigint := billing_internal.bill_batch(refs, false);
+    broken record;
+BEGIN
+    -- 1. What can't be computed is an issue of the run, or an error where one contract was asked for.
+    FOR broken IN SELECT o.customer_id, k.key, o.fault::jsonb AS fault FROM billing_internal.bill_outcomes(handle) o
+        JOIN billing.contract k ON k.customer_id = o.customer_id AND k.contract_id = o.contract_id WHERE o.fault IS NOT NULL LOOP
+        IF run IS NULL THEN
+            PERFORM billing_internal.raise_fault(broken.fault || jsonb_build_object('message', 'contract ' || broken.key || ': ' || (broken.fault->>'message')));
+        END IF;
+        INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message, detail, hint)
+        VALUES (billing_internal.uuid_v7(), run, clock_timestamp(), broken.customer_id, 'contract', broken.key, broken.fault->>'code',
+            broken.fault->>'message', broken.fault->>'detail', broken.fault->>'hint');
+    END LOOP;
+    PERFORM billing_internal.draft_discard(i.customer_id, i.contract_id, i.n)
+    FROM billing_internal.each_ref(refs) r JOIN billing.invoice i ON i.customer_id = r.customer_id AND i.contract_id = r.contract_id
+        AND i.n = r.boundaries[cardinality(r.boundaries)] AND i.state = 'draft';
+
+    -- 2. One invoice per document, in a fixed order. What a legal entity was already invoiced for this boundary stays.
+    -- The last lock taken is that of the number series, in order, so that sellers never wait for each other in a circle.
+    RETURN QUERY
+    WITH made AS MATERIALIZED (
+        SELECT billing_internal.uuid_v7() AS invoice_id, k.key AS contract_key, k.seller_id, k.currency, k.net_days, t.bill_to_id,
+            row_number() OVER (PARTITION BY k.seller_id ORDER BY k.key, t.position) AS place_in_series,
+            b.bill, b.place, b.customer_id, b.contract_id, b.boundary, b.minor_units, b.contract_version, b.terms_version, b.starts_at, b.ends_at, b.total, b.sha256,
+            (today AT TIME ZONE coalesce(t.time_zone, k.time_zone))::date AS issued_on,
+            s.invoice_series AS series, billing_internal.fiscal_year(today, s.time_zone, s.fiscal_year_start) AS fiscal_year,
+            k.key || '/' || b.boundary || CASE WHEN t.bill_to_id <> k.bill_to_id THEN '/' || t.key ELSE '' END || CASE WHEN v.voided > 0 THEN '.' || (v.voided + 1) ELSE '' END AS key,
+            v.replaces
+        FROM billing_internal.bill_documents(handle) b
+        JOIN billing.contract k ON k.customer_id = b.customer_id AND k.contract_id = b.contract_id
+        JOIN billing.seller s ON s.seller_id = k.seller_id
+        JOIN billing.bill_to t ON t.customer_id = b.customer_id AND t.key = b.bill_to
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS voided, (array_agg(x.invoice_id ORDER BY x.created_at DESC))[1] AS replaces, coalesce(bool_or(x.state <> 'void'), false) AS stands
+            FROM billing.invoice x WHERE x.customer_id = b.customer_id AND x.contract_id = b.contract_id AND x.n = b.boundary AND x.bill_to_id = t.bill_to_id
+        ) v
+        WHERE NOT v.stands
+    ), series AS (
+        INSERT INTO billing.invoice_number_series AS x (seller_id, series, fiscal_year, last_number)
+        SELECT m.seller_id, m.series, m.fiscal_year, count(*) FROM made m WHERE finalize GROUP BY m.seller_id, m.series, m.fiscal_year ORDER BY m.seller_id, m.series, m.fiscal_year
+        ON CONFLICT (seller_id, series, fiscal_year) DO UPDATE SET last_number = x.last_number + excluded.last_number
+        RETURNING x.seller_id, x.last_number
+    ), numbered AS MATERIALIZED (
+        -- One seller has one series in one fiscal year at a time.
+        SELECT m.*, x.last_number - count(*) OVER (PARTITION BY m.seller_id) + m.place_in_series AS counter,
+            CASE WHEN NOT finalize THEN 'draft' WHEN m.total = 0 THEN 'paid' ELSE 'open' END AS state
+        FROM made m LEFT JOIN series x ON x.seller_id = m.seller_id
+    ), named AS MATERIALIZED (
+        SELECT n.*, n.series || '-' || n.fiscal_year || '-' || lpad(n.counter::text, greatest(6, length(n.counter::text)), '0') AS number FROM numbered n
+    ), inserted AS (
+        INSERT INTO billing.invoice (customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at,
+            period_ends_at, issued_on, due_on, lines_total, total, contract_version, terms_version, cut_at, input_sha256, document, created_at, replaces)
+        SELECT n.customer_id, n.invoice_id, n.contract_id, n.boundary, n.seller_id, n.bill_to_id, n.key, n.state, n.number, n.currency, n.minor_units,
+            n.starts_at, n.ends_at, n.issued_on, n.issued_on + n.net_days, n.total, n.total, n.contract_version, n.terms_version, cut_at, n.sha256,
+            billing_internal.bill_document(handle, n.bill, n.place, n.state, n.number, n.issued_on, n.issued_on + n.net_days)::jsonb, clock_timestamp(), n.replaces
+        FROM named n
+    ), lines AS (
+        INSERT INTO billing.invoice_line (customer_id, invoice_id, line_n, key, kind, charge_key, product_id, meter_id, label, service_from, service_until, dimensions,
+            line_by, match, quantity, unit, price, pricing, exact, amount)
+        SELECT n.customer_id, n.invoice_id, l.line_n, l.key, l.kind, l.charge, p.product_id, m.meter_id, l.label, l.from_at, l.until_at, l.dimensions::jsonb,
+            l.line_by, l.matches::jsonb, l.quantity, l.unit, l.price, l.pricing::jsonb, l.exact, l.amount
+        FROM billing_internal.bill_lines(handle) l JOIN named n ON n.bill = l.bill AND n.place = l.place
+        LEFT JOIN billing.product p ON p.key = l.product
+        LEFT JOIN billing.meter m ON m.key = l.meter
+    ), numbers AS (
+        INSERT INTO billing.invoice_number (number, seller_id, series, fiscal_year, counter, customer_id, invoice_id)
+        SELECT n.number, n.seller_id, n.series, n.fiscal_year, n.counter, n.customer_id, n.invoice_id FROM named n WHERE finalize
+    ), audited AS (
+        INSERT INTO billing.audit_log (audit_id, at, actor, action, kind, key, customer_id, before, after, reason, content_hash)
+        SELECT a.id, a.at, who, 'invoice_finalize', 'invoice', n.number, n.customer_id, NULL, a.after, NULL,
+            billing_internal.audit_hash(a.id, a.at, who, 'invoice_finalize', 'invoice', n.number, n.customer_id, NULL, a.after, NULL)
+        FROM named n
+        CROSS JOIN LATERAL (SELECT billing_internal.uuid_v7() AS id, clock_timestamp() AS at,
+            jsonb_build_object('key', n.key, 'total', n.total, 'currency', n.currency, 'sha256', n.sha256) AS after) a
+        WHERE finalize
+    )
+    SELECT n.customer_id, n.contract_id, n.key, n.number FROM named n;
+    IF NOT finalize THEN
+        PERFORM billing_internal.bill_close(handle);
+        RETURN;
+    END IF;
+
+    -- 3. The boundary is billed (or had nothing to bill); the next one is due.
+    UPDATE billing.billing_period p SET state = CASE WHEN o.documents = 0 THEN 'closed' ELSE 'billed' END
+    FROM billing_internal.bill_outcomes(handle) o JOIN billing_internal.each_ref(refs) r USING (customer_id, contract_id), unnest(r.boundaries) boundary
+    WHERE o.fault IS NULL AND p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.n = boundary;
+    INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at)
+    SELECT o.customer_id, o.contract_id, last.n + 1, last.ends_on, coalesce(o.next_ends_on, last.ends_on), last.ends_at,
+        coalesce(billing_internal.local_midnight(o.next_ends_on, k.time_zone), last.ends_at)
+    FROM billing_internal.bill_outcomes(handle) o
+    JOIN billing.contract k ON k.customer_id = o.customer_id AND k.contract_id = o.contract_id
+    JOIN billing.billing_period last ON last.customer_id = o.customer_id AND last.contract_id = o.contract_id AND last.n = o.boundary AND last.starts_on < last.ends_on
+    WHERE o.fault IS NULL
+    ON CONFLICT (customer_id, contract_id, n) DO NOTHING; -- a boundary billed again has its next one
+    UPDATE billing.contract k SET next_n = coalesce(due.n, k.next_n + 1), next_bill_at = due.starts_at,
+        state = CASE WHEN due.n IS NULL THEN 'ended' ELSE 'active' END
+    FROM billing_internal.bill_outcomes(handle) o
+    LEFT JOIN LATERAL (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) due ON true
+    WHERE o.fault IS NULL AND k.customer_id = o.customer_id AND k.contract_id = o.contract_id;
+    PERFORM billing_internal.bill_close(handle);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.bill(billing_internal.bill_ref[], boolean, uuid) IS
+    'Stores the bills of some contracts (at most one boundary each) as drafts, or issues them. To issue, the caller holds the customers'' stripes exclusively. Faults become issues of the run; without a run they are raised.';
+
+CREATE FUNCTION billing_internal.require_read_committed() RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM billing_internal.fail('ZB005', format('invoices are not issued in a %s transaction', current_setting('transaction_isolation')),
+            'Use READ COMMITTED: events committed just before must be seen.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.require_read_committed() IS 'Errors: ZB005 above READ COMMITTED, where a bill could miss events committed after the transaction began.';
+
+CREATE FUNCTION billing_internal.lock_stripe(customer_id bigint, patience interval) RETURNS boolean
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    deadline timestamptz := clock_timestamp() + patience;
+BEGIN
+    LOOP
+        IF pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), billing_internal.stripe_of(customer_id)) THEN
+            RETURN true;
+        ELSIF clock_timestamp() >= deadline THEN
+            RETURN false;
+        END IF;
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.lock_stripe(bigint, interval) IS 'Tries for some time to shut ingest of the customer''s stripe out; never queues, so nobody waits behind it.';
+
+CREATE FUNCTION billing.invoice_generate(contract text, as_of timestamptz DEFAULT NULL) RETURNS SETOF text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    k billing.contract;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id) FOR UPDATE OF c;
+    IF k.next_bill_at IS NULL OR k.state NOT IN ('scheduled', 'active') THEN
+        PERFORM billing_internal.fail('ZB005', format('contract %s is %s and has nothing to bill', k.key, k.state), 'Only live contracts are billed.');
+    ELSIF k.next_bill_at > coalesce(as_of, billing.now()) THEN
+        RETURN; -- nothing is due yet
+    END IF;
+    RETURN QUERY SELECT b.key FROM billing_internal.bill(
+        ARRAY[ROW(k.customer_id, k.contract_id, ARRAY[k.next_n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref], false) b;
+END
+$$;
+COMMENT ON FUNCTION billing.invoice_generate(text, timestamptz) IS
+    'Makes the drafts of a contract''s earliest unbilled boundary, if it is due as of the given instant (default billing.now()), replacing those of before; returns their keys. A draft has no number and can be made anew at any time. Errors: ZB001, ZB002 contract, ZB005 nothing to bill, ZB007 usage that no price matches.';
+
+CREATE FUNCTION billing.invoice_finalize(invoice text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    draft billing.invoice;
+    issued text;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    PERFORM billing_internal.require_read_committed();
+    SELECT i.* INTO draft FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice i USING (customer_id, invoice_id);
+    IF draft.state <> 'draft' THEN
+        PERFORM billing_internal.fail('ZB005', format('invoice %s is %s, not a draft', coalesce(draft.number, draft.key), draft.state), 'Only a draft is finalized.');
+    ELSIF NOT billing_internal.lock_stripe(draft.customer_id, '5 seconds') THEN
+        PERFORM billing_internal.fail('55P03', format('invoice %s could not be finalized: ingest of its customer never paused for 5 seconds', draft.key),
+            'Try again; or let the bill run do it.');
+    END IF;
+    -- Under the lock: is it still the draft of the boundary that is due?
+    PERFORM FROM billing.invoice i WHERE i.customer_id = draft.customer_id AND i.invoice_id = draft.invoice_id AND i.state = 'draft';
+    IF NOT FOUND OR NOT EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = draft.customer_id AND k.contract_id = draft.contract_id AND k.next_n = draft.n
+            AND k.next_bill_at IS NOT NULL) THEN
+        PERFORM billing_internal.fail('ZB005', format('draft %s was finalized or replaced meanwhile', draft.key), 'SELECT key, number, state FROM billing.invoice; shows what stands.');
+    END IF;
+    SELECT b.number INTO issued FROM billing_internal.bill(
+        ARRAY[ROW(draft.customer_id, draft.contract_id, ARRAY[draft.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref], true) b
+    WHERE b.key = draft.key;
+    IF issued IS NULL THEN
+        PERFORM billing_internal.fail('ZB005', format('draft %s has no lines any more', draft.key), 'Nothing was issued. SELECT billing.invoice_generate(…); shows what is due.');
+    END IF;
+    RETURN issued;
+END
+$$;
+COMMENT ON FUNCTION billing.invoice_finalize(text) IS
+    'Issues a draft: computes it once more with ingest shut out, gives it the next number of its series (and the other legal entities'' documents of the same boundary theirs), and never changes it again. Returns the number. Errors: ZB001, ZB005 not a draft, replaced meanwhile, or above READ COMMITTED, 55P03 ingest never paused for 5 seconds, ZB007 usage that no price matches.';
+
+CREATE FUNCTION billing.invoice_void(invoice text, reason text, reissue boolean DEFAULT true) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    i billing.invoice;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id) FOR UPDATE OF x;
+    IF i.state NOT IN ('open', 'uncollectible') THEN
+        PERFORM billing_internal.fail('ZB005', format('invoice %s is %s and can''t be voided', coalesce(i.number, i.key), i.state),
+            CASE i.state WHEN 'draft' THEN 'A draft has no number; make it anew with billing.invoice_generate().' WHEN 'paid' THEN 'A paid invoice is corrected by a credit note.' ELSE 'It is void already.' END);
+    ELSIF coalesce(trim(reason), '') = '' THEN
+        PERFORM billing_internal.fail('ZB004', 'a void needs a reason', 'Say why: the number stays used for ever.');
+    END IF;
+    UPDATE billing.invoice x SET state = 'void', voided_at = clock_timestamp(), void_reason = reason WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id;
+    IF reissue THEN
+        UPDATE billing.billing_period p SET state = 'due' WHERE p.customer_id = i.customer_id AND p.contract_id = i.contract_id AND p.n = i.n;
+        UPDATE billing.contract k SET next_n = due.n, next_bill_at = due.starts_at, state = CASE WHEN k.state = 'ended' THEN 'active' ELSE k.state END
+        FROM (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = i.customer_id AND p.contract_id = i.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) due
+        WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
+    END IF;
+    PERFORM billing_internal.audit('invoice_void', 'invoice', i.number, i.customer_id, jsonb_build_object('state', i.state), jsonb_build_object('state', 'void', 'reissue', reissue), reason);
+END
+$$;
+COMMENT ON FUNCTION billing.invoice_void(text, text, boolean) IS
+    'Voids an open invoice; its number stays used. With reissue its boundary is due again and the next run issues it anew. Errors: ZB001, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note).';
+
+-- ── the run ──────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.due_contracts(as_of timestamptz, run uuid, of_stripe int DEFAULT NULL)
+    RETURNS TABLE (customer_id bigint, contract_id uuid, n int, stripe smallint, final boolean)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH grace AS MATERIALIZED (
+        SELECT s.seller_id, coalesce(nullif(billing_internal.policy_value('invoice_grace', s.seller_id), '0')::interval, '0') AS value FROM billing.seller s
+    )
+    SELECT k.customer_id, k.contract_id, k.next_n, k.stripe,
+        k.next_bill_at + coalesce(nullif(p.value, '0')::interval, CASE WHEN p.value IS NOT NULL THEN interval '0' END, g.value) <= as_of
+    FROM billing.contract k JOIN grace g USING (seller_id)
+    LEFT JOIN billing.contract_policy p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.name = 'invoice_grace'
+    WHERE k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of AND (of_stripe IS NULL OR k.stripe = of_stripe)
+        AND NOT EXISTS (SELECT FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'contract' AND i.key = k.key);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.due_contracts(timestamptz, uuid, int) IS 'Contracts with a boundary that is due as of an instant and had no issue in this run; final = its grace is over, so it is issued, else it gets a draft.';
+
+CREATE FUNCTION billing.bill_run_step(run uuid, max_rows int DEFAULT 500) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    r billing.job_run;
+    as_of timestamptz;
+    of_stripe int;
+    waits boolean := false;
+    refs billing_internal.bill_ref[];
+    ref billing_internal.bill_ref;
+    issued bigint := 0;
+    one bigint;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    PERFORM billing_internal.require_read_committed();
+    SELECT * INTO r FROM billing.job_run x WHERE x.job_run_id = run AND x.job = 'bill_run' FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM billing_internal.fail('ZB001', format('bill run %s is not known', coalesce(run::text, 'NULL')), 'CALL billing.bill_run(); starts one.');
+    END IF;
+    as_of := (r.arguments->>'as_of')::timestamptz;
+    -- The next stripe with something due whose lock is free, from where the run was; the lock in a statement of its
+    -- own, before the one that reads usage.
+    FOR n IN 0..255 LOOP
+        of_stripe := (coalesce((r.result->>'stripe')::int, 0) + n) % 256;
+        CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_contracts(as_of, run, of_stripe) d WHERE d.final);
+        waits := true;
+        EXIT WHEN pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), of_stripe);
+        of_stripe := NULL;
+    END LOOP;
+    IF waits AND of_stripe IS NULL THEN
+        -- Others are at work on what is left: wait a moment, holding nothing.
+        PERFORM pg_sleep(0.05);
+        RETURN greatest(r.total - r.done, 1);
+    END IF;
+    IF waits THEN
+        SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
+        FROM (SELECT * FROM billing_internal.due_contracts(as_of, run, of_stripe) d WHERE d.final ORDER BY d.customer_id, d.contract_id LIMIT max_rows) d;
+        BEGIN
+            SELECT count(*) INTO issued FROM billing_internal.bill(refs, true, run);
+        EXCEPTION WHEN serialization_failure OR deadlock_detected OR query_canceled OR lock_not_available OR insufficient_resources THEN
+            RAISE;
+        WHEN OTHERS THEN
+            -- One of them is broken in a way nobody foresaw: find it, bill the others.
+            issued := 0;
+            FOREACH ref IN ARRAY refs LOOP
+                BEGIN
+                    SELECT count(*) INTO one FROM billing_internal.bill(ARRAY[ref], true, run);
+                    issued := issued + one;
+                EXCEPTION WHEN serialization_failure OR deadlock_detected OR query_canceled OR lock_not_available OR insufficient_resources THEN
+                    RAISE;
+                WHEN OTHERS THEN
+                    INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message)
+                    SELECT billing_internal.uuid_v7(), run, clock_timestamp(), k.customer_id, 'contract', k.key, SQLSTATE, SQLERRM
+                    FROM billing.contract k WHERE k.customer_id = ref.customer_id AND k.contract_id = ref.contract_id;
+                END;
+            END LOOP;
+        END;
+        UPDATE billing.job_run x SET done = x.done + cardinality(refs), result = x.result || jsonb_build_object('stripe', of_stripe, 'invoices', coalesce((x.result->>'invoices')::bigint, 0) + issued)
+        WHERE x.job_run_id = run;
+        RETURN greatest(r.total - r.done - cardinality(refs), 1);
+    END IF;
+    -- In grace: drafts, remade by every run, a batch of contracts after another.
+    SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
+    FROM (SELECT * FROM billing_internal.due_contracts(as_of, run) d
+        WHERE NOT d.final AND (r.result->'drafted_to' IS NULL OR (d.customer_id, d.contract_id) > ((r.result->'drafted_to'->>0)::bigint, (r.result->'drafted_to'->>1)::uuid))
+        ORDER BY d.customer_id, d.contract_id LIMIT max_rows) d;
+    IF refs IS NULL THEN
+        RETURN 0;
+    END IF;
+    SELECT count(*) INTO issued FROM billing_internal.bill(refs, false, run);
+    UPDATE billing.job_run x SET done = x.done + cardinality(refs),
+        result = x.result || jsonb_build_object('drafts', coalesce((x.result->>'drafts')::bigint, 0) + issued,
+            'drafted_to', jsonb_build_array(refs[cardinality(refs)].customer_id, refs[cardinality(refs)].contract_id))
+    WHERE x.job_run_id = run;
+    RETURN greatest(r.total - r.done - cardinality(refs), 1);
+END
+$$;
+COMMENT ON FUNCTION billing.bill_run_step(uuid, int) IS 'One step of a bill run: takes one free stripe and bills up to max_rows due contracts of it, one boundary each; when none is left to issue, drafts those in grace. Returns how much is left, 0 = done.';
+
+CREATE FUNCTION billing.bill_run_start(as_of timestamptz DEFAULT NULL) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    run uuid;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    as_of := coalesce(as_of, billing.now());
+    IF as_of IN ('infinity', '-infinity') THEN
+        PERFORM billing_internal.fail('ZB004', 'a bill run needs an instant', 'CALL billing.bill_run(); bills what is due now.');
+    END IF;
+    run := billing.job_start('bill_run', jsonb_build_object('as_of', as_of));
+    UPDATE billing.job_run r SET total = (SELECT count(*) FROM billing_internal.due_contracts(as_of, run)) WHERE r.job_run_id = run;
+    RETURN run;
+END
+$$;
+COMMENT ON FUNCTION billing.bill_run_start(timestamptz) IS 'Opens a bill run as of an instant (default billing.now()); bill_run_step() does it. Returns its job_run id. Errors: ZB004 infinity.';
+
+
+
+CREATE PROCEDURE billing.bill_run(as_of timestamptz DEFAULT NULL)
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    run uuid := billing.bill_run_start(as_of);
+BEGIN
+    COMMIT;
+    WHILE billing.bill_run_step(run) OPERATOR(pg_catalog.>) 0 LOOP
+        COMMIT;
+    END LOOP;
+    PERFORM billing.job_end(run);
+END
+$$;
+COMMENT ON PROCEDURE billing.bill_run(timestamptz) IS
+    'Bills every contract with a boundary due as of an instant (default billing.now()): issues invoices, or drafts while policy invoice_grace lasts; a contract several boundaries behind gets one invoice for each. Commits step by step; progress in job_run, what could not be billed and why in job_issue. Can be stopped and started at any time.';
+
+-- ── looking ──────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing.invoice_preview(contract text, as_of timestamptz DEFAULT NULL) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    k billing.contract;
+    next_n int;
+    boundary_on date;
+    boundary_at timestamptz;
+    documents jsonb;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    as_of := coalesce(as_of, billing.now());
+    SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id);
+    IF k.state IN ('ended', 'cancelled') THEN
+        PERFORM billing_internal.fail('ZB005', format('contract %s is %s and has nothing left to bill', k.key, k.state), 'SELECT number, document FROM billing.invoice; shows what was billed.');
+    END IF;
+    next_n := greatest(k.next_n, 1);
+    SELECT p.ends_on INTO boundary_on FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, next_n - 1) p;
+    boundary_at := coalesce((SELECT p.ends_at FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = next_n - 1),
+        billing_internal.local_midnight(boundary_on, k.time_zone));
+    SELECT jsonb_agg(d.document || jsonb_build_object('status', 'preview', 'issued_on', i.day, 'due_on', i.day + k.net_days) ORDER BY d.place) INTO documents
+    FROM billing_internal.bill_look(ROW(k.customer_id, k.contract_id, CASE WHEN k.next_n = 0 THEN ARRAY[0, next_n] ELSE ARRAY[next_n] END, least(as_of, boundary_at),
+        NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) d
+    JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.key = d.bill_to
+    CROSS JOIN LATERAL (SELECT greatest(boundary_on, (billing.now() AT TIME ZONE coalesce(t.time_zone, k.time_zone))::date) AS day) i;
+    RETURN CASE WHEN jsonb_array_length(documents) = 1 THEN documents->0 ELSE documents END;
+END
+$$;
+COMMENT ON FUNCTION billing.invoice_preview(text, timestamptz) IS
+    'The invoice_document a contract''s next boundary would give, with the usage before as_of (default billing.now()): what boundary 0 left unbilled stands on it, too. Where several legal entities have lines, an array of documents. Stores nothing. Errors: ZB001, ZB002 contract, ZB005 nothing left to bill, ZB007 usage that no price matches.';
+
+CREATE FUNCTION billing_internal.recomputed(of_customer_id bigint, of_invoice_id uuid, recorded_until timestamptz) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    i billing.invoice;
+    documents jsonb;
+BEGIN
+    SELECT * INTO i FROM billing.invoice x WHERE x.customer_id = of_customer_id AND x.invoice_id = of_invoice_id;
+    -- The legal entity's own document; if nothing is left for it, the bill's without lines.
+    SELECT jsonb_agg(CASE WHEN d.bill_to = i.document->>'bill_to' THEN d.document ELSE d.document || '{"lines": []}' END ORDER BY d.bill_to <> i.document->>'bill_to', d.place) INTO documents
+    FROM billing_internal.bill_look(ROW(i.customer_id, i.contract_id, ARRAY[i.n], NULL, i.contract_version, i.terms_version, recorded_until,
+        ARRAY(SELECT jsonb_array_elements_text(i.document->'inputs'->'prices')), i.document->'inputs'->'policies', i.minor_units)::billing_internal.bill_ref) d;
+    RETURN documents->0;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.recomputed(bigint, uuid, timestamptz) IS 'An invoice''s document computed again from the events recorded until an instant, with the terms, price versions and policies it recorded.';
+
+CREATE FUNCTION billing_internal.comparable(document jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    RETURN billing_internal.canonical_json(jsonb_build_object('lines', document->'lines', 'totals', document->'totals', 'inputs', document->'inputs')::text);
+COMMENT ON FUNCTION billing_internal.comparable(jsonb) IS 'What a recompute compares byte for byte: lines, totals and inputs, not status, number and dates.';
+
+CREATE FUNCTION billing.invoice_recompute(invoice text)
+    RETURNS TABLE (line_key text, billed numeric, recomputed numeric, difference numeric, same_bytes boolean)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    i billing.invoice;
+    again jsonb;
+    same boolean;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    again := billing_internal.recomputed(i.customer_id, i.invoice_id, i.cut_at);
+    same := billing_internal.comparable(i.document) = billing_internal.comparable(again);
+    RETURN QUERY
+    SELECT coalesce(b.key, a.key), b.amount, a.amount, coalesce(a.amount, 0) - coalesce(b.amount, 0), same
+    FROM (SELECT l.value->>'key' AS key, (l.value->>'amount')::numeric AS amount, l.place FROM jsonb_array_elements(i.document->'lines') WITH ORDINALITY l (value, place)) b
+    FULL JOIN (SELECT l->>'key' AS key, (l->>'amount')::numeric AS amount FROM jsonb_array_elements(again->'lines') l) a ON a.key = b.key
+    ORDER BY b.place, a.key;
+END
+$$;
+COMMENT ON FUNCTION billing.invoice_recompute(text) IS
+    'Computes an invoice again from its events (recorded up to its cut), with the contract version, price versions and policies it recorded, and compares line by line; same_bytes says whether lines, totals and inputs came out byte for byte. Changes nothing. Errors: ZB001, ZB002.';
+
+CREATE FUNCTION billing_internal.of_line(cell_dimensions jsonb, line_dimensions jsonb, line_by text[], match jsonb, bill_to text, default_bill_to text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    RETURN cell_dimensions @> match AND coalesce(cell_dimensions->>'bill_to', default_bill_to) = bill_to
+        AND (SELECT coalesce(jsonb_object_agg(n, cell_dimensions->n) FILTER (WHERE cell_dimensions ? n), '{}') FROM unnest(line_by) n) = line_dimensions;
+COMMENT ON FUNCTION billing_internal.of_line(jsonb, jsonb, text[], jsonb, text, text) IS 'Whether usage with these dimensions belongs to a line.';
+
+CREATE FUNCTION billing.invoice_line_events(invoice text, line_key text, max_rows int DEFAULT NULL)
+    RETURNS TABLE (occurred_at timestamptz, event_id text, value numeric, dimensions jsonb, properties jsonb)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    i billing.invoice;
+    l billing.invoice_line;
+    default_bill_to text;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    SELECT * INTO l FROM billing.invoice_line x WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id AND x.key = line_key;
+    IF l.key IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('invoice %s has no line %s', coalesce(i.number, i.key), coalesce(quote_literal(line_key), 'NULL')),
+            'SELECT key, label, amount FROM billing.invoice_line; lists them.');
+    ELSIF l.kind <> 'usage' THEN
+        RETURN; -- fees, true-ups and caps have no events
+    END IF;
+    SELECT t.key INTO default_bill_to FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
+    WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
+    RETURN QUERY
+    SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties
+    FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, i.cut_at) e
+    WHERE billing_internal.of_line(e.dimensions, l.dimensions, l.line_by, l.match, i.document->>'bill_to', default_bill_to)
+    ORDER BY e.occurred_at, e.event_key LIMIT max_rows;
+END
+$$;
+COMMENT ON FUNCTION billing.invoice_line_events(text, text, int) IS
+    'The events that a usage line counted, in order of time, with the value each had on the meter (NULL for a unique count): those of its charge, period and dimensions recorded up to the invoice''s cut. Errors: ZB001, ZB002.';
+
+CREATE FUNCTION billing_internal.line_notes(of_customer_id bigint, of_invoice_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+    SELECT coalesce(jsonb_object_agg(n.key, n.notes), '{}')
+    FROM (
+        SELECT l.key, (
+            SELECT jsonb_agg(x.note ORDER BY x.place) FROM (
+                SELECT b.place, CASE WHEN b.place <= 24 THEN format('bucket %s: %s from %s events', to_char(b.at, 'YYYY-MM-DD HH24:MI"Z"'),
+                        rtrim(to_char(b.quantity, 'FM999,999,999,999,999,990.999999999999'), '.'), to_char(b.events, 'FM999,999,999,990'))
+                    ELSE format('… and %s more buckets', b.buckets - 24) END AS note
+                FROM (
+                    SELECT c.at, CASE m.aggregation WHEN 'count' THEN sum(c.events) WHEN 'max' THEN max(c.quantity) WHEN 'sum' THEN sum(c.quantity) ELSE count(DISTINCT c.value_key) END AS quantity,
+                        sum(c.events) AS events, row_number() OVER (ORDER BY c.at) AS place, count(*) OVER () AS buckets
+                    FROM billing_internal.usage_cells(l.customer_id, l.meter_id, l.service_from, l.service_until) c
+                    WHERE billing_internal.of_line(c.dimensions, l.dimensions, l.line_by, l.match, i.document->>'bill_to', t.key)
+                    GROUP BY c.at
+                ) b WHERE b.place <= 25
+                UNION ALL
+                SELECT 26, format('events: SELECT * FROM billing.invoice_line_events(%L, %L);', coalesce(i.number, i.key), l.key)
+            ) x) AS notes
+        FROM billing.invoice i
+        JOIN billing.invoice_line l USING (customer_id, invoice_id)
+        JOIN billing.meter m USING (meter_id)
+        JOIN billing.contract k ON k.customer_id = i.customer_id AND k.contract_id = i.contract_id
+        JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
+        WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id AND l.kind = 'usage'
+    ) n
+$$;
+COMMENT ON FUNCTION billing_internal.line_notes(bigint, uuid) IS 'Buckets and the way to the events of each usage line, for invoice_explain().';
+
+CREATE FUNCTION billing.invoice_explain(document jsonb) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF document IS NULL THEN
+        PERFORM billing_internal.fail('ZB004', 'the document is NULL', 'Pass billing.invoice_preview(…), or an invoice number.');
+    END IF;
+    RETURN QUERY SELECT t FROM jsonb_array_elements(CASE jsonb_typeof(document) WHEN 'array' THEN document ELSE jsonb_build_array(document) END) d
+    CROSS JOIN LATERAL billing_internal.explain_document(d::text, '{}') t;
+END
+$$;
+COMMENT ON FUNCTION billing.invoice_explain(jsonb) IS 'An invoice document (such as a preview) as an indented tree: every line with its quantity, price, working, rounding. Errors: ZB004.';
+
+CREATE FUNCTION billing.invoice_explain(invoice text) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    i billing.invoice;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    RETURN QUERY SELECT t FROM billing_internal.explain_document(
+        (i.document || jsonb_build_object('status', i.state))::text, billing_internal.line_notes(i.customer_id, i.invoice_id)::text) t;
+END
+$$;
+COMMENT ON FUNCTION billing.invoice_explain(text) IS 'An invoice (by number, key or id) as an indented tree, down to price version, tiers, buckets and the call that lists its events. Errors: ZB001, ZB002.';
+
+-- ── spend ────────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.spend_lines(of_customer_id bigint, from_at timestamptz, until_at timestamptz)
+    RETURNS TABLE (line_n bigint, state text, currency text, kind text, meter_id int, charge text, product text, service_from timestamptz, service_until timestamptz,
+        dimensions jsonb, line_by text[], match jsonb, bill_to text, default_bill_to text, amount numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH document AS (
+        SELECT 'billed' AS state, i.document, t.key AS default_bill_to
+        FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id)
+        JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
+        WHERE i.customer_id = of_customer_id AND i.state NOT IN ('draft', 'void') AND i.period_starts_at < until_at AND i.period_ends_at > from_at
+        UNION ALL
+        SELECT 'unbilled', d, t.key
+        FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
+        CROSS JOIN LATERAL (SELECT billing.invoice_preview(k.key) AS doc) p
+        CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(p.doc) WHEN 'array' THEN p.doc ELSE jsonb_build_array(p.doc) END) d
+        WHERE k.customer_id = of_customer_id AND k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL
+    )
+    SELECT row_number() OVER (), d.state, d.document->>'currency', l->>'kind', m.meter_id, l->>'charge', l->>'product', (l->>'from')::timestamptz, (l->>'until')::timestamptz,
+        l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', d.default_bill_to, (l->>'amount')::numeric
+    FROM document d CROSS JOIN LATERAL jsonb_array_elements(d.document->'lines') l
+    LEFT JOIN billing.meter m ON m.key = l->>'meter'
+    WHERE (l->>'from')::timestamptz < until_at AND (l->>'until')::timestamptz > from_at;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.spend_lines(bigint, timestamptz, timestamptz) IS 'Lines of issued invoices (billed) and of previews (unbilled) that touch a stretch of time.';
+
+CREATE FUNCTION billing.spend(
+    customer text, from_at timestamptz, until_at timestamptz, grain text DEFAULT NULL, group_by text[] DEFAULT '{}', filter jsonb DEFAULT '{}', time_zone text DEFAULT NULL
+) RETURNS TABLE (starts_at timestamptz, dimensions jsonb, currency text, amount numeric, state text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    of_customer_id bigint;
+    zone text;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    of_customer_id := billing_internal.find_customer(customer);
+    SELECT coalesce(spend.time_zone, c.time_zone) INTO zone FROM billing.customer c WHERE c.customer_id = of_customer_id;
+    PERFORM billing_internal.check_usage_arguments(from_at, until_at, grain, group_by, filter, zone);
+    RETURN QUERY
+    WITH line AS MATERIALIZED (
+        SELECT * FROM billing_internal.spend_lines(of_customer_id, from_at, until_at)
+    ), cell AS (
+        -- Every usage line is split over its (bucket, dimension set) rows in proportion to quantity.
+        SELECT l.line_n, c.at, c.dimensions, CASE m.aggregation WHEN 'count' THEN sum(c.events) WHEN 'sum' THEN sum(c.quantity) WHEN 'max' THEN max(c.quantity)
+            ELSE count(DISTINCT c.value_key) END AS weight
+        FROM line l JOIN billing.meter m USING (meter_id)
+        CROSS JOIN LATERAL billing_internal.usage_cells(of_customer_id, l.meter_id, l.service_from, l.service_until) c
+        WHERE l.kind = 'usage' AND billing_internal.of_line(c.dimensions, l.dimensions, l.line_by, l.match, l.bill_to, l.default_bill_to)
+        GROUP BY l.line_n, c.at, c.dimensions, m.aggregation
+    ), split AS (
+        SELECT c.line_n, array_agg(c.at ORDER BY c.at, c.dimensions) AS times, jsonb_agg(c.dimensions ORDER BY c.at, c.dimensions) AS sets,
+            array_agg(CASE WHEN c.weight > 0 THEN c.weight ELSE 0 END ORDER BY c.at, c.dimensions) AS weights
+        FROM cell c GROUP BY c.line_n
+    ), part AS (
+        SELECT l.line_n, s.times[p.place] AS at, s.sets->(p.place::int - 1) AS dimensions, p.value AS amount
+        FROM line l JOIN split s USING (line_n)
+        CROSS JOIN LATERAL unnest(billing_internal.allocate_parts(l.amount, s.weights, 6)) WITH ORDINALITY p (value, place)
+        UNION ALL
+        -- Fees, true-ups and caps fall on the start of their service.
+        SELECT l.line_n, l.service_from, '{}', l.amount FROM line l LEFT JOIN split s USING (line_n) WHERE s.line_n IS NULL
+    ), kept AS (
+        SELECT CASE WHEN grain IS NULL THEN from_at ELSE greatest(date_trunc(grain, p.at, zone), from_at) END AS cell,
+            p.dimensions || jsonb_build_object('charge', l.charge, 'product', l.product, 'bill_to', l.bill_to) AS dimensions, l.currency, p.amount, l.state
+        FROM part p JOIN line l USING (line_n)
+        WHERE p.at >= from_at AND p.at < until_at
+    )
+    SELECT k.cell, (SELECT coalesce(jsonb_object_agg(g, k.dimensions->g) FILTER (WHERE k.dimensions ? g), '{}') FROM unnest(group_by) g) AS grouped,
+        k.currency, sum(k.amount), k.state
+    FROM kept k
+    WHERE NOT EXISTS (SELECT FROM billing_internal.filter_values(filter) f WHERE (k.dimensions->>f.name = ANY (f.accepted)) IS NOT TRUE)
+    GROUP BY k.cell, grouped, k.currency, k.state
+    ORDER BY k.cell, grouped, k.currency, k.state;
+END
+$$;
+COMMENT ON FUNCTION billing.spend(text, timestamptz, timestamptz, text, text[], jsonb, text) IS
+    'What a customer spent in [from_at, until_at), in money, billed and unbilled: every line split over its buckets and dimensions in proportion to quantity, to 6 decimals so that the parts sum to the line; fees, true-ups and caps fall on the start of their service. grain, filter, time_zone as in usage(); group_by takes dimensions and also charge, product, bill_to. Errors: ZB001, ZB004.';

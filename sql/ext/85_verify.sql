@@ -1,0 +1,185 @@
+-- verify(): what always holds (design 5), checked from the outside: buckets against events, invoices against
+-- their events, numbers, periods, the audit chain. Every test ends with it.
+
+CREATE FUNCTION billing_internal.verify_usage(since timestamptz) RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+    WITH meters AS MATERIALIZED (
+        SELECT array_agg(m.meter_id) AS ids, array_agg(m.definition::text) AS definitions FROM billing.meter m WHERE m.retired_at IS NULL
+    ), fresh AS (
+        SELECT u.customer_id, u.meter_id, u.bucket_start, u.dimensions::jsonb AS dimensions, u.events, u.quantity, u.value_keys
+        FROM (
+            SELECT array_agg(e.customer_id) AS customers, array_agg(c.bucket_minutes) AS minutes, array_agg(e.event_key) AS keys, array_agg(e.event_type) AS types,
+                array_agg(e.occurred_at) AS times, array_agg(e.bill_to) AS bill_tos, array_agg(e.properties::text) AS properties
+            FROM (SELECT e.*, (row_number() OVER () - 1) / 10000 AS slice FROM billing.usage_event e WHERE e.occurred_at >= date_trunc('hour', since, 'UTC')) e
+            JOIN billing.customer c USING (customer_id)
+            GROUP BY e.slice
+        ) b CROSS JOIN meters m
+        CROSS JOIN LATERAL billing_internal.stored_usage(m.ids, m.definitions, b.customers, b.minutes, b.keys, b.types, b.times, b.bill_tos, b.properties) u
+    ), fresh_cell AS (
+        SELECT f.customer_id, f.meter_id, date_trunc('hour', f.bucket_start, 'UTC') AS hour, f.dimensions, sum(f.events) AS events,
+            CASE WHEN m.aggregation = 'max' THEN max(f.quantity) ELSE sum(f.quantity) END AS quantity
+        FROM fresh f JOIN billing.meter m USING (meter_id) GROUP BY 1, 2, 3, 4, m.aggregation
+    ), kept_cell AS (
+        SELECT u.customer_id, u.meter_id, date_trunc('hour', u.bucket_start, 'UTC') AS hour, u.dimensions, sum(u.events) AS events,
+            CASE WHEN m.aggregation = 'max' THEN max(u.quantity) ELSE sum(u.quantity) END AS quantity
+        FROM billing_internal.usage_cell u JOIN billing.meter m USING (meter_id)
+        WHERE u.bucket_start >= date_trunc('hour', since, 'UTC') AND m.retired_at IS NULL GROUP BY 1, 2, 3, 4, m.aggregation
+    ), cell AS (
+        SELECT customer_id, meter_id, hour, dimensions, f.events AS from_events, k.events AS from_buckets,
+            f.events IS DISTINCT FROM k.events OR f.quantity IS DISTINCT FROM k.quantity AS wrong
+        FROM fresh_cell f FULL JOIN kept_cell k USING (customer_id, meter_id, hour, dimensions)
+    ), fresh_value AS (
+        SELECT DISTINCT f.customer_id, f.meter_id, date_trunc('hour', f.bucket_start, 'UTC') AS hour, f.dimensions, v AS value_key FROM fresh f, unnest(f.value_keys) v
+    ), kept_value AS (
+        SELECT DISTINCT u.customer_id, u.meter_id, date_trunc('hour', u.bucket_start, 'UTC') AS hour, u.dimensions, u.value_key
+        FROM billing_internal.usage_distinct u JOIN billing.meter m USING (meter_id) WHERE u.bucket_start >= date_trunc('hour', since, 'UTC') AND m.retired_at IS NULL
+    ), value AS (
+        SELECT customer_id, meter_id, hour, dimensions, f.value_key IS NULL OR k.value_key IS NULL AS wrong
+        FROM (SELECT *, value_key AS key FROM fresh_value) f FULL JOIN (SELECT *, value_key AS key FROM kept_value) k USING (customer_id, meter_id, hour, dimensions, key)
+    )
+    SELECT 'usage: buckets and deltas equal a fresh aggregation of the events', count(*), count(*) FILTER (WHERE c.wrong),
+        min(format('customer %s meter %s hour %s %s: %s events, buckets say %s', c.customer_id, c.meter_id, c.hour, c.dimensions, c.from_events, c.from_buckets)) FILTER (WHERE c.wrong)
+    FROM cell c
+    UNION ALL
+    SELECT 'usage: distinct values equal those of the events', count(*), count(*) FILTER (WHERE v.wrong),
+        min(format('customer %s meter %s hour %s %s', v.customer_id, v.meter_id, v.hour, v.dimensions)) FILTER (WHERE v.wrong)
+    FROM value v
+    UNION ALL
+    SELECT 'usage: every event has one key and every key its event', count(*), count(*) FILTER (WHERE k.customer_id IS NULL OR e.n IS DISTINCT FROM 1),
+        min(format('customer %s event %s', coalesce(k.customer_id, e.customer_id), coalesce(k.event_key, e.event_key))) FILTER (WHERE k.customer_id IS NULL OR e.n IS DISTINCT FROM 1)
+    FROM (SELECT x.customer_id, x.event_key, count(*) AS n FROM billing.usage_event x WHERE x.revision = 0 AND x.occurred_at >= since GROUP BY 1, 2) e
+    FULL JOIN (SELECT x.customer_id, x.event_key FROM billing.usage_event_key x WHERE x.occurred_at >= since) k
+        ON k.customer_id = e.customer_id AND k.event_key = e.event_key
+    UNION ALL
+    SELECT 'usage: events, buckets and deltas point at customers, meters and dimensions that exist', count(*), count(*) FILTER (WHERE r.wrong), min(r.what) FILTER (WHERE r.wrong)
+    FROM (
+        SELECT c.customer_id IS NULL AS wrong, 'events of customer ' || e.customer_id AS what
+        FROM (SELECT DISTINCT x.customer_id FROM billing.usage_event x WHERE x.occurred_at >= since) e LEFT JOIN billing.customer c USING (customer_id)
+        UNION ALL
+        SELECT m.meter_id IS NULL OR u.dimensions IS NULL, format('usage of customer %s on meter %s', u.customer_id, u.meter_id)
+        FROM (SELECT DISTINCT x.customer_id, x.meter_id, x.dimensions FROM billing_internal.usage_cell x WHERE x.bucket_start >= since) u LEFT JOIN billing.meter m USING (meter_id)
+        UNION ALL
+        SELECT s.dimension_set_id IS NULL, format('bucket of customer %s names dimension set %s', b.customer_id, b.dimension_set_id)
+        FROM (SELECT DISTINCT x.customer_id, x.dimension_set_id FROM billing.usage_bucket x WHERE x.bucket_start >= since) b LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
+    ) r
+$$;
+COMMENT ON FUNCTION billing_internal.verify_usage(timestamptz) IS 'The usage checks of verify().';
+
+CREATE FUNCTION billing_internal.verify_contracts() RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+    SELECT 'contracts: one event is priced by at most one charge of a meter', count(*), count(*) FILTER (WHERE c.other IS NOT NULL), min(format('%s and %s', c.mine, c.other)) FILTER (WHERE c.other IS NOT NULL)
+    FROM (
+        SELECT k.key || ' ' || a.charge_key AS mine, (SELECT j.key || ' ' || b.charge_key FROM billing.contract_charge b JOIN billing.contract j USING (customer_id, contract_id)
+            WHERE b.customer_id = a.customer_id AND b.meter_id = a.meter_id AND b.kind = 'usage' AND b.until_version IS NULL AND b.valid_during && a.valid_during
+                AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key) AND j.state IN ('scheduled', 'active', 'paused')
+                AND NOT EXISTS (SELECT FROM jsonb_each_text(coalesce(a.terms->'match', '{}')) x JOIN jsonb_each_text(coalesce(b.terms->'match', '{}')) y USING (key) WHERE x.value <> y.value)
+            LIMIT 1) AS other
+        FROM billing.contract_charge a JOIN billing.contract k USING (customer_id, contract_id)
+        WHERE a.kind = 'usage' AND a.until_version IS NULL AND k.state IN ('scheduled', 'active', 'paused')
+    ) c
+    UNION ALL
+    SELECT 'contracts: billing periods tile time, and the earliest due one is next', count(*), count(*) FILTER (WHERE p.wrong), min(p.what) FILTER (WHERE p.wrong)
+    FROM (
+        SELECT p.starts_at <> coalesce(lag(p.ends_at) OVER w, k.starts_at) OR p.n <> coalesce(lag(p.n) OVER w + 1, 0) AS wrong, format('contract %s period %s', k.key, p.n) AS what
+        FROM billing.billing_period p JOIN billing.contract k USING (customer_id, contract_id) WINDOW w AS (PARTITION BY p.customer_id, p.contract_id ORDER BY p.n)
+        UNION ALL
+        SELECT (k.next_bill_at IS NOT NULL AND (k.next_n, k.next_bill_at) IS DISTINCT FROM (d.n, d.starts_at)) OR (k.state = 'ended' AND d.n IS NOT NULL), format('contract %s next boundary %s', k.key, k.next_n)
+        FROM billing.contract k
+        LEFT JOIN LATERAL (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) d ON true
+        WHERE k.state NOT IN ('draft', 'cancelled')
+        UNION ALL
+        SELECT NOT EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = x.customer_id AND k.contract_id = x.contract_id AND k.key = x.key), format('contract key %s', x.key)
+        FROM billing.contract_key x
+    ) p
+$$;
+COMMENT ON FUNCTION billing_internal.verify_contracts() IS 'The contract checks of verify().';
+
+CREATE FUNCTION billing_internal.verify_invoices(since timestamptz) RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+#variable_conflict use_column
+DECLARE
+    i record;
+    again jsonb;
+    seen bigint := 0;
+    wrong bigint := 0;
+    wrong_example text;
+    late bigint := 0;
+    late_seen bigint := 0;
+    late_example text;
+    difference record;
+BEGIN
+    RETURN QUERY
+    SELECT 'invoices: total = lines = document', count(*), count(*) FILTER (WHERE x.wrong), min(x.name) FILTER (WHERE x.wrong)
+    FROM (
+        SELECT coalesce(i.number, i.key) AS name, i.lines_total <> coalesce(l.amount, 0) OR i.total <> i.lines_total OR (i.document->'totals'->>'due')::numeric <> i.total
+            OR l.lines IS DISTINCT FROM jsonb_array_length(i.document->'lines') OR l.keys IS DISTINCT FROM (SELECT array_agg(d->>'key') FROM jsonb_array_elements(i.document->'lines') d) AS wrong
+        FROM billing.invoice i LEFT JOIN LATERAL (SELECT sum(x.amount) AS amount, count(*)::int AS lines, array_agg(x.key ORDER BY x.line_n) AS keys FROM billing.invoice_line x
+            WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id) l ON true
+        WHERE i.created_at >= since OR i.period_ends_at >= since
+    ) x
+    UNION ALL
+    SELECT 'invoices: numbers have no gap and no duplicate', count(*), count(*) FILTER (WHERE x.wrong), min(x.name) FILTER (WHERE x.wrong)
+    FROM (
+        SELECT format('series %s %s', s.series, s.fiscal_year) AS name, s.last_number <> coalesce(n.given, 0) OR s.last_number <> coalesce(n.highest, 0) OR n.strangers > 0 AS wrong
+        FROM billing.invoice_number_series s
+        LEFT JOIN LATERAL (SELECT count(*) AS given, max(x.counter) AS highest, count(*) FILTER (WHERE v.number IS DISTINCT FROM x.number) AS strangers
+            FROM billing.invoice_number x LEFT JOIN billing.invoice v ON v.customer_id = x.customer_id AND v.invoice_id = x.invoice_id
+            WHERE x.seller_id = s.seller_id AND x.series = s.series AND x.fiscal_year = s.fiscal_year) n ON true
+        UNION ALL
+        SELECT 'invoice ' || v.number, NOT EXISTS (SELECT FROM billing.invoice_number x WHERE x.customer_id = v.customer_id AND x.invoice_id = v.invoice_id AND x.number = v.number)
+        FROM billing.invoice v WHERE v.number IS NOT NULL
+    ) x;
+    FOR i IN SELECT x.*, EXISTS (SELECT FROM billing.usage_event e WHERE e.customer_id = x.customer_id AND e.occurred_at >= x.period_starts_at
+            AND e.occurred_at < x.period_ends_at AND e.recorded_at > x.cut_at) AS has_late
+        FROM billing.invoice x WHERE x.state NOT IN ('draft', 'void') AND (x.created_at >= since OR x.period_ends_at >= since) LOOP
+        seen := seen + 1;
+        again := billing_internal.recomputed(i.customer_id, i.invoice_id, i.cut_at);
+        IF billing_internal.comparable(again) IS DISTINCT FROM billing_internal.comparable(i.document) THEN
+            wrong := wrong + 1;
+            wrong_example := coalesce(wrong_example, i.number);
+        END IF;
+        late_seen := late_seen + 1;
+        IF i.has_late THEN
+            FOR difference IN
+                SELECT coalesce(b.key, a.key) AS key, coalesce(a.quantity, 0) - coalesce(b.quantity, 0) AS quantity, coalesce(a.amount, 0) - coalesce(b.amount, 0) AS amount
+                FROM (SELECT l->>'key' AS key, (l->>'quantity')::numeric AS quantity, (l->>'amount')::numeric AS amount FROM jsonb_array_elements(i.document->'lines') l) b
+                FULL JOIN (SELECT l->>'key' AS key, (l->>'quantity')::numeric AS quantity, (l->>'amount')::numeric AS amount
+                    FROM jsonb_array_elements(billing_internal.recomputed(i.customer_id, i.invoice_id, 'infinity')->'lines') l) a USING (key)
+                WHERE a.quantity IS DISTINCT FROM b.quantity LOOP
+                late := late + 1;
+                late_example := coalesce(late_example, format('%s of %s: late usage %s, worth %s, is on no invoice yet', difference.key, i.number, difference.quantity, difference.amount));
+            END LOOP;
+        END IF;
+    END LOOP;
+    RETURN QUERY VALUES ('invoices: recomputed from their events they are the same bytes', seen, wrong, wrong_example),
+        ('invoices: late usage is billed', late_seen, late, late_example);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.verify_invoices(timestamptz) IS 'The invoice checks of verify().';
+
+CREATE FUNCTION billing.verify(scope text DEFAULT 'recent', since timestamptz DEFAULT NULL)
+    RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM billing_internal.require_installed();
+    IF scope IS NULL OR scope NOT IN ('recent', 'full') THEN
+        PERFORM billing_internal.fail('ZB004', format('verify scope %s is not known', coalesce(quote_literal(scope), 'NULL')), 'Use recent or full.');
+    END IF;
+    since := CASE WHEN scope = 'full' THEN '0001-01-01 00:00+00' ELSE coalesce(since, least(billing.now(), clock_timestamp()) - interval '35 days') END;
+    RETURN QUERY SELECT * FROM billing_internal.verify_usage(since);
+    RETURN QUERY SELECT * FROM billing_internal.verify_contracts();
+    RETURN QUERY SELECT * FROM billing_internal.verify_invoices(since);
+    RETURN QUERY
+    SELECT 'audit: the sealed chain is unbroken', (SELECT count(*) FROM billing.audit_log), count(*), min(v.fault) FROM billing.audit_verify() v;
+    RETURN QUERY
+    SELECT 'security: row security is forced on every customer''s table', count(*), count(*) FILTER (WHERE NOT (c.relrowsecurity AND c.relforcerowsecurity)),
+        min(t.table_name) FILTER (WHERE NOT (c.relrowsecurity AND c.relforcerowsecurity))
+    FROM billing_internal.table_kind t JOIN pg_class c ON c.oid = t.table_name::regclass WHERE t.kind IN ('customer-owned', 'directory');
+END
+$$;
+COMMENT ON FUNCTION billing.verify(text, timestamptz) IS
+    'Checks what always holds: usage against events, charges, periods, invoices against their events, numbers, the audit chain, row security. Clean = failed is 0 in every row; example names one failure. scope recent looks at what happened since (default 35 days), full at everything. Changes nothing. Errors: ZB004.';

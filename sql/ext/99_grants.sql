@@ -1,0 +1,44 @@
+-- Who owns and who may call what.
+--
+-- Functions that write are SECURITY DEFINER of billing_engine and granted to the roles that may do so; functions
+-- that read run with their caller's rights, so row security and column grants hold inside them. Nothing is left
+-- to PUBLIC but install() and migrate(), which check for themselves, so that a non-owner gets a clear error.
+DO $grants$
+DECLARE
+    f record;
+    may record;
+    needs_owner regprocedure[] := ARRAY[
+        -- more than the engine has: making partitions, deleting what was moved, dropping drafts
+        'billing_internal.partition_ensure(timestamptz)'::regprocedure,
+        'billing_internal.fold_customer(bigint, int)'::regprocedure,
+        'billing_internal.draft_discard(bigint, uuid, int)'::regprocedure];
+BEGIN
+    FOR f IN SELECT p.oid::regprocedure AS signature, p.prosecdef FROM pg_catalog.pg_proc p
+        JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+        JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_billing' LOOP
+        IF f.prosecdef THEN
+            EXECUTE format('ALTER ROUTINE %s OWNER TO %I', f.signature, CASE WHEN f.signature = ANY (needs_owner) THEN 'billing_owner' ELSE 'billing_engine' END);
+        END IF;
+        -- Grants come after: a change of owner rewrites them.
+        EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', f.signature);
+        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO billing_owner, billing_engine, billing_admin', f.signature);
+        IF NOT f.prosecdef THEN
+            -- Harmless without rights on the tables, and needed by the readers that call each other.
+            EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO billing_reader, billing_customer', f.signature);
+        END IF;
+    END LOOP;
+    FOR may IN SELECT * FROM (VALUES
+        ('{billing_app, billing_operator}'::text[], '{billing.ingest(json, text), "billing.ingest_event(text, text, text, timestamptz, jsonb, text)", "billing_internal.ingest_rows(text[], text[], text[], text[], text[], text[])"}'::text[]),
+        ('{billing_app, billing_operator, billing_sales}', '{billing.customer_upsert(jsonb), "billing.subscribe(text, text, date, jsonb)"}'),
+        ('{billing_operator, billing_sales}', '{billing.contract_create(jsonb), "billing.contract_activate(text, timestamptz, text, text)"}'),
+        ('{billing_operator}', '{"billing.catalog_apply(jsonb, boolean)"}'),
+        ('{billing_operator, billing_finance}', '{"billing.invoice_generate(text, timestamptz)", "billing.invoice_finalize(text)", "billing.invoice_void(text, text, boolean)",
+            "billing.bill_run_start(timestamptz)", "billing.bill_run_step(uuid, int)", "billing.fold_step(uuid, int)", "billing.job_start(text, jsonb, bigint)", "billing.job_end(uuid, jsonb)",
+            "billing.audit_seal_step()"}'),
+        ('{billing_finance}', '{billing.seller_upsert(jsonb), "billing.policy_set(text, text, text, text)"}')
+    ) m (roles, routines) LOOP
+        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', array_to_string(may.routines, ', '), array_to_string(may.roles, ', '));
+    END LOOP;
+END
+$grants$;
+GRANT EXECUTE ON FUNCTION billing.install(text), billing.migrate() TO PUBLIC;

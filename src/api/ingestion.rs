@@ -1,0 +1,302 @@
+//! One ingest call between its statements. The call lives in this backend's memory under a handle; SQL asks
+//! it for keys, events and deltas, and tells it what the tables said. `billing_internal.ingest_call()` in
+//! sql/ext/20_ingestion.sql is the only caller and shows the whole order.
+
+use crate::api::metering::{current_meters, delta_row};
+use crate::domain::foundation::Fault;
+use crate::domain::ingestion::EventParts;
+use crate::domain::metering::call::{Call, Resolution, Row, reason};
+use crate::domain::metering::delta::BucketMinutes;
+use crate::pg::instant::{from_timestamptz, to_timestamptz};
+use crate::pg::{FaultJson, Numeric};
+use pgrx::datum::{Array, TimestampWithTimeZone, Uuid};
+use pgrx::prelude::*;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// Calls kept at most: one is in flight, the others were left behind by errors.
+const CALLS_MAX: usize = 4;
+
+thread_local! {
+    static CALLS: RefCell<BTreeMap<i64, Call>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+fn keep(call: Call) -> i64 {
+    CALLS.with_borrow_mut(|calls| {
+        let handle = calls.last_key_value().map_or(1, |(last, _)| last + 1);
+        calls.insert(handle, call);
+        while calls.len() > CALLS_MAX {
+            calls.pop_first();
+        }
+        handle
+    })
+}
+
+fn with_call<T>(handle: i64, work: impl FnOnce(&mut Call) -> Result<T, Fault>) -> T {
+    let result = CALLS.with_borrow_mut(|calls| calls.get_mut(&handle).map(work));
+    match result {
+        Some(Ok(value)) => value,
+        Some(Err(fault)) => error!("ingest call {handle}: {fault}"),
+        None => error!("ingest call {handle} is not open"),
+    }
+}
+
+fn pg_uuid(uuid: uuid::Uuid) -> Uuid {
+    Uuid::from_bytes(*uuid.as_bytes())
+}
+
+fn domain_uuid(uuid: Uuid) -> uuid::Uuid {
+    uuid::Uuid::from_bytes(*uuid.as_bytes())
+}
+
+fn pg_instant(at: crate::domain::foundation::instant::Instant) -> TimestampWithTimeZone {
+    to_timestamptz(at).expect("years 1 to 9999 fit a timestamptz")
+}
+
+/// Reads and measures a document; NULL where `call_read_error` says why it is not one.
+#[pg_extern(sql = false)]
+fn call_read(document: &str) -> Option<i64> {
+    Call::read(document, current_meters()).ok().map(keep)
+}
+
+#[pg_extern(sql = false)]
+fn call_read_error(document: &str) -> Option<String> {
+    Call::read(document, current_meters()).err().as_ref().map(FaultJson::text)
+}
+
+/// Reads and measures one event given in parts.
+#[pg_extern(sql = false)]
+fn call_read_event(
+    customer: &str,
+    event_type: &str,
+    event_id: &str,
+    occurred_at: TimestampWithTimeZone,
+    properties: &str,
+    bill_to: Option<&str>,
+) -> i64 {
+    let Some(occurred_at) = from_timestamptz(occurred_at) else {
+        // An infinite instant has no text that the other readers would take either.
+        let row = Row {
+            customer: Some(customer),
+            event_id: Some(event_id),
+            event_type: Some(event_type),
+            occurred_at: Some("infinity"),
+            bill_to,
+            properties: Some(properties),
+        };
+        return keep(Call::read_rows([row], current_meters()));
+    };
+    let parts = EventParts { customer, event_id, event_type, occurred_at, bill_to, properties };
+    keep(Call::read_event(parts, current_meters()))
+}
+
+/// Reads and measures rows of `usage_event_input`; the arrays are columns of equal length.
+#[pg_extern(sql = false)]
+fn call_read_rows<'a>(
+    customers: Array<'a, &'a str>,
+    event_ids: Array<'a, &'a str>,
+    event_types: Array<'a, &'a str>,
+    occurred_at: Array<'a, &'a str>,
+    bill_tos: Array<'a, &'a str>,
+    properties: Array<'a, &'a str>,
+) -> i64 {
+    let columns = [&customers, &event_ids, &event_types, &occurred_at, &bill_tos, &properties];
+    if columns.iter().any(|column| column.len() != customers.len()) {
+        error!("the columns of the events have different lengths");
+    }
+    let columns = columns.map(|column| column.iter().collect::<Vec<Option<&str>>>());
+    let rows = (0..customers.len()).map(|at| Row {
+        customer: columns[0][at],
+        event_id: columns[1][at],
+        event_type: columns[2][at],
+        occurred_at: columns[3][at],
+        bill_to: columns[4][at],
+        properties: columns[5][at],
+    });
+    keep(Call::read_rows(rows, current_meters()))
+}
+
+/// Whom the events are about, each once, in order of first appearance.
+#[pg_extern(sql = false)]
+fn call_parties(
+    handle: i64,
+) -> TableIterator<'static, (name!(n, i32), name!(customer, String), name!(bill_to, Option<String>))> {
+    let parties = with_call(handle, |call| Ok(call.parties().to_vec()));
+    TableIterator::new(
+        parties.into_iter().enumerate().map(|(n, party)| (n as i32, party.customer, party.bill_to)),
+    )
+}
+
+/// Measures the call again, with the meters loaded since.
+#[pg_extern(sql = false)]
+fn call_measure_again(handle: i64) {
+    let meters = current_meters();
+    with_call(handle, |call| call.measure_again(meters));
+}
+
+/// Takes the parties' resolutions: arrays in the order of `call_parties`; a fault is a reason word. Gives the
+/// UTC months that need partitions.
+#[pg_extern(sql = false)]
+fn call_resolve(
+    handle: i64,
+    customer_ids: Vec<Option<i64>>,
+    minutes: Vec<Option<i16>>,
+    earliest: Vec<Option<TimestampWithTimeZone>>,
+    latest: Vec<Option<TimestampWithTimeZone>>,
+    faults: Vec<Option<String>>,
+) -> SetOfIterator<'static, TimestampWithTimeZone> {
+    let resolution = |at: usize| match faults[at].as_deref() {
+        Some(reason::UNKNOWN_CUSTOMER) => Ok(Resolution::UnknownCustomer),
+        Some(_) => Ok(Resolution::UnknownBillTo),
+        None => {
+            let instants = (earliest[at].and_then(from_timestamptz), latest[at].and_then(from_timestamptz));
+            match (customer_ids[at], minutes[at], instants) {
+                (Some(customer_id), Some(minutes), (Some(earliest), Some(latest))) => Ok(Resolution::Found {
+                    customer_id,
+                    minutes: BucketMinutes::new(minutes)?,
+                    earliest,
+                    latest,
+                }),
+                _ => Err(Fault::value("a resolved party has a customer, a bucket width and an event age")),
+            }
+        }
+    };
+    let months = with_call(handle, |call| {
+        let resolutions = (0..customer_ids.len()).map(resolution).collect::<Result<Vec<_>, _>>()?;
+        call.resolve(&resolutions)?;
+        Ok(call.months())
+    });
+    SetOfIterator::new(months.into_iter().map(pg_instant))
+}
+
+/// The keys to insert, sorted.
+#[pg_extern(sql = false)]
+fn call_keys(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(customer_id, i64),
+        name!(event_key, Uuid),
+        name!(occurred_at, TimestampWithTimeZone),
+        name!(content_hash, i64),
+    ),
+> {
+    let rows = with_call(handle, |call| {
+        let keys = call.keys().into_iter();
+        Ok(keys
+            .map(|(id, e)| (id, pg_uuid(e.event_key), pg_instant(e.occurred_at), e.content_hash))
+            .collect::<Vec<_>>())
+    });
+    TableIterator::new(rows)
+}
+
+/// Takes the keys that were new, and gives their events to store.
+#[pg_extern(sql = false)]
+fn call_accept(
+    handle: i64,
+    customer_ids: Vec<i64>,
+    event_keys: Vec<Uuid>,
+) -> TableIterator<
+    'static,
+    (
+        name!(customer_id, i64),
+        name!(event_key, Uuid),
+        name!(occurred_at, TimestampWithTimeZone),
+        name!(event_type, String),
+        name!(event_id, String),
+        name!(bill_to, Option<String>),
+        name!(properties, String),
+    ),
+> {
+    let new: HashSet<(i64, uuid::Uuid)> =
+        customer_ids.into_iter().zip(event_keys.into_iter().map(domain_uuid)).collect();
+    let rows = with_call(handle, |call| {
+        let events = call.accept(&new)?;
+        Ok(events
+            .into_iter()
+            .map(|(id, e)| {
+                (
+                    id,
+                    pg_uuid(e.event_key),
+                    pg_instant(e.occurred_at),
+                    e.event_type.to_string(),
+                    e.event_id.to_string(),
+                    e.bill_to.as_deref().map(str::to_string),
+                    e.properties.clone(),
+                )
+            })
+            .collect::<Vec<_>>())
+    });
+    TableIterator::new(rows)
+}
+
+/// What the accepted events add to usage.
+#[pg_extern(sql = false)]
+fn call_deltas(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(customer_id, i64),
+        name!(meter_id, i32),
+        name!(bucket_minutes, i16),
+        name!(bucket_start, TimestampWithTimeZone),
+        name!(dimension_set_id, i64),
+        name!(dimensions, String),
+        name!(events, i64),
+        name!(quantity, Option<Numeric>),
+        name!(value_keys, Option<Vec<Uuid>>),
+    ),
+> {
+    let deltas = with_call(handle, |call| call.deltas());
+    TableIterator::new(deltas.rows.into_iter().map(delta_row))
+}
+
+/// The keys whose stored content has to be looked up.
+#[pg_extern(sql = false)]
+fn call_known(handle: i64) -> TableIterator<'static, (name!(customer_id, i64), name!(event_key, Uuid))> {
+    let known = with_call(handle, |call| Ok(call.known()));
+    TableIterator::new(known.into_iter().map(|(customer_id, key)| (customer_id, pg_uuid(key))))
+}
+
+/// Takes the stored content of the known keys: the same is a duplicate, other is conflicting.
+#[pg_extern(sql = false)]
+fn call_judge(handle: i64, customer_ids: Vec<i64>, event_keys: Vec<Uuid>, content_hashes: Vec<i64>) {
+    let keys = customer_ids.into_iter().zip(event_keys.into_iter().map(domain_uuid));
+    let stored: HashMap<(i64, uuid::Uuid), i64> = keys.zip(content_hashes).collect();
+    with_call(handle, |call| call.judge(&stored));
+}
+
+/// The events to keep aside, whole.
+#[pg_extern(sql = false)]
+fn call_rejections(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(customer, Option<String>),
+        name!(event_id, Option<String>),
+        name!(reason, String),
+        name!(message, String),
+        name!(raw, String),
+    ),
+> {
+    let rejections = with_call(handle, |call| Ok(call.rejections().to_vec()));
+    TableIterator::new(
+        rejections.into_iter().map(|r| (r.customer, r.event_id, r.reason.to_string(), r.message, r.raw)),
+    )
+}
+
+/// The counts, which sum to the events of the call; and its end: the handle is closed.
+#[pg_extern(sql = false)]
+fn call_end(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (name!(accepted, i64), name!(duplicate, i64), name!(conflicting, i64), name!(rejected, i64)),
+> {
+    let outcome = with_call(handle, |call| Ok(call.outcome()));
+    CALLS.with_borrow_mut(|calls| calls.remove(&handle));
+    TableIterator::once((outcome.accepted, outcome.duplicate, outcome.conflicting, outcome.rejected))
+}

@@ -1,0 +1,481 @@
+//! Invoicing: a batch of bills between its statements, documents to text.
+//!
+//! The batch lives in this backend's memory under a handle; `billing_internal.bill_batch()` in
+//! sql/ext/80_invoicing.sql shows the whole order.
+
+use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node, Tree};
+use crate::domain::foundation::{Fault, instant};
+use crate::domain::invoicing::batch::{Batch, Meter, Slot, UsageRow, Version};
+use crate::domain::invoicing::document::{Document, Documents, Issue};
+use crate::domain::invoicing::explain::explain;
+use crate::domain::metering::{Aggregation, Dimensions};
+use crate::domain::rating::Pricing;
+use crate::pg::instant::{from_date, from_timestamptz, to_date, to_timestamptz};
+use crate::pg::{FaultJson, Numeric};
+use pgrx::datum::{Array, Date, TimestampWithTimeZone, Uuid};
+use pgrx::prelude::*;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Batches kept at most: one is in flight, the others were left behind by errors.
+const BATCHES_MAX: usize = 4;
+
+thread_local! {
+    static BATCHES: RefCell<BTreeMap<i64, Batch>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Takes the batch out while it is worked on, so that an error never leaves it half done.
+fn with_batch<T>(handle: i64, work: impl FnOnce(&mut Batch) -> Result<T, Fault>) -> T {
+    let Some(mut batch) = BATCHES.with_borrow_mut(|batches| batches.remove(&handle)) else {
+        error!("bill batch {handle} is not open");
+    };
+    match work(&mut batch) {
+        Ok(value) => {
+            BATCHES.with_borrow_mut(|batches| batches.insert(handle, batch));
+            value
+        }
+        Err(fault) => error!("bill batch {handle}: {fault}"),
+    }
+}
+
+fn timestamp(at: instant::Instant) -> Result<TimestampWithTimeZone, Fault> {
+    to_timestamptz(at).ok_or_else(|| Fault::value("a period is outside the range of timestamptz"))
+}
+
+fn instant_of(at: TimestampWithTimeZone) -> Result<instant::Instant, Fault> {
+    from_timestamptz(at).ok_or_else(|| Fault::value("an instant is infinite"))
+}
+
+fn pg_uuid(id: uuid::Uuid) -> Uuid {
+    Uuid::from_bytes(id.into_bytes())
+}
+
+fn domain_uuid(id: Uuid) -> uuid::Uuid {
+    uuid::Uuid::from_bytes(*id.as_bytes())
+}
+
+/// Columns of one length, or an error.
+fn same_length(lengths: &[usize]) -> Result<(), Fault> {
+    match lengths.windows(2).all(|pair| pair[0] == pair[1]) {
+        true => Ok(()),
+        false => Err(Fault::value("the columns have different lengths")),
+    }
+}
+
+/// Opens a batch of bills: contracts as JSON, who they are beside.
+#[pg_extern(sql = false)]
+fn bill_open<'a>(customer_ids: Vec<i64>, contract_ids: Vec<Uuid>, contracts: Array<'a, &'a str>) -> i64 {
+    if let Err(fault) = same_length(&[customer_ids.len(), contract_ids.len(), contracts.len()]) {
+        error!("{fault}");
+    }
+    let ids = customer_ids.into_iter().zip(contract_ids.into_iter().map(domain_uuid));
+    let batch = Batch::open(
+        ids.zip(contracts.iter()).map(|((id, contract), text)| (id, contract, text.unwrap_or(""))),
+    );
+    BATCHES.with_borrow_mut(|batches| {
+        let handle = batches.last_key_value().map_or(1, |(last, _)| last + 1);
+        batches.insert(handle, batch);
+        while batches.len() > BATCHES_MAX {
+            batches.pop_first();
+        }
+        handle
+    })
+}
+
+#[pg_extern(sql = false)]
+fn bill_meter_ids(handle: i64) -> SetOfIterator<'static, i32> {
+    SetOfIterator::new(with_batch(handle, |batch| Ok(batch.meter_ids())))
+}
+
+/// One meter; `dimensions` are its dimension names.
+#[pg_extern(sql = false)]
+fn bill_add_meter(
+    handle: i64,
+    meter_id: i32,
+    key: String,
+    aggregation: &str,
+    dimensions: Vec<String>,
+    unit: Option<String>,
+) {
+    with_batch(handle, |batch| {
+        let aggregation = Aggregation::parse(aggregation)
+            .ok_or_else(|| Fault::value(format!("aggregation {aggregation} is not known")))?;
+        batch.add_meter(meter_id, Meter { key, aggregation, dimensions, unit });
+        Ok(())
+    });
+}
+
+#[pg_extern(sql = false)]
+fn bill_price_keys(handle: i64) -> TableIterator<'static, (name!(book_id, Uuid), name!(key, String))> {
+    let keys = with_batch(handle, |batch| Ok(batch.price_keys()));
+    TableIterator::new(keys.into_iter().map(|(book, key)| (pg_uuid(book), key)))
+}
+
+/// One version of a price, in order; its pricing comes with its rows if there are at most 64.
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn bill_add_version(
+    handle: i64,
+    book_id: Uuid,
+    key: String,
+    price_id: Uuid,
+    name: String,
+    label: String,
+    from: Option<TimestampWithTimeZone>,
+    until: Option<TimestampWithTimeZone>,
+    pricing: &str,
+    sha256: &str,
+    needs_events: bool,
+    row_count: i64,
+) {
+    with_batch(handle, |batch| {
+        let pricing = json::parse_nested(pricing, DOCUMENT_DEPTH_MAX, &name)?;
+        let version = Version {
+            price_id: domain_uuid(price_id),
+            name,
+            label,
+            from: from.map(instant_of).transpose()?,
+            until: until.map(instant_of).transpose()?,
+            pricing: Arc::new(Pricing::read_header(&Node::root(&pricing))?),
+            sha256: sha256.into(),
+            needs_events,
+            row_count,
+        };
+        batch.add_version((domain_uuid(book_id), key), version);
+        Ok(())
+    });
+}
+
+#[pg_extern(sql = false)]
+fn bill_days(handle: i64) -> TableIterator<'static, (name!(zone, String), name!(day, Date))> {
+    let days = with_batch(handle, |batch| Ok(batch.days()));
+    TableIterator::new(days.into_iter().map(|(zone, day)| (zone, to_date(day))))
+}
+
+#[pg_extern(sql = false)]
+fn bill_add_midnight(handle: i64, zone: String, day: Date, at: TimestampWithTimeZone) {
+    with_batch(handle, |batch| {
+        let day = from_date(day).ok_or_else(|| Fault::value("a day is infinite"))?;
+        batch.add_midnight(zone, day, instant_of(at)?);
+        Ok(())
+    });
+}
+
+/// The stretches of time whose usage is needed.
+#[pg_extern(sql = false)]
+fn bill_stretches(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(n, i32),
+        name!(customer_id, i64),
+        name!(meter_id, i32),
+        name!(from_at, TimestampWithTimeZone),
+        name!(until_at, TimestampWithTimeZone),
+        name!(source, &'static str),
+        name!(recorded_until, Option<TimestampWithTimeZone>),
+        name!(matches, String),
+        name!(dropped, Vec<String>),
+    ),
+> {
+    let rows = with_batch(handle, |batch| {
+        let stretches = batch.stretches().into_iter().enumerate();
+        stretches
+            .map(|(n, s)| {
+                let recorded_until = s.recorded_until.map(timestamp).transpose()?;
+                let (from, until) = (timestamp(s.from)?, timestamp(s.until)?);
+                let matches = s.matches.canonical();
+                Ok((
+                    n as i32,
+                    s.customer_id,
+                    s.meter_id,
+                    from,
+                    until,
+                    s.source.as_str(),
+                    recorded_until,
+                    matches,
+                    s.dropped,
+                ))
+            })
+            .collect::<Result<Vec<_>, Fault>>()
+    });
+    TableIterator::new(rows)
+}
+
+/// Usage of the stretches: columns of equal length; amounts are JSON arrays of decimals in strings, or NULL.
+#[pg_extern(sql = false)]
+fn bill_add_usage<'a>(
+    handle: i64,
+    stretches: Vec<i32>,
+    dimensions: Array<'a, &'a str>,
+    events: Vec<i64>,
+    quantities: Vec<Numeric>,
+    amounts: Array<'a, &'a str>,
+) {
+    with_batch(handle, |batch| {
+        same_length(&[stretches.len(), dimensions.len(), events.len(), quantities.len(), amounts.len()])?;
+        let texts = dimensions.iter().zip(amounts.iter());
+        let numbers = stretches.into_iter().zip(events).zip(quantities);
+        for ((dimensions, amounts), ((stretch, events), quantity)) in texts.zip(numbers) {
+            let amounts = amounts
+                .map(|text| {
+                    let tree = json::parse_nested(text, DOCUMENT_DEPTH_MAX, "amounts")?;
+                    Node::root(&tree).items()?.iter().map(Node::decimal).collect::<Result<Vec<_>, Fault>>()
+                })
+                .transpose()?;
+            let dimensions =
+                json::parse_nested(dimensions.unwrap_or("{}"), DOCUMENT_DEPTH_MAX, "dimensions")?;
+            batch.add_usage(UsageRow {
+                stretch: usize::try_from(stretch)
+                    .map_err(|_| Fault::value("a stretch's number is negative"))?,
+                dimensions: Dimensions::read(&Node::root(&dimensions))?,
+                quantity: quantity.value?,
+                events: u64::try_from(events).map_err(|_| Fault::value("a number of events is negative"))?,
+                amounts,
+            })?;
+        }
+        Ok(())
+    });
+}
+
+#[pg_extern(sql = false)]
+fn bill_wanted_rows(handle: i64) -> TableIterator<'static, (name!(price_id, Uuid), name!(matches, String))> {
+    let rows = with_batch(handle, |batch| Ok(batch.wanted_rows()));
+    TableIterator::new(rows.into_iter().map(|(price_id, matches)| (pg_uuid(price_id), matches.canonical())))
+}
+
+/// The wanted rows there are: their price and the row as the document has it.
+#[pg_extern(sql = false)]
+fn bill_add_rows<'a>(handle: i64, price_ids: Vec<Uuid>, rows: Array<'a, &'a str>) {
+    with_batch(handle, |batch| {
+        same_length(&[price_ids.len(), rows.len()])?;
+        let mut of_price: HashMap<uuid::Uuid, Vec<Tree<'static>>> = HashMap::new();
+        for (price_id, row) in price_ids.into_iter().zip(rows.iter()) {
+            let row = json::parse_nested(row.unwrap_or("{}"), DOCUMENT_DEPTH_MAX, "row")?.into_owned();
+            of_price.entry(domain_uuid(price_id)).or_default().push(row);
+        }
+        batch.add_rows(&of_price)
+    });
+}
+
+/// Computes the bills of which everything is known.
+#[pg_extern(sql = false)]
+fn bill_compute(handle: i64, with_empty: bool) {
+    with_batch(handle, |batch| {
+        batch.compute(with_empty);
+        Ok(())
+    });
+}
+
+/// What came of each bill: how many documents, or the fault that says why there are none.
+#[pg_extern(sql = false)]
+fn bill_outcomes(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(bill, i32),
+        name!(customer_id, i64),
+        name!(contract_id, Uuid),
+        name!(boundary, Option<i32>),
+        name!(next_ends_on, Option<Date>),
+        name!(documents, Option<i32>),
+        name!(fault, Option<String>),
+    ),
+> {
+    let row = |(at, slot): (usize, &Slot)| {
+        (
+            at as i32,
+            slot.customer_id,
+            pg_uuid(slot.contract_id),
+            slot.boundary().map(|boundary| boundary as i32),
+            slot.next_ends_on().map(to_date),
+            slot.documents().map(|documents| documents.list.len() as i32),
+            slot.fault().map(FaultJson::text),
+        )
+    };
+    TableIterator::new(with_batch(handle, |batch| {
+        Ok(batch.slots().iter().enumerate().map(row).collect::<Vec<_>>())
+    }))
+}
+
+/// The documents of the computed bills; `place` counts them within a bill, the default legal entity first.
+#[pg_extern(sql = false)]
+fn bill_documents(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(bill, i32),
+        name!(place, i32),
+        name!(customer_id, i64),
+        name!(contract_id, Uuid),
+        name!(boundary, Option<i32>),
+        name!(bill_to, String),
+        name!(minor_units, i16),
+        name!(contract_version, i32),
+        name!(terms_version, i32),
+        name!(starts_at, Option<TimestampWithTimeZone>),
+        name!(ends_at, Option<TimestampWithTimeZone>),
+        name!(total, Numeric),
+        name!(sha256, String),
+    ),
+> {
+    let rows = with_batch(handle, |batch| {
+        each_document(batch)
+            .map(|(bill, place, slot, documents, document)| {
+                Ok((
+                    bill,
+                    place,
+                    slot.customer_id,
+                    pg_uuid(slot.contract_id),
+                    slot.boundary().map(|boundary| boundary as i32),
+                    document.bill_to.clone(),
+                    documents.minor_units as i16,
+                    documents.contract_version() as i32,
+                    documents.terms_version() as i32,
+                    document.lines.iter().map(|line| line.from).min().map(timestamp).transpose()?,
+                    document.lines.iter().map(|line| line.until).max().map(timestamp).transpose()?,
+                    Numeric::fixed(document.total, documents.minor_units),
+                    documents.sha256.clone(),
+                ))
+            })
+            .collect::<Result<Vec<_>, Fault>>()
+    });
+    TableIterator::new(rows)
+}
+
+/// The lines of the documents, in order.
+#[pg_extern(sql = false)]
+fn bill_lines(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(bill, i32),
+        name!(place, i32),
+        name!(line_n, i32),
+        name!(key, String),
+        name!(kind, &'static str),
+        name!(charge, String),
+        name!(product, String),
+        name!(meter, Option<String>),
+        name!(label, String),
+        name!(from_at, TimestampWithTimeZone),
+        name!(until_at, TimestampWithTimeZone),
+        name!(dimensions, String),
+        name!(line_by, Vec<String>),
+        name!(matches, String),
+        name!(quantity, Option<Numeric>),
+        name!(unit, Option<String>),
+        name!(price, Option<String>),
+        name!(pricing, Option<String>),
+        name!(exact, Numeric),
+        name!(amount, Numeric),
+    ),
+> {
+    let rows = with_batch(handle, |batch| {
+        let mut rows = Vec::new();
+        for (bill, place, _, documents, document) in each_document(batch) {
+            for (at, line) in document.lines.iter().enumerate() {
+                rows.push((
+                    bill,
+                    place,
+                    at as i32 + 1,
+                    line.key.clone(),
+                    line.kind.as_str(),
+                    line.charge.clone(),
+                    line.product.clone(),
+                    line.meter.clone(),
+                    line.label.clone(),
+                    timestamp(line.from)?,
+                    timestamp(line.until)?,
+                    line.dimensions.canonical(),
+                    line.line_by.clone(),
+                    line.matches.canonical(),
+                    line.quantity.map(Numeric::from),
+                    line.unit.clone(),
+                    line.price.clone(),
+                    line.pricing.as_ref().map(Pricing::canonical),
+                    Numeric::shown(&line.exact),
+                    Numeric::fixed(line.amount, documents.minor_units),
+                ));
+            }
+        }
+        Ok(rows)
+    });
+    TableIterator::new(rows)
+}
+
+/// Every document of a computed batch: its bill's number, its place in it, and both.
+fn each_document(batch: &Batch) -> impl Iterator<Item = (i32, i32, &Slot, &Documents, &Document)> {
+    batch.slots().iter().enumerate().flat_map(|(bill, slot)| {
+        let documents = slot.documents().into_iter();
+        documents.flat_map(move |documents| {
+            let list = documents.list.iter().enumerate();
+            list.map(move |(place, document)| (bill as i32, place as i32, slot, documents, document))
+        })
+    })
+}
+
+/// A document's canonical JSON, with what is known once it is issued.
+#[pg_extern(sql = false)]
+fn bill_document(
+    handle: i64,
+    bill: i32,
+    place: i32,
+    status: Option<String>,
+    number: Option<String>,
+    issued_on: Option<Date>,
+    due_on: Option<Date>,
+) -> String {
+    with_batch(handle, |batch| {
+        let slot = usize::try_from(bill).ok().and_then(|at| batch.slots().get(at));
+        let documents = slot.and_then(Slot::documents);
+        let document = documents.zip(usize::try_from(place).ok()).and_then(|(d, at)| d.list.get(at));
+        let (Some(documents), Some(document)) = (documents, document) else {
+            return Err(Fault::value(format!("bill {bill} has no document {place}")));
+        };
+        let issue = Issue {
+            status,
+            number,
+            issued_on: issued_on.and_then(from_date),
+            due_on: due_on.and_then(from_date),
+        };
+        documents.text(document, &issue)
+    })
+}
+
+/// Closes a batch.
+#[pg_extern(sql = false)]
+fn bill_close(handle: i64) {
+    BATCHES.with_borrow_mut(|batches| batches.remove(&handle));
+}
+
+/// A document as text lines; `notes` is `{"line key": ["leaf", …]}`.
+#[pg_extern(sql = false)]
+fn explain_document(document: &str, notes: &str) -> SetOfIterator<'static, String> {
+    let text = (|| {
+        let notes = json::parse_nested(notes, DOCUMENT_DEPTH_MAX, "")?;
+        let notes = Node::root(&notes)
+            .entries()?
+            .into_iter()
+            .map(|(key, leaves)| {
+                let leaves =
+                    leaves.items()?.iter().map(|l| l.text().map(str::to_string)).collect::<Result<_, _>>()?;
+                Ok((key.to_string(), leaves))
+            })
+            .collect::<Result<Vec<_>, Fault>>()?;
+        let tree = json::parse_nested(document, DOCUMENT_DEPTH_MAX, "")?;
+        explain(&Node::root(&tree), &notes)
+    })();
+    SetOfIterator::new(text.unwrap_or_else(|fault| vec![format!("not an invoice document: {fault}")]))
+}
+
+/// Canonical JSON of a document; NULL if it is not one.
+#[pg_extern(sql = false)]
+fn canonical_json(document: &str) -> Option<String> {
+    json::parse_nested(document, DOCUMENT_DEPTH_MAX, "").ok()?.canonical().ok()
+}

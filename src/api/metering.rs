@@ -1,0 +1,166 @@
+//! Meters compiled once per backend, and usage measured from stored events.
+
+use crate::domain::foundation::Fault;
+use crate::domain::foundation::hash::text_key;
+use crate::domain::foundation::json::{self, Node};
+use crate::domain::metering::delta::{BucketMinutes, Delta, StoredEvent, stored_deltas};
+use crate::domain::metering::{Contribution, Measured, Meter, Meters};
+use crate::pg::instant::{from_timestamptz, to_timestamptz};
+use crate::pg::{FaultJson, Numeric};
+use pgrx::datum::{Array, TimestampWithTimeZone, Uuid};
+use pgrx::prelude::*;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+thread_local! {
+    /// The catalogue's meters and the state of the catalogue they were read from.
+    static METERS: RefCell<(String, Arc<Meters>)> = RefCell::new((String::new(), Arc::new(Meters::default())));
+}
+
+/// The meters that ingest feeds, as last loaded.
+pub fn current_meters() -> Arc<Meters> {
+    METERS.with_borrow(|(_, meters)| meters.clone())
+}
+
+/// The state of the catalogue whose meters are loaded; empty at first.
+#[pg_extern(sql = false)]
+fn meters_state() -> String {
+    METERS.with_borrow(|(state, _)| state.clone())
+}
+
+/// Compiles the meters of a state of the catalogue.
+#[pg_extern(sql = false)]
+fn meters_load(state: String, ids: Vec<i32>, definitions: Array<&str>) {
+    let meters =
+        compile(&ids, &definitions).unwrap_or_else(|fault| error!("a stored meter is broken: {fault}"));
+    METERS.set((state, Arc::new(meters)));
+}
+
+fn compile(ids: &[i32], definitions: &Array<&str>) -> Result<Meters, Fault> {
+    if ids.len() != definitions.len() {
+        return Err(Fault::value("every meter needs an id and a definition"));
+    }
+    let meters = ids
+        .iter()
+        .zip(definitions.iter())
+        .map(|(id, definition)| Ok((*id, read_meter(definition.unwrap_or_default())?)))
+        .collect::<Result<Vec<_>, Fault>>()?;
+    Ok(Meters::new(meters))
+}
+
+pub fn read_meter(definition: &str) -> Result<Meter, Fault> {
+    Meter::read(&Node::root(&json::parse(definition)?))
+}
+
+/// A delta as a row of usage_delta.
+pub fn delta_row(
+    delta: Delta,
+) -> (i64, i32, i16, TimestampWithTimeZone, i64, String, i64, Option<Numeric>, Option<Vec<Uuid>>) {
+    let keys: Vec<Uuid> = delta.value_keys.iter().map(|key| Uuid::from_bytes(*key.as_bytes())).collect();
+    (
+        delta.customer_id,
+        delta.meter_id,
+        delta.minutes.get(),
+        to_timestamptz(delta.bucket_start).expect("years 1 to 9999 fit a timestamptz"),
+        delta.dimension_set_id,
+        delta.dimensions.to_string(),
+        delta.events,
+        delta.quantity.map(Numeric::from),
+        (!keys.is_empty()).then_some(keys),
+    )
+}
+
+/// The deltas of stored events on the given meters: for back-fill, verify and recompute. The arrays are
+/// columns of equal length. An event that a meter can't use does not count on it.
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn stored_usage(
+    meter_ids: Vec<i32>,
+    definitions: Array<&str>,
+    customer_ids: Vec<i64>,
+    minutes: Vec<i16>,
+    event_keys: Vec<Uuid>,
+    event_types: Array<&str>,
+    occurred_at: Vec<TimestampWithTimeZone>,
+    bill_tos: Array<&str>,
+    properties: Array<&str>,
+) -> TableIterator<
+    'static,
+    (
+        name!(customer_id, i64),
+        name!(meter_id, i32),
+        name!(bucket_minutes, i16),
+        name!(bucket_start, TimestampWithTimeZone),
+        name!(dimension_set_id, i64),
+        name!(dimensions, String),
+        name!(events, i64),
+        name!(quantity, Option<Numeric>),
+        name!(value_keys, Option<Vec<Uuid>>),
+    ),
+> {
+    let deltas = (|| {
+        let meters = compile(&meter_ids, &definitions)?;
+        let texts = event_types.iter().zip(bill_tos.iter()).zip(properties.iter());
+        let events = texts
+            .enumerate()
+            .map(|(at, ((event_type, bill_to), properties))| {
+                Ok(StoredEvent {
+                    customer_id: customer_ids[at],
+                    minutes: BucketMinutes::new(minutes[at])?,
+                    event_key: uuid::Uuid::from_bytes(*event_keys[at].as_bytes()),
+                    event_type: event_type.unwrap_or_default(),
+                    occurred_at: from_timestamptz(occurred_at[at])
+                        .ok_or_else(|| Fault::value("a stored event has no instant"))?,
+                    bill_to,
+                    properties: properties.unwrap_or("{}"),
+                })
+            })
+            .collect::<Result<Vec<_>, Fault>>()?;
+        stored_deltas(events, &meters)
+    })()
+    .unwrap_or_else(|fault| error!("stored events can't be measured: {fault}"));
+    TableIterator::new(deltas.rows.into_iter().map(delta_row))
+}
+
+/// What each stored event is on one meter: its place in the arrays (from 1), its dimensions and its value
+/// (1 for a count, the value's key for a unique count). Events that do not count are left out.
+#[pg_extern(sql = false)]
+fn measured_events(
+    definition: &str,
+    bill_tos: Array<&str>,
+    properties: Array<&str>,
+) -> TableIterator<
+    'static,
+    (name!(n, i32), name!(dimensions, String), name!(value, Option<Numeric>), name!(value_key, Option<Uuid>)),
+> {
+    let rows = (|| {
+        let meter = read_meter(definition)?;
+        let mut rows = Vec::new();
+        for (at, (bill_to, properties)) in bill_tos.iter().zip(properties.iter()).enumerate() {
+            let tree = json::parse(properties.unwrap_or("{}"))?;
+            if let Measured::Counted { dimensions, value } = meter.measure(&tree, bill_to) {
+                let (value, key) = match value {
+                    Contribution::One => (Some(Numeric::from(crate::domain::foundation::Exact::ONE)), None),
+                    Contribution::Number(value) => (Some(Numeric::from(value)), None),
+                    Contribution::Key(key) => (None, Some(Uuid::from_bytes(*key.as_bytes()))),
+                };
+                rows.push((at as i32 + 1, dimensions.canonical(), value, key));
+            }
+        }
+        Ok::<_, Fault>(rows)
+    })()
+    .unwrap_or_else(|fault| error!("stored events can't be measured: {fault}"));
+    TableIterator::new(rows)
+}
+
+/// Why a meter's document can't be; NULL if it can.
+#[pg_extern(sql = false)]
+fn meter_error(definition: &str) -> Option<String> {
+    read_meter(definition).err().as_ref().map(FaultJson::text)
+}
+
+/// The stored key of a text: a canonical lower-case UUID as it is, any other text by 128 bits of its SHA-256.
+#[pg_extern(sql = false)]
+fn key_of_text(text: &str) -> Uuid {
+    Uuid::from_bytes(*text_key(text).as_bytes())
+}

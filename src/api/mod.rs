@@ -1,0 +1,9 @@
+//! The functions behind the SQL surface, one file per layer: decode, call the domain, encode.
+//! They are declared in sql/ext, where each has its signature, labels and comment.
+
+mod contracts;
+mod foundation;
+mod ingestion;
+mod invoicing;
+mod metering;
+mod rating;

@@ -1,0 +1,214 @@
+//! The catalogue document: products, meters, price books with prices, plans.
+//!
+//! Reading it gives one item per entity in the order of dependence, each in canonical form, so that
+//! applying the same document twice changes nothing.
+
+use super::plan::Plan;
+use crate::domain::foundation::instant::Instant;
+use crate::domain::foundation::json::{Fields, Node, Tree};
+use crate::domain::foundation::money::Unit;
+use crate::domain::foundation::{Fault, hash};
+use crate::domain::metering::meter::Meter;
+use crate::domain::rating::Pricing;
+use std::collections::HashSet;
+
+/// Most entries of one kind in one document.
+pub const ITEMS_MAX: usize = 10_000;
+
+/// One entity of the document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    /// product, meter, price_book, price or plan.
+    pub kind: &'static str,
+    pub key: String,
+    /// The price book of a price.
+    pub parent: Option<String>,
+    /// Where it stands in the document.
+    pub path: String,
+    /// When a new version begins to hold; `None` = now.
+    pub valid_from: Option<Instant>,
+    pub retired: bool,
+    /// Canonical document; `None` where only `"retired": true` was said.
+    pub document: Option<Tree<'static>>,
+    /// Of a price: SHA-256 of its canonical pricing, rows included.
+    pub pricing_sha256: Option<String>,
+}
+
+pub fn read(root: &Node) -> Result<Vec<Item>, Fault> {
+    let mut fields = root.fields()?;
+    let mut items = Vec::new();
+    section(&mut fields, "products", &mut items, read_product)?;
+    section(&mut fields, "meters", &mut items, read_meter)?;
+    for node in fields.optional("price_books").map_or(Ok(Vec::new()), |n| n.items_at_most(ITEMS_MAX))? {
+        read_book(&node, &mut items)?;
+    }
+    section(&mut fields, "plans", &mut items, read_plan)?;
+    fields.finish(&["products", "meters", "price_books", "plans"])?;
+    let mut seen = HashSet::new();
+    for item in &items {
+        if !seen.insert((item.kind, item.parent.as_deref(), item.key.as_str())) {
+            return Err(Fault::document(&item.path, format!("{} \"{}\" stands twice", item.kind, item.key)));
+        }
+    }
+    Ok(items)
+}
+
+fn section<'t>(
+    fields: &mut Fields<'t>,
+    name: &str,
+    items: &mut Vec<Item>,
+    read: impl Fn(&Node<'t>) -> Result<Item, Fault>,
+) -> Result<(), Fault> {
+    for node in fields.optional(name).map_or(Ok(Vec::new()), |n| n.items_at_most(ITEMS_MAX))? {
+        items.push(read(&node)?);
+    }
+    Ok(())
+}
+
+fn retired(fields: &mut Fields) -> Result<bool, Fault> {
+    fields.optional("retired").map_or(Ok(false), |n| n.boolean())
+}
+
+fn valid_from(fields: &mut Fields) -> Result<Option<Instant>, Fault> {
+    fields.optional("valid_from").map(|n| n.instant()).transpose()
+}
+
+fn item(kind: &'static str, key: String, path: &str) -> Item {
+    Item {
+        kind,
+        key,
+        parent: None,
+        path: path.to_string(),
+        valid_from: None,
+        retired: false,
+        document: None,
+        pricing_sha256: None,
+    }
+}
+
+fn read_product(node: &Node) -> Result<Item, Fault> {
+    let mut fields = node.fields()?;
+    let key = fields.required("key")?.key()?.to_string();
+    let name = fields.optional("name").map(|n| n.text().map(str::to_string)).transpose()?;
+    let retired = retired(&mut fields)?;
+    fields.finish(&["key", "name", "retired"])?;
+    let document = match (&name, retired) {
+        (None, true) => None,
+        _ => Some(Tree::object([
+            ("key", Tree::text(key.clone())),
+            ("name", Tree::text(name.unwrap_or_else(|| key.clone()))),
+        ])),
+    };
+    Ok(Item { retired, document, ..item("product", key, &node.path) })
+}
+
+/// The entity without its bookkeeping fields, for the reader of its own layer.
+fn without<'t>(node: &Node<'t>, names: &[&str]) -> Result<Tree<'t>, Fault> {
+    Ok(Tree::Object(
+        node.entries()?
+            .into_iter()
+            .filter(|(name, _)| !names.contains(name))
+            .map(|(name, value)| (name.into(), value.tree.clone()))
+            .collect(),
+    ))
+}
+
+fn only_retired(node: &Node) -> Result<bool, Fault> {
+    Ok(node.entries()?.iter().all(|(name, _)| matches!(*name, "key" | "retired")))
+}
+
+fn read_meter(node: &Node) -> Result<Item, Fault> {
+    let mut fields = node.fields()?;
+    let key = fields.required("key")?.key()?.to_string();
+    let retired = retired(&mut fields)?;
+    let document = if retired && only_retired(node)? {
+        None
+    } else {
+        let tree = without(node, &["retired"])?;
+        Some(Meter::read(&Node { tree: &tree, path: node.path.clone() })?.to_tree())
+    };
+    Ok(Item { retired, document, ..item("meter", key, &node.path) })
+}
+
+fn read_book(node: &Node, items: &mut Vec<Item>) -> Result<(), Fault> {
+    let mut fields = node.fields()?;
+    let key = fields.required("key")?.key()?.to_string();
+    let currency = match fields.optional("currency") {
+        None => None,
+        Some(n) => Some(Unit::parse(n.text()?).map_err(|fault| n.rehint(fault))?.as_str().to_string()),
+    };
+    let retired = retired(&mut fields)?;
+    let prices = fields.optional("prices").map_or(Ok(Vec::new()), |n| n.items_at_most(ITEMS_MAX))?;
+    fields.finish(&["key", "currency", "retired", "prices"])?;
+    let document = currency
+        .map(|currency| Tree::object([("key", Tree::text(key.clone())), ("currency", Tree::text(currency))]));
+    items.push(Item { retired, document, ..item("price_book", key.clone(), &node.path) });
+    for price in prices {
+        items.push(Item { parent: Some(key.clone()), ..read_price(&price)? });
+    }
+    Ok(())
+}
+
+fn read_price(node: &Node) -> Result<Item, Fault> {
+    let mut fields = node.fields()?;
+    let key_node = fields.required("key")?;
+    let key = key_node.key()?.to_string();
+    if key.contains('@') {
+        return Err(key_node.fault("must not contain @, which separates a price from its version"));
+    }
+    let retired = retired(&mut fields)?;
+    let valid_from = valid_from(&mut fields)?;
+    let meter = fields.optional("meter").map(|n| n.key().map(str::to_string)).transpose()?;
+    let pricing_node = fields.optional("pricing");
+    fields.finish(&["key", "meter", "pricing", "valid_from", "retired"])?;
+    let (document, pricing_sha256) = match (meter, pricing_node) {
+        (None, None) if retired => (None, None),
+        (Some(meter), Some(pricing)) => {
+            let pricing = Pricing::read(&pricing)?;
+            let document = Tree::object([
+                ("key", Tree::text(key.clone())),
+                ("meter", Tree::text(meter)),
+                ("pricing", pricing.to_tree()),
+            ]);
+            (Some(document), Some(hash::sha256_hex(pricing.canonical().as_bytes())))
+        }
+        (None, _) => return Err(Fault::document(&format!("{}.meter", node.path), "is missing")),
+        (_, None) => return Err(Fault::document(&format!("{}.pricing", node.path), "is missing")),
+    };
+    Ok(Item { retired, valid_from, document, pricing_sha256, ..item("price", key, &node.path) })
+}
+
+fn read_plan(node: &Node) -> Result<Item, Fault> {
+    let mut fields = node.fields()?;
+    let key = fields.required("key")?.key()?.to_string();
+    let retired = retired(&mut fields)?;
+    let document = if retired && only_retired(node)? {
+        None
+    } else {
+        let tree = without(node, &["retired"])?;
+        Some(Plan::read(&Node { tree: &tree, path: node.path.clone() })?.to_tree())
+    };
+    Ok(Item { retired, document, ..item("plan", key, &node.path) })
+}
+
+/// For SQL: the items as JSON.
+pub fn to_tree(items: Vec<Item>) -> Tree<'static> {
+    let optional = |text: Option<String>| text.map_or(Tree::Null, Tree::text);
+    Tree::List(
+        items
+            .into_iter()
+            .map(|i| {
+                Tree::object([
+                    ("kind", Tree::text(i.kind)),
+                    ("key", Tree::text(i.key)),
+                    ("parent", optional(i.parent)),
+                    ("path", Tree::text(i.path)),
+                    ("valid_from", optional(i.valid_from.map(|at| at.to_string()))),
+                    ("retired", Tree::Bool(i.retired)),
+                    ("document", i.document.unwrap_or(Tree::Null)),
+                    ("pricing_sha256", optional(i.pricing_sha256)),
+                ])
+            })
+            .collect(),
+    )
+}

@@ -1,0 +1,269 @@
+//! Usage charges (priced by a meter) and fees (priced by themselves). Plans and contracts share their form.
+
+use crate::domain::foundation::calendar::Interval;
+use crate::domain::foundation::json::{Fields, Node, Tree};
+use crate::domain::foundation::proration::ProrationBasis;
+use crate::domain::foundation::{Exact, Fault};
+use crate::domain::metering::dimensions::BILL_TO;
+use crate::domain::metering::{Aggregation, Dimensions, Meter};
+use crate::domain::rating::Pricing;
+
+const USAGE_FIELDS: [&str; 9] =
+    ["key", "product", "meter", "price", "pricing", "match", "lines_by", "every", "prorate_units"];
+const FEE_FIELDS: [&str; 7] = ["key", "product", "pricing", "quantity", "every", "timing", "proration"];
+
+/// Where a usage charge's list price comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PriceSource {
+    /// The key of a price in the plan's or contract's book; follows its versions.
+    Book(String),
+    /// The charge's own pricing.
+    Own(Box<Pricing>),
+}
+
+/// A part of a meter and its price.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UsageCharge {
+    pub key: String,
+    pub product: String,
+    pub meter: String,
+    pub source: PriceSource,
+    /// The part of the meter this charge takes; the empty match takes all of it.
+    pub matches: Dimensions,
+    /// More dimensions by which its lines are kept apart.
+    pub lines_by: Vec<String>,
+    /// Interval of its amounts, tiers and minimum; `None` = the billing interval.
+    pub every: Option<Interval>,
+    /// Whether a partial period also prorates tiers, free units and maximum.
+    pub prorate_units: bool,
+}
+
+/// When a fee is billed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Timing {
+    /// At the start of the period it is for.
+    #[default]
+    Advance,
+    /// At its end.
+    Arrears,
+}
+
+/// A recurring amount.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fee {
+    pub key: String,
+    pub product: String,
+    pub pricing: Pricing,
+    pub quantity: Exact,
+    pub every: Option<Interval>,
+    pub timing: Timing,
+    /// `None` = the policy `proration_basis`.
+    pub proration: Option<ProrationBasis>,
+}
+
+/// An entry of a contract's `charges` or `fees`: an item, or the removal of the plan's item of that key.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry<T> {
+    Item(T),
+    Remove(String),
+}
+
+/// Reads `{"key": …, "remove": true}` or an item.
+pub fn read_entry<T>(node: &Node, read: impl Fn(&Node) -> Result<T, Fault>) -> Result<Entry<T>, Fault> {
+    let mut fields = node.fields()?;
+    let Some(remove) = fields.raw("remove") else {
+        return read(node).map(Entry::Item);
+    };
+    if !remove.boolean()? {
+        return Err(remove.fault("must be true, or absent"));
+    }
+    let key = fields.required("key")?.key()?.to_string();
+    fields.finish(&["key", "remove"])?;
+    Ok(Entry::Remove(key))
+}
+
+fn every(fields: &mut Fields) -> Result<Option<Interval>, Fault> {
+    fields
+        .optional("every")
+        .map(|node| Interval::parse(node.text()?).map_err(|fault| node.rehint(fault)))
+        .transpose()
+}
+
+impl UsageCharge {
+    pub fn read(node: &Node) -> Result<UsageCharge, Fault> {
+        let mut fields = node.fields()?;
+        let key = fields.required("key")?.key()?.to_string();
+        let product = fields.required("product")?.key()?.to_string();
+        let meter = fields.required("meter")?.key()?.to_string();
+        let source = match (fields.optional("price"), fields.optional("pricing")) {
+            (Some(price), None) => PriceSource::Book(price.key()?.to_string()),
+            (None, Some(pricing)) => PriceSource::Own(Box::new(Pricing::read(&pricing)?)),
+            _ => {
+                return Err(fields.fault("must have either price or pricing").with_hint(
+                    "price is the key of a price in the plan's book and follows its versions; pricing is the charge's own.",
+                ));
+            }
+        };
+        let matches =
+            fields.optional("match").map_or(Ok(Dimensions::new()), |node| Dimensions::read(&node))?;
+        let mut lines_by = Vec::new();
+        for name in fields.optional("lines_by").map_or(Ok(Vec::new()), |node| node.items())? {
+            let text = name.text()?.to_string();
+            if lines_by.contains(&text) {
+                return Err(name.fault(format!("\"{text}\" stands twice")));
+            }
+            lines_by.push(text);
+        }
+        let every = every(&mut fields)?;
+        let prorate_units = fields.optional("prorate_units").map_or(Ok(false), |node| node.boolean())?;
+        if let PriceSource::Own(pricing) = &source
+            && prorate_units
+            && pricing.needs_events()
+        {
+            return Err(fields.fault("prorate_units does not go with per-event bounds"));
+        }
+        fields.finish(&USAGE_FIELDS)?;
+        Ok(UsageCharge { key, product, meter, source, matches, lines_by, every, prorate_units })
+    }
+
+    /// Canonical form; what equals its default is left out.
+    pub fn to_tree(&self) -> Tree<'static> {
+        let mut fields = vec![
+            ("key".into(), Tree::text(self.key.clone())),
+            ("product".into(), Tree::text(self.product.clone())),
+            ("meter".into(), Tree::text(self.meter.clone())),
+        ];
+        match &self.source {
+            PriceSource::Book(price) => fields.push(("price".into(), Tree::text(price.clone()))),
+            PriceSource::Own(pricing) => fields.push(("pricing".into(), pricing.to_tree())),
+        }
+        if !self.matches.is_empty() {
+            fields.push(("match".into(), self.matches.to_tree()));
+        }
+        if !self.lines_by.is_empty() {
+            let names = self.lines_by.iter().map(|name| Tree::text(name.clone())).collect();
+            fields.push(("lines_by".into(), Tree::List(names)));
+        }
+        if let Some(every) = self.every {
+            fields.push(("every".into(), Tree::text(every.to_string())));
+        }
+        if self.prorate_units {
+            fields.push(("prorate_units".into(), Tree::Bool(true)));
+        }
+        Tree::Object(fields)
+    }
+
+    /// Whether this charge can price this meter with this list price. The price is the charge's own or its
+    /// book's; a matrix may come without its rows.
+    pub fn check(&self, meter: &Meter, list: &Pricing) -> Result<(), Fault> {
+        let mut names: Vec<String> = meter.dimensions.iter().map(|path| path.to_string()).collect();
+        names.push(BILL_TO.to_string());
+        let declared = |name: &str| names.iter().any(|d| d == name);
+        let wrong = |what: &str, name: &str| {
+            let message = format!("{what} names \"{name}\", which is no dimension of meter {}", meter.key);
+            Err(Fault::document(&format!("charge {}", self.key), message).with_hint(format!(
+                "Dimensions of {}: {}.",
+                meter.key,
+                names.join(", ")
+            )))
+        };
+        for (name, _) in self.matches.iter() {
+            if !declared(name) {
+                return wrong("match", name);
+            }
+        }
+        if let Some(name) = self.lines_by.iter().find(|name| !declared(name)) {
+            return wrong("lines_by", name);
+        }
+        if let Some(name) = list.dimensions_named().iter().find(|name| !declared(name)) {
+            return wrong("its price", name);
+        }
+        check_model(&self.key, meter, list)
+    }
+}
+
+/// Whether a model fits what the meter counts.
+fn check_model(charge: &str, meter: &Meter, pricing: &Pricing) -> Result<(), Fault> {
+    let place = format!("charge {charge}");
+    if pricing.needs_events() && meter.aggregation != Aggregation::Sum {
+        return Err(Fault::document(
+            &place,
+            format!("per-event bounds need the amounts of a sum meter; {} is not one", meter.key),
+        ));
+    }
+    if let (Some(property), Some(value)) = (pricing.amount_property(), &meter.value)
+        && value.canonical() != property
+    {
+        return Err(Fault::document(
+            &place,
+            format!(
+                "its dynamic price says amount_property \"{property}\", but meter {} counts \"{}\"",
+                meter.key,
+                value.canonical()
+            ),
+        )
+        .with_hint("A dynamic price multiplies the meter's value. Make the meter count that property."));
+    }
+    Ok(())
+}
+
+impl Fee {
+    pub fn read(node: &Node) -> Result<Fee, Fault> {
+        let mut fields = node.fields()?;
+        let key = fields.required("key")?.key()?.to_string();
+        let product = fields.required("product")?.key()?.to_string();
+        let pricing_node = fields.required("pricing")?;
+        let pricing = Pricing::read(&pricing_node)?;
+        if matches!(pricing.model_name(), "matrix" | "percentage" | "graduated_percentage" | "dynamic") {
+            return Err(pricing_node
+                .fault(format!("a {} price needs usage", pricing.model_name()))
+                .with_hint("Use flat, per_unit, graduated, volume, stairstep or package, with a quantity; or make it a usage charge."));
+        }
+        let quantity = match fields.optional("quantity") {
+            None => Exact::ONE,
+            Some(node) => {
+                let quantity = node.decimal()?;
+                if quantity.is_negative() {
+                    return Err(node.fault("must not be negative"));
+                }
+                quantity
+            }
+        };
+        let every = every(&mut fields)?;
+        let timing = match fields.optional("timing") {
+            None => Timing::Advance,
+            Some(node) => match node.word(&["advance", "arrears"])? {
+                "arrears" => Timing::Arrears,
+                _ => Timing::Advance,
+            },
+        };
+        let proration = fields
+            .optional("proration")
+            .map(|node| ProrationBasis::parse(node.text()?).map_err(|fault| node.rehint(fault)))
+            .transpose()?;
+        fields.finish(&FEE_FIELDS)?;
+        Ok(Fee { key, product, pricing, quantity, every, timing, proration })
+    }
+
+    /// Canonical form; what equals its default is left out.
+    pub fn to_tree(&self) -> Tree<'static> {
+        let mut fields = vec![
+            ("key".into(), Tree::text(self.key.clone())),
+            ("product".into(), Tree::text(self.product.clone())),
+            ("pricing".into(), self.pricing.to_tree()),
+        ];
+        if self.quantity != Exact::ONE {
+            fields.push(("quantity".into(), Tree::text(self.quantity.to_string())));
+        }
+        if let Some(every) = self.every {
+            fields.push(("every".into(), Tree::text(every.to_string())));
+        }
+        if self.timing == Timing::Arrears {
+            fields.push(("timing".into(), Tree::text("arrears")));
+        }
+        if let Some(proration) = self.proration {
+            fields.push(("proration".into(), Tree::text(proration.as_str())));
+        }
+        Tree::Object(fields)
+    }
+}

@@ -1,0 +1,13 @@
+//! Contracts: the documents of the catalogue, of plans and of deals, and which price holds for which usage.
+
+pub mod catalogue;
+pub mod charge;
+pub mod contract;
+pub mod overrides;
+pub mod plan;
+pub mod resolve;
+
+/// Most charges and fees of one contract or plan.
+pub const CHARGES_MAX: usize = 1000;
+/// Most overrides of one contract or customer.
+pub const OVERRIDES_MAX: usize = 10_000;

@@ -1,0 +1,441 @@
+//! Which price holds for which usage (rules.md 1, "Override precedence"; definitions 7).
+//!
+//! contract override → customer override → the charge's own pricing or the book's. Scope beats specificity;
+//! inside one scope the override with most matched dimensions wins alone. A percentage is off the list,
+//! unless it stacks: then off what the next scope gives.
+
+use super::overrides::{Change, Target};
+use crate::domain::foundation::instant::Instant;
+use crate::domain::foundation::json::Node;
+use crate::domain::foundation::{Code, Exact, Fault};
+use crate::domain::metering::Dimensions;
+use crate::domain::rating::Pricing;
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+/// A version of the list price: of the book, or the charge's own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListPrice {
+    /// `tokens@1`, or `charge` for the charge's own pricing.
+    pub label: String,
+    pub from: Option<Instant>,
+    pub until: Option<Instant>,
+    /// Shared: many contracts are billed by one list.
+    pub pricing: Arc<Pricing>,
+    /// SHA-256 of the whole canonical pricing, also where a matrix comes pruned.
+    pub sha256: Arc<str>,
+}
+
+/// Who agreed on an override.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Contract,
+    Customer,
+}
+
+impl Scope {
+    pub fn source(self) -> &'static str {
+        match self {
+            Scope::Contract => "contract override",
+            Scope::Customer => "customer override",
+        }
+    }
+}
+
+/// An override in force, its dates resolved to instants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agreed {
+    pub scope: Scope,
+    pub target: Target,
+    pub matches: Dimensions,
+    pub change: Change,
+    pub stackable: bool,
+    pub from: Option<Instant>,
+    pub until: Option<Instant>,
+}
+
+impl ListPrice {
+    /// `{"label", "from", "until", "pricing"}`; a matrix may come pruned to the rows that can matter.
+    pub fn read(node: &Node) -> Result<ListPrice, Fault> {
+        let mut fields = node.fields()?;
+        let price = ListPrice {
+            label: fields.required("label")?.text()?.to_string(),
+            from: fields.optional("from").map(|n| n.instant()).transpose()?,
+            until: fields.optional("until").map(|n| n.instant()).transpose()?,
+            pricing: Arc::new(Pricing::read_header(&fields.required("pricing")?)?),
+            sha256: "".into(),
+        };
+        fields.finish(&["label", "from", "until", "pricing"])?;
+        Ok(price)
+    }
+}
+
+impl Agreed {
+    /// An override of a document, its scope beside it and its dates as instants.
+    pub fn read(node: &Node) -> Result<Agreed, Fault> {
+        let mut fields = node.fields()?;
+        let scope = match fields.required("scope")?.word(&["contract", "customer"])? {
+            "contract" => Scope::Contract,
+            _ => Scope::Customer,
+        };
+        let target = match fields.optional("meter") {
+            Some(meter) => Target::Meter(meter.text()?.to_string()),
+            None => Target::Charge(fields.required("charge")?.text()?.to_string()),
+        };
+        let matches = fields.optional("match").map_or(Ok(Dimensions::new()), |n| Dimensions::read(&n))?;
+        let change = if let Some(price) = fields.optional("unit_price") {
+            Change::UnitPrice(price.decimal()?)
+        } else if let Some(percent) = fields.optional("percent_off") {
+            Change::PercentOff(percent.decimal()?)
+        } else {
+            Change::Pricing(Box::new(Pricing::read(&fields.required("pricing")?)?))
+        };
+        let stackable = fields.optional("stackable").map_or(Ok(false), |n| n.boolean())?;
+        let from = fields.optional("from").map(|n| n.instant()).transpose()?;
+        let until = fields.optional("until").map(|n| n.instant()).transpose()?;
+        fields.finish(&[
+            "scope",
+            "meter",
+            "charge",
+            "match",
+            "unit_price",
+            "percent_off",
+            "pricing",
+            "stackable",
+            "from",
+            "until",
+        ])?;
+        Ok(Agreed { scope, target, matches, change, stackable, from, until })
+    }
+}
+
+/// Everything that can price one charge.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prices {
+    pub list: Vec<ListPrice>,
+    /// Only those that target this charge or its meter.
+    pub agreed: Vec<Agreed>,
+    /// The meter's dimensions in order of priority.
+    pub priority: Vec<String>,
+}
+
+/// Minimum and maximum of the price that encloses a row: they act on all lines priced through it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bounds {
+    /// Lines with the same scope are bounded together.
+    pub scope: String,
+    pub minimum: Option<Exact>,
+    pub maximum: Option<Exact>,
+}
+
+/// The price of some usage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// Usage with the same identity runs through the same tiers.
+    pub identity: String,
+    /// `contract override`, `customer override`, `price book` or `charge`.
+    pub source: &'static str,
+    /// For people: `contract override, tokens@1`.
+    pub label: String,
+    /// The list version underneath.
+    pub list: usize,
+    /// One price, never a matrix.
+    pub pricing: Pricing,
+    /// The matched values of the row or override, for the label of its bounds.
+    pub matches: Dimensions,
+    /// Bounds of the enclosing matrix, if any.
+    pub enclosing: Option<Bounds>,
+}
+
+/// A price on the way through the scopes.
+struct Candidate {
+    source: &'static str,
+    label: String,
+    row: Row,
+}
+
+/// One price, never a matrix, and where it stood.
+struct Row {
+    identity: String,
+    pricing: Pricing,
+    matches: Dimensions,
+    enclosing: Option<Bounds>,
+}
+
+fn holds(from: Option<Instant>, until: Option<Instant>, at: Instant) -> bool {
+    from.is_none_or(|from| from <= at) && until.is_none_or(|until| at < until)
+}
+
+impl Prices {
+    /// `{"list": […], "overrides": […], "dimensions": […]}`: the overrides are those for this charge.
+    pub fn read(node: &Node) -> Result<Prices, Fault> {
+        let mut fields = node.fields()?;
+        let list = fields.required("list")?.items()?.iter().map(ListPrice::read).collect::<Result<_, _>>()?;
+        let agreed =
+            fields.required("overrides")?.items()?.iter().map(Agreed::read).collect::<Result<_, _>>()?;
+        let priority = fields
+            .required("dimensions")?
+            .items()?
+            .iter()
+            .map(|name| name.text().map(str::to_string))
+            .collect::<Result<_, _>>()?;
+        fields.finish(&["list", "overrides", "dimensions"])?;
+        Ok(Prices { list, agreed, priority })
+    }
+
+    /// The list version in force at an instant.
+    pub fn list_at(&self, at: Instant) -> Option<usize> {
+        self.list.iter().position(|price| holds(price.from, price.until, at))
+    }
+
+    /// The price of usage with these dimensions at this instant.
+    pub fn resolve(&self, dimensions: &Dimensions, at: Instant) -> Result<Resolved, Fault> {
+        let list = self.list_at(at).ok_or_else(|| {
+            Fault::new(Code::Unrated, format!("no price is in force at {at}"))
+                .with_hint("Publish a price version that holds then, with billing.catalog_apply().")
+        })?;
+        let customer = self.best(Scope::Customer, dimensions, at);
+        let contract = self.best(Scope::Contract, dimensions, at);
+        let resolved = match (contract, customer) {
+            (None, None) => self.list_price(list, dimensions)?,
+            (Some(agreed), None) | (None, Some(agreed)) => self.apply(agreed, None, list, dimensions)?,
+            (Some(agreed), Some(next)) => self.apply(agreed, Some(next), list, dimensions)?,
+        };
+        let Candidate { source, label, row } = resolved;
+        let Row { identity, pricing, matches, enclosing } = row;
+        Ok(Resolved { identity, source, label, list, pricing, matches, enclosing })
+    }
+
+    /// The override of one scope that wins alone: most matched dimensions, then one for the charge itself,
+    /// then the meter's dimension priority.
+    fn best(&self, scope: Scope, dimensions: &Dimensions, at: Instant) -> Option<(usize, &Agreed)> {
+        self.agreed
+            .iter()
+            .enumerate()
+            .filter(|(_, a)| a.scope == scope && holds(a.from, a.until, at) && dimensions.matches(&a.matches))
+            .max_by_key(|(position, a)| {
+                let priority: Vec<bool> =
+                    self.priority.iter().map(|name| a.matches.get(name).is_some()).collect();
+                (a.matches.len(), matches!(a.target, Target::Charge(_)), priority, Reverse(*position))
+            })
+    }
+
+    fn list_price(&self, list: usize, dimensions: &Dimensions) -> Result<Candidate, Fault> {
+        let price = &self.list[list];
+        let source = if price.label == CHARGE { CHARGE } else { "price book" };
+        let row = narrow(&price.pricing, &price.label, "list", dimensions)?;
+        Ok(Candidate { source, label: price.label.clone(), row })
+    }
+
+    fn apply(
+        &self,
+        (position, agreed): (usize, &Agreed),
+        next: Option<(usize, &Agreed)>,
+        list: usize,
+        dimensions: &Dimensions,
+    ) -> Result<Candidate, Fault> {
+        let source = agreed.scope.source();
+        let list_label = &self.list[list].label;
+        match &agreed.change {
+            Change::Pricing(pricing) => {
+                let scope = format!("override {position}");
+                let mut row = narrow(pricing, &scope, &scope, dimensions)?;
+                if !pricing.is_matrix() {
+                    row.matches = agreed.matches.clone();
+                }
+                Ok(Candidate { source, label: source.to_string(), row })
+            }
+            Change::UnitPrice(unit_price) => {
+                let (pricing, enclosing) = match self.list_price(list, dimensions) {
+                    Ok(list) => (list.row.pricing.with_unit_price(*unit_price), list.row.enclosing),
+                    // No row of the list matches: the agreed price stands alone, per what the list says.
+                    Err(_) => (self.list[list].pricing.with_unit_price(*unit_price), None),
+                };
+                let identity = format!("override {position} per {}", pricing.per());
+                let row = Row { identity, pricing, matches: agreed.matches.clone(), enclosing };
+                Ok(Candidate { source, label: format!("{source}, {list_label}"), row })
+            }
+            Change::PercentOff(percent) => {
+                let base = match next.filter(|_| agreed.stackable) {
+                    Some(next) => self.apply(next, None, list, dimensions)?,
+                    None => self.list_price(list, dimensions)?,
+                };
+                let row = Row {
+                    identity: format!("override {position} of {}", base.row.identity),
+                    pricing: base.row.pricing.percent_off(*percent)?,
+                    matches: if agreed.matches.is_empty() {
+                        base.row.matches
+                    } else {
+                        agreed.matches.clone()
+                    },
+                    enclosing: base.row.enclosing,
+                };
+                Ok(Candidate { source, label: format!("{source} {percent}% off, {}", base.label), row })
+            }
+        }
+    }
+}
+
+/// The label of a charge's own pricing.
+pub const CHARGE: &str = "charge";
+
+/// Selects the row of a matrix; other models stay as they are.
+fn narrow(pricing: &Pricing, identity: &str, scope: &str, dimensions: &Dimensions) -> Result<Row, Fault> {
+    let single = pricing.resolve(dimensions)?.clone();
+    let Some((_, row)) = pricing.select(dimensions) else {
+        let identity = identity.to_string();
+        return Ok(Row { identity, pricing: single, matches: Dimensions::new(), enclosing: None });
+    };
+    let bounds = Bounds { scope: scope.to_string(), minimum: pricing.minimum(), maximum: pricing.maximum() };
+    // Rows are named by what they match, not by position: a pruned matrix has other positions.
+    let matches = row.matched().clone();
+    let identity = format!("{identity} {}", matches.canonical());
+    Ok(Row { identity, pricing: single, matches, enclosing: Some(bounds) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::foundation::json;
+    use crate::domain::foundation::{Ratio, RoundingMode};
+
+    fn dims(text: &str) -> Dimensions {
+        Dimensions::read(&Node::root(&json::parse(text).unwrap())).unwrap()
+    }
+
+    fn exact(text: &str) -> Exact {
+        Exact::parse(text).unwrap()
+    }
+
+    fn list() -> ListPrice {
+        let pricing = Pricing::parse(
+            r#"{"model":"matrix","dimensions":["model","region"],"per":1000,"rows":[
+                {"match":{"model":"gpt-4"},"unit_price":"0.03"},{"match":{"model":"gpt-4","region":"eu"},"unit_price":"0.033"},
+                {"match":{"model":"gpt-3.5"},"unit_price":"0.002"}]}"#,
+        )
+        .unwrap();
+        ListPrice {
+            label: "tokens@1".into(),
+            from: None,
+            until: None,
+            pricing: Arc::new(pricing),
+            sha256: "".into(),
+        }
+    }
+
+    fn agreed(scope: Scope, matches: &str, change: Change) -> Agreed {
+        let target = Target::Meter("tokens".into());
+        Agreed { scope, target, matches: dims(matches), change, stackable: false, from: None, until: None }
+    }
+
+    fn prices(agreed: Vec<Agreed>) -> Prices {
+        Prices { list: vec![list()], agreed, priority: vec!["model".into(), "region".into()] }
+    }
+
+    fn price_of(prices: &Prices, dimensions: &str) -> (String, String) {
+        let resolved = prices.resolve(&dims(dimensions), Instant(0)).unwrap();
+        let amount = resolved.pricing.rate(&Ratio::from(1000i64), &Dimensions::new(), 1).unwrap();
+        (resolved.label, amount.to_string())
+    }
+
+    /// rules.md 10.4 and "scope beats specificity".
+    #[test]
+    fn contract_beats_customer_beats_list() {
+        let none = prices(vec![]);
+        assert_eq!(price_of(&none, r#"{"model":"gpt-4"}"#), ("tokens@1".into(), "0.03".into()));
+        assert_eq!(
+            price_of(&none, r#"{"model":"gpt-4","region":"eu"}"#),
+            ("tokens@1".into(), "0.033".into())
+        );
+        let both = prices(vec![
+            agreed(Scope::Contract, r#"{"model":"gpt-4"}"#, Change::UnitPrice(exact("0.015"))),
+            agreed(Scope::Customer, r#"{"model":"gpt-4","region":"eu"}"#, Change::UnitPrice(exact("0.02"))),
+            agreed(Scope::Customer, "{}", Change::UnitPrice(exact("0.001"))),
+        ]);
+        let eu = price_of(&both, r#"{"model":"gpt-4","region":"eu"}"#);
+        assert_eq!(eu, ("contract override, tokens@1".into(), "0.015".into()));
+        assert_eq!(
+            price_of(&both, r#"{"model":"gpt-3.5"}"#),
+            ("customer override, tokens@1".into(), "0.001".into())
+        );
+        // no row of the list matches, an agreed price stands alone
+        assert_eq!(price_of(&both, r#"{"model":"o1"}"#).1, "0.001");
+        assert_eq!(none.resolve(&dims(r#"{"model":"o1"}"#), Instant(0)).unwrap_err().code, Code::Unrated);
+    }
+
+    /// definitions 7: list .03, customer .02, contract 50% → .015; stackable → .01.
+    #[test]
+    fn percent_off_is_off_the_list_unless_it_stacks() {
+        let half = |stackable| Agreed {
+            stackable,
+            ..agreed(Scope::Contract, "{}", Change::PercentOff(exact("50")))
+        };
+        let customer = agreed(Scope::Customer, r#"{"model":"gpt-4"}"#, Change::UnitPrice(exact("0.02")));
+        let plain = prices(vec![half(false), customer.clone()]);
+        let label = "contract override 50% off, tokens@1".to_string();
+        assert_eq!(price_of(&plain, r#"{"model":"gpt-4"}"#), (label, "0.015".into()));
+        let stacked = prices(vec![half(true), customer]);
+        let label = "contract override 50% off, customer override, tokens@1".to_string();
+        assert_eq!(price_of(&stacked, r#"{"model":"gpt-4"}"#), (label, "0.01".into()));
+        assert_eq!(price_of(&stacked, r#"{"model":"gpt-3.5"}"#).1, "0.001");
+    }
+
+    #[test]
+    fn time_bounds_are_half_open_and_expired_overrides_fall_through() {
+        let mut timed = prices(vec![Agreed {
+            from: Some(Instant(10)),
+            until: Some(Instant(20)),
+            ..agreed(Scope::Contract, "{}", Change::UnitPrice(exact("1")))
+        }]);
+        let at = |prices: &Prices, micros| {
+            prices.resolve(&dims(r#"{"model":"gpt-4"}"#), Instant(micros)).map(|r| r.label)
+        };
+        assert_eq!(at(&timed, 9).unwrap(), "tokens@1");
+        assert_eq!(at(&timed, 10).unwrap(), "contract override, tokens@1");
+        assert_eq!(at(&timed, 20).unwrap(), "tokens@1");
+        timed.list[0].until = Some(Instant(30));
+        assert!(
+            at(&timed, 30)
+                .unwrap_err()
+                .message
+                .starts_with("no price is in force at 1970-01-01T00:00:00.00003Z")
+        );
+    }
+
+    #[test]
+    fn a_whole_pricing_is_one_identity_and_rows_of_a_pruned_matrix_keep_theirs() {
+        let graduated = Pricing::parse(
+            r#"{"model":"graduated","tiers":[{"up_to":"1000","unit_price":"1"},{"unit_price":"0.5"}]}"#,
+        )
+        .unwrap();
+        let whole = prices(vec![agreed(Scope::Contract, "{}", Change::Pricing(Box::new(graduated)))]);
+        let identity = |prices: &Prices, d: &str| prices.resolve(&dims(d), Instant(0)).unwrap().identity;
+        assert_eq!(identity(&whole, r#"{"model":"gpt-4"}"#), identity(&whole, r#"{"model":"o1"}"#));
+        let full = prices(vec![]);
+        let mut pruned = full.clone();
+        let header = full.list[0].pricing.without_rows();
+        let row = &full.list[0].pricing.rows()[2];
+        pruned.list[0].pricing =
+            Arc::new(Pricing::from_rows(&header, [(row.matched().clone(), row.pricing().clone())]).unwrap());
+        let d = r#"{"model":"gpt-3.5"}"#;
+        assert_eq!(identity(&full, d), identity(&pruned, d));
+        let amount = full
+            .resolve(&dims(d), Instant(0))
+            .unwrap()
+            .pricing
+            .rate(&Ratio::from(9_876_543i64), &Dimensions::new(), 1)
+            .unwrap();
+        assert_eq!(amount.round(2, RoundingMode::HalfUp).unwrap().to_fixed(2).unwrap(), "19.75");
+    }
+
+    #[test]
+    fn the_charge_beats_its_meter_and_priority_breaks_ties() {
+        let mut by_charge = agreed(Scope::Contract, r#"{"region":"eu"}"#, Change::UnitPrice(exact("7")));
+        by_charge.target = Target::Charge("tokens".into());
+        let by_model = agreed(Scope::Contract, r#"{"model":"gpt-4"}"#, Change::UnitPrice(exact("8")));
+        let by_region = agreed(Scope::Contract, r#"{"region":"eu"}"#, Change::UnitPrice(exact("9")));
+        let eu = r#"{"model":"gpt-4","region":"eu"}"#;
+        assert_eq!(price_of(&prices(vec![by_region.clone(), by_model.clone()]), eu).1, "8");
+        assert_eq!(price_of(&prices(vec![by_region, by_model, by_charge]), eu).1, "7");
+    }
+}

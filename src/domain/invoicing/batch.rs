@@ -1,0 +1,767 @@
+//! Many bills at once, from their contracts to their documents.
+//!
+//! The database is asked in few, large questions. [`Batch::open`] reads the contracts; then the batch says what
+//! else it needs and takes the answers: meters ([`Batch::meter_ids`]), price versions ([`Batch::price_keys`]),
+//! the instants of local midnights ([`Batch::days`]), usage ([`Batch::stretches`]), rows of large matrices
+//! ([`Batch::wanted_rows`]). [`Batch::documents`] computes. What is wrong with one bill stays with that bill.
+
+use super::document::Documents;
+use super::inputs::{Charge, ChargeKind, Header, Inputs, Segment, ServicePeriod, Usage, UsageTerms};
+use crate::domain::contracts::CHARGES_MAX;
+use crate::domain::contracts::charge::{Fee, PriceSource, Timing, UsageCharge};
+use crate::domain::contracts::overrides::{Change, Target};
+use crate::domain::contracts::resolve::{Agreed, CHARGE, ListPrice};
+use crate::domain::foundation::calendar::{Alignment, Calendar, Interval, Period};
+use crate::domain::foundation::hash::sha256_hex;
+use crate::domain::foundation::instant::{HOUR, Instant};
+use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node, Tree};
+use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
+use crate::domain::foundation::{Code, Exact, Fault, RoundingLevel, RoundingMode};
+use crate::domain::metering::dimensions::BILL_TO;
+use crate::domain::metering::{Aggregation, Dimensions};
+use crate::domain::rating::{Pricing, match_candidates};
+use chrono::NaiveDate;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A matrix with more rows comes without them: only the rows that the usage can match are fetched.
+pub const ROWS_WHOLE_MAX: i64 = 64;
+
+/// Bills on their way.
+pub struct Batch {
+    bills: Vec<Slot>,
+    meters: HashMap<i32, Meter>,
+    lists: HashMap<PriceKey, Vec<Version>>,
+    midnights: HashMap<(String, NaiveDate), Instant>,
+    /// Where each stretch's usage goes, by its number.
+    places: Vec<Place>,
+}
+
+/// A bill, or what is wrong with it.
+pub struct Slot {
+    pub customer_id: i64,
+    pub contract_id: Uuid,
+    bill: Result<Bill, Fault>,
+    made: Option<Documents>,
+}
+
+impl Slot {
+    /// None until [`Batch::compute`] was called.
+    pub fn documents(&self) -> Option<&Documents> {
+        self.made.as_ref()
+    }
+
+    pub fn fault(&self) -> Option<&Fault> {
+        self.bill.as_ref().err()
+    }
+
+    /// The last boundary that is billed.
+    pub fn boundary(&self) -> Option<i64> {
+        self.bill.as_ref().ok()?.boundaries.last().copied()
+    }
+
+    /// Last day, exclusive, of the billing period after the one that begins at the boundary; none at the end.
+    pub fn next_ends_on(&self) -> Option<NaiveDate> {
+        let next = u32::try_from(self.boundary()? + 1).ok()?;
+        Some(self.bill.as_ref().ok()?.calendar.period(next)?.ends_on)
+    }
+}
+
+struct Bill {
+    header: Header,
+    minor_units: u32,
+    policies: BTreeMap<String, String>,
+    zone: String,
+    calendar: Calendar,
+    /// Instants that were fixed when a billing period was made: first and last day of each.
+    fixed: HashMap<NaiveDate, Instant>,
+    boundaries: Vec<i64>,
+    usage_until: Option<Instant>,
+    /// Measure events recorded until then, not buckets.
+    recorded_until: Option<Instant>,
+    /// Only these price versions are known: `book/key@version`.
+    known_prices: Option<BTreeSet<String>>,
+    pinned: bool,
+    signed_at: Instant,
+    charges: Vec<Item>,
+    agreed: Vec<Agreed>,
+    /// Filled once meters, prices and midnights are there.
+    inputs: Option<Inputs>,
+}
+
+struct Item {
+    product: String,
+    every: Interval,
+    terms: ItemTerms,
+}
+
+enum ItemTerms {
+    Usage { charge: Box<UsageCharge>, meter_id: i32, book_id: Option<Uuid> },
+    Fee(Box<Fee>),
+}
+
+/// Key of a price: its book's id and its own key.
+pub type PriceKey = (Uuid, String);
+
+/// What a bill needs to know of a meter.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    pub key: String,
+    pub aggregation: Aggregation,
+    /// Names of its dimensions, in order of priority.
+    pub dimensions: Vec<String>,
+    pub unit: Option<String>,
+}
+
+/// A version of a price, as the database has it.
+#[derive(Debug, Clone)]
+pub struct Version {
+    pub price_id: Uuid,
+    /// `book/key@version`.
+    pub name: String,
+    pub label: String,
+    pub from: Option<Instant>,
+    pub until: Option<Instant>,
+    /// With its rows if it has at most [`ROWS_WHOLE_MAX`].
+    pub pricing: Arc<Pricing>,
+    pub sha256: Arc<str>,
+    pub needs_events: bool,
+    /// Rows of the whole matrix.
+    pub row_count: i64,
+}
+
+/// Where the usage of a stretch comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Whole buckets.
+    Buckets,
+    /// Distinct values of whole buckets.
+    Values,
+    /// Buckets, and events where a boundary cuts one.
+    Cells,
+    /// Events, one by one: the price needs their amounts.
+    Amounts,
+    /// Events recorded until an instant.
+    Events,
+}
+
+impl Source {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Buckets => "buckets",
+            Source::Values => "values",
+            Source::Cells => "cells",
+            Source::Amounts => "amounts",
+            Source::Events => "events",
+        }
+    }
+}
+
+/// A stretch of time for which usage is asked.
+#[derive(Debug, Clone)]
+pub struct Stretch {
+    pub customer_id: i64,
+    pub meter_id: i32,
+    pub from: Instant,
+    pub until: Instant,
+    pub source: Source,
+    pub recorded_until: Option<Instant>,
+    /// Only usage that has these values counts.
+    pub matches: Dimensions,
+    /// Dimensions that lines do not look at: summed away.
+    pub dropped: Vec<String>,
+}
+
+struct Place {
+    bill: usize,
+    charge: usize,
+    period: usize,
+    segment: usize,
+}
+
+/// Usage of a stretch, by its line dimensions.
+#[derive(Debug, Clone)]
+pub struct UsageRow {
+    /// Number of the stretch.
+    pub stretch: usize,
+    pub dimensions: Dimensions,
+    pub quantity: Exact,
+    pub events: u64,
+    pub amounts: Option<Vec<Exact>>,
+}
+
+impl Batch {
+    /// Reads the contracts of a batch, one JSON text each; who they are stands beside.
+    pub fn open<'t>(contracts: impl IntoIterator<Item = (i64, Uuid, &'t str)>) -> Batch {
+        let bills = contracts
+            .into_iter()
+            .map(|(customer_id, contract_id, text)| Slot {
+                customer_id,
+                contract_id,
+                bill: Bill::parse(text),
+                made: None,
+            })
+            .collect();
+        Batch {
+            bills,
+            meters: HashMap::new(),
+            lists: HashMap::new(),
+            midnights: HashMap::new(),
+            places: Vec::new(),
+        }
+    }
+
+    fn good(&self) -> impl Iterator<Item = &Bill> {
+        self.bills.iter().filter_map(|slot| slot.bill.as_ref().ok())
+    }
+
+    pub fn meter_ids(&self) -> Vec<i32> {
+        let items = self.good().flat_map(|bill| &bill.charges);
+        let ids: BTreeSet<i32> = items
+            .filter_map(|item| match &item.terms {
+                ItemTerms::Usage { meter_id, .. } => Some(*meter_id),
+                ItemTerms::Fee(_) => None,
+            })
+            .collect();
+        ids.into_iter().collect()
+    }
+
+    pub fn add_meter(&mut self, meter_id: i32, meter: Meter) {
+        self.meters.insert(meter_id, meter);
+    }
+
+    /// The prices whose versions are needed.
+    pub fn price_keys(&self) -> Vec<PriceKey> {
+        let keys: BTreeSet<PriceKey> =
+            self.good().flat_map(|bill| bill.charges.iter().filter_map(Item::price_key)).collect();
+        keys.into_iter().collect()
+    }
+
+    /// Versions come in order.
+    pub fn add_version(&mut self, key: PriceKey, version: Version) {
+        self.lists.entry(key).or_default().push(version);
+    }
+
+    /// The local days whose midnights are needed, with their zone.
+    pub fn days(&self) -> Vec<(String, NaiveDate)> {
+        let mut days: BTreeSet<(&str, NaiveDate)> = BTreeSet::new();
+        for bill in self.good() {
+            for item in &bill.charges {
+                for period in bill.periods(item) {
+                    let ends = [period.starts_on, period.ends_on]
+                        .into_iter()
+                        .filter(|day| !bill.fixed.contains_key(day));
+                    let wholes = [period.whole_starts_on, period.whole_ends_on];
+                    days.extend(ends.chain(wholes).map(|day| (bill.zone.as_str(), day)));
+                }
+            }
+        }
+        days.into_iter().map(|(zone, day)| (zone.to_string(), day)).collect()
+    }
+
+    pub fn add_midnight(&mut self, zone: String, day: NaiveDate, at: Instant) {
+        self.midnights.insert((zone, day), at);
+    }
+
+    /// With meters, prices and midnights known: the stretches of time whose usage is needed, by number.
+    pub fn stretches(&mut self) -> Vec<Stretch> {
+        let mut stretches = Vec::new();
+        self.places.clear();
+        for at in 0..self.bills.len() {
+            let Ok(bill) = &self.bills[at].bill else { continue };
+            match bill.inputs(self) {
+                Ok(inputs) => {
+                    self.ask(at, &inputs, &mut stretches);
+                    if let Ok(bill) = &mut self.bills[at].bill {
+                        bill.inputs = Some(inputs);
+                    }
+                }
+                Err(fault) => self.bills[at].bill = Err(fault),
+            }
+        }
+        stretches
+    }
+
+    /// The stretches of one bill.
+    fn ask(&mut self, at: usize, inputs: &Inputs, stretches: &mut Vec<Stretch>) {
+        let Ok(bill) = &self.bills[at].bill else { return };
+        for (charge_at, (item, charge)) in bill.charges.iter().zip(&inputs.charges).enumerate() {
+            let (ItemTerms::Usage { charge: usage, meter_id, .. }, ChargeKind::Usage(terms)) =
+                (&item.terms, &charge.kind)
+            else {
+                continue;
+            };
+            let meter = &self.meters[meter_id];
+            let prices = inputs.prices(&charge.key, terms);
+            let looked_at = super::compute::line_dimensions(&prices, &terms.matches, &terms.lines_by);
+            let dropped: Vec<String> =
+                meter.dimensions.iter().filter(|name| !looked_at.contains(name)).cloned().collect();
+            let by_event = self.needs_events(item, &prices.agreed);
+            for (period_at, period) in charge.periods.iter().enumerate() {
+                for (segment_at, segment) in period.segments.iter().enumerate() {
+                    let until = bill.usage_until.map_or(segment.until, |until| until.min(segment.until));
+                    if segment.from >= until {
+                        continue;
+                    }
+                    stretches.push(Stretch {
+                        customer_id: self.bills[at].customer_id,
+                        meter_id: *meter_id,
+                        from: segment.from,
+                        until,
+                        source: source(by_event, bill.recorded_until, meter.aggregation, segment.from, until),
+                        recorded_until: bill.recorded_until,
+                        matches: usage.matches.clone(),
+                        dropped: dropped.clone(),
+                    });
+                    self.places.push(Place {
+                        bill: at,
+                        charge: charge_at,
+                        period: period_at,
+                        segment: segment_at,
+                    });
+                }
+            }
+        }
+    }
+
+    fn needs_events(&self, item: &Item, agreed: &[Agreed]) -> bool {
+        let own = match &item.terms {
+            ItemTerms::Usage { charge, .. } => match &charge.source {
+                PriceSource::Own(pricing) => pricing.needs_events(),
+                PriceSource::Book(_) => false,
+            },
+            ItemTerms::Fee(_) => false,
+        };
+        let versions = item.price_key().and_then(|key| self.lists.get(&key));
+        own || versions.is_some_and(|versions| versions.iter().any(|version| version.needs_events))
+            || agreed.iter().any(|a| matches!(&a.change, Change::Pricing(pricing) if pricing.needs_events()))
+    }
+
+    /// Usage of the stretches, one row for each line's dimensions.
+    pub fn add_usage(&mut self, row: UsageRow) -> Result<(), Fault> {
+        let place = self
+            .places
+            .get(row.stretch)
+            .ok_or_else(|| Fault::new(Code::State, format!("no stretch {} was asked for", row.stretch)))?;
+        if let Ok(Bill { inputs: Some(inputs), .. }) = &mut self.bills[place.bill].bill {
+            let segment = &mut inputs.charges[place.charge].periods[place.period].segments[place.segment];
+            let UsageRow { dimensions, quantity, events, amounts, .. } = row;
+            segment.usage.push(Usage { dimensions, quantity, events, amounts });
+        }
+        Ok(())
+    }
+
+    /// Rows of large matrices that the usage can match: price id and match.
+    pub fn wanted_rows(&self) -> Vec<(Uuid, Dimensions)> {
+        let mut wanted = BTreeSet::new();
+        for bill in self.good() {
+            let Some(inputs) = &bill.inputs else { continue };
+            for (item, charge) in bill.charges.iter().zip(&inputs.charges) {
+                let Some(versions) = item.price_key().and_then(|key| self.lists.get(&key)) else { continue };
+                for version in versions.iter().filter(|version| version.row_count > ROWS_WHOLE_MAX) {
+                    let names = version.pricing.dimensions_named();
+                    wanted.insert((version.price_id, Dimensions::new()));
+                    let used = charge.periods.iter().flat_map(|p| &p.segments).flat_map(|s| &s.usage);
+                    for usage in used {
+                        let candidates = match_candidates(&names, &bill.lookup(&usage.dimensions));
+                        wanted.extend(candidates.into_iter().map(|c| (version.price_id, c)));
+                    }
+                }
+            }
+        }
+        wanted.into_iter().collect()
+    }
+
+    /// The rows there are of the wanted ones, by price id: their match and their JSON text.
+    pub fn add_rows(&mut self, rows: &HashMap<Uuid, Vec<Tree<'static>>>) -> Result<(), Fault> {
+        let mut full: HashMap<String, Arc<Pricing>> = HashMap::new();
+        for version in self.lists.values_mut().flatten().filter(|version| version.row_count > ROWS_WHOLE_MAX)
+        {
+            let Tree::Object(mut fields) = version.pricing.to_tree() else { continue };
+            fields.retain(|(name, _)| name != "rows");
+            fields
+                .push(("rows".into(), Tree::List(rows.get(&version.price_id).cloned().unwrap_or_default())));
+            let tree = Tree::Object(fields);
+            version.pricing = Arc::new(Pricing::read_header(&Node::root(&tree))?);
+            full.insert(version.name.clone(), version.pricing.clone());
+        }
+        let bills = self.bills.iter_mut().filter_map(|slot| slot.bill.as_mut().ok()?.inputs.as_mut());
+        for terms in
+            bills.flat_map(|inputs| &mut inputs.charges).filter_map(|charge| match &mut charge.kind {
+                ChargeKind::Usage(terms) => Some(terms),
+                ChargeKind::Fee { .. } => None,
+            })
+        {
+            for (list, name) in terms.list.iter_mut().zip(&terms.list_names) {
+                if let Some(pricing) = full.get(name) {
+                    list.pricing = pricing.clone();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes every bill. With `with_empty` a bill without lines gives one document all the same.
+    pub fn compute(&mut self, with_empty: bool) {
+        for slot in &mut self.bills {
+            if let Ok(bill) = &mut slot.bill {
+                match bill.compute(with_empty) {
+                    Ok(documents) => slot.made = Some(documents),
+                    Err(fault) => slot.bill = Err(fault),
+                }
+            }
+        }
+    }
+
+    /// The bills in the order they were opened.
+    pub fn slots(&self) -> &[Slot] {
+        &self.bills
+    }
+}
+
+/// Whole buckets answer, unless a boundary cuts one or the price needs more than sums.
+fn source(
+    by_event: bool,
+    recorded_until: Option<Instant>,
+    aggregation: Aggregation,
+    from: Instant,
+    until: Instant,
+) -> Source {
+    let aligned = |at: Instant| at.0.rem_euclid(HOUR) == 0;
+    match (by_event, recorded_until) {
+        (true, _) => Source::Amounts,
+        (false, Some(_)) => Source::Events,
+        (false, None) if !(aligned(from) && aligned(until)) => Source::Cells,
+        (false, None) if aggregation == Aggregation::UniqueCount => Source::Values,
+        (false, None) => Source::Buckets,
+    }
+}
+
+// ── one bill ─────────────────────────────────────────────────────────────────────────────────────
+
+impl Bill {
+    fn parse(text: &str) -> Result<Bill, Fault> {
+        let tree = json::parse_nested(text, DOCUMENT_DEPTH_MAX, "")?;
+        let mut fields = Node::root(&tree).fields()?;
+        let mut text = |name: &str| fields.required(name)?.text().map(str::to_string);
+        let header = Header {
+            contract: text("key")?,
+            customer: text("customer")?,
+            seller: text("seller")?,
+            currency: text("currency")?,
+            bill_to: text("bill_to")?,
+            contract_version: 0,
+            terms_version: 0,
+        };
+        let (zone, every, alignment) = (text("zone")?, text("every")?, text("alignment")?);
+        let header = Header {
+            contract_version: fields.required("version")?.integer()?,
+            terms_version: fields.required("terms_version")?.integer()?,
+            ..header
+        };
+        let calendar = Calendar::new(
+            fields.required("starts_on")?.date()?,
+            fields.optional("ends_on").map(|n| n.date()).transpose()?,
+            Interval::parse(&every)?,
+            Alignment::parse(&alignment)?,
+        )?;
+        let minor_units = fields.required("minor_units")?;
+        let minor_units = match minor_units.is_null() {
+            true => {
+                return Err(Fault::new(
+                    Code::Unknown,
+                    format!("currency {} is not valid on the issue date", header.currency),
+                ));
+            }
+            false => u32::try_from(minor_units.integer()?).map_err(|_| minor_units.fault("is negative"))?,
+        };
+        let mut policies = BTreeMap::new();
+        for (name, node) in fields.required("policies")?.entries()? {
+            policies.insert(name.to_string(), node.text()?.to_string());
+        }
+        let integers = |node: Node| node.items()?.iter().map(Node::integer).collect::<Result<Vec<_>, _>>();
+        let known =
+            |node: Node| node.items()?.iter().map(|n| n.text().map(str::to_string)).collect::<Result<_, _>>();
+        let bill = Bill {
+            header,
+            minor_units,
+            policies,
+            zone,
+            calendar,
+            fixed: read_fixed(&fields.required("periods")?)?,
+            boundaries: integers(fields.required("boundaries")?)?,
+            usage_until: fields.optional("usage_until").map(|n| n.instant()).transpose()?,
+            recorded_until: fields.optional("recorded_until").map(|n| n.instant()).transpose()?,
+            known_prices: fields.optional("known_prices").map(known).transpose()?,
+            pinned: fields.required("pinned")?.boolean()?,
+            signed_at: fields.required("signed_at")?.instant()?,
+            charges: fields
+                .required("charges")?
+                .items_at_most(CHARGES_MAX)?
+                .iter()
+                .map(Item::read)
+                .collect::<Result<_, _>>()?,
+            agreed: fields
+                .required("overrides")?
+                .items()?
+                .iter()
+                .map(Agreed::read)
+                .collect::<Result<_, _>>()?,
+            inputs: None,
+        };
+        Ok(bill)
+    }
+
+    fn policy(&self, name: &str) -> &str {
+        self.policies.get(name).map_or("", String::as_str)
+    }
+
+    /// The service periods of an item that this bill holds: arrears of the period before each boundary,
+    /// advance of the one after.
+    fn periods(&self, item: &Item) -> Vec<Period> {
+        let advance = matches!(&item.terms, ItemTerms::Fee(fee) if fee.timing == Timing::Advance);
+        let numbers =
+            self.boundaries.iter().filter_map(|n| u32::try_from(if advance { *n } else { *n - 1 }).ok());
+        numbers.flat_map(|n| self.calendar.service_periods(item.every, n)).collect()
+    }
+
+    /// Dimensions with the bill_to filled in: prices may match on it.
+    fn lookup(&self, dimensions: &Dimensions) -> Dimensions {
+        let mut lookup = dimensions.clone();
+        if lookup.get(BILL_TO).is_none() {
+            lookup.set(BILL_TO, self.header.bill_to.clone());
+        }
+        lookup
+    }
+
+    /// Everything but the usage.
+    fn inputs(&self, batch: &Batch) -> Result<Inputs, Fault> {
+        let mut prices = BTreeSet::new();
+        let charges = self
+            .charges
+            .iter()
+            .map(|item| self.charge(item, batch, &mut prices))
+            .collect::<Result<Vec<_>, Fault>>()?;
+        Ok(Inputs {
+            header: self.header.clone(),
+            minor_units: self.minor_units,
+            rounding_mode: RoundingMode::parse(self.policy("rounding_mode"))?,
+            rounding_level: RoundingLevel::parse(self.policy("rounding_level"))?,
+            proration_basis: ProrationBasis::parse(self.policy("proration_basis"))?,
+            policies: self.policies.clone().into_iter().collect(),
+            charges,
+            agreed: self.agreed.clone(),
+            prices: prices.into_iter().collect(),
+        })
+    }
+
+    fn charge(&self, item: &Item, batch: &Batch, prices: &mut BTreeSet<String>) -> Result<Charge, Fault> {
+        let mut periods = self
+            .periods(item)
+            .into_iter()
+            .map(|days| self.service_period(days, batch))
+            .collect::<Result<Vec<_>, Fault>>()?;
+        let (key, kind) = match &item.terms {
+            ItemTerms::Fee(fee) => {
+                let pricing = Box::new(fee.pricing.clone());
+                (&fee.key, ChargeKind::Fee { pricing, quantity: fee.quantity, proration: fee.proration })
+            }
+            ItemTerms::Usage { charge, meter_id, .. } => {
+                let meter = batch
+                    .meters
+                    .get(meter_id)
+                    .ok_or_else(|| Fault::new(Code::Unknown, format!("meter {meter_id} is not known")))?;
+                let terms = self.usage_terms(item, charge, meter, &periods, batch);
+                prices.extend(terms.list_names.iter().cloned());
+                for period in &mut periods {
+                    period.segments = self.segments(period, &charge.key, meter, &terms);
+                }
+                (&charge.key, ChargeKind::Usage(Box::new(terms)))
+            }
+        };
+        Ok(Charge { key: key.clone(), product: item.product.clone(), every: item.every, periods, kind })
+    }
+
+    fn service_period(&self, days: Period, batch: &Batch) -> Result<ServicePeriod, Fault> {
+        let midnight = |day: NaiveDate| {
+            let found = batch.midnights.get(&(self.zone.clone(), day)).copied();
+            found.ok_or_else(|| {
+                Fault::new(Code::State, format!("the midnight of {day} in {} was not given", self.zone))
+            })
+        };
+        let end = |day: NaiveDate| self.fixed.get(&day).copied().map_or_else(|| midnight(day), Ok);
+        let (from, until) = (end(days.starts_on)?, end(days.ends_on)?);
+        let (whole_from, whole_until) = (midnight(days.whole_starts_on)?, midnight(days.whole_ends_on)?);
+        let elapsed = Elapsed { part_micros: until.0 - from.0, whole_micros: whole_until.0 - whole_from.0 };
+        Ok(ServicePeriod { from, until, days, elapsed, segments: Vec::new() })
+    }
+
+    fn usage_terms(
+        &self,
+        item: &Item,
+        charge: &UsageCharge,
+        meter: &Meter,
+        periods: &[ServicePeriod],
+        batch: &Batch,
+    ) -> UsageTerms {
+        let (list, list_names) = match &charge.source {
+            PriceSource::Own(pricing) => {
+                let sha256 = sha256_hex(pricing.canonical().as_bytes()).into();
+                let pricing = Arc::new((**pricing).clone());
+                (
+                    vec![ListPrice { label: CHARGE.into(), from: None, until: None, pricing, sha256 }],
+                    Vec::new(),
+                )
+            }
+            PriceSource::Book(_) => {
+                let versions =
+                    item.price_key().and_then(|key| batch.lists.get(&key)).map_or(&[][..], Vec::as_slice);
+                self.versions(versions, periods).into_iter().unzip()
+            }
+        };
+        UsageTerms {
+            meter: meter.key.clone(),
+            unit: meter.unit.clone(),
+            matches: charge.matches.clone(),
+            lines_by: charge.lines_by.clone(),
+            dimensions: meter.dimensions.clone(),
+            prorate_units: charge.prorate_units,
+            list,
+            list_names,
+        }
+    }
+
+    /// The versions in play, each with its name. Each holds until the next one that is known, and where it holds
+    /// is only said as far as it cuts the bill's periods: what is published later changes nothing here.
+    fn versions(&self, versions: &[Version], periods: &[ServicePeriod]) -> Vec<(ListPrice, String)> {
+        let (Some(first), Some(last)) =
+            (periods.iter().map(|p| p.from).min(), periods.iter().map(|p| p.until).max())
+        else {
+            return Vec::new();
+        };
+        let known =
+            |version: &&Version| self.known_prices.as_ref().is_none_or(|known| known.contains(&version.name));
+        let known: Vec<&Version> = versions.iter().filter(known).collect();
+        let mut list = Vec::new();
+        for (at, version) in known.iter().enumerate() {
+            let next = known.get(at + 1).and_then(|next| next.from);
+            // A version whose end was only the beginning of an unknown one holds on.
+            let follows = versions.iter().any(|v| v.from.is_some() && v.from == version.until);
+            let until = if follows { next } else { version.until };
+            let (start, end) = match (self.pinned, self.policy("rate_at")) {
+                (true, _) => (self.signed_at, Instant(self.signed_at.0 + 1)),
+                (false, "contract_signature") => (self.signed_at.min(first), last),
+                (false, _) => (first, last),
+            };
+            let starts_before_end = version.from.is_none_or(|from| from < end);
+            let ends_after_start = until.is_none_or(|until| until > start);
+            if !(starts_before_end && ends_after_start) {
+                continue;
+            }
+            let (from, until) = match self.pinned {
+                true => (None, None),
+                false => (version.from.filter(|at| *at > start), until.filter(|at| *at < end)),
+            };
+            let (pricing, sha256) = (version.pricing.clone(), version.sha256.clone());
+            list.push((
+                ListPrice { label: version.label.clone(), from, until, pricing, sha256 },
+                version.name.clone(),
+            ));
+        }
+        list
+    }
+
+    /// The period, cut where a price may change. A maximum or a distinct count has one price for the whole
+    /// period, and so has everything unless prices are taken at usage time.
+    fn segments(
+        &self,
+        period: &ServicePeriod,
+        charge: &str,
+        meter: &Meter,
+        terms: &UsageTerms,
+    ) -> Vec<Segment> {
+        let rate_at = self.policy("rate_at");
+        let mut starts = BTreeSet::from([period.from]);
+        if rate_at == "usage_time" && matches!(meter.aggregation, Aggregation::Count | Aggregation::Sum) {
+            let mine = |a: &&Agreed| match &a.target {
+                Target::Charge(key) => key == charge,
+                Target::Meter(key) => *key == meter.key,
+            };
+            let agreed = self.agreed.iter().filter(mine).flat_map(|a| [a.from, a.until]);
+            let points = terms.list.iter().map(|price| price.from).chain(agreed).flatten();
+            starts.extend(points.filter(|at| *at > period.from && *at < period.until));
+        }
+        let starts: Vec<Instant> = starts.into_iter().collect();
+        let segment = |(at, from): (usize, &Instant)| Segment {
+            from: *from,
+            until: starts.get(at + 1).copied().unwrap_or(period.until),
+            price_at: match rate_at {
+                "contract_signature" => self.signed_at,
+                "period_start" => period.from,
+                _ => *from,
+            },
+            usage: Vec::new(),
+        };
+        starts.iter().enumerate().map(segment).collect()
+    }
+
+    fn compute(&mut self, with_empty: bool) -> Result<Documents, Fault> {
+        let mut inputs = self
+            .inputs
+            .take()
+            .ok_or_else(|| Fault::new(Code::State, "the usage of the bill was not asked for"))?;
+        // Usage arrives in any order; the digest and the lines know one.
+        for segment in inputs.charges.iter_mut().flat_map(|c| &mut c.periods).flat_map(|p| &mut p.segments) {
+            segment.usage.sort_by(|a, b| a.dimensions.cmp(&b.dimensions));
+        }
+        Documents::compute(inputs, with_empty)
+    }
+}
+
+/// `[[starts_on, starts_at, ends_on, ends_at], …]`.
+fn read_fixed(node: &Node) -> Result<HashMap<NaiveDate, Instant>, Fault> {
+    let mut fixed = HashMap::new();
+    for period in node.items()? {
+        let [starts_on, starts_at, ends_on, ends_at] = &period.items()?[..] else {
+            return Err(period.fault("must be two days with their instants"));
+        };
+        fixed.insert(starts_on.date()?, starts_at.instant()?);
+        fixed.insert(ends_on.date()?, ends_at.instant()?);
+    }
+    Ok(fixed)
+}
+
+fn uuid(node: &Node) -> Result<Uuid, Fault> {
+    Uuid::try_parse(node.text()?).map_err(|_| node.fault("is no id"))
+}
+
+impl Item {
+    fn read(node: &Node) -> Result<Item, Fault> {
+        let mut fields = node.fields()?;
+        let product = fields.required("product")?.text()?.to_string();
+        let every = fields.required("every")?;
+        let every = Interval::parse(every.text()?).map_err(|fault| every.rehint(fault))?;
+        let terms = fields.required("terms")?;
+        let terms = match fields.optional("meter_id") {
+            None => ItemTerms::Fee(Box::new(Fee::read(&terms)?)),
+            Some(meter_id) => ItemTerms::Usage {
+                charge: Box::new(UsageCharge::read(&terms)?),
+                meter_id: i32::try_from(meter_id.integer()?)
+                    .map_err(|_| meter_id.fault("is no meter's id"))?,
+                book_id: fields.optional("book_id").map(|n| uuid(&n)).transpose()?,
+            },
+        };
+        Ok(Item { product, every, terms })
+    }
+
+    fn price_key(&self) -> Option<PriceKey> {
+        match &self.terms {
+            ItemTerms::Usage { charge, book_id: Some(book_id), .. } => match &charge.source {
+                PriceSource::Book(key) => Some((*book_id, key.clone())),
+                PriceSource::Own(_) => None,
+            },
+            _ => None,
+        }
+    }
+}

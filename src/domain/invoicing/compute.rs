@@ -1,0 +1,621 @@
+//! From inputs to lines (definitions 2, 5–9; rules.md 1 and 2).
+//!
+//! A usage line is (charge, service period, bill_to, line dimensions), cut where its price changes. Tiers,
+//! packages, steps, free units and flat fees run over the whole quantity of one resolved price; such an
+//! amount is computed once, rounded once and split over its lines. Minimums and maximums are lines of
+//! their own.
+
+use super::inputs::{Charge, ChargeKind, Inputs, ServicePeriod, Usage, UsageTerms};
+use super::total::round_to_total;
+use crate::domain::contracts::overrides::Change;
+use crate::domain::contracts::resolve::{Agreed, Bounds, Prices, Resolved};
+use crate::domain::foundation::instant::Instant;
+use crate::domain::foundation::proration::{ProrationBasis, share};
+use crate::domain::foundation::{Code, Exact, Fault, Ratio, RoundingLevel, allocate};
+use crate::domain::metering::Dimensions;
+use crate::domain::metering::dimensions::BILL_TO;
+use crate::domain::rating::Pricing;
+use std::collections::BTreeMap;
+
+/// What a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineKind {
+    Usage,
+    Fee,
+    TrueUp,
+    Cap,
+}
+
+impl LineKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LineKind::Usage => "usage",
+            LineKind::Fee => "fee",
+            LineKind::TrueUp => "true_up",
+            LineKind::Cap => "cap",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Line {
+    pub key: String,
+    pub kind: LineKind,
+    pub charge: String,
+    pub product: String,
+    pub meter: Option<String>,
+    pub label: String,
+    pub from: Instant,
+    pub until: Instant,
+    /// Without bill_to.
+    pub dimensions: Dimensions,
+    /// The names by which lines of this charge are kept apart.
+    pub line_by: Vec<String>,
+    pub matches: Dimensions,
+    pub bill_to: String,
+    pub quantity: Option<Exact>,
+    pub unit: Option<String>,
+    pub price: Option<String>,
+    pub pricing: Option<Pricing>,
+    /// The part of a whole period that was billed, where it was not 1.
+    pub share: Option<Ratio>,
+    pub exact: Ratio,
+    pub amount: Exact,
+    /// The resolved price behind a usage line, and the matrix around it: minimums and maximums act on these.
+    identity: String,
+    scope: Option<String>,
+}
+
+/// All lines of a bill, in order: charges as the contract lists them, then periods, then dimensions.
+pub fn lines(inputs: &Inputs) -> Result<Vec<Line>, Fault> {
+    let mut lines = Vec::new();
+    for charge in &inputs.charges {
+        let of_charge = match &charge.kind {
+            ChargeKind::Usage(terms) => UsageBill::new(inputs, charge, terms).lines(),
+            ChargeKind::Fee { pricing, quantity, proration } => {
+                fee_lines(inputs, charge, pricing, *quantity, proration.unwrap_or(inputs.proration_basis))
+            }
+        };
+        lines.extend(of_charge.map_err(|fault| in_charge(charge, fault))?);
+    }
+    lines.retain(|line| {
+        !(line.amount.is_zero() && line.exact.is_zero() && line.quantity.is_none_or(Exact::is_zero))
+    });
+    if inputs.rounding_level == RoundingLevel::Invoice {
+        post_by_invoice(inputs, &mut lines)?;
+    }
+    Ok(lines)
+}
+
+fn in_charge(charge: &Charge, fault: Fault) -> Fault {
+    Fault { message: format!("charge {}: {}", charge.key, fault.message), ..fault }
+}
+
+/// Invoice-level rounding acts on each document, that is on each bill_to.
+fn post_by_invoice(inputs: &Inputs, lines: &mut [Line]) -> Result<(), Fault> {
+    let mut of_bill_to: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (at, line) in lines.iter().enumerate() {
+        of_bill_to.entry(line.bill_to.clone()).or_default().push(at);
+    }
+    for places in of_bill_to.values() {
+        let exact: Vec<Ratio> = places.iter().map(|at| lines[*at].exact.clone()).collect();
+        let posted = round_to_total(&exact, inputs.minor_units, inputs.rounding_mode)?;
+        for (at, amount) in places.iter().zip(posted) {
+            lines[*at].amount = amount;
+        }
+    }
+    Ok(())
+}
+
+/// `ai-api` → `Ai api`, `tokens` → `Tokens`.
+fn label_of(key: &str) -> String {
+    let spaced = key.replace(['-', '_'], " ");
+    let mut letters = spaced.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// `Tokens · gpt-4 · eu`.
+fn label(key: &str, dimensions: &Dimensions) -> String {
+    dimensions.iter().fold(label_of(key), |label, (_, value)| format!("{label} · {value}"))
+}
+
+/// `tokens/2023-11-01/model=gpt-4`; `/` and `=` inside values stay, the key is for matching, not parsing.
+fn line_key(
+    charge: &Charge,
+    period: &ServicePeriod,
+    dimensions: &Dimensions,
+    bill_to: Option<&str>,
+) -> String {
+    let mut key = format!("{}/{}", charge.key, period.day());
+    for (name, value) in dimensions.iter() {
+        key.push_str(&format!("/{name}={value}"));
+    }
+    if let Some(bill_to) = bill_to {
+        key.push_str(&format!("/{BILL_TO}={bill_to}"));
+    }
+    key
+}
+
+// ── fees ─────────────────────────────────────────────────────────────────────────────────────────
+
+fn fee_lines(
+    inputs: &Inputs,
+    charge: &Charge,
+    pricing: &Pricing,
+    quantity: Exact,
+    basis: ProrationBasis,
+) -> Result<Vec<Line>, Fault> {
+    let whole = pricing.rate(&Ratio::from(quantity), &Dimensions::new(), 1)?;
+    charge
+        .periods
+        .iter()
+        .map(|period| {
+            let share = share(&period.days, charge.every, basis, period.elapsed);
+            let exact = whole.mul(&share);
+            Ok(Line {
+                key: line_key(charge, period, &Dimensions::new(), None),
+                kind: LineKind::Fee,
+                charge: charge.key.clone(),
+                product: charge.product.clone(),
+                meter: None,
+                label: label_of(&charge.key),
+                from: period.from,
+                until: period.until,
+                dimensions: Dimensions::new(),
+                line_by: Vec::new(),
+                matches: Dimensions::new(),
+                bill_to: inputs.header.bill_to.clone(),
+                quantity: Some(quantity),
+                unit: None,
+                price: Some("charge".into()),
+                pricing: Some(pricing.clone()),
+                share: partial(share),
+                amount: exact.round(inputs.minor_units, inputs.rounding_mode)?,
+                exact,
+                identity: String::new(),
+                scope: None,
+            })
+        })
+        .collect()
+}
+
+/// A share that is worth saying.
+fn partial(share: Ratio) -> Option<Ratio> {
+    (share != Ratio::from(1i64)).then_some(share)
+}
+
+// ── usage ────────────────────────────────────────────────────────────────────────────────────────
+
+/// Usage of one line: a run of segments with one price.
+struct Part {
+    dimensions: Dimensions,
+    bill_to: String,
+    resolved: Resolved,
+    from: Instant,
+    until: Instant,
+    used: Used,
+}
+
+#[derive(Default)]
+struct Used {
+    quantity: Ratio,
+    events: u64,
+    amounts: Option<Vec<Exact>>,
+}
+
+impl Used {
+    fn add(&mut self, usage: &Usage) -> Result<(), Fault> {
+        self.quantity = self.quantity.add(&Ratio::from(usage.quantity));
+        self.events += usage.events;
+        if let Some(amounts) = &usage.amounts {
+            if self.amounts.is_some() {
+                return Err(Fault::new(
+                    Code::Unrated,
+                    "amounts of one line came in two pieces, so their order is lost",
+                ));
+            }
+            self.amounts = Some(amounts.clone());
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, later: Used) {
+        self.quantity = self.quantity.add(&later.quantity);
+        self.events += later.events;
+        if let Some(amounts) = later.amounts {
+            self.amounts.get_or_insert_default().extend(amounts);
+        }
+    }
+}
+
+/// What a line costs.
+type Priced = (Ratio, Exact);
+
+/// The work on one usage charge.
+struct UsageBill<'a> {
+    inputs: &'a Inputs,
+    charge: &'a Charge,
+    terms: &'a UsageTerms,
+    prices: Prices,
+    line_by: Vec<String>,
+}
+
+impl<'a> UsageBill<'a> {
+    fn new(inputs: &'a Inputs, charge: &'a Charge, terms: &'a UsageTerms) -> UsageBill<'a> {
+        let prices = inputs.prices(&charge.key, terms);
+        let line_by = line_dimensions(&prices, &terms.matches, &terms.lines_by);
+        UsageBill { inputs, charge, terms, prices, line_by }
+    }
+
+    fn lines(&self) -> Result<Vec<Line>, Fault> {
+        let mut lines = Vec::new();
+        for period in &self.charge.periods {
+            let parts = self.parts(period)?;
+            let mut of_period = self.price(period, &parts)?;
+            for bound in self.bounds(period, &parts) {
+                let line = self.bound_line(period, &bound, &of_period)?;
+                of_period.extend(line);
+            }
+            lines.append(&mut of_period);
+        }
+        Ok(lines)
+    }
+
+    /// The period's usage by line, a new part where the line's price changes. In order of bill_to (the
+    /// default one first), dimensions, time.
+    fn parts(&self, period: &ServicePeriod) -> Result<Vec<Part>, Fault> {
+        let default = &self.inputs.header.bill_to;
+        // (is not the default, bill_to, line dimensions) → segment → what was used
+        let mut lines: BTreeMap<(bool, String, Dimensions), BTreeMap<usize, Used>> = BTreeMap::new();
+        for (at, segment) in period.segments.iter().enumerate() {
+            for usage in &segment.usage {
+                let bill_to = usage.dimensions.get(BILL_TO).unwrap_or(default).to_string();
+                let line = (bill_to != *default, bill_to, usage.dimensions.project(&self.line_by));
+                lines.entry(line).or_default().entry(at).or_default().add(usage)?;
+            }
+        }
+        let mut parts = Vec::new();
+        for ((_, bill_to, dimensions), used) in lines {
+            parts.extend(self.runs(period, &bill_to, &dimensions, used)?);
+        }
+        if parts.is_empty() {
+            parts.extend(self.unused(period));
+        }
+        Ok(parts)
+    }
+
+    /// Consecutive segments with the same price become one part.
+    fn runs(
+        &self,
+        period: &ServicePeriod,
+        bill_to: &str,
+        dimensions: &Dimensions,
+        mut used: BTreeMap<usize, Used>,
+    ) -> Result<Vec<Part>, Fault> {
+        // Matches may name bill_to, so it is there when the price is looked up.
+        let mut lookup = dimensions.clone();
+        lookup.set(BILL_TO, bill_to);
+        let mut parts: Vec<Part> = Vec::new();
+        let mut open = false;
+        for (at, segment) in period.segments.iter().enumerate() {
+            let used = used.remove(&at);
+            let resolved = match self.prices.resolve(&lookup, segment.price_at) {
+                Ok(resolved) => resolved,
+                // A stretch without a price is only a fault if something was used in it.
+                Err(_) if used.is_none() => {
+                    open = false;
+                    continue;
+                }
+                Err(fault) => return Err(fault),
+            };
+            match parts.last_mut().filter(|part| open && part.resolved.identity == resolved.identity) {
+                Some(part) => part.until = segment.until,
+                None => parts.push(Part {
+                    dimensions: dimensions.clone(),
+                    bill_to: bill_to.to_string(),
+                    resolved,
+                    from: segment.from,
+                    until: segment.until,
+                    used: Used::default(),
+                }),
+            }
+            open = true;
+            if let (Some(part), Some(used)) = (parts.last_mut(), used) {
+                part.used.append(used);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// With no usage at all, a price may still ask for something: a flat amount, a minimum, a first flat fee.
+    fn unused(&self, period: &ServicePeriod) -> Option<Part> {
+        let segment = period.segments.first()?;
+        let resolved = self.prices.resolve(&Dimensions::new(), segment.price_at).ok()?;
+        Some(Part {
+            dimensions: Dimensions::new(),
+            bill_to: self.inputs.header.bill_to.clone(),
+            resolved,
+            from: period.from,
+            until: period.until,
+            used: Used::default(),
+        })
+    }
+
+    /// Parts become lines: linear prices each by itself, all others once per resolved price and then split.
+    fn price(&self, period: &ServicePeriod, parts: &[Part]) -> Result<Vec<Line>, Fault> {
+        let mut priced: Vec<Option<Priced>> = vec![None; parts.len()];
+        let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (at, part) in parts.iter().enumerate() {
+            if part.resolved.pricing.is_linear() {
+                let pricing = &part.resolved.pricing;
+                let exact =
+                    pricing.rate_without_bounds(&part.used.quantity, &Dimensions::new(), part.used.events)?;
+                let amount = self.post(&exact)?;
+                priced[at] = Some((exact, amount));
+            } else {
+                groups.entry(&part.resolved.identity).or_default().push(at);
+            }
+        }
+        for places in groups.values() {
+            let members: Vec<&Part> = places.iter().map(|at| &parts[*at]).collect();
+            for (at, price) in places.iter().zip(self.price_group(period, &members)?) {
+                priced[*at] = Some(price);
+            }
+        }
+        let priced = priced.into_iter().map(|price| price.expect("every part was priced"));
+        parts.iter().zip(priced).map(|(part, price)| self.usage_line(period, part, price)).collect()
+    }
+
+    /// One amount over the whole quantity, rounded once, split by quantity.
+    fn price_group(&self, period: &ServicePeriod, members: &[&Part]) -> Result<Vec<Priced>, Fault> {
+        let exact = self.group_amount(period, members)?;
+        let weights: Vec<Ratio> = members.iter().map(|part| part.used.quantity.clone()).collect();
+        let split = allocate(self.post(&exact)?, &weights, self.inputs.minor_units)?;
+        let whole = weights.iter().fold(Ratio::ZERO, |sum, weight| sum.add(weight));
+        let portion =
+            |weight: &Ratio| weight.div(&whole).unwrap_or_else(|| Ratio::new(1, members.len() as i128));
+        Ok(weights.iter().map(|weight| exact.mul(&portion(weight))).zip(split).collect())
+    }
+
+    /// The exact amount of one resolved price over its whole quantity in the service period.
+    fn group_amount(&self, period: &ServicePeriod, members: &[&Part]) -> Result<Ratio, Fault> {
+        let pricing = &members[0].resolved.pricing;
+        if pricing.needs_events() {
+            return match members {
+                [only] => pricing.rate_events_without_bounds(only.used.amounts.as_deref().unwrap_or(&[])),
+                _ => Err(Fault::new(Code::Unrated, "a price with per-event bounds can't be split over several lines")
+                    .with_hint("Price by dimension with a matrix whose rows hold the per-event pricing, or drop lines_by.")),
+            };
+        }
+        let quantity = members.iter().fold(Ratio::ZERO, |sum, part| sum.add(&part.used.quantity));
+        let events = members.iter().map(|part| part.used.events).sum();
+        let share = self.share(period);
+        if self.terms.prorate_units {
+            // The period counts as this share of a whole one: its tiers, free units and flat fees shrink alike.
+            let as_whole = quantity.div(&share).unwrap_or(Ratio::ZERO);
+            return Ok(pricing.rate_without_bounds(&as_whole, &Dimensions::new(), events)?.mul(&share));
+        }
+        let amount = pricing.rate_without_bounds(&quantity, &Dimensions::new(), events)?;
+        Ok(if self.prorates(pricing) { amount.mul(&share) } else { amount })
+    }
+
+    /// Of usage prices only the flat amount is a recurring one, so only it is prorated, unless the charge
+    /// says that a partial period counts as its share of a whole one (definitions 44).
+    fn prorates(&self, pricing: &Pricing) -> bool {
+        pricing.model_name() == "flat" || (self.terms.prorate_units && !pricing.is_linear())
+    }
+
+    fn share(&self, period: &ServicePeriod) -> Ratio {
+        share(&period.days, self.charge.every, self.inputs.proration_basis, period.elapsed)
+    }
+
+    fn post(&self, exact: &Ratio) -> Result<Exact, Fault> {
+        exact.round(self.inputs.minor_units, self.inputs.rounding_mode)
+    }
+
+    fn usage_line(
+        &self,
+        period: &ServicePeriod,
+        part: &Part,
+        (exact, amount): Priced,
+    ) -> Result<Line, Fault> {
+        let other = (part.bill_to != self.inputs.header.bill_to).then_some(part.bill_to.as_str());
+        let mut key = line_key(self.charge, period, &part.dimensions, other);
+        if part.from != period.from {
+            key.push_str(&format!("/from={}", part.from));
+        }
+        let resolved = &part.resolved;
+        Ok(Line {
+            kind: LineKind::Usage,
+            label: label(&self.charge.key, &part.dimensions),
+            from: part.from,
+            until: part.until,
+            dimensions: part.dimensions.clone(),
+            bill_to: part.bill_to.clone(),
+            quantity: Some(quantity_of(&part.used.quantity)?),
+            unit: self.terms.unit.clone(),
+            price: Some(resolved.label.clone()),
+            pricing: Some(resolved.pricing.clone()),
+            share: self.prorates(&resolved.pricing).then(|| self.share(period)).and_then(partial),
+            identity: resolved.identity.clone(),
+            scope: resolved.enclosing.as_ref().map(|bounds| bounds.scope.clone()),
+            ..self.line(period, key, exact, amount)
+        })
+    }
+
+    /// What all lines of the charge have in common.
+    fn line(&self, period: &ServicePeriod, key: String, exact: Ratio, amount: Exact) -> Line {
+        Line {
+            key,
+            kind: LineKind::Usage,
+            charge: self.charge.key.clone(),
+            product: self.charge.product.clone(),
+            meter: Some(self.terms.meter.clone()),
+            label: String::new(),
+            from: period.from,
+            until: period.until,
+            dimensions: Dimensions::new(),
+            line_by: self.line_by.clone(),
+            matches: self.terms.matches.clone(),
+            bill_to: self.inputs.header.bill_to.clone(),
+            quantity: None,
+            unit: None,
+            price: None,
+            pricing: None,
+            share: None,
+            exact,
+            amount,
+            identity: String::new(),
+            scope: None,
+        }
+    }
+
+    /// The minimums and maximums in play, innermost first, each once.
+    fn bounds(&self, period: &ServicePeriod, parts: &[Part]) -> Vec<Bound> {
+        let mut own: BTreeMap<&str, Bound> = BTreeMap::new();
+        let mut enclosing: BTreeMap<String, Bound> = BTreeMap::new();
+        for part in parts {
+            let resolved = &part.resolved;
+            let scope = resolved.enclosing.as_ref().map(|bounds| bounds.scope.clone());
+            own.insert(
+                &resolved.identity,
+                Bound {
+                    acts_on: ActsOn::Price(resolved.identity.clone()),
+                    scope,
+                    minimum: resolved.pricing.minimum(),
+                    maximum: resolved.pricing.maximum(),
+                    label: resolved.label.clone(),
+                    matches: resolved.matches.clone(),
+                },
+            );
+            if let Some(bounds) = &resolved.enclosing {
+                let label = &self.prices.list[resolved.list].label;
+                enclosing.insert(bounds.scope.clone(), Bound::enclosing(bounds, label));
+            }
+        }
+        // A matrix without a default row has no price for "nothing used"; its minimum is due all the same.
+        if parts.is_empty()
+            && let Some(bound) = self.unused_matrix(period)
+        {
+            enclosing.insert("list".into(), bound);
+        }
+        own.into_values().chain(enclosing.into_values()).filter(Bound::is_set).collect()
+    }
+
+    fn unused_matrix(&self, period: &ServicePeriod) -> Option<Bound> {
+        let list = &self.prices.list[self.prices.list_at(period.segments.first()?.price_at)?];
+        let replaced =
+            |agreed: &Agreed| agreed.matches.is_empty() && matches!(agreed.change, Change::Pricing(_));
+        if !list.pricing.is_matrix() || self.prices.agreed.iter().any(replaced) {
+            return None;
+        }
+        let (minimum, maximum) = (list.pricing.minimum(), list.pricing.maximum());
+        Some(Bound::enclosing(&Bounds { scope: "list".into(), minimum, maximum }, &list.label))
+    }
+
+    /// minimum − Σ lines as a true-up, maximum − Σ lines as a cap: the sum is then the bound exactly.
+    fn bound_line(
+        &self,
+        period: &ServicePeriod,
+        bound: &Bound,
+        lines: &[Line],
+    ) -> Result<Option<Line>, Fault> {
+        let by_line = self.inputs.rounding_level == RoundingLevel::Line;
+        let posted = lines.iter().filter(|line| bound.covers(line)).fold(Ratio::ZERO, |sum, line| {
+            if by_line { sum.add(&Ratio::from(line.amount)) } else { sum.add(&line.exact) }
+        });
+        let share = self.share(period);
+        let minimum = bound.minimum.map(|minimum| Ratio::from(minimum).mul(&share));
+        let maximum = bound.maximum.map(|maximum| match self.terms.prorate_units {
+            true => Ratio::from(maximum).mul(&share),
+            false => Ratio::from(maximum),
+        });
+        let (kind, word, target) = match (minimum, maximum) {
+            (Some(minimum), _) if posted < minimum => (LineKind::TrueUp, "minimum", minimum),
+            (_, Some(maximum)) if posted > maximum => (LineKind::Cap, "maximum", maximum),
+            _ => return Ok(None),
+        };
+        // The bound is rounded as an amount is, then what is posted is taken off: 90.01 + 9.99 = 100.00.
+        let target = if by_line { Ratio::from(self.post(&target)?) } else { target };
+        let exact = target.sub(&posted);
+        let amount = self.post(&exact)?;
+        let key = format!("{}/{}", line_key(self.charge, period, &bound.matches, None), kind.as_str());
+        Ok(Some(Line {
+            kind,
+            label: format!("{} · {word}", label(&self.charge.key, &bound.matches)),
+            share: (kind == LineKind::TrueUp || self.terms.prorate_units).then_some(share).and_then(partial),
+            dimensions: bound.matches.clone(),
+            price: Some(bound.label.clone()),
+            scope: bound.scope.clone(),
+            ..self.line(period, key, exact, amount)
+        }))
+    }
+}
+
+/// The dimensions by which lines are kept apart (definitions 2): those of the matrix and of the matches, plus
+/// `lines_by`. bill_to is kept apart in any case and not among them.
+pub fn line_dimensions(prices: &Prices, matches: &Dimensions, lines_by: &[String]) -> Vec<String> {
+    let mut names: Vec<String> =
+        prices.list.iter().flat_map(|price| price.pricing.dimensions_named()).collect();
+    for agreed in &prices.agreed {
+        names.extend(agreed.matches.iter().map(|(name, _)| name.to_string()));
+        if let Change::Pricing(pricing) = &agreed.change {
+            names.extend(pricing.dimensions_named());
+        }
+    }
+    names.extend(matches.iter().map(|(name, _)| name.to_string()));
+    names.extend(lines_by.iter().cloned());
+    names.retain(|name| name != BILL_TO);
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Quantities are sums of decimals, so they are decimals: rounding to 28 places changes nothing.
+fn quantity_of(quantity: &Ratio) -> Result<Exact, Fault> {
+    let shown = quantity.shown();
+    Exact::parse(&shown)
+        .map_err(|_| Fault::new(Code::Unrated, format!("quantity {shown} has more than 28 digits")))
+}
+
+/// A minimum or maximum and the lines it acts on.
+struct Bound {
+    acts_on: ActsOn,
+    /// The matrix around it, whose own bounds include the line this one makes.
+    scope: Option<String>,
+    minimum: Option<Exact>,
+    maximum: Option<Exact>,
+    label: String,
+    matches: Dimensions,
+}
+
+enum ActsOn {
+    /// The lines of one resolved price.
+    Price(String),
+    /// All lines priced through one matrix, with the true-ups and caps of its rows.
+    Matrix(String),
+}
+
+impl Bound {
+    fn enclosing(bounds: &Bounds, label: &str) -> Bound {
+        Bound {
+            acts_on: ActsOn::Matrix(bounds.scope.clone()),
+            scope: None,
+            minimum: bounds.minimum,
+            maximum: bounds.maximum,
+            label: label.to_string(),
+            matches: Dimensions::new(),
+        }
+    }
+
+    fn is_set(&self) -> bool {
+        self.minimum.is_some() || self.maximum.is_some()
+    }
+
+    fn covers(&self, line: &Line) -> bool {
+        match &self.acts_on {
+            ActsOn::Price(identity) => line.kind == LineKind::Usage && line.identity == *identity,
+            ActsOn::Matrix(scope) => line.scope.as_ref() == Some(scope),
+        }
+    }
+}

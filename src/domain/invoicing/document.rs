@@ -1,0 +1,170 @@
+//! The invoice document (definitions D3), canonical: the same inputs give the same bytes.
+//!
+//! What is computed is lines, totals, inputs; status, number and dates are known when it is issued. A recompute
+//! compares the former.
+
+use super::compute::{Line, lines};
+use super::inputs::{Header, Inputs};
+use crate::domain::foundation::json::Tree;
+use crate::domain::foundation::{Exact, Fault, Ratio};
+use chrono::NaiveDate;
+
+/// A computed bill: the documents of its legal entities, the default one first.
+#[derive(Debug)]
+pub struct Documents {
+    header: Header,
+    pub minor_units: u32,
+    policies: Vec<(String, String)>,
+    prices: Vec<String>,
+    pub sha256: String,
+    pub list: Vec<Document>,
+}
+
+/// What one legal entity gets.
+#[derive(Debug)]
+pub struct Document {
+    pub bill_to: String,
+    /// In the document's order.
+    pub lines: Vec<Line>,
+    pub total: Exact,
+}
+
+/// What is known once a document is issued.
+#[derive(Debug, Default)]
+pub struct Issue {
+    pub status: Option<String>,
+    pub number: Option<String>,
+    pub issued_on: Option<NaiveDate>,
+    pub due_on: Option<NaiveDate>,
+}
+
+impl Documents {
+    /// One document per legal entity that has lines; with `with_empty` the default one's also when it has none.
+    pub fn compute(inputs: Inputs, with_empty: bool) -> Result<Documents, Fault> {
+        let default = &inputs.header.bill_to;
+        let mut of_bill_to: Vec<(String, Vec<Line>)> = Vec::new();
+        for line in lines(&inputs)? {
+            match of_bill_to.iter_mut().find(|(bill_to, _)| *bill_to == line.bill_to) {
+                Some((_, lines)) => lines.push(line),
+                None => of_bill_to.push((line.bill_to.clone(), vec![line])),
+            }
+        }
+        if of_bill_to.is_empty() && with_empty {
+            of_bill_to.push((default.clone(), Vec::new()));
+        }
+        of_bill_to.sort_by(|(a, _), (b, _)| (a != default, a).cmp(&(b != default, b)));
+        let list = of_bill_to
+            .into_iter()
+            .map(|(bill_to, lines)| {
+                let total = lines.iter().try_fold(Exact::ZERO, |sum, line| sum.add(line.amount))?;
+                Ok(Document { bill_to, lines, total })
+            })
+            .collect::<Result<_, Fault>>()?;
+        let sha256 = inputs.sha256();
+        let Inputs { header, minor_units, policies, prices, .. } = inputs;
+        Ok(Documents { header, minor_units, policies, prices, sha256, list })
+    }
+
+    pub fn contract_version(&self) -> i64 {
+        self.header.contract_version
+    }
+
+    pub fn terms_version(&self) -> i64 {
+        self.header.terms_version
+    }
+
+    /// A document's canonical JSON.
+    pub fn text(&self, document: &Document, issue: &Issue) -> Result<String, Fault> {
+        let money = |amount: Exact| {
+            Tree::text(amount.to_fixed(self.minor_units).expect("posted amounts have the currency's digits"))
+        };
+        let total = document.total;
+        let header = &self.header;
+        let lines = document.lines.iter().map(|line| line_tree(line, self.minor_units)).collect();
+        let mut fields = vec![
+            ("seller".into(), Tree::text(header.seller.clone())),
+            ("customer".into(), Tree::text(header.customer.clone())),
+            ("bill_to".into(), Tree::text(document.bill_to.clone())),
+            ("contract".into(), Tree::text(header.contract.clone())),
+            ("currency".into(), Tree::text(header.currency.clone())),
+            ("minor_units".into(), Tree::number(self.minor_units)),
+            ("lines".into(), Tree::List(lines)),
+            (
+                "totals".into(),
+                Tree::object([
+                    ("lines", money(total)),
+                    ("discount", money(Exact::ZERO)),
+                    ("tax", money(Exact::ZERO)),
+                    ("total", money(total)),
+                    ("credits", money(Exact::ZERO)),
+                    ("due", money(total)),
+                ]),
+            ),
+            ("inputs".into(), self.inputs_tree()),
+        ];
+        let issued = [
+            ("status", issue.status.clone()),
+            ("number", issue.number.clone()),
+            ("issued_on", issue.issued_on.map(|day| day.to_string())),
+            ("due_on", issue.due_on.map(|day| day.to_string())),
+        ];
+        let known = issued.into_iter().filter_map(|(name, value)| Some((name.into(), Tree::text(value?))));
+        fields.extend(known);
+        Tree::Object(fields).canonical()
+    }
+
+    fn inputs_tree(&self) -> Tree<'static> {
+        let policies =
+            self.policies.iter().map(|(name, value)| (name.clone().into(), Tree::text(value.clone())));
+        Tree::object([
+            ("contract_version", Tree::number(self.header.contract_version)),
+            ("terms_version", Tree::number(self.header.terms_version)),
+            ("prices", Tree::List(self.prices.iter().map(|price| Tree::text(price.clone())).collect())),
+            ("policies", Tree::Object(policies.collect())),
+            ("sha256", Tree::text(self.sha256.clone())),
+        ])
+    }
+}
+
+fn line_tree(line: &Line, minor_units: u32) -> Tree<'static> {
+    let mut fields = vec![
+        ("key".into(), Tree::text(line.key.clone())),
+        ("kind".into(), Tree::text(line.kind.as_str())),
+        ("charge".into(), Tree::text(line.charge.clone())),
+        ("product".into(), Tree::text(line.product.clone())),
+        ("label".into(), Tree::text(line.label.clone())),
+        ("from".into(), Tree::text(line.from.to_string())),
+        ("until".into(), Tree::text(line.until.to_string())),
+        ("dimensions".into(), line.dimensions.to_tree()),
+        ("exact".into(), Tree::text(line.exact.shown())),
+        (
+            "amount".into(),
+            Tree::text(line.amount.to_fixed(minor_units).expect("posted amounts have the currency's digits")),
+        ),
+    ];
+    let mut optional = |name: &'static str, value: Option<Tree<'static>>| {
+        if let Some(value) = value {
+            fields.push((name.into(), value));
+        }
+    };
+    optional("quantity", line.quantity.map(|quantity| Tree::text(quantity.to_string())));
+    optional("meter", line.meter.clone().map(Tree::text));
+    optional("unit", line.unit.clone().map(Tree::text));
+    optional("price", line.price.clone().map(Tree::text));
+    optional("share", line.share.as_ref().map(|share| Tree::text(fraction(share))));
+    optional("pricing", line.pricing.as_ref().map(|pricing| pricing.to_tree()));
+    if !line.line_by.is_empty() {
+        let names = line.line_by.iter().map(|name| Tree::text(name.clone())).collect();
+        fields.push(("line_by".into(), Tree::List(names)));
+    }
+    if !line.matches.is_empty() {
+        fields.push(("match".into(), line.matches.to_tree()));
+    }
+    Tree::Object(fields)
+}
+
+/// `12/31`, reduced.
+fn fraction(share: &Ratio) -> String {
+    let (part, whole) = share.parts();
+    format!("{part}/{whole}")
+}

@@ -1,0 +1,192 @@
+//! An invoice document as an indented tree that a person can check with a pocket calculator.
+
+use crate::domain::foundation::json::{Node, Tree};
+use crate::domain::foundation::{Exact, Fault, Ratio};
+use crate::domain::metering::Dimensions;
+use crate::domain::rating::{Pricing, Step};
+
+/// What is known about a line beyond the document: extra leaves under it, by line key.
+pub type Notes = Vec<(String, Vec<String>)>;
+
+/// Renders a document (preview, draft or final); `notes` add leaves to single lines.
+pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
+    let text = |name: &str| match document.tree.get(name) {
+        Some(Tree::Text(text)) => text.to_string(),
+        _ => String::new(),
+    };
+    let currency = text("currency");
+    let total = document.tree.get("totals").and_then(|t| t.get("due")).map(leaf_text).unwrap_or_default();
+    let mut branches = vec![Branch::leaf(dates(document))];
+    for line in document.fields()?.required("lines")?.items()? {
+        branches.push(line_branch(&line, &currency, notes)?);
+    }
+    branches.push(Branch::leaf(format!("total {total} {currency}")));
+    branches.push(Branch::leaf(inputs_leaf(document)));
+    let number = match text("number") {
+        number if number.is_empty() => String::new(),
+        number => format!(" {number}"),
+    };
+    let status = match text("status") {
+        status if status.is_empty() => "preview".to_string(),
+        status => status,
+    };
+    let mut out = vec![format!(
+        "Invoice{number} ({status}) to {} of {}, contract {}: {total} {currency}",
+        text("bill_to"),
+        text("customer"),
+        text("contract")
+    )];
+    render(&branches, "", &mut out);
+    Ok(out)
+}
+
+struct Branch {
+    text: String,
+    leaves: Vec<Branch>,
+}
+
+impl Branch {
+    fn leaf(text: String) -> Branch {
+        Branch { text, leaves: Vec::new() }
+    }
+}
+
+fn render(branches: &[Branch], indent: &str, out: &mut Vec<String>) {
+    let shown: Vec<&Branch> = branches.iter().filter(|branch| !branch.text.is_empty()).collect();
+    for (at, branch) in shown.iter().enumerate() {
+        let last = at + 1 == shown.len();
+        let (joint, deeper) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        out.push(format!("{indent}{joint}{}", branch.text));
+        render(&branch.leaves, &format!("{indent}{deeper}"), out);
+    }
+}
+
+fn leaf_text(tree: &Tree) -> String {
+    match tree {
+        Tree::Text(text) | Tree::Number(text) => text.to_string(),
+        _ => String::new(),
+    }
+}
+
+fn dates(document: &Node) -> String {
+    let date = |name: &str| document.tree.get(name).map(leaf_text);
+    match (date("issued_on"), date("due_on")) {
+        (Some(issued), Some(due)) => format!("issued {issued}, due {due}"),
+        _ => String::new(),
+    }
+}
+
+fn inputs_leaf(document: &Node) -> String {
+    let Some(inputs) = document.tree.get("inputs") else { return String::new() };
+    let field = |name: &str| inputs.get(name).map(leaf_text).unwrap_or_default();
+    let prices = match inputs.get("prices") {
+        Some(Tree::List(prices)) if !prices.is_empty() => {
+            let names: Vec<String> = prices.iter().map(leaf_text).collect();
+            format!(", prices {}", names.join(" "))
+        }
+        _ => String::new(),
+    };
+    let sha256 = field("sha256");
+    let short = sha256.get(..12).unwrap_or(&sha256);
+    format!("from contract version {}{prices}; inputs {short}", field("contract_version"))
+}
+
+fn line_branch(line: &Node, currency: &str, notes: &Notes) -> Result<Branch, Fault> {
+    let text = |name: &str| line.tree.get(name).map(leaf_text).unwrap_or_default();
+    let key = text("key");
+    let mut leaves = vec![Branch::leaf(format!("for {} until {}", text("from"), text("until")))];
+    if let Some(quantity) = line.tree.get("quantity") {
+        let unit = text("unit");
+        let of = if unit.is_empty() { String::new() } else { format!(" {unit}") };
+        leaves.push(Branch::leaf(format!("quantity {}{of}", grouped(&leaf_text(quantity)))));
+    }
+    if let Some(price) = line.tree.get("price") {
+        leaves.push(Branch { text: format!("price: {}", leaf_text(price)), leaves: working(line)? });
+    }
+    let exact = text("exact");
+    leaves.push(Branch::leaf(match (text("share").as_str(), exact == text("amount")) {
+        ("", true) => String::new(),
+        ("", false) => format!("exact {exact}, rounded once"),
+        (share, _) => format!("× {share} of the period = exact {exact}, rounded once"),
+    }));
+    let extra = notes.iter().filter(|(of, _)| *of == key).flat_map(|(_, notes)| notes.clone());
+    leaves.extend(extra.map(Branch::leaf));
+    Ok(Branch { text: format!("{}: {} {currency}   [{key}]", text("label"), text("amount")), leaves })
+}
+
+/// The working of the price, if it can be shown from this line alone.
+fn working(line: &Node) -> Result<Vec<Branch>, Fault> {
+    let (Some(pricing), Some(Tree::Text(quantity))) = (line.tree.get("pricing"), line.tree.get("quantity"))
+    else {
+        return Ok(Vec::new());
+    };
+    let pricing = Pricing::read(&Node { tree: pricing, path: format!("{}.pricing", line.path) })?;
+    let quantity = Ratio::from(Exact::parse(quantity)?);
+    let exact = line.tree.get("exact").map(leaf_text).unwrap_or_default();
+    if pricing.needs_events() {
+        return Ok(vec![Branch::leaf("rated event by event, in order of time".into())]);
+    }
+    let steps = pricing.explain(&quantity, &Dimensions::new(), 1)?;
+    let whole = pricing.rate_without_bounds(&quantity, &Dimensions::new(), 1)?;
+    if line.tree.get("share").is_none() && whole.shown() != exact && !pricing.counts_events() {
+        return Ok(vec![Branch::leaf(format!(
+            "its part, by quantity, of the {} price over the whole quantity of the period",
+            pricing.model_name()
+        ))]);
+    }
+    Ok(steps
+        .iter()
+        .filter(|step| !matches!(step.what.as_str(), "minimum" | "maximum"))
+        .map(step_leaf)
+        .collect())
+}
+
+fn step_leaf(step: &Step) -> Branch {
+    let quantity = step.quantity.as_deref().map(grouped);
+    let working = match (quantity, step.unit_price.as_deref()) {
+        (Some(quantity), Some(price)) => format!("{quantity} at {price} = "),
+        (Some(quantity), None) => format!("{quantity}: "),
+        (None, Some(price)) => format!("{price} = "),
+        (None, None) => String::new(),
+    };
+    Branch::leaf(format!("{}: {working}{}", step.what, step.amount.shown()))
+}
+
+/// `8779295.5` → `8,779,295.5`.
+fn grouped(number: &str) -> String {
+    let (sign, digits) = number.strip_prefix('-').map_or(("", number), |rest| ("-", rest));
+    let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(w, f)| (w, Some(f)));
+    if !whole.bytes().all(|b| b.is_ascii_digit()) {
+        return number.to_string();
+    }
+    let mut out = String::new();
+    for (at, digit) in whole.chars().enumerate() {
+        if at > 0 && (whole.len() - at) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    match fraction {
+        Some(fraction) => format!("{sign}{out}.{fraction}"),
+        None => format!("{sign}{out}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_digits() {
+        for (number, expected) in [
+            ("0", "0"),
+            ("999", "999"),
+            ("1000", "1,000"),
+            ("-8779295.5", "-8,779,295.5"),
+            ("8779295", "8,779,295"),
+            ("1e9", "1e9"),
+        ] {
+            assert_eq!(grouped(number), expected);
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! One ingest call, from the document to what became of each event.
+//!
+//! The call is read and measured once; then the database answers three questions, and the call moves on:
+//! who the customers are ([`Call::resolve`] → [`Call::keys`] to insert), which keys were new ([`Call::accept`] →
+//! the events and deltas to insert), and what is stored under the other keys ([`Call::judge`] → duplicate
+//! or conflicting). Nothing here knows SQL; the order of the steps is checked.
+
+use super::delta::{self, Accepted, BucketMinutes, Deltas, Measurements};
+use super::meters::Meters;
+use crate::domain::foundation::decimal::quoted;
+use crate::domain::foundation::instant::Instant;
+use crate::domain::foundation::json::Tree;
+use crate::domain::foundation::{Code, Fault};
+use crate::domain::ingestion::{self, Event, EventParts, Events, Rejection};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Reasons that only the database knows, beside those of [`crate::domain::ingestion::reason`].
+pub mod reason {
+    pub const UNKNOWN_CUSTOMER: &str = "unknown_customer";
+    pub const UNKNOWN_BILL_TO: &str = "unknown_bill_to";
+    pub const TOO_OLD: &str = "too_old";
+    pub const IN_FUTURE: &str = "in_future";
+    pub const CONFLICTING: &str = "conflicting";
+}
+
+/// A customer, as named, with the legal entity its events name: what the database has to look up, once each.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Party {
+    pub customer: String,
+    pub bill_to: Option<String>,
+}
+
+/// What the database says of a party.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    Found {
+        customer_id: i64,
+        minutes: BucketMinutes,
+        /// Events before this instant are too old.
+        earliest: Instant,
+        /// Events after this instant are in the future.
+        latest: Instant,
+    },
+    UnknownCustomer,
+    UnknownBillTo,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Its party is not resolved yet.
+    Read,
+    /// Its key is sent to the database.
+    Sent,
+    Accepted,
+    /// Known under this key; whether it is the same is not known yet.
+    Known,
+    Duplicate,
+    Conflicting,
+    /// In `rejections`.
+    Rejected,
+}
+
+struct Entry {
+    event: Event<'static>,
+    party: u32,
+    customer_id: i64,
+    minutes: BucketMinutes,
+    fate: Fate,
+}
+
+/// One call of ingest.
+pub struct Call {
+    /// By ordinal; none for what could not be read.
+    entries: Vec<Option<Entry>>,
+    parties: Vec<Party>,
+    measurements: Measurements,
+    rejections: Vec<Rejection>,
+}
+
+/// A row of `usage_event_input`, as it was copied in: everything is text and may be missing.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'t> {
+    pub customer: Option<&'t str>,
+    pub event_id: Option<&'t str>,
+    pub event_type: Option<&'t str>,
+    pub occurred_at: Option<&'t str>,
+    pub bill_to: Option<&'t str>,
+    pub properties: Option<&'t str>,
+}
+
+impl<'t> Row<'t> {
+    fn parts(self) -> Result<EventParts<'t>, Rejection> {
+        let missing =
+            |name: &str| self.reject(ingestion::reason::MISSING_FIELD, format!("{name}: is missing"));
+        let occurred_at = self.occurred_at.ok_or_else(|| missing("occurred_at"))?;
+        Ok(EventParts {
+            customer: self.customer.ok_or_else(|| missing("customer"))?,
+            event_id: self.event_id.ok_or_else(|| missing("event_id"))?,
+            event_type: self.event_type.ok_or_else(|| missing("event_type"))?,
+            occurred_at: Instant::parse(occurred_at)
+                .map_err(|fault| self.reject(ingestion::reason::BAD_TIME, format!("occurred_at: {fault}")))?,
+            bill_to: self.bill_to,
+            properties: self.properties.unwrap_or("{}"),
+        })
+    }
+
+    fn reject(&self, reason: &'static str, message: String) -> Rejection {
+        let fields = [
+            ("customer", self.customer),
+            ("event_id", self.event_id),
+            ("event_type", self.event_type),
+            ("occurred_at", self.occurred_at),
+            ("bill_to", self.bill_to),
+            ("properties", self.properties),
+        ];
+        let fields =
+            fields.into_iter().filter_map(|(name, text)| Some((Cow::Borrowed(name), Tree::text(text?))));
+        Rejection {
+            reason,
+            message,
+            customer: self.customer.map(str::to_string),
+            event_id: self.event_id.map(str::to_string),
+            raw: Tree::Object(fields.collect()).canonical().expect("strings are canonical"),
+        }
+    }
+}
+
+/// How many events became what. They sum to the events of the call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub accepted: i64,
+    pub duplicate: i64,
+    pub conflicting: i64,
+    pub rejected: i64,
+}
+
+impl Call {
+    /// Reads a document of events and measures it with the meters of the catalogue.
+    pub fn read(text: &str, meters: Arc<Meters>) -> Result<Call, Fault> {
+        let (events, measurements) = delta::ingest(text, meters)?;
+        Ok(Call::new(events, measurements))
+    }
+
+    /// One event given in parts. A rejection is an outcome here, too.
+    pub fn read_event(parts: EventParts<'_>, meters: Arc<Meters>) -> Call {
+        match delta::ingest_event(parts, meters.clone()) {
+            Ok((event, measurements)) => Call::new(vec![Ok(event)], measurements),
+            Err(rejection) => Call::new(vec![Err(rejection)], Measurements::new(meters)),
+        }
+    }
+
+    /// Many events given as rows, in their order.
+    pub fn read_rows<'t>(rows: impl IntoIterator<Item = Row<'t>>, meters: Arc<Meters>) -> Call {
+        let (events, measurements) = delta::ingest_rows(rows.into_iter().map(Row::parts), meters);
+        Call::new(events, measurements)
+    }
+
+    fn new(events: Events<'_>, measurements: Measurements) -> Call {
+        let mut call = Call {
+            entries: Vec::with_capacity(events.len()),
+            parties: Vec::new(),
+            measurements,
+            rejections: Vec::new(),
+        };
+        let mut places: HashMap<Party, u32> = HashMap::new();
+        for event in events {
+            match event {
+                Err(rejection) => {
+                    call.rejections.push(rejection);
+                    call.entries.push(None);
+                }
+                Ok(event) => {
+                    let party = Party {
+                        customer: event.customer.to_string(),
+                        bill_to: event.bill_to.as_deref().map(str::to_string),
+                    };
+                    let next = call.parties.len() as u32;
+                    let place = *places.entry(party).or_insert_with_key(|party| {
+                        call.parties.push(party.clone());
+                        next
+                    });
+                    call.entries.push(Some(Entry {
+                        event: event.into_owned(),
+                        party: place,
+                        customer_id: 0,
+                        minutes: BucketMinutes::Sixty,
+                        fate: Fate::Read,
+                    }));
+                }
+            }
+        }
+        call
+    }
+
+    /// Who the events are about, in order of first appearance.
+    pub fn parties(&self) -> &[Party] {
+        &self.parties
+    }
+
+    /// Measures all events again, with the meters of a catalogue that moved since they were read. What a new
+    /// meter refuses is rejected.
+    pub fn measure_again(&mut self, meters: Arc<Meters>) -> Result<(), Fault> {
+        if self.entries.iter().flatten().any(|entry| entry.fate != Fate::Read) {
+            return Err(out_of_step("measure before resolve"));
+        }
+        let parts: Vec<Option<EventParts<'_>>> =
+            self.entries.iter().map(|entry| entry.as_ref().map(|entry| entry.event.parts())).collect();
+        let (measurements, refused) = delta::measure(&parts, meters);
+        self.measurements = measurements;
+        for (at, message) in refused {
+            self.reject(at, ingestion::reason::METER_REFUSED, message);
+        }
+        Ok(())
+    }
+
+    /// Takes what the database says of each party. An id that stands twice is sent once, the first one.
+    pub fn resolve(&mut self, resolutions: &[Resolution]) -> Result<(), Fault> {
+        if resolutions.len() != self.parties.len() {
+            return Err(out_of_step("as many resolutions as parties"));
+        }
+        let mut refused = Vec::new();
+        let mut seen: HashSet<(i64, Uuid)> = HashSet::with_capacity(self.entries.len());
+        for (at, slot) in self.entries.iter_mut().enumerate() {
+            let Some(entry) = slot.as_mut().filter(|entry| entry.fate != Fate::Rejected) else { continue };
+            if entry.fate != Fate::Read {
+                return Err(out_of_step("resolve once"));
+            }
+            match place(entry, &resolutions[entry.party as usize]) {
+                Ok((customer_id, minutes)) => {
+                    entry.customer_id = customer_id;
+                    entry.minutes = minutes;
+                    let first = seen.insert((customer_id, entry.event.event_key));
+                    entry.fate = if first { Fate::Sent } else { Fate::Known };
+                }
+                Err((reason, message)) => refused.push((at, reason, message)),
+            }
+        }
+        for (at, reason, message) in refused {
+            self.reject(at, reason, message);
+        }
+        Ok(())
+    }
+
+    fn sent(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().flatten().filter(|entry| entry.fate == Fate::Sent)
+    }
+
+    /// The UTC months of the events to insert: each needs its partitions first.
+    pub fn months(&self) -> Vec<Instant> {
+        let mut months: Vec<Instant> =
+            self.sent().map(|entry| entry.event.occurred_at.month_start()).collect();
+        months.sort();
+        months.dedup();
+        months
+    }
+
+    /// The keys to insert: sorted by customer and key, so that calls that meet never wait for each other in
+    /// a circle.
+    pub fn keys(&self) -> Vec<(i64, &Event<'static>)> {
+        let mut keys: Vec<_> = self.sent().map(|entry| (entry.customer_id, &entry.event)).collect();
+        keys.sort_by_key(|(customer_id, event)| (*customer_id, event.event_key));
+        keys
+    }
+
+    /// Takes the keys that were new, and gives their events to store, in the order of the call.
+    pub fn accept(&mut self, new: &HashSet<(i64, Uuid)>) -> Result<Vec<(i64, &Event<'static>)>, Fault> {
+        let mut accepted = Vec::with_capacity(new.len());
+        for entry in self.entries.iter_mut().flatten().filter(|entry| entry.fate != Fate::Rejected) {
+            match entry.fate {
+                Fate::Sent if new.contains(&(entry.customer_id, entry.event.event_key)) => {
+                    entry.fate = Fate::Accepted
+                }
+                Fate::Sent => entry.fate = Fate::Known,
+                Fate::Known => {}
+                _ => return Err(out_of_step("accept after resolve, once")),
+            }
+        }
+        for entry in self.entries.iter().flatten() {
+            if entry.fate == Fate::Accepted {
+                accepted.push((entry.customer_id, &entry.event));
+            }
+        }
+        if accepted.len() != new.len() {
+            return Err(out_of_step("only keys that were sent can be new"));
+        }
+        Ok(accepted)
+    }
+
+    /// What the accepted events add to usage.
+    pub fn deltas(&self) -> Result<Deltas, Fault> {
+        let accepted: Vec<Accepted> = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter_map(|(ordinal, entry)| {
+                let entry = entry.as_ref().filter(|entry| entry.fate == Fate::Accepted)?;
+                Some(Accepted { ordinal, customer_id: entry.customer_id, minutes: entry.minutes })
+            })
+            .collect();
+        self.measurements.deltas(&accepted)
+    }
+
+    /// The keys whose stored content has to be looked up, each once, sorted.
+    pub fn known(&self) -> Vec<(i64, Uuid)> {
+        let mut keys: Vec<(i64, Uuid)> = self
+            .entries
+            .iter()
+            .flatten()
+            .filter(|entry| entry.fate == Fate::Known)
+            .map(|entry| (entry.customer_id, entry.event.event_key))
+            .collect();
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    /// Takes the stored content hashes of [`known`](Call::known) keys: the same content is a duplicate, other
+    /// content is conflicting and kept aside like a rejection, whole.
+    pub fn judge(&mut self, stored: &HashMap<(i64, Uuid), i64>) -> Result<(), Fault> {
+        for entry in self.entries.iter_mut().flatten().filter(|entry| entry.fate == Fate::Known) {
+            let Some(hash) = stored.get(&(entry.customer_id, entry.event.event_key)) else {
+                return Err(out_of_step("a known key has stored content"));
+            };
+            entry.fate = if *hash == entry.event.content_hash { Fate::Duplicate } else { Fate::Conflicting };
+            if entry.fate == Fate::Conflicting {
+                self.rejections.push(Rejection {
+                    reason: reason::CONFLICTING,
+                    message: format!(
+                        "event_id: {} of customer {} was stored before with other content",
+                        quoted(&entry.event.event_id),
+                        quoted(&entry.event.customer)
+                    ),
+                    customer: Some(entry.event.customer.to_string()),
+                    event_id: Some(entry.event.event_id.to_string()),
+                    raw: raw_of(&entry.event),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything to keep aside: rejected and conflicting events.
+    pub fn rejections(&self) -> &[Rejection] {
+        &self.rejections
+    }
+
+    pub fn outcome(&self) -> Outcome {
+        let mut outcome = Outcome::default();
+        for entry in &self.entries {
+            match entry.as_ref().map(|entry| entry.fate) {
+                None | Some(Fate::Rejected) => outcome.rejected += 1,
+                Some(Fate::Accepted) => outcome.accepted += 1,
+                Some(Fate::Duplicate) => outcome.duplicate += 1,
+                Some(Fate::Conflicting) => outcome.conflicting += 1,
+                Some(Fate::Read | Fate::Sent | Fate::Known) => {}
+            }
+        }
+        outcome
+    }
+
+    fn reject(&mut self, at: usize, reason: &'static str, message: String) {
+        let entry = self.entries[at].as_mut().expect("only events that were read are refused");
+        entry.fate = Fate::Rejected;
+        self.rejections.push(Rejection {
+            reason,
+            message,
+            customer: Some(entry.event.customer.to_string()),
+            event_id: Some(entry.event.event_id.to_string()),
+            raw: raw_of(&entry.event),
+        });
+    }
+}
+
+/// The place of an event, or why it has none.
+fn place(entry: &Entry, resolution: &Resolution) -> Result<(i64, BucketMinutes), (&'static str, String)> {
+    let event = &entry.event;
+    match resolution {
+        Resolution::UnknownCustomer => {
+            Err((reason::UNKNOWN_CUSTOMER, format!("customer: {} is not known", quoted(&event.customer))))
+        }
+        Resolution::UnknownBillTo => {
+            let bill_to = event.bill_to.as_deref().unwrap_or_default();
+            Err((
+                reason::UNKNOWN_BILL_TO,
+                format!("bill_to: {} is not one of customer {}", quoted(bill_to), quoted(&event.customer)),
+            ))
+        }
+        Resolution::Found { earliest, .. } if event.occurred_at < *earliest => Err((
+            reason::TOO_OLD,
+            format!(
+                "occurred_at: {} is before {earliest}, the oldest that policy event_age_max takes",
+                event.occurred_at
+            ),
+        )),
+        Resolution::Found { latest, .. } if event.occurred_at > *latest => Err((
+            reason::IN_FUTURE,
+            format!(
+                "occurred_at: {} is after {latest}, the latest that policy event_future_max takes",
+                event.occurred_at
+            ),
+        )),
+        Resolution::Found { customer_id, minutes, .. } => Ok((*customer_id, *minutes)),
+    }
+}
+
+fn out_of_step(what: &str) -> Fault {
+    Fault::new(Code::State, format!("the steps of an ingest call are out of order: {what}"))
+}
+
+/// An event as a native document, for sending it again.
+fn raw_of(event: &Event<'_>) -> String {
+    let mut fields = vec![
+        (Cow::Borrowed("customer"), Tree::text(event.customer.to_string())),
+        (Cow::Borrowed("event_id"), Tree::text(event.event_id.to_string())),
+        (Cow::Borrowed("event_type"), Tree::text(event.event_type.to_string())),
+        (Cow::Borrowed("occurred_at"), Tree::text(event.occurred_at.to_string())),
+    ];
+    if let Some(bill_to) = &event.bill_to {
+        fields.push((Cow::Borrowed("bill_to"), Tree::text(bill_to.to_string())));
+    }
+    let head = Tree::Object(fields).canonical().expect("strings are canonical");
+    // Properties are canonical JSON already.
+    format!("{},\"properties\":{}}}", &head[..head.len() - 1], event.properties)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::foundation::json::{self, Node};
+    use crate::domain::metering::Meter;
+
+    fn meters() -> Arc<Meters> {
+        let tree = json::parse(
+            r#"{"key":"tokens","event_type":"llm","aggregation":"sum","value":"n","dimensions":["model"]}"#,
+        )
+        .unwrap();
+        Arc::new(Meters::new([(1, Meter::read(&Node::root(&tree)).unwrap())]))
+    }
+
+    fn event(customer: &str, id: &str, n: i64) -> String {
+        format!(
+            r#"{{"customer":"{customer}","event_id":"{id}","event_type":"llm","occurred_at":"2026-03-01T10:10:00Z","properties":{{"n":{n},"model":"m"}}}}"#
+        )
+    }
+
+    fn found(customer_id: i64) -> Resolution {
+        let instant = |text| Instant::parse(text).unwrap();
+        Resolution::Found {
+            customer_id,
+            minutes: BucketMinutes::Sixty,
+            earliest: instant("2026-01-01T00:00:00Z"),
+            latest: instant("2026-12-31T00:00:00Z"),
+        }
+    }
+
+    #[test]
+    fn a_call_from_end_to_end() {
+        let stray =
+            r#"{"customer":"acme","event_id":"x","event_type":"llm","occurred_at":"2025-03-01T10:10:00Z"}"#;
+        let text = [
+            event("acme", "1", 10),
+            event("acme", "2", 20),
+            event("alias", "1", 10), // the same customer by another name: a repeat inside the call
+            event("alias", "2", 21), // with other content
+            event("nobody", "1", 1),
+            "{}".to_string(),
+            event("acme", "3", 30),
+            stray.to_string(),
+        ]
+        .join(",");
+        let mut call = Call::read(&format!("[{text}]"), meters()).unwrap();
+        assert_eq!(
+            call.parties().iter().map(|p| p.customer.as_str()).collect::<Vec<_>>(),
+            ["acme", "alias", "nobody"]
+        );
+        call.measure_again(meters()).unwrap();
+        call.resolve(&[found(7), found(7), Resolution::UnknownCustomer]).unwrap();
+        let keys: Vec<(i64, Uuid)> = call.keys().iter().map(|(id, e)| (*id, e.event_key)).collect();
+        assert_eq!(call.months(), [Instant::parse("2026-03-01T00:00:00Z").unwrap()]);
+        assert_eq!(keys.len(), 3);
+        assert!(keys.is_sorted());
+        // the database already had event 3, with the same content
+        let three = crate::domain::foundation::hash::text_key("3");
+        let new: HashSet<(i64, Uuid)> = keys.iter().copied().filter(|(_, key)| *key != three).collect();
+        let stored: Vec<(String, i64)> =
+            call.accept(&new).unwrap().iter().map(|(id, e)| (e.event_id.to_string(), *id)).collect();
+        assert_eq!(stored, [("1".to_string(), 7), ("2".to_string(), 7)]);
+        let deltas = call.deltas().unwrap();
+        assert_eq!(deltas.rows.len(), 1);
+        assert_eq!(
+            (deltas.rows[0].quantity.unwrap().to_string(), deltas.rows[0].events),
+            ("30".to_string(), 2)
+        );
+        assert_eq!(call.known().len(), 3);
+        let hashes =
+            call.entries.iter().flatten().take(2).map(|e| ((7, e.event.event_key), e.event.content_hash));
+        let mut hashes: HashMap<(i64, Uuid), i64> = hashes.collect();
+        hashes.insert((7, three), call.entries[6].as_ref().unwrap().event.content_hash);
+        call.judge(&hashes).unwrap();
+        assert_eq!(call.outcome(), Outcome { accepted: 2, duplicate: 2, conflicting: 1, rejected: 3 });
+        let reasons: Vec<&str> = call.rejections().iter().map(|r| r.reason).collect();
+        assert_eq!(reasons, ["missing_field", "unknown_customer", "too_old", "conflicting"]);
+        let again = &call.rejections()[3].raw;
+        assert!(Call::read(again, meters()).unwrap().rejections().is_empty(), "{again}");
+    }
+
+    #[test]
+    fn steps_out_of_order_are_faults() {
+        let mut call = Call::read(&event("acme", "1", 1), meters()).unwrap();
+        assert!(call.resolve(&[]).is_err());
+        assert!(call.accept(&HashSet::new()).is_err());
+        call.resolve(&[found(1)]).unwrap();
+        assert!(call.resolve(&[found(1)]).is_err());
+        assert!(call.accept(&HashSet::from([(1, Uuid::nil())])).is_err());
+    }
+}

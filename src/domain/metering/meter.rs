@@ -1,0 +1,397 @@
+//! A meter: which events it counts, what each is worth, and by which dimensions it keeps them apart.
+
+use super::aggregate::{Aggregation, Contribution};
+use super::dimensions::{self, BILL_TO, Dimensions};
+use super::expression::{Evaluated, Expression};
+use super::filter::Filter;
+use super::path::Path;
+use super::scalar;
+use crate::domain::foundation::fault::Fault;
+use crate::domain::foundation::hash::text_key;
+use crate::domain::foundation::json::{Fields, Node, Tree, check_key};
+use std::borrow::Cow;
+
+/// Most dimensions a meter may declare, beside [`BILL_TO`].
+pub const METER_DIMENSIONS_MAX: usize = 10;
+/// The unit of a meter that names none.
+pub const UNIT_DEFAULT: &str = "unit";
+
+/// One meter of the catalogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meter {
+    pub key: String,
+    pub event_type: String,
+    pub aggregation: Aggregation,
+    /// What an event is worth; none for a count, a single property for a unique count.
+    pub value: Option<Expression>,
+    pub filter: Filter,
+    /// Where the dimensions stand in the properties, in declared order, which is their priority. The
+    /// canonical text of the path is the dimension's name. [`BILL_TO`] is not among them: every meter has it.
+    pub dimensions: Vec<Path>,
+    pub unit: String,
+}
+
+/// What one event is on one meter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Measured {
+    Counted {
+        dimensions: Dimensions,
+        value: Contribution,
+    },
+    /// The filter says no.
+    NotCounted,
+    /// The filter says yes, but there is no value; the word says why.
+    Skipped(&'static str),
+    /// The event must be rejected.
+    Refused(Fault),
+}
+
+/// Why an event has no value on a meter: a property it needs is absent or null.
+pub const VALUE_ABSENT: &str = "value_absent";
+
+/// [`Measured`] before its dimensions are read.
+pub(super) enum Worth {
+    Counted(Contribution),
+    NotCounted,
+    Skipped(&'static str),
+    Refused(Fault),
+}
+
+impl Meter {
+    /// The fields of a meter document.
+    pub const FIELDS: [&str; 7] =
+        ["key", "event_type", "aggregation", "value", "filter", "dimensions", "unit"];
+
+    /// Reads one entry of a catalogue's `meters`.
+    pub fn read(node: &Node<'_>) -> Result<Meter, Fault> {
+        let mut fields = node.fields()?;
+        let meter = Meter::read_fields(&mut fields)?;
+        fields.finish(&Meter::FIELDS)?;
+        Ok(meter)
+    }
+
+    /// As [`read`](Meter::read), for a catalogue that takes fields of its own (`retired`) from the same
+    /// object before it calls `finish`.
+    pub fn read_fields(fields: &mut Fields<'_>) -> Result<Meter, Fault> {
+        let key = fields.required("key")?.key()?.to_string();
+        let event_type = fields.required("event_type")?.key()?.to_string();
+        let word = fields.required("aggregation")?.word(&Aggregation::WORDS)?;
+        let aggregation = Aggregation::parse(word).expect("a word of the list");
+        let value = read_value(fields, aggregation)?;
+        let filter = match fields.optional("filter") {
+            Some(node) => Filter::read(&node)?,
+            None => Filter::default(),
+        };
+        let dimensions = match fields.optional("dimensions") {
+            Some(node) => read_dimensions(&node)?,
+            None => Vec::new(),
+        };
+        let unit = match fields.optional("unit") {
+            Some(node) => node.key()?.to_string(),
+            None => UNIT_DEFAULT.to_string(),
+        };
+        Ok(Meter { key, event_type, aggregation, value, filter, dimensions, unit })
+    }
+
+    /// The one document of this meter, with its defaults: [`read`](Meter::read) reads it back to an equal one.
+    pub fn to_tree(&self) -> Tree<'static> {
+        let mut fields = vec![
+            ("key", Tree::text(self.key.clone())),
+            ("event_type", Tree::text(self.event_type.clone())),
+            ("aggregation", Tree::text(self.aggregation.word())),
+        ];
+        if let Some(value) = &self.value {
+            fields.push(("value", Tree::text(value.canonical())));
+        }
+        let dimensions = self.dimensions.iter().map(|path| Tree::text(path.to_string()));
+        fields.push(("filter", self.filter.to_tree()));
+        fields.push(("dimensions", Tree::List(dimensions.collect())));
+        fields.push(("unit", Tree::text(self.unit.clone())));
+        Tree::Object(fields.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect())
+    }
+
+    /// What an event of this meter's type is on it. First the filter decides, then the value; dimensions
+    /// are only looked at where the event counts.
+    pub fn measure(&self, properties: &Tree<'_>, bill_to: Option<&str>) -> Measured {
+        match self.worth(properties) {
+            Worth::NotCounted => Measured::NotCounted,
+            Worth::Skipped(reason) => Measured::Skipped(reason),
+            Worth::Refused(fault) => Measured::Refused(fault),
+            Worth::Counted(value) => match self.read_dimensions(properties, bill_to) {
+                Ok(dimensions) => Measured::Counted { dimensions, value },
+                Err(why) => Measured::Refused(self.refusal(&why)),
+            },
+        }
+    }
+
+    pub(super) fn worth(&self, properties: &Tree<'_>) -> Worth {
+        match self.filter.matches(properties) {
+            Ok(true) => {}
+            Ok(false) => return Worth::NotCounted,
+            Err(fault) => return Worth::Refused(self.refusal(&fault.message)),
+        }
+        match (&self.value, self.aggregation) {
+            (None, _) => Worth::Counted(Contribution::One),
+            (Some(value), Aggregation::UniqueCount) => {
+                let path = value.as_property().expect("a unique count is read with a single property");
+                let Some(found) = path.find(properties) else { return Worth::Skipped(VALUE_ABSENT) };
+                match scalar::text(found) {
+                    Ok(Some(text)) => Worth::Counted(Contribution::Key(text_key(&text))),
+                    Ok(None) => Worth::Skipped(VALUE_ABSENT),
+                    Err(why) => Worth::Refused(self.refusal(&format!("{path} {why}"))),
+                }
+            }
+            (Some(value), _) => match value.evaluate(properties) {
+                Evaluated::Value(number) => Worth::Counted(Contribution::Number(number)),
+                Evaluated::Absent => Worth::Skipped(VALUE_ABSENT),
+                Evaluated::Refused(fault) => Worth::Refused(self.refusal(&fault.message)),
+            },
+        }
+    }
+
+    fn read_dimensions(&self, properties: &Tree<'_>, bill_to: Option<&str>) -> Result<Dimensions, String> {
+        let mut set = Dimensions::new();
+        for path in &self.dimensions {
+            if let Some(text) = dimension_at(path, properties)? {
+                set.set(&path.to_string(), text);
+            }
+        }
+        if let Some(bill_to) = bill_to {
+            set.set(BILL_TO, bill_to);
+        }
+        Ok(set)
+    }
+
+    pub(super) fn refusal(&self, why: &str) -> Fault {
+        Fault::value(format!("meter {}: {why}", self.key))
+    }
+}
+
+/// The text of the dimension at a path; `None` if there is none.
+pub(super) fn dimension_at<'t>(
+    path: &Path,
+    properties: &'t Tree<'t>,
+) -> Result<Option<Cow<'t, str>>, String> {
+    let Some(found) = path.find(properties) else { return Ok(None) };
+    dimensions::value_text(found).map_err(|why| format!("{path}: {why}"))
+}
+
+fn read_value(fields: &mut Fields<'_>, aggregation: Aggregation) -> Result<Option<Expression>, Fault> {
+    if aggregation == Aggregation::Count {
+        return match fields.optional("value") {
+            None => Ok(None),
+            Some(node) => Err(node
+                .fault("a count has no value: every event counts 1")
+                .with_hint("Leave value out, use a filter to choose events, or the aggregation sum.")),
+        };
+    }
+    let node = fields.required("value")?;
+    let value = Expression::parse(node.text()?).map_err(|fault| node.rehint(fault))?;
+    if aggregation == Aggregation::UniqueCount && value.as_property().is_none() {
+        return Err(node.fault("must be a single property: a unique count counts its distinct values"));
+    }
+    Ok(Some(value))
+}
+
+fn read_dimensions(node: &Node<'_>) -> Result<Vec<Path>, Fault> {
+    let mut paths: Vec<Path> = Vec::new();
+    for item in node.items_at_most(METER_DIMENSIONS_MAX)? {
+        let path = Path::parse(item.text()?).map_err(|fault| item.rehint(fault))?;
+        let name = path.to_string();
+        if name == BILL_TO {
+            return Err(
+                item.fault("bill_to is a dimension of every meter already, read from the event itself")
+            );
+        }
+        check_key(&name).map_err(|why| item.fault(format!("{name} {why}")))?;
+        if paths.contains(&path) {
+            return Err(item.fault(format!("{name} stands twice")));
+        }
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::foundation::decimal::Exact;
+    use crate::domain::foundation::fault::Code;
+    use crate::domain::foundation::json;
+    use crate::domain::metering::dimensions::VALUE_BYTES_MAX;
+
+    fn read(text: &str) -> Result<Meter, Fault> {
+        let tree = json::parse(text).unwrap();
+        Meter::read(&Node { tree: &tree, path: "meters[0]".into() })
+    }
+
+    /// A sum of `n` over events of type `t`, with more fields.
+    fn meter(fields: &str) -> Meter {
+        let usual = r#""key":"m","event_type":"t","aggregation":"sum","value":"n""#;
+        read(&format!("{{{usual},{fields}}}")).unwrap()
+    }
+
+    fn measure(meter: &Meter, properties: &str) -> Measured {
+        meter.measure(&json::parse(properties).unwrap(), None)
+    }
+
+    fn refusal(meter: &Meter, properties: &str) -> String {
+        match measure(meter, properties) {
+            Measured::Refused(fault) => fault.message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn reads_and_prints_the_catalogue_form() {
+        for (text, canonical) in [
+            (
+                r#"{"key":"tokens","event_type":"llm.request","aggregation":"sum","value":"input_tokens+output_tokens","filter":{},"dimensions":["model"],"unit":"token"}"#,
+                r#"{"aggregation":"sum","dimensions":["model"],"event_type":"llm.request","filter":{},"key":"tokens","unit":"token","value":"input_tokens + output_tokens"}"#,
+            ),
+            (
+                r#"{"key":"requests","event_type":"llm.request","aggregation":"count","value":null,"dimensions":["usage.model","b","\"x\".\"y z\""]}"#,
+                r#"{"aggregation":"count","dimensions":["usage.model","b","x.\"y z\""],"event_type":"llm.request","filter":{},"key":"requests","unit":"unit"}"#,
+            ),
+            (
+                r#"{"key":"users","event_type":"e","aggregation":"unique_count","value":"user.id","filter":{"on":[true]}}"#,
+                r#"{"aggregation":"unique_count","dimensions":[],"event_type":"e","filter":{"on":true},"key":"users","unit":"unit","value":"user.id"}"#,
+            ),
+            (
+                r#"{"key":"peak","event_type":"e","aggregation":"max","value":"n","unit":null,"filter":null,"dimensions":null}"#,
+                r#"{"aggregation":"max","dimensions":[],"event_type":"e","filter":{},"key":"peak","unit":"unit","value":"n"}"#,
+            ),
+        ] {
+            let meter = read(text).unwrap();
+            assert_eq!(meter.to_tree().canonical().unwrap(), canonical);
+            assert_eq!(read(canonical).unwrap(), meter);
+        }
+    }
+
+    #[test]
+    fn refuses_with_the_path() {
+        let with = |change: &str, to: &str| {
+            r#"{"key":"m","event_type":"t","aggregation":"sum","value":"n","dimensions":["a"]}"#
+                .replace(change, to)
+        };
+        for (text, message) in [
+            (with(r#""key":"m","#, ""), "meters[0].key: is missing"),
+            (with(r#""m""#, r#""""#), "meters[0].key: \"\" is empty"),
+            (with(r#""t""#, "7"), "meters[0].event_type: must be a string"),
+            (with(r#""sum""#, r#""avg""#), "meters[0].aggregation: \"avg\" is not known"),
+            (with(r#","value":"n""#, ""), "meters[0].value: is missing"),
+            (with(r#""value":"n""#, r#""value":1"#), "meters[0].value: must be a string"),
+            (
+                with(r#""value":"n""#, r#""value":"n /"#).replace("/,", "/\","),
+                "meters[0].value: at character 3: `/` may only",
+            ),
+            (with("sum", "count"), "meters[0].value: a count has no value"),
+            (
+                with("sum", "unique_count").replace(r#""n""#, r#""n + 1""#),
+                "meters[0].value: must be a single property",
+            ),
+            (with(r#"["a"]"#, r#"["a","b","a"]"#), "meters[0].dimensions[2]: a stands twice"),
+            (with(r#"["a"]"#, r#"["a","\"a\""]"#), "meters[0].dimensions[1]: a stands twice"),
+            (
+                with(r#"["a"]"#, r#"["bill_to"]"#),
+                "meters[0].dimensions[0]: bill_to is a dimension of every meter",
+            ),
+            (with(r#"["a"]"#, r#"["\"bill_to\""]"#), "meters[0].dimensions[0]: bill_to is a dimension"),
+            (with(r#"["a"]"#, r#"[""]"#), "meters[0].dimensions[0]: \"\" has an empty part"),
+            (with(r#"["a"]"#, r#"["a\tb"]"#), "meters[0].dimensions[0]: "),
+            (with(r#"["a"]"#, r#"[1]"#), "meters[0].dimensions[0]: must be a string"),
+            (with(r#""value""#, r#""filter":{"a":null},"value""#), "meters[0].filter.a: must have a value"),
+            (with(r#""value""#, r#""unit":"","value""#), "meters[0].unit: \"\" is empty"),
+            (with(r#""value""#, r#""values":1,"value""#), "meters[0].values: is not a field"),
+            (with(r#""value""#, r#""retired":true,"value""#), "meters[0].retired: is not a field"),
+        ] {
+            let found = read(&text).unwrap_err().message;
+            assert!(found.starts_with(message), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_catalogue_takes_its_own_fields_from_the_same_object() {
+        let tree =
+            json::parse(r#"{"key":"m","retired":true,"event_type":"t","aggregation":"count"}"#).unwrap();
+        let mut fields = Node::root(&tree).fields().unwrap();
+        assert!(fields.optional("retired").unwrap().boolean().unwrap());
+        assert_eq!(Meter::read_fields(&mut fields).unwrap().key, "m");
+        fields.finish(&Meter::FIELDS).unwrap();
+    }
+
+    #[test]
+    fn dimensions_are_bounded_at_the_limit_and_one_beyond() {
+        let text = |n: usize| {
+            let names: Vec<String> = (0..n).map(|i| format!("\"d{i}\"")).collect();
+            format!(
+                r#"{{"key":"m","event_type":"t","aggregation":"count","dimensions":[{}]}}"#,
+                names.join(",")
+            )
+        };
+        assert_eq!(read(&text(METER_DIMENSIONS_MAX)).unwrap().dimensions.len(), METER_DIMENSIONS_MAX);
+        assert_eq!(read(&text(METER_DIMENSIONS_MAX + 1)).unwrap_err().code, Code::Bound);
+        let value = |n: usize| format!(r#"{{"n":1,"d":"{}"}}"#, "x".repeat(n));
+        let one = meter(r#""dimensions":["d"]"#);
+        assert!(matches!(measure(&one, &value(VALUE_BYTES_MAX)), Measured::Counted { .. }));
+        assert_eq!(
+            refusal(&one, &value(VALUE_BYTES_MAX + 1)),
+            "meter m: d: a dimension value has at most 256 bytes, this one has 257"
+        );
+    }
+
+    #[test]
+    fn measures() {
+        let all = meter(r#""filter":{"on":true},"dimensions":["x.model","region","count"]"#);
+        let tree = json::parse(
+            r#"{"n":1.50,"on":true,"x":{"model":"gpt-4"},"region":null,"count":1e1,"bill_to":"not me"}"#,
+        )
+        .unwrap();
+        for (bill_to, dimensions) in [
+            (None, r#"{"count":"10","x.model":"gpt-4"}"#),
+            (Some("acme-eu"), r#"{"bill_to":"acme-eu","count":"10","x.model":"gpt-4"}"#),
+        ] {
+            let Measured::Counted { dimensions: found, value } = all.measure(&tree, bill_to) else {
+                panic!()
+            };
+            assert_eq!(found.canonical(), dimensions);
+            assert_eq!(value, Contribution::Number(Exact::parse("1.5").unwrap()));
+        }
+        // the filter decides first, then the value, then the dimensions
+        assert_eq!(measure(&all, r#"{"n":"x","on":false,"region":{}}"#), Measured::NotCounted);
+        assert_eq!(measure(&all, r#"{"on":true,"region":{}}"#), Measured::Skipped(VALUE_ABSENT));
+        assert_eq!(measure(&all, r#"{"n":null,"on":true}"#), Measured::Skipped(VALUE_ABSENT));
+        for (properties, message) in [
+            (r#"{"n":"1","on":true}"#, "meter m: n must be a number, not the string \"1\""),
+            (r#"{"n":1,"on":true,"region":{}}"#, "meter m: region: a dimension value must be"),
+            (r#"{"n":1,"on":true,"region":["eu"]}"#, "meter m: region: a dimension value must be"),
+            (r#"{"n":1e29,"on":true}"#, "meter m: n \"1e29\" has more than 28 digits"),
+            (r#"{"n":1e-13,"on":true}"#, "meter m: n \"1e-13\" has more than 12 digits after the point"),
+            (r#"{"n":1,"on":true,"count":1e400}"#, "meter m: count: \"1e400\" has more than 28 digits"),
+        ] {
+            assert!(refusal(&all, properties).starts_with(message), "{}", refusal(&all, properties));
+        }
+        let ordered = meter(r#""filter":{"n":{"gt":1}}"#);
+        assert_eq!(refusal(&ordered, r#"{"n":1e400}"#), "meter m: n \"1e400\" has more than 28 digits");
+    }
+
+    #[test]
+    fn unique_counts_count_texts() {
+        let unique =
+            read(r#"{"key":"u","event_type":"t","aggregation":"unique_count","value":"user"}"#).unwrap();
+        let key = |properties: &str| match measure(&unique, properties) {
+            Measured::Counted { value: Contribution::Key(key), .. } => key,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(key(r#"{"user":"1"}"#), key(r#"{"user":1.0}"#));
+        assert_eq!(key(r#"{"user":"true"}"#), key(r#"{"user":true}"#));
+        assert_ne!(key(r#"{"user":"A"}"#), key(r#"{"user":"a"}"#));
+        assert_eq!(key(r#"{"user":"abc"}"#), text_key("abc"));
+        assert_eq!(key(r#"{"user":""}"#), text_key(""));
+        assert_eq!(measure(&unique, r#"{"user":null}"#), Measured::Skipped(VALUE_ABSENT));
+        assert_eq!(measure(&unique, "{}"), Measured::Skipped(VALUE_ABSENT));
+        assert!(
+            refusal(&unique, r#"{"user":{"id":1}}"#).starts_with("meter u: user must be a string, a number")
+        );
+    }
+}

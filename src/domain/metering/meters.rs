@@ -1,0 +1,209 @@
+//! All meters of an installation, compiled once and found by event type, and the dimension sets of a call.
+
+use super::aggregate::Contribution;
+use super::dimensions::{BILL_TO, Dimensions};
+use super::meter::{Meter, Worth, dimension_at};
+use super::path::Path;
+use crate::domain::foundation::fault::Fault;
+use crate::domain::foundation::json::Tree;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The meters that ingest feeds. Building it costs; a backend keeps it until the catalogue changes.
+#[derive(Debug, Default)]
+pub struct Meters {
+    meters: Vec<Compiled>,
+    /// Indexes of the meters of one event type, those of one shape side by side.
+    by_event_type: HashMap<String, Vec<u32>>,
+    shapes: Vec<Shape>,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    id: i32,
+    meter: Meter,
+    shape: u32,
+}
+
+/// The dimensions of a meter sorted by name, `bill_to` among them without a path. Meters of one shape have
+/// the same dimension set for one event, so it is read once for all of them.
+#[derive(Debug, PartialEq, Eq)]
+struct Shape(Vec<(String, Option<Path>)>);
+
+impl Shape {
+    fn of(meter: &Meter) -> Shape {
+        let mut names: Vec<_> =
+            meter.dimensions.iter().map(|path| (path.to_string(), Some(path.clone()))).collect();
+        names.push((BILL_TO.to_string(), None));
+        names.sort();
+        Shape(names)
+    }
+
+    fn each_value<'t>(
+        &'t self,
+        event: &Reading<'t>,
+        mut take: impl FnMut(&'t str, Option<&str>),
+    ) -> Result<(), String> {
+        for (name, path) in &self.0 {
+            match path {
+                None => take(name, event.bill_to),
+                Some(path) => take(name, dimension_at(path, event.properties)?.as_deref()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What measuring needs of an event.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading<'t> {
+    pub event_type: &'t str,
+    pub bill_to: Option<&'t str>,
+    pub properties: &'t Tree<'t>,
+}
+
+/// One event on one meter: what it adds to which dimension set, or nothing because it has no value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Count {
+    pub meter: u32,
+    pub set: u32,
+    pub value: Option<Contribution>,
+}
+
+impl Meters {
+    /// The given meters with their ids.
+    pub fn new(meters: impl IntoIterator<Item = (i32, Meter)>) -> Meters {
+        let mut all = Meters::default();
+        for (id, meter) in meters {
+            let shape = Shape::of(&meter);
+            let shape = all.shapes.iter().position(|known| *known == shape).unwrap_or_else(|| {
+                all.shapes.push(shape);
+                all.shapes.len() - 1
+            });
+            let shape = index(shape);
+            all.by_event_type.entry(meter.event_type.clone()).or_default().push(index(all.meters.len()));
+            all.meters.push(Compiled { id, meter, shape });
+        }
+        for indexes in all.by_event_type.values_mut() {
+            indexes.sort_by_key(|i| all.meters[*i as usize].shape);
+        }
+        all
+    }
+
+    /// How many meters there are.
+    pub fn len(&self) -> usize {
+        self.meters.len()
+    }
+
+    /// Whether there is no meter.
+    pub fn is_empty(&self) -> bool {
+        self.meters.is_empty()
+    }
+
+    pub(super) fn id(&self, index: u32) -> i32 {
+        self.meters[index as usize].id
+    }
+
+    pub(super) fn meter(&self, index: u32) -> &Meter {
+        &self.meters[index as usize].meter
+    }
+
+    /// Adds the counts of one event to `counts`. Whoever `refused` returns a fault ends the work.
+    pub(super) fn count(
+        &self,
+        event: &Reading<'_>,
+        sets: &mut DimensionSets,
+        counts: &mut Vec<Count>,
+        mut refused: impl FnMut(u32, Fault) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let Some(indexes) = self.by_event_type.get(event.event_type) else { return Ok(()) };
+        let mut last: Option<(u32, u32)> = None;
+        for &index in indexes {
+            let Compiled { meter, shape, .. } = &self.meters[index as usize];
+            let value = match meter.worth(event.properties) {
+                Worth::Counted(value) => value,
+                Worth::NotCounted => continue,
+                Worth::Skipped(_) => {
+                    counts.push(Count { meter: index, set: 0, value: None });
+                    continue;
+                }
+                Worth::Refused(fault) => {
+                    refused(index, fault)?;
+                    continue;
+                }
+            };
+            let set = match last {
+                Some((same, set)) if same == *shape => set,
+                _ => match sets.intern(*shape, &self.shapes[*shape as usize], event) {
+                    Ok(set) => set,
+                    Err(why) => {
+                        refused(index, meter.refusal(&why))?;
+                        continue;
+                    }
+                },
+            };
+            last = Some((*shape, set));
+            counts.push(Count { meter: index, set, value: Some(value) });
+        }
+        Ok(())
+    }
+}
+
+fn index(position: usize) -> u32 {
+    u32::try_from(position).expect("meters and dimension sets of one call are far fewer than 2^32")
+}
+
+/// The dimension sets that the events of one call have, each built and hashed once.
+#[derive(Debug, Default)]
+pub(super) struct DimensionSets {
+    sets: Vec<DimensionSet>,
+    /// By shape and values, as they are read from an event.
+    by_values: HashMap<Box<[u8]>, u32>,
+    /// By canonical text: different shapes can have the same set.
+    by_text: HashMap<Arc<str>, u32>,
+    scratch: Vec<u8>,
+}
+
+/// A set's stored id and canonical JSON.
+#[derive(Debug, Clone)]
+pub(super) struct DimensionSet {
+    pub id: i64,
+    pub text: Arc<str>,
+}
+
+impl DimensionSets {
+    pub fn get(&self, set: u32) -> &DimensionSet {
+        &self.sets[set as usize]
+    }
+
+    fn intern(&mut self, number: u32, shape: &Shape, event: &Reading<'_>) -> Result<u32, String> {
+        let values = &mut self.scratch;
+        values.clear();
+        values.extend(number.to_le_bytes());
+        shape.each_value(event, |_, value| match value {
+            None => values.push(0),
+            Some(value) => {
+                values.push(1);
+                // a bill_to has at most 200 bytes, any other value at most 256
+                values.extend((value.len() as u32).to_le_bytes());
+                values.extend(value.as_bytes());
+            }
+        })?;
+        if let Some(&set) = self.by_values.get(self.scratch.as_slice()) {
+            return Ok(set);
+        }
+        let mut dimensions = Dimensions::new();
+        shape.each_value(event, |name, value| {
+            if let Some(value) = value {
+                dimensions.set(name, value);
+            }
+        })?;
+        let text: Arc<str> = dimensions.canonical().into();
+        let set = *self.by_text.entry(text.clone()).or_insert_with(|| {
+            self.sets.push(DimensionSet { id: dimensions.id(), text });
+            index(self.sets.len() - 1)
+        });
+        self.by_values.insert(self.scratch.as_slice().into(), set);
+        Ok(set)
+    }
+}

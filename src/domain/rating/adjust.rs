@@ -1,0 +1,167 @@
+//! Prices made from prices: a percentage off and an override's unit price (definitions 7).
+
+use super::percentage::Percentage;
+use super::pricing::{Model, Package, Pricing, Terms};
+use super::tiers::Tier;
+use crate::domain::foundation::{Exact, Fault};
+
+impl Pricing {
+    /// The pricing with every price × (1 − percent/100), exactly; what doesn't fit 28 digits is a fault.
+    ///
+    /// Scaled, row by row for a matrix: amounts, unit prices, rates, multipliers, fixed parts, flat fees,
+    /// package prices. Kept: `minimum`, `maximum` (a tier's and those per event too), `free_units`,
+    /// `free_amount`, `free_events` and the floor, which applies to the scaled price. `percent` is in
+    /// percent, 0 to 100.
+    pub fn percent_off(&self, percent: Exact) -> Result<Pricing, Fault> {
+        let hundred = Exact::from_i64(100);
+        if percent.is_negative() || percent > hundred {
+            return Err(Fault::value(format!("percent off {percent} is not between 0 and 100")));
+        }
+        let hundredth = Exact::from_parts(1, 2).expect("0.01 has one digit");
+        self.scaled(hundred.sub(percent)?.mul(hundredth)?)
+    }
+
+    fn scaled(&self, factor: Exact) -> Result<Pricing, Fault> {
+        let optional = |value: Option<Exact>| value.map(|value| value.mul(factor)).transpose();
+        let model = match self.model() {
+            Model::Flat { amount } => Model::Flat { amount: amount.mul(factor)? },
+            Model::PerUnit { unit_price } => Model::PerUnit { unit_price: unit_price.mul(factor)? },
+            Model::Dynamic { amount_property, multiplier } => Model::Dynamic {
+                amount_property: amount_property.clone(),
+                multiplier: multiplier.mul(factor)?,
+            },
+            Model::Tiered { kind, tiers } => {
+                let tier = |tier: &Tier| {
+                    Ok(Tier { price: optional(tier.price)?, flat: optional(tier.flat)?, ..tier.clone() })
+                };
+                Model::Tiered { kind: *kind, tiers: tiers.iter().map(tier).collect::<Result<_, Fault>>()? }
+            }
+            Model::Package(package) => {
+                Model::Package(Package { amount: package.amount.mul(factor)?, ..package.clone() })
+            }
+            Model::Percentage(percentage) => Model::Percentage(Percentage {
+                rate: percentage.rate.mul(factor)?,
+                fixed: percentage.fixed.mul(factor)?,
+                ..percentage.clone()
+            }),
+            Model::Matrix(matrix) => Model::Matrix(matrix.with_prices(|pricing| pricing.scaled(factor))?),
+        };
+        Ok(Pricing::assemble(model, self.terms().clone()))
+    }
+
+    /// An override's fixed unit price in the place of this pricing: per_unit, with this pricing's `per`
+    /// and nothing else of it. A negotiated price is what was agreed, so no floor, minimum, maximum or
+    /// free units of the list carry over. Of a matrix, select the row first: rows may differ in `per`.
+    pub fn with_unit_price(&self, unit_price: Exact) -> Pricing {
+        Pricing::assemble(Model::PerUnit { unit_price }, Terms { per: self.per(), ..Terms::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{any_dimensions, any_linear, any_pricing, exact, pricing, quantity_up_to};
+    use super::*;
+    use crate::domain::foundation::Ratio;
+    use crate::domain::metering::Dimensions;
+    use proptest::prelude::*;
+
+    #[test]
+    fn scales_every_price_and_keeps_every_bound() {
+        for (document, percent, expected) in [
+            (
+                r#"{"model":"flat","amount":"149","minimum":"10"}"#,
+                "50",
+                r#"{"amount":"74.5","minimum":"10","model":"flat"}"#,
+            ),
+            (
+                r#"{"model":"per_unit","unit_price":"0.15","per":3600,"free_units":"5","unit_price_floor":"0.1"}"#,
+                "33.3",
+                r#"{"free_units":"5","model":"per_unit","per":3600,"unit_price":"0.10005","unit_price_floor":"0.1"}"#,
+            ),
+            (
+                r#"{"model":"graduated","tiers":[{"up_to":"10","unit_price":"1","flat_fee":"4","maximum":"9"},{"unit_price":"0.5"}]}"#,
+                "25",
+                r#"{"model":"graduated","tiers":[{"flat_fee":"3","maximum":"9","unit_price":"0.75","up_to":"10"},{"unit_price":"0.375"}]}"#,
+            ),
+            (
+                r#"{"model":"stairstep","tiers":[{"up_to":"10","amount":"50"}]}"#,
+                "10",
+                r#"{"model":"stairstep","tiers":[{"amount":"45","up_to":"10"}]}"#,
+            ),
+            (
+                r#"{"model":"package","package_size":250,"amount":"4"}"#,
+                "10",
+                r#"{"amount":"3.6","model":"package","package_size":250}"#,
+            ),
+            (
+                r#"{"model":"percentage","rate":"0.03","fixed":"0.3","free_amount":"7","per_event_minimum":"0.5","per_event_maximum":"2"}"#,
+                "10",
+                r#"{"fixed":"0.27","free_amount":"7","model":"percentage","per_event_maximum":"2","per_event_minimum":"0.5","rate":"0.027"}"#,
+            ),
+            (r#"{"model":"dynamic"}"#, "10", r#"{"model":"dynamic","multiplier":"0.9"}"#),
+            (
+                r#"{"model":"matrix","dimensions":["m"],"per":1000,"rows":[{"match":{"m":"a"},"unit_price":"0.03"},{"match":{},"pricing":{"model":"flat","amount":"2"}}]}"#,
+                "50",
+                r#"{"dimensions":["m"],"model":"matrix","per":1000,"rows":[{"match":{"m":"a"},"unit_price":"0.015"},{"match":{},"pricing":{"amount":"1","model":"flat"}}]}"#,
+            ),
+        ] {
+            assert_eq!(pricing(document).percent_off(exact(percent)).unwrap().canonical(), expected);
+        }
+    }
+
+    #[test]
+    fn the_floor_applies_after_the_discount() {
+        let list = pricing(r#"{"model":"per_unit","unit_price":"0.03","unit_price_floor":"0.02"}"#);
+        let rate = |pricing: &Pricing| pricing.rate(&Ratio::from(100i64), &Dimensions::new(), 1).unwrap();
+        assert_eq!(rate(&list.percent_off(exact("20")).unwrap()).shown(), "2.4");
+        let half = list.percent_off(exact("50")).unwrap();
+        assert_eq!(rate(&half).shown(), "2");
+        // Stacked discounts scale the price itself, not the floored one.
+        assert_eq!(
+            half.percent_off(exact("10")).unwrap().canonical(),
+            r#"{"model":"per_unit","unit_price":"0.0135","unit_price_floor":"0.02"}"#
+        );
+    }
+
+    #[test]
+    fn refuses_percents_outside_0_to_100_and_lost_digits() {
+        let list = pricing(r#"{"model":"flat","amount":"1234567890123456789012345678"}"#);
+        for percent in ["-1", "100.01"] {
+            assert!(list.percent_off(exact(percent)).unwrap_err().message.contains("not between 0 and 100"));
+        }
+        assert!(list.percent_off(exact("50")).is_ok());
+        assert!(list.percent_off(exact("0.5")).unwrap_err().message.contains("28 digits"));
+        assert_eq!(list.percent_off(exact("100")).unwrap().canonical(), r#"{"amount":"0","model":"flat"}"#);
+    }
+
+    #[test]
+    fn an_override_price_keeps_per_and_nothing_else() {
+        let list = pricing(
+            r#"{"model":"graduated","per":1000,"tiers":[{"unit_price":"1"}],"minimum":"5","free_units":"9","unit_price_floor":"3"}"#,
+        );
+        assert_eq!(
+            list.with_unit_price(exact("0.02")).canonical(),
+            r#"{"model":"per_unit","per":1000,"unit_price":"0.02"}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_off_changes_nothing(pricing in any_pricing()) {
+            prop_assert_eq!(&pricing.percent_off(Exact::ZERO).unwrap(), &pricing);
+        }
+
+        #[test]
+        fn scales_linear_amounts(
+            list in any_linear(), dimensions in any_dimensions(),
+            quantity in quantity_up_to(100_000), percent in 0i64..=100
+        ) {
+            let off = list.percent_off(Exact::from_i64(percent)).unwrap();
+            let factor = Ratio::new((100 - percent).into(), 100);
+            if let Ok(full) = list.rate_without_bounds(&quantity, &dimensions, 1) {
+                let cut = off.rate_without_bounds(&quantity, &dimensions, 1).unwrap();
+                prop_assert_eq!(cut, full.mul(&factor));
+            }
+        }
+    }
+}

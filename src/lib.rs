@@ -1,0 +1,44 @@
+//! pg_billing: a complete billing system inside PostgreSQL. ARCHITECTURE.md has the map.
+//!
+//! `domain` is pure and always built. Everything else is the bridge to Postgres and stands behind one
+//! `pgNN` feature: `pg` and `types` hold the unsafe code, `agg` the aggregates, `api` the functions.
+#![deny(unsafe_code)]
+
+pub mod domain;
+
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+// Set-returning functions spell their columns out: pgrx takes no alias there.
+#[allow(clippy::type_complexity)]
+mod api;
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+#[allow(unsafe_code)]
+mod pg;
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+mod sql_manifest;
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+#[allow(unsafe_code)]
+mod types;
+
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+mod module {
+    use pgrx::prelude::*;
+
+    pgrx::pg_module_magic!(name, version);
+
+    /// Runs when a backend loads the library. Needs no preload; defines the settings.
+    #[pg_guard]
+    extern "C-unwind" fn _PG_init() {
+        crate::pg::clock::define_settings();
+    }
+}
+
+/// Required by `cargo pgrx test`, at the root of the crate.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
+}

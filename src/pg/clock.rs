@@ -1,0 +1,53 @@
+//! `billing.now()`: the real clock, or a test clock that stands still.
+//!
+//! The test clock is a setting of the database that only a superuser may set; `billing.test_clock_set()`
+//! sets it. Row stamps (`recorded_at`, `cut_at`, UUIDv7, audit) always use the real clock.
+
+use super::instant::to_timestamptz;
+use crate::domain::foundation::instant::Instant;
+use crate::domain::foundation::{Code, Fault};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::prelude::*;
+use pgrx::{PgXactCallbackEvent, register_xact_callback};
+use std::ffi::CString;
+
+static TEST_CLOCK: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+pub fn define_settings() {
+    GucRegistry::define_string_guc(
+        c"billing.test_clock",
+        c"The instant at which billing.now() stands still; empty for the real clock.",
+        c"Set by billing.test_clock_set(timestamptz), never by hand.",
+        &TEST_CLOCK,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    // SAFETY: called from _PG_init, with a constant C string.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"billing".as_ptr()) };
+}
+
+/// The clock of every function: the test clock where one is set, else the start of the transaction.
+#[pg_extern(sql = false)]
+fn billing_now() -> TimestampWithTimeZone {
+    let setting = TEST_CLOCK.get().filter(|text| !text.is_empty());
+    let Some(text) = setting else {
+        // SAFETY: inside a transaction, as every function call is.
+        let start = unsafe { pg_sys::GetCurrentTransactionStartTimestamp() };
+        return TimestampWithTimeZone::try_from(start).expect("the transaction's start is a timestamp");
+    };
+    text.to_str()
+        .ok()
+        .and_then(|text| Instant::parse(text).ok())
+        .and_then(to_timestamptz)
+        .unwrap_or_else(|| error!("the setting billing.test_clock is not an instant: {text:?}"))
+}
+
+/// Makes the transaction end in a rollback: a COMMIT of it fails with `reason`.
+#[pg_extern(sql = false)]
+fn refuse_commit(reason: String) {
+    register_xact_callback(PgXactCallbackEvent::PreCommit, move || {
+        let fault = Fault::new(Code::Clock, reason).with_hint("Use ROLLBACK.");
+        super::raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, &fault);
+    });
+}

@@ -1,0 +1,102 @@
+//! The schema files this library carries, and the cached answer to "is it installed?".
+
+use crate::domain::foundation::hash::sha256_hex;
+use crate::domain::foundation::{Code, Fault};
+use pgrx::prelude::*;
+use std::cell::Cell;
+
+/// One migration: `sql/schema/NNNN_name.sql`. Released files never change.
+struct SchemaFile {
+    version: i32,
+    name: &'static str,
+    body: &'static str,
+}
+
+macro_rules! schema_files {
+    ($($version:literal $name:literal),* $(,)?) => {
+        &[$(SchemaFile {
+            version: $version,
+            name: $name,
+            body: include_str!(concat!("../../sql/schema/", $name, ".sql")),
+        }),*]
+    };
+}
+
+/// In order of version. The layer of a file is its name.
+static SCHEMA_FILES: &[SchemaFile] = schema_files![
+    1 "0001_foundation",
+    2 "0002_ingestion",
+    3 "0003_metering",
+    4 "0004_rating",
+    5 "0005_contracts",
+    6 "0006_invoicing",
+    7 "0007_analytics",
+];
+
+/// The schema this library works with.
+fn wanted_version() -> i32 {
+    SCHEMA_FILES.last().map_or(0, |file| file.version)
+}
+
+/// The schema files for `billing.install()` and `billing.migrate()`.
+#[pg_extern(sql = false)]
+fn schema_files() -> TableIterator<
+    'static,
+    (name!(version, i32), name!(name, &'static str), name!(sha256, String), name!(body, &'static str)),
+> {
+    TableIterator::new(
+        SCHEMA_FILES.iter().map(|f| (f.version, f.name, sha256_hex(f.body.as_bytes()), f.body)),
+    )
+}
+
+thread_local! {
+    /// Set once this session has seen the schema at the wanted version.
+    static SEEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Raises 55000 with the command that helps unless the tables are installed at this library's version.
+/// Answers from memory after the first time; `install()` and `migrate()` forget the answer.
+#[pg_extern(sql = false)]
+fn require_installed() {
+    if SEEN.get() {
+        return;
+    }
+    let found: Option<i32> = Spi::connect(|client| {
+        let exists = client
+            .select("SELECT pg_catalog.to_regclass('billing.installation') IS NOT NULL", Some(1), &[])?
+            .first()
+            .get_one::<bool>()?;
+        if exists != Some(true) {
+            return Ok(None);
+        }
+        client
+            .select("SELECT schema_version FROM billing.installation", Some(1), &[])?
+            .first()
+            .get_one::<i32>()
+    })
+    .unwrap_or_else(|e: pgrx::spi::SpiError| error!("the installed schema version can't be read: {e}"));
+    let code = PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+    let fault = match found {
+        Some(version) if version == wanted_version() => {
+            SEEN.set(true);
+            return;
+        }
+        None => Fault::new(Code::State, "pg_billing's tables are not installed in this database")
+            .with_hint("Run: SELECT * FROM billing.install();"),
+        Some(version) => Fault::new(
+            Code::State,
+            format!(
+                "pg_billing's tables are at version {version}; this library works with {}",
+                wanted_version()
+            ),
+        )
+        .with_hint("Run: SELECT * FROM billing.migrate();"),
+    };
+    super::raise(code, &fault);
+}
+
+/// Forgets what `require_installed` remembers, in this session.
+#[pg_extern(sql = false)]
+fn forget_installed() {
+    SEEN.set(false);
+}

@@ -1,0 +1,14 @@
+//! The extension script: every file of sql/ext in order, each after the one before it, and nothing else.
+//! Functions are declared there by hand, so that one place shows signature, labels, search_path and comment.
+
+use pgrx::extension_sql_file;
+
+extension_sql_file!("../sql/ext/00_bootstrap.sql", name = "bootstrap", bootstrap);
+extension_sql_file!("../sql/ext/10_foundation.sql", name = "foundation", requires = ["bootstrap"]);
+extension_sql_file!("../sql/ext/20_ingestion.sql", name = "ingestion", requires = ["foundation"]);
+extension_sql_file!("../sql/ext/30_metering.sql", name = "metering", requires = ["ingestion"]);
+extension_sql_file!("../sql/ext/40_rating.sql", name = "rating", requires = ["metering"]);
+extension_sql_file!("../sql/ext/50_contracts.sql", name = "contracts", requires = ["rating"]);
+extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["contracts"]);
+extension_sql_file!("../sql/ext/85_verify.sql", name = "verify", requires = ["invoicing"]);
+extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["verify"], finalize);
