@@ -418,6 +418,13 @@ impl Batch {
     pub fn slots(&self) -> &[Slot] {
         &self.bills
     }
+
+    /// The only bill's documents, or why there are none.
+    #[cfg(test)]
+    pub fn one(mut self) -> Result<Documents, Fault> {
+        let Slot { bill, made, .. } = self.bills.remove(0);
+        bill.map(|_| made.expect("compute() makes documents or a fault"))
+    }
 }
 
 /// Whole buckets answer, unless a boundary cuts one or the price needs more than sums.
@@ -481,36 +488,29 @@ impl Bill {
             policies.insert(name.to_string(), node.text()?.to_string());
         }
         let integers = |node: Node| node.items()?.iter().map(Node::integer).collect::<Result<Vec<_>, _>>();
+        let (periods, charges, overrides) =
+            (fields.optional("periods"), fields.optional("charges"), fields.optional("overrides"));
+        let read_charges = |node: Node| node.items_at_most(CHARGES_MAX)?.iter().map(Item::read).collect();
+        let read_agreed = |node: Node| node.items()?.iter().map(Agreed::read).collect();
         let known =
             |node: Node| node.items()?.iter().map(|n| n.text().map(str::to_string)).collect::<Result<_, _>>();
-        let bill = Bill {
+        Ok(Bill {
             header,
             minor_units,
             policies,
             zone,
             calendar,
-            fixed: read_fixed(&fields.required("periods")?)?,
+            fixed: periods.map(|node| read_fixed(&node)).transpose()?.unwrap_or_default(),
             boundaries: integers(fields.required("boundaries")?)?,
             usage_until: fields.optional("usage_until").map(|n| n.instant()).transpose()?,
             recorded_until: fields.optional("recorded_until").map(|n| n.instant()).transpose()?,
             known_prices: fields.optional("known_prices").map(known).transpose()?,
             pinned: fields.required("pinned")?.boolean()?,
             signed_at: fields.required("signed_at")?.instant()?,
-            charges: fields
-                .required("charges")?
-                .items_at_most(CHARGES_MAX)?
-                .iter()
-                .map(Item::read)
-                .collect::<Result<_, _>>()?,
-            agreed: fields
-                .required("overrides")?
-                .items()?
-                .iter()
-                .map(Agreed::read)
-                .collect::<Result<_, _>>()?,
+            charges: charges.map(read_charges).transpose()?.unwrap_or_default(),
+            agreed: overrides.map(read_agreed).transpose()?.unwrap_or_default(),
             inputs: None,
-        };
-        Ok(bill)
+        })
     }
 
     fn policy(&self, name: &str) -> &str {

@@ -1,108 +1,271 @@
-//! Bills as people agreed on them, from inputs to documents.
+//! Bills as people agreed on them: contracts in, as the database gives them, documents out.
 
-use super::compute::{Line, lines};
-use super::document::documents;
+use super::batch::{Batch, Meter, UsageRow, Version};
+use super::compute::Line;
+use super::document::{Documents, Issue};
 use super::explain::explain;
-use super::inputs::Inputs;
-use crate::domain::foundation::Fault;
+use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{self, Node};
+use crate::domain::foundation::{Exact, Fault};
+use crate::domain::metering::{Aggregation, Dimensions};
+use crate::domain::rating::Pricing;
+use chrono::NaiveDate;
+use std::sync::Arc;
+use uuid::Uuid;
 
-fn inputs(text: &str) -> Inputs {
-    Inputs::read(&Node::root(&json::parse(text).unwrap())).unwrap()
+/// A charge with what its meter holds. Meters have the charge's key and the dimensions model and region.
+#[derive(Clone)]
+struct Charge {
+    /// As the table has it.
+    row: String,
+    usage: Vec<Used>,
 }
 
-/// A bill of one contract with these charges, overrides and policies.
-fn bill(charges: &str, overrides: &str, policies: &str) -> Inputs {
-    inputs(&format!(
-        r#"{{"contract":{{"key":"acme-1","customer":"acme","seller":"default","currency":"USD","bill_to":"acme","version":1,"terms_version":1}},
-        "minor_units":2,"policies":{{{policies}}},"charges":[{charges}],"overrides":[{overrides}],"prices":["list/tokens@1"]}}"#
-    ))
+#[derive(Clone)]
+struct Used {
+    /// Of the stretch it lies in; any, if there is one.
+    from: Option<&'static str>,
+    dimensions: String,
+    quantity: String,
+    events: u64,
+    amounts: Option<Vec<&'static str>>,
 }
 
-const NOVEMBER: &str = r#""starts_on":"2023-11-01","ends_on":"2023-12-01","whole_starts_on":"2023-11-01","whole_ends_on":"2023-12-01",
-    "from":"2023-11-01T00:00:00Z","until":"2023-12-01T00:00:00Z","whole_from":"2023-11-01T00:00:00Z","whole_until":"2023-12-01T00:00:00Z""#;
-
-/// A usage charge over November with one segment.
-fn usage(key: &str, pricing: &str, usage: &str, more: &str) -> String {
-    format!(
-        r#"{{"kind":"usage","key":"{key}","product":"ai-api","every":"1 month","meter":"{key}","unit":"token","dimensions":["model","region"],
-        "list":[{{"label":"{key}@1","pricing":{pricing}}}]{more},
-        "periods":[{{{NOVEMBER},"segments":[{{"from":"2023-11-01T00:00:00Z","until":"2023-12-01T00:00:00Z","price_at":"2023-11-01T00:00:00Z","usage":[{usage}]}}]}}]}}"#
-    )
+fn used(dimensions: &str, quantity: &str, events: u64) -> Used {
+    Used { from: None, dimensions: dimensions.into(), quantity: quantity.into(), events, amounts: None }
 }
 
-fn used(dimensions: &str, quantity: &str, events: u64) -> String {
-    format!(r#"{{"dimensions":{dimensions},"quantity":"{quantity}","events":{events}}}"#)
+/// A usage charge with its own pricing.
+fn usage(key: &str, pricing: &str, used: &[Used]) -> Charge {
+    priced(key, &format!(r#""pricing":{pricing}"#), used)
+}
+
+/// A usage charge; `more` says its price, and more terms.
+fn priced(key: &str, more: &str, used: &[Used]) -> Charge {
+    let terms = format!(r#"{{"key":"{key}","product":"ai-api","meter":"{key}",{more}}}"#);
+    let book = BOOK.to_string();
+    Charge {
+        row: format!(r#""product":"ai-api","every":"1 month","book_id":"{book}","terms":{terms}"#),
+        usage: used.to_vec(),
+    }
+}
+
+fn fee(terms: &str) -> Charge {
+    let terms = format!(r#"{{"key":"platform","product":"p",{terms}}}"#);
+    Charge { row: format!(r#""product":"p","every":"1 month","terms":{terms}"#), usage: Vec::new() }
+}
+
+const BOOK: Uuid = Uuid::from_u128(7);
+
+/// A bill of one contract over calendar months in UTC.
+struct Case {
+    starts_on: &'static str,
+    boundaries: &'static str,
+    charges: Vec<Charge>,
+    overrides: String,
+    policies: Vec<(&'static str, &'static str)>,
+    /// Versions of the price "tokens": from, until, pricing.
+    prices: Vec<(Option<&'static str>, Option<&'static str>, &'static str)>,
+}
+
+/// Charges of November 2023.
+fn november(charges: impl IntoIterator<Item = Charge>) -> Case {
+    Case {
+        starts_on: "2023-11-01",
+        boundaries: "[1]",
+        charges: charges.into_iter().collect(),
+        overrides: String::new(),
+        policies: Vec::new(),
+        prices: Vec::new(),
+    }
+}
+
+fn instant(text: &str) -> Instant {
+    Node::root(&json::Tree::text(text.to_string())).instant().unwrap()
+}
+
+fn midnight(day: NaiveDate) -> Instant {
+    instant(&format!("{day}T00:00:00Z"))
+}
+
+fn dimensions(text: &str) -> Dimensions {
+    Dimensions::read(&Node::root(&json::parse(text).unwrap())).unwrap()
+}
+
+impl Case {
+    fn overrides(mut self, overrides: &str) -> Case {
+        self.overrides = overrides.into();
+        self
+    }
+
+    fn policy(mut self, name: &'static str, value: &'static str) -> Case {
+        self.policies.push((name, value));
+        self
+    }
+
+    fn contract(&self) -> String {
+        let mut policies = std::collections::BTreeMap::from([
+            ("rounding_mode", "half_up"),
+            ("rounding_level", "line"),
+            ("proration_basis", "day"),
+            ("minimum_basis", "undiscounted"),
+            ("rate_at", "usage_time"),
+        ]);
+        policies.extend(self.policies.iter().copied());
+        let policies: Vec<String> = policies.iter().map(|(k, v)| format!(r#""{k}":"{v}""#)).collect();
+        let charge = |(at, charge): (usize, &Charge)| match charge.row.contains(r#""meter""#) {
+            true => format!(r#"{{"meter_id":{at},{}}}"#, charge.row),
+            false => format!(r#"{{"meter_id":null,{}}}"#, charge.row),
+        };
+        let charges: Vec<String> = self.charges.iter().enumerate().map(charge).collect();
+        format!(
+            r#"{{"key":"acme-1","customer":"acme","seller":"default","currency":"USD","bill_to":"acme","zone":"UTC",
+            "starts_on":"{}","ends_on":null,"every":"1 month","alignment":"calendar","pinned":false,"signed_at":"{}T00:00:00Z",
+            "version":1,"terms_version":1,"boundaries":{},"minor_units":2,"policies":{{{}}},"charges":[{}],"overrides":[{}]}}"#,
+            self.starts_on,
+            self.starts_on,
+            self.boundaries,
+            policies.join(","),
+            charges.join(","),
+            self.overrides
+        )
+    }
+
+    /// What the database does around a batch.
+    fn compute(&self) -> Result<Documents, Fault> {
+        let mut batch = Batch::open([(1, Uuid::nil(), self.contract().as_str())]);
+        for id in batch.meter_ids() {
+            let terms = self.charges[id as usize].row.split(r#""meter":""#).nth(1).unwrap();
+            let key = terms.split('"').next().unwrap().to_string();
+            let dimensions = vec!["model".into(), "region".into()];
+            batch.add_meter(
+                id,
+                Meter { key, aggregation: Aggregation::Sum, dimensions, unit: Some("token".into()) },
+            );
+        }
+        for key in batch.price_keys() {
+            assert_eq!(key, (BOOK, "tokens".to_string()));
+            for (at, (from, until, pricing)) in self.prices.iter().enumerate() {
+                let pricing = Pricing::read(&Node::root(&json::parse(pricing).unwrap())).unwrap();
+                let version = Version {
+                    price_id: Uuid::from_u128(100 + at as u128),
+                    name: format!("list/tokens@{}", at + 1),
+                    label: format!("tokens@{}", at + 1),
+                    from: from.map(instant),
+                    until: until.map(instant),
+                    sha256: "".into(),
+                    needs_events: pricing.needs_events(),
+                    row_count: 0,
+                    pricing: Arc::new(pricing),
+                };
+                batch.add_version(key.clone(), version);
+            }
+        }
+        for (zone, day) in batch.days() {
+            batch.add_midnight(zone, day, midnight(day));
+        }
+        for (n, stretch) in batch.stretches().into_iter().enumerate() {
+            for used in &self.charges[stretch.meter_id as usize].usage {
+                if used.from.is_none_or(|from| instant(from) == stretch.from) {
+                    batch
+                        .add_usage(UsageRow {
+                            stretch: n,
+                            dimensions: dimensions(&used.dimensions),
+                            quantity: Exact::parse(&used.quantity).unwrap(),
+                            events: used.events,
+                            amounts: used
+                                .amounts
+                                .as_ref()
+                                .map(|list| list.iter().map(|a| Exact::parse(a).unwrap()).collect()),
+                        })
+                        .unwrap();
+                }
+            }
+        }
+        assert_eq!(batch.wanted_rows(), []);
+        batch.compute(true);
+        batch.one()
+    }
+
+    fn documents(&self) -> Documents {
+        self.compute().unwrap()
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        self.documents().list.into_iter().flat_map(|document| document.lines).collect()
+    }
+
+    fn amounts(&self) -> Vec<String> {
+        self.lines().iter().map(|line| line.amount.to_fixed(2).unwrap()).collect()
+    }
+
+    /// Keys and amounts.
+    fn shown(&self) -> Vec<(String, String)> {
+        self.lines().iter().map(|line| (line.key.clone(), line.amount.to_fixed(2).unwrap())).collect()
+    }
+
+    fn text(&self) -> String {
+        let documents = self.documents();
+        documents.text(&documents.list[0], &Issue::default()).unwrap()
+    }
+}
+
+fn line(key: &str, amount: &str) -> (String, String) {
+    (key.to_string(), amount.to_string())
 }
 
 const MATRIX: &str = r#"{"model":"matrix","dimensions":["model"],"per":1000,"rows":[{"match":{"model":"gpt-4"},"unit_price":"0.03"},{"match":{"model":"gpt-3.5"},"unit_price":"0.002"}]}"#;
 const REQUESTS: &str = r#"{"model":"graduated","tiers":[{"up_to":"1000","unit_price":"0"},{"up_to":"5000","unit_price":"0.001"},{"unit_price":"0.0005"}]}"#;
 
-fn shown(lines: &[Line]) -> Vec<(String, String)> {
-    lines.iter().map(|line| (line.key.clone(), line.amount.to_fixed(2).unwrap())).collect()
-}
-
-fn amounts(inputs: &Inputs) -> Vec<String> {
-    lines(inputs).unwrap().iter().map(|line| line.amount.to_fixed(2).unwrap()).collect()
-}
-
-fn fault(inputs: &Inputs) -> Fault {
-    lines(inputs).unwrap_err()
+fn by_model(turbo: &str, four: &str) -> [Used; 2] {
+    [used(r#"{"model":"gpt-3.5"}"#, turbo, 2939), used(r#"{"model":"gpt-4"}"#, four, 6456)]
 }
 
 /// The demo's acme: 8,779,295 and 6,210,011 tokens, 9,395 requests → 175.59 + 12.42 + 6.20.
 #[test]
 fn acme_of_the_demo() {
-    let tokens =
-        [used(r#"{"model":"gpt-3.5"}"#, "6210011", 2939), used(r#"{"model":"gpt-4"}"#, "8779295", 6456)]
-            .join(",");
-    let requests =
-        [used(r#"{"model":"gpt-3.5"}"#, "2939", 2939), used(r#"{"model":"gpt-4"}"#, "6456", 6456)].join(",");
-    let charges =
-        [usage("tokens", MATRIX, &tokens, ""), usage("requests", REQUESTS, &requests, "")].join(",");
-    let deal = r#"{"scope":"contract","meter":"tokens","match":{"model":"gpt-4"},"unit_price":"0.02"}"#;
-    let inputs = bill(&charges, deal, "");
-    let lines = lines(&inputs).unwrap();
+    let demo = |four: &str, deal: &str| {
+        november([
+            usage("tokens", MATRIX, &by_model("6210011", four)),
+            usage("requests", REQUESTS, &by_model("2939", "6456")),
+        ])
+        .overrides(&format!(
+            r#"{{"scope":"contract","meter":"tokens","match":{{"model":"gpt-4"}},"unit_price":"{deal}"}}"#
+        ))
+    };
+    let case = demo("8779295", "0.02");
     assert_eq!(
-        shown(&lines),
+        case.shown(),
         [
-            ("tokens/2023-11-01/model=gpt-3.5".to_string(), "12.42".to_string()),
-            ("tokens/2023-11-01/model=gpt-4".to_string(), "175.59".to_string()),
-            ("requests/2023-11-01".to_string(), "6.20".to_string()),
+            line("tokens/2023-11-01/model=gpt-3.5", "12.42"),
+            line("tokens/2023-11-01/model=gpt-4", "175.59"),
+            line("requests/2023-11-01", "6.20"),
         ]
     );
-    assert_eq!(lines[1].price.as_deref(), Some("contract override, tokens@1"));
-    let documents = documents(&inputs, &lines).unwrap();
-    assert_eq!(documents.len(), 1);
-    let total = documents[0].get("totals").unwrap().get("due").unwrap().clone();
-    assert_eq!(total, json::Tree::text("194.21"));
-    let text =
-        explain(&Node::root(&documents[0]), &vec![("requests/2023-11-01".into(), vec!["a note".into()])])
-            .unwrap();
-    assert_eq!(text[0], "Invoice (preview) to acme of acme, contract acme-1: 194.21 USD");
-    assert!(text.iter().any(|line| line.contains("tier 3") && line.contains("4,395")), "{text:#?}");
-    assert!(text.contains(&"│  └─ a note".to_string()), "{text:#?}");
-    // the same inputs in another spelling give the same bytes
-    let again = bill(&charges.replace("\"8779295\"", "\"8779295.0\""), deal, "");
-    assert_ne!(again.sha256, "");
-    let bytes = |inputs: &Inputs| {
-        super::document::documents(inputs, &super::compute::lines(inputs).unwrap()).unwrap()[0]
-            .canonical()
-            .unwrap()
-    };
-    assert_eq!(
-        bytes(&inputs),
-        bytes(&bill(&charges.replace(":", " : ").replace("T00 : 00 : 00Z", "T00:00:00Z"), deal, ""))
-    );
+    assert_eq!(case.lines()[1].price.as_deref(), Some("contract override, charge"));
+    let text = case.text();
+    let document = json::parse(&text).unwrap();
+    assert_eq!(document.get("totals").unwrap().get("due").unwrap(), &json::Tree::text("194.21"));
+    let notes = vec![("requests/2023-11-01".into(), vec!["a note".into()])];
+    let told = explain(&Node::root(&document), &notes).unwrap();
+    assert_eq!(told[0], "Invoice (preview) to acme of acme, contract acme-1: 194.21 USD");
+    assert!(told.iter().any(|line| line.contains("tier 3") && line.contains("4,395")), "{told:#?}");
+    assert!(told.contains(&"│  └─ a note".to_string()), "{told:#?}");
+
+    // the same facts in another spelling and order give the same bytes
+    let mut again = demo("8779295.0", "0.020");
+    again.charges[0].usage.reverse();
+    assert_eq!(again.text(), text);
+    // and another fact gives another digest
+    assert_ne!(demo("8779296", "0.02").documents().sha256, case.documents().sha256);
 }
 
 /// definitions 2: tiers run over the whole price, 6.20, not 6.67 per model; parts by largest remainder.
 #[test]
 fn tiers_run_over_the_whole_price_and_are_split() {
-    let requests =
-        [used(r#"{"model":"gpt-3.5"}"#, "2939", 2939), used(r#"{"model":"gpt-4"}"#, "6456", 6456)].join(",");
-    let split = bill(&usage("requests", REQUESTS, &requests, r#","lines_by":["model"]"#), "", "");
-    assert_eq!(amounts(&split), ["1.94", "4.26"]);
+    let terms = format!(r#""pricing":{REQUESTS},"lines_by":["model"]"#);
+    let split = november([priced("requests", &terms, &by_model("2939", "6456"))]);
+    assert_eq!(split.amounts(), ["1.94", "4.26"]);
 }
 
 /// definitions 8: 90.01 of a minimum of 100 → true-up 9.99, so the sum is the minimum exactly.
@@ -110,22 +273,18 @@ fn tiers_run_over_the_whole_price_and_are_split() {
 fn minimum_and_maximum_are_lines_of_their_own() {
     let with = |bounds: &str, quantity: &str| {
         let pricing = format!(r#"{{"model":"per_unit","unit_price":"0.010001"{bounds}}}"#);
-        bill(&usage("tokens", &pricing, &used("{}", quantity, 1), ""), "", "")
+        november([usage("tokens", &pricing, &[used("{}", quantity, 1)])])
     };
     let low = with(r#","minimum":"100""#, "9000");
-    assert_eq!(amounts(&low), ["90.01", "9.99"]);
-    assert_eq!(lines(&low).unwrap()[1].key, "tokens/2023-11-01/true_up");
-    assert_eq!(amounts(&with(r#","minimum":"100""#, "10000")), ["100.01"]);
+    assert_eq!(low.amounts(), ["90.01", "9.99"]);
+    assert_eq!(low.lines()[1].key, "tokens/2023-11-01/true_up");
+    assert_eq!(with(r#","minimum":"100""#, "10000").amounts(), ["100.01"]);
     let high = with(r#","maximum":"100""#, "20000");
-    assert_eq!(amounts(&high), ["200.02", "-100.02"]);
-    assert_eq!(lines(&high).unwrap()[1].key, "tokens/2023-11-01/cap");
+    assert_eq!(high.amounts(), ["200.02", "-100.02"]);
+    assert_eq!(high.lines()[1].key, "tokens/2023-11-01/cap");
     // nothing used: the minimum is due all the same
-    let unused =
-        bill(&usage("tokens", r#"{"model":"per_unit","unit_price":"1","minimum":"100"}"#, "", ""), "", "");
-    assert_eq!(
-        shown(&lines(&unused).unwrap()),
-        [("tokens/2023-11-01/true_up".to_string(), "100.00".to_string())]
-    );
+    let unused = november([usage("tokens", r#"{"model":"per_unit","unit_price":"1","minimum":"100"}"#, &[])]);
+    assert_eq!(unused.shown(), [line("tokens/2023-11-01/true_up", "100.00")]);
 }
 
 /// rules.md 1, charge min/max: CA 10, 100–200; NY 12, 120–240, as rows; beside the rows it acts on the charge.
@@ -135,10 +294,10 @@ fn bounds_of_rows_and_of_the_matrix() {
         {"match":{"region":"ca"},"unit_price":"10","minimum":"100","maximum":"200"},
         {"match":{"region":"ny"},"unit_price":"12","minimum":"120","maximum":"240"}]}"#;
     let of = |ca: &str, ny: &str| {
-        let used = [used(r#"{"region":"ca"}"#, ca, 1), used(r#"{"region":"ny"}"#, ny, 1)].join(",");
-        shown(&lines(&bill(&usage("seats", rows, &used, ""), "", "")).unwrap())
+        let used = [used(r#"{"region":"ca"}"#, ca, 1), used(r#"{"region":"ny"}"#, ny, 1)];
+        november([usage("seats", rows, &used)]).shown()
     };
-    let line = |key: &str, amount: &str| (format!("seats/2023-11-01/{key}"), amount.to_string());
+    let line = |key: &str, amount: &str| line(&format!("seats/2023-11-01/{key}"), amount);
     assert_eq!(
         of("8", "25"),
         [
@@ -161,62 +320,47 @@ fn bounds_of_rows_and_of_the_matrix() {
 
 #[test]
 fn a_price_change_splits_the_line_of_a_linear_model() {
-    let list = r#"[{"label":"tokens@1","until":"2023-11-16T00:00:00Z","pricing":{"model":"per_unit","unit_price":"0.010"}},
-        {"label":"tokens@2","from":"2023-11-16T00:00:00Z","pricing":{"model":"per_unit","unit_price":"0.008"}}]"#;
-    let segment = |from: &str, until: &str, quantity: &str| {
-        format!(
-            r#"{{"from":"{from}","until":"{until}","price_at":"{from}","usage":[{}]}}"#,
-            used("{}", quantity, 1)
-        )
+    let at = |from: &'static str, quantity: &str| Used { from: Some(from), ..used("{}", quantity, 1) };
+    let (first, second) = ("2023-11-01T00:00:00Z", "2023-11-16T00:00:00Z");
+    let case = || Case {
+        prices: vec![
+            (None, Some(second), r#"{"model":"per_unit","unit_price":"0.010"}"#),
+            (Some(second), None, r#"{"model":"per_unit","unit_price":"0.008"}"#),
+        ],
+        ..november([priced("tokens", r#""price":"tokens""#, &[at(first, "10000"), at(second, "12000")])])
     };
-    let charge = format!(
-        r#"{{"kind":"usage","key":"tokens","product":"p","every":"1 month","meter":"tokens","list":{list},
-        "periods":[{{{NOVEMBER},"segments":[{},{}]}}]}}"#,
-        segment("2023-11-01T00:00:00Z", "2023-11-16T00:00:00Z", "10000"),
-        segment("2023-11-16T00:00:00Z", "2023-12-01T00:00:00Z", "12000"),
-    );
-    let lines = lines(&bill(&charge, "", "")).unwrap();
     // rules.md 1: 100 + 96
     assert_eq!(
-        shown(&lines),
-        [
-            ("tokens/2023-11-01".to_string(), "100.00".to_string()),
-            ("tokens/2023-11-01/from=2023-11-16T00:00:00Z".to_string(), "96.00".to_string())
-        ]
+        case().shown(),
+        [line("tokens/2023-11-01", "100.00"), line("tokens/2023-11-01/from=2023-11-16T00:00:00Z", "96.00")]
     );
     // two segments with one price are one line
-    let same = bill(&charge, r#"{"scope":"contract","meter":"tokens","unit_price":"0.01"}"#, "");
-    assert_eq!(amounts(&same), ["220.00"]);
+    let same = case().overrides(r#"{"scope":"contract","meter":"tokens","unit_price":"0.01"}"#);
+    assert_eq!(same.amounts(), ["220.00"]);
 }
 
 /// definitions 9 and rules.md 1: 3 × 33.335 is 100.02 by line and 100.01 by invoice.
 #[test]
 fn rounding_levels() {
-    let charges: Vec<String> = ["a", "b", "c"]
-        .iter()
-        .map(|key| usage(key, r#"{"model":"per_unit","unit_price":"33.335"}"#, &used("{}", "1", 1), ""))
-        .collect();
-    assert_eq!(amounts(&bill(&charges.join(","), "", "")), ["33.34", "33.34", "33.34"]);
-    assert_eq!(
-        amounts(&bill(&charges.join(","), "", r#""rounding_level":"invoice""#)),
-        ["33.34", "33.34", "33.33"]
-    );
+    let charge = |key| usage(key, r#"{"model":"per_unit","unit_price":"33.335"}"#, &[used("{}", "1", 1)]);
+    let three = || november(["a", "b", "c"].map(charge));
+    assert_eq!(three().amounts(), ["33.34", "33.34", "33.34"]);
+    assert_eq!(three().policy("rounding_level", "invoice").amounts(), ["33.34", "33.34", "33.33"]);
 }
 
 /// rules.md 2: 310 a month from 20 January is 120.00; a whole month is 310.00.
 #[test]
 fn fees_prorate_by_policy() {
-    let fee = |proration: &str| {
-        format!(
-            r#"{{"kind":"fee","key":"platform","product":"p","every":"1 month","quantity":"1","pricing":{{"model":"flat","amount":"310"}}{proration},
-            "periods":[{{"starts_on":"2025-01-20","ends_on":"2025-02-01","whole_starts_on":"2025-01-01","whole_ends_on":"2025-02-01",
-            "from":"2025-01-20T00:00:00Z","until":"2025-02-01T00:00:00Z","whole_from":"2025-01-01T00:00:00Z","whole_until":"2025-02-01T00:00:00Z"}},{{{NOVEMBER}}}]}}"#
-        )
+    let from_20_january = |proration: &str| Case {
+        starts_on: "2025-01-20",
+        boundaries: "[0, 1]",
+        ..november([fee(&format!(r#""pricing":{{"model":"flat","amount":"310"}}{proration}"#))])
     };
-    assert_eq!(amounts(&bill(&fee(""), "", "")), ["120.00", "310.00"]);
-    assert_eq!(amounts(&bill(&fee(r#","proration":"none""#), "", "")), ["310.00", "310.00"]);
-    assert_eq!(amounts(&bill(&fee(""), "", r#""proration_basis":"30_strict""#)), ["113.67", "310.00"]);
-    let first = &lines(&bill(&fee(""), "", "")).unwrap()[0];
+    assert_eq!(from_20_january("").amounts(), ["120.00", "310.00"]);
+    assert_eq!(from_20_january(r#","proration":"none""#).amounts(), ["310.00", "310.00"]);
+    let thirty = from_20_january("").policy("proration_basis", "30_strict");
+    assert_eq!(thirty.amounts(), ["113.67", "310.00"]);
+    let first = &from_20_january("").lines()[0];
     assert_eq!(
         (first.key.as_str(), first.share.as_ref().unwrap().parts().0.to_string()),
         ("platform/2025-01-20", "12".into())
@@ -225,50 +369,56 @@ fn fees_prorate_by_policy() {
 
 #[test]
 fn each_legal_entity_gets_its_own_document() {
-    let used = [
-        used(r#"{"model":"gpt-4"}"#, "1000", 1),
-        used(r#"{"bill_to":"gmbh","model":"gpt-4"}"#, "3000", 1),
-        used(r#"{"bill_to":"acme","model":"gpt-4"}"#, "1000", 1),
-    ]
-    .join(",");
-    let inputs = bill(&usage("tokens", MATRIX, &used, ""), "", "");
-    let lines = lines(&inputs).unwrap();
+    let case = november([usage(
+        "tokens",
+        MATRIX,
+        &[
+            used(r#"{"model":"gpt-4"}"#, "1000", 1),
+            used(r#"{"bill_to":"gmbh","model":"gpt-4"}"#, "3000", 1),
+            used(r#"{"bill_to":"acme","model":"gpt-4"}"#, "1000", 1),
+        ],
+    )]);
     assert_eq!(
-        shown(&lines),
+        case.shown(),
         [
-            ("tokens/2023-11-01/model=gpt-4".to_string(), "0.06".to_string()),
-            ("tokens/2023-11-01/model=gpt-4/bill_to=gmbh".to_string(), "0.09".to_string())
+            line("tokens/2023-11-01/model=gpt-4", "0.06"),
+            line("tokens/2023-11-01/model=gpt-4/bill_to=gmbh", "0.09")
         ]
     );
-    assert_eq!(documents(&inputs, &lines).unwrap().len(), 2);
+    let documents = case.documents();
+    let of: Vec<&str> = documents.list.iter().map(|document| document.bill_to.as_str()).collect();
+    assert_eq!(of, ["acme", "gmbh"]);
 }
 
 #[test]
 fn what_no_price_matches_is_a_fault_never_zero() {
-    let o1 = bill(&usage("tokens", MATRIX, &used(r#"{"model":"o1"}"#, "5", 1), ""), "", "");
-    assert_eq!(fault(&o1).code.sqlstate(), "ZB007");
-    assert!(fault(&o1).message.starts_with("charge tokens: "), "{}", fault(&o1).message);
+    let fault = |case: Case| case.compute().unwrap_err();
+    let o1 = fault(november([usage("tokens", MATRIX, &[used(r#"{"model":"o1"}"#, "5", 1)])]));
+    assert_eq!(o1.code.sqlstate(), "ZB007");
+    assert!(o1.message.starts_with("charge tokens: "), "{}", o1.message);
     let steps = r#"{"model":"stairstep","tiers":[{"up_to":"10","amount":"50"}]}"#;
-    assert_eq!(
-        fault(&bill(&usage("seats", steps, &used("{}", "11", 1), ""), "", "")).code.sqlstate(),
-        "ZB007"
-    );
+    let eleven = fault(november([usage("seats", steps, &[used("{}", "11", 1)])]));
+    assert_eq!(eleven.code.sqlstate(), "ZB007");
 }
 
 #[test]
 fn per_event_prices_take_single_amounts() {
     let pricing = r#"{"model":"percentage","rate":"0.029","fixed":"0.30","per_event_minimum":"0.50","per_event_maximum":"10"}"#;
-    let used = r#"{"dimensions":{},"quantity":"605","events":3,"amounts":["5","100","500"]}"#;
-    assert_eq!(amounts(&bill(&usage("payments", pricing, used, ""), "", "")), ["13.70"]);
+    let payments = Used { amounts: Some(vec!["5", "100", "500"]), ..used("{}", "605", 3) };
+    assert_eq!(november([usage("payments", pricing, &[payments])]).amounts(), ["13.70"]);
 }
 
 #[test]
 fn lines_of_nothing_are_left_out() {
-    assert_eq!(amounts(&bill(&usage("tokens", MATRIX, "", ""), "", "")), [""; 0]);
-    assert_eq!(
-        amounts(&bill(&usage("tokens", MATRIX, &used(r#"{"model":"gpt-4"}"#, "0", 0), ""), "", "")),
-        [""; 0]
-    );
+    assert_eq!(november([usage("tokens", MATRIX, &[])]).amounts(), [""; 0]);
+    let zero = used(r#"{"model":"gpt-4"}"#, "0", 0);
+    assert_eq!(november([usage("tokens", MATRIX, &[zero])]).amounts(), [""; 0]);
     let free = r#"{"model":"per_unit","unit_price":"0"}"#;
-    assert_eq!(amounts(&bill(&usage("tokens", free, &used("{}", "7", 1), ""), "", "")), ["0.00"]);
+    assert_eq!(november([usage("tokens", free, &[used("{}", "7", 1)])]).amounts(), ["0.00"]);
+}
+
+#[test]
+fn a_contract_of_nothing_gives_an_empty_document() {
+    let documents = november([]).documents();
+    assert_eq!((documents.list.len(), documents.list[0].total), (1, Exact::ZERO));
 }
