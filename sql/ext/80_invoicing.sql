@@ -356,8 +356,8 @@ BEGIN
 
     -- 3. The boundary is billed (or had nothing to bill); the next one is due.
     UPDATE billing.billing_period p SET state = CASE WHEN o.documents = 0 THEN 'closed' ELSE 'billed' END
-    FROM billing_internal.bill_outcomes(handle) o JOIN billing_internal.each_ref(refs) r USING (customer_id, contract_id), unnest(r.boundaries) boundary
-    WHERE o.fault IS NULL AND p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.n = boundary;
+    FROM billing_internal.bill_outcomes(handle) o JOIN billing_internal.each_ref(refs) r USING (customer_id, contract_id), unnest(r.boundaries) of_n
+    WHERE o.fault IS NULL AND p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.n = of_n;
     INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at)
     SELECT o.customer_id, o.contract_id, last.n + 1, last.ends_on, coalesce(o.next_ends_on, last.ends_on), last.ends_at,
         coalesce(billing_internal.local_midnight(o.next_ends_on, k.time_zone), last.ends_at)
