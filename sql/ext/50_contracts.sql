@@ -748,14 +748,14 @@ CREATE FUNCTION billing.policies(contract text DEFAULT NULL) RETURNS TABLE (name
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    k record;
+    of_customer_id bigint;
+    of_contract_id uuid;
     seller_key text := 'default';
 BEGIN
     PERFORM billing_internal.require_installed();
     IF contract IS NOT NULL THEN
-        SELECT f.customer_id, f.contract_id, s.key INTO k
+        SELECT f.customer_id, f.contract_id, s.key INTO of_customer_id, of_contract_id, seller_key
         FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id) JOIN billing.seller s USING (seller_id);
-        seller_key := k.key;
     END IF;
     RETURN QUERY
     SELECT d.name, coalesce(c.value, s.value, g.value, d.default_value),
@@ -764,7 +764,7 @@ BEGIN
     FROM billing_internal.policy_definition() d
     LEFT JOIN billing.policy g ON g.name = d.name AND g.scope = 'global'
     LEFT JOIN billing.policy s ON s.name = d.name AND s.scope = 'seller:' || seller_key
-    LEFT JOIN billing.contract_policy c ON contract IS NOT NULL AND c.customer_id = k.customer_id AND c.contract_id = k.contract_id AND c.name = d.name
+    LEFT JOIN billing.contract_policy c ON c.customer_id = of_customer_id AND c.contract_id = of_contract_id AND c.name = d.name
     ORDER BY d.name;
 END
 $$;
