@@ -532,12 +532,23 @@ impl<'t> Fields<'t> {
     pub fn finish(self, known: &[&str]) -> Result<(), Fault> {
         match self.used.iter().position(|used| !used) {
             None => Ok(()),
-            Some(at) => {
-                let path = field_path(&self.path, &self.entries[at].0);
-                Err(Fault::document(&path, "is not a field of this document")
-                    .with_hint(format!("Known here: {}.", known.join(", "))))
-            }
+            Some(at) => Err(self.stranger(at, known)),
         }
+    }
+
+    /// Refuses fields that are not known before any is read: for objects that need one of several fields,
+    /// where a misspelt one is better named than missed.
+    pub fn only(&self, known: &[&str]) -> Result<(), Fault> {
+        match self.entries.iter().position(|(name, _)| !known.contains(&name.as_ref())) {
+            None => Ok(()),
+            Some(at) => Err(self.stranger(at, known)),
+        }
+    }
+
+    fn stranger(&self, at: usize, known: &[&str]) -> Fault {
+        let path = field_path(&self.path, &self.entries[at].0);
+        Fault::document(&path, "is not a field of this document")
+            .with_hint(format!("Known here: {}.", known.join(", ")))
     }
 }
 

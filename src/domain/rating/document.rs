@@ -202,6 +202,12 @@ fn read_tiers(fields: &mut Fields, kind: TierKind, terms: &Terms) -> Result<Mode
 
 fn read_tier(node: &Node, kind: TierKind, terms: &Terms) -> Result<Tier, Fault> {
     let mut fields = node.fields()?;
+    let known: &[&str] = match kind {
+        TierKind::Stairstep => &["up_to", "amount", "maximum"],
+        TierKind::GraduatedPercentage => &["up_to", "rate", "flat_fee", "maximum"],
+        _ => &["up_to", "unit_price", "flat_fee", "package_size", "maximum"],
+    };
+    fields.only(known)?;
     let up_to = fields
         .optional("up_to")
         .map(|node| match node.decimal()? {
@@ -235,11 +241,7 @@ fn read_tier(node: &Node, kind: TierKind, terms: &Terms) -> Result<Tier, Fault> 
         }
     }
     let package_size = size_node.map(|node| node.positive()).transpose()?;
-    fields.finish(match kind {
-        TierKind::Stairstep => &["up_to", "amount", "maximum"],
-        TierKind::GraduatedPercentage => &["up_to", "rate", "flat_fee", "maximum"],
-        _ => &["up_to", "unit_price", "flat_fee", "package_size", "maximum"],
-    })?;
+    fields.finish(known)?;
     // A flat fee of 0 beside a price says nothing.
     let flat = flat.filter(|flat| price.is_none() || !flat.is_zero());
     Ok(Tier { up_to, price, flat, package_size, maximum })
@@ -308,6 +310,7 @@ fn read_matrix(fields: &mut Fields, terms: &Terms, place: Place) -> Result<Model
 
 fn read_row(node: &Node, header: &Terms) -> Result<MatrixRow, Fault> {
     let mut fields = node.fields()?;
+    fields.only(&ROW_FIELDS)?;
     let matched = Dimensions::read(&fields.required("match")?)?;
     let pricing = match (fields.optional("unit_price"), fields.optional("pricing")) {
         (Some(unit_price), None) => {
@@ -522,9 +525,10 @@ mod tests {
         ),
         (
             r#"{"model":"graduated","tiers":[{"unit_pric":"1"}]}"#,
-            "tiers[0]: needs a unit_price or a flat_fee",
-            "",
+            "tiers[0].unit_pric: is not a field of this document",
+            "Known here: up_to, unit_price, flat_fee",
         ),
+        (r#"{"model":"graduated","tiers":[{}]}"#, "tiers[0]: needs a unit_price or a flat_fee", ""),
         (
             r#"{"model":"graduated","tiers":[{"unit_price":"1","rate":"1"}]}"#,
             "tiers[0].rate: is not a field of this document",
@@ -596,7 +600,7 @@ mod tests {
             "per: is not a field of this document",
             "Known here: ",
         ),
-        (r#"{"model":"graduated_percentage","tiers":[{"unit_price":"1"}]}"#, "tiers[0].rate: is missing", ""),
+        (r#"{"model":"graduated_percentage","tiers":[{"flat_fee":"1"}]}"#, "tiers[0].rate: is missing", ""),
         (
             r#"{"model":"graduated_percentage","tiers":[{"rate":"-0.1"}]}"#,
             "tiers[0].rate: -0.1 must not be negative",
