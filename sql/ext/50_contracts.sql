@@ -412,9 +412,10 @@ BEGIN
             PERFORM billing_internal.audit('catalog_apply', item->>'kind', full_key, NULL, was, now_is);
         END LOOP;
         IF dry_run THEN
-            RAISE EXCEPTION USING ERRCODE = 'ZB000';
+            -- Not ZB000: a code that ends in 000 stands for its class, and the handler would swallow every refusal.
+            RAISE EXCEPTION USING ERRCODE = 'ZBDRY';
         END IF;
-    EXCEPTION WHEN SQLSTATE 'ZB000' THEN
+    EXCEPTION WHEN SQLSTATE 'ZBDRY' THEN
         NULL; -- a dry run undoes everything and keeps the list
     END;
     RETURN QUERY SELECT c->>'action', c->>'kind', c->>'key', nullif(c->'before', 'null'), nullif(c->'after', 'null') FROM unnest(changes) c;
@@ -816,16 +817,15 @@ BEGIN
     IF doc IS NULL THEN
         PERFORM billing_internal.fail('ZB003', 'the contract document is NULL', 'Pass {"key", "customer", "starts_on", "plan"}.');
     END IF;
-    IF plan_key IS NOT NULL THEN
-        SELECT p.plan_id, p.key, v.version, v.document, p.retired_at INTO plan
-        FROM billing.plan p JOIN billing.plan_version v USING (plan_id)
-        WHERE p.key = split_part(plan_key, '@', 1) AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
-        ORDER BY v.version DESC LIMIT 1;
-        IF plan.plan_id IS NULL THEN
-            PERFORM billing_internal.fail('ZB001', format('plan: plan %s is not known', quote_literal(plan_key)), 'SELECT key, name FROM billing.plan; lists them; plan@2 names a version.');
-        ELSIF plan.retired_at IS NOT NULL THEN
-            PERFORM billing_internal.fail('ZB005', format('plan: plan %s is retired', plan_key), 'Choose another plan.');
-        END IF;
+    -- Without a plan the record is there, and empty.
+    SELECT p.plan_id, p.key, v.version, v.document, p.retired_at INTO plan
+    FROM billing.plan p JOIN billing.plan_version v USING (plan_id)
+    WHERE p.key = split_part(plan_key, '@', 1) AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
+    ORDER BY v.version DESC LIMIT 1;
+    IF plan_key IS NOT NULL AND plan.plan_id IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('plan: plan %s is not known', quote_literal(plan_key)), 'SELECT key, name FROM billing.plan; lists them; plan@2 names a version.');
+    ELSIF plan.retired_at IS NOT NULL THEN
+        PERFORM billing_internal.fail('ZB005', format('plan: plan %s is retired', plan_key), 'Choose another plan.');
     END IF;
     made := billing_internal.contract_terms(doc::text, plan.document::text)::jsonb;
     IF made IS NULL THEN
