@@ -511,7 +511,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.due_contracts(timestamptz, uuid, int) IS 'Contracts with a boundary that is due as of an instant and had no issue in this run; final = its grace is over, so it is issued, else it gets a draft.';
 
 CREATE FUNCTION billing.bill_run_step(run uuid, max_rows int DEFAULT 500) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -535,6 +535,7 @@ BEGIN
     -- own, before the one that reads usage.
     FOR n IN 0..255 LOOP
         of_stripe := (coalesce((r.result->>'stripe')::int, 0) + n) % 256;
+        CONTINUE WHEN NOT EXISTS (SELECT FROM billing.contract k WHERE k.stripe = of_stripe AND k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of); -- most have none
         CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_contracts(as_of, run, of_stripe) d WHERE d.final);
         waits := true;
         EXIT WHEN pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), of_stripe);

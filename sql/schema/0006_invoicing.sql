@@ -153,3 +153,12 @@ COMMENT ON COLUMN billing.invoice_number.customer_id IS 'Whose invoice it is.';
 COMMENT ON COLUMN billing.invoice_number.invoice_id IS 'The invoice.';
 SELECT billing_internal.declare_table('billing.invoice_number', 'directory', '{}',
     '{number, seller_id, series, fiscal_year, counter, customer_id, invoice_id}');
+
+-- A document is over 2 kB, so it is compressed: with lz4, where the server has it, in a fifth of the time.
+DO $$
+BEGIN
+    IF (SELECT 'lz4' = ANY (s.enumvals) FROM pg_catalog.pg_settings s WHERE s.name = 'default_toast_compression') THEN
+        ALTER TABLE billing.invoice ALTER COLUMN document SET COMPRESSION lz4;
+    END IF;
+END
+$$;
