@@ -40,7 +40,7 @@ const CUSTOMER_FIELDS: [&str; 10] = [
 
 /// Checks a seller document.
 pub fn read_seller(document: &Node) -> Result<(), Fault> {
-    let mut fields = document.fields()?;
+    let mut fields = document.fields_of(&SELLER_FIELDS)?;
     fields.required("key")?.key()?;
     name(&mut fields)?;
     if let Some(currency) = fields.raw("currency") {
@@ -63,23 +63,23 @@ pub fn read_seller(document: &Node) -> Result<(), Fault> {
     address_and_tax_ids(&mut fields)?;
     if let Some(accounts) = fields.raw("bank_accounts") {
         unique_keys(&accounts, "key", |account| {
-            let mut fields = account.fields()?;
+            let mut fields = account.fields_of(&["key", "currency", "holder", "details"])?;
             let key = fields.required("key")?.key()?.to_string();
             unit(&fields.required("currency")?)?;
             fields.required("holder")?.text()?;
             if let Some(details) = fields.raw("details") {
                 details.entries()?;
             }
-            fields.finish(&["key", "currency", "holder", "details"])?;
+            fields.finish()?;
             Ok(key)
         })?;
     }
-    fields.finish(&SELLER_FIELDS)
+    fields.finish()
 }
 
 /// Checks a customer document. `overrides` is left to the contracts layer, which owns their form.
 pub fn read_customer(document: &Node) -> Result<(), Fault> {
-    let mut fields = document.fields()?;
+    let mut fields = document.fields_of(&CUSTOMER_FIELDS)?;
     fields.required("key")?.key()?;
     name(&mut fields)?;
     for key in ["seller", "time_zone"] {
@@ -103,7 +103,8 @@ pub fn read_customer(document: &Node) -> Result<(), Fault> {
             ));
         }
         unique_keys(&bill_tos, "key", |bill_to| {
-            let mut fields = bill_to.fields()?;
+            let mut fields =
+                bill_to.fields_of(&["key", "name", "address", "tax_ids", "email", "time_zone"])?;
             let key = fields.required("key")?.key()?.to_string();
             fields.required("name")?.text()?;
             address_and_tax_ids(&mut fields)?;
@@ -112,13 +113,13 @@ pub fn read_customer(document: &Node) -> Result<(), Fault> {
                     node.text()?;
                 }
             }
-            fields.finish(&["key", "name", "address", "tax_ids", "email", "time_zone"])?;
+            fields.finish()?;
             Ok(key)
         })?;
     }
     if let Some(contacts) = fields.raw("contacts") {
         for contact in contacts.items_at_most(PARTY_LIST_MAX)? {
-            let mut fields = contact.fields()?;
+            let mut fields = contact.fields_of(&["role", "name", "email", "bill_to"])?;
             fields.required("role")?.word(&CONTACT_ROLES)?;
             fields.required("name")?.text()?;
             for key in ["email", "bill_to"] {
@@ -126,11 +127,11 @@ pub fn read_customer(document: &Node) -> Result<(), Fault> {
                     node.text()?;
                 }
             }
-            fields.finish(&["role", "name", "email", "bill_to"])?;
+            fields.finish()?;
         }
     }
     fields.raw("overrides");
-    fields.finish(&CUSTOMER_FIELDS)
+    fields.finish()
 }
 
 /// A name: present in the text or absent, never null or empty.
@@ -157,10 +158,10 @@ fn address_and_tax_ids(fields: &mut Fields) -> Result<(), Fault> {
     }
     if let Some(tax_ids) = fields.raw("tax_ids") {
         for tax_id in tax_ids.items_at_most(PARTY_LIST_MAX)? {
-            let mut fields = tax_id.fields()?;
+            let mut fields = tax_id.fields_of(&["type", "value"])?;
             fields.required("type")?.text()?;
             fields.required("value")?.text()?;
-            fields.finish(&["type", "value"])?;
+            fields.finish()?;
         }
     }
     Ok(())
