@@ -411,10 +411,10 @@ BEGIN
     new.seller_id := coalesce(old.seller_id, billing_internal.uuid_v7());
     new.key := d->>'key';
     new.name := coalesce(d->>'name', old.name, d->>'key');
-    new.currency := coalesce(d->>'currency', old.currency, 'USD');
-    new.time_zone := coalesce(d->>'time_zone', old.time_zone, 'UTC');
-    new.fiscal_year_start := coalesce((d->>'fiscal_year_start')::smallint, old.fiscal_year_start, 1);
-    new.invoice_series := coalesce(d->>'invoice_series', old.invoice_series, 'INV');
+    new.currency := coalesce(d->>'currency', CASE WHEN NOT d ? 'currency' THEN old.currency END, 'USD');
+    new.time_zone := coalesce(d->>'time_zone', CASE WHEN NOT d ? 'time_zone' THEN old.time_zone END, 'UTC');
+    new.fiscal_year_start := coalesce((d->>'fiscal_year_start')::smallint, CASE WHEN NOT d ? 'fiscal_year_start' THEN old.fiscal_year_start END, 1);
+    new.invoice_series := coalesce(d->>'invoice_series', CASE WHEN NOT d ? 'invoice_series' THEN old.invoice_series END, 'INV');
     new.address := CASE WHEN d ? 'address' THEN coalesce(nullif(d->'address', 'null'), '{}') ELSE coalesce(old.address, '{}') END;
     new.tax_ids := CASE WHEN d ? 'tax_ids' THEN coalesce(nullif(d->'tax_ids', 'null'), '[]') ELSE coalesce(old.tax_ids, '[]') END;
     new.created_at := coalesce(old.created_at, clock_timestamp());
@@ -549,7 +549,7 @@ BEGIN
     END IF;
     IF scope = 'global' OR scope LIKE 'seller:%' THEN
         IF scope <> 'global' THEN
-            PERFORM billing_internal.find_seller(substr(scope, 8));
+            SELECT 'seller:' || s.key INTO scope FROM billing.seller s WHERE s.seller_id = billing_internal.find_seller(substr(scope, 8));
         END IF;
         SELECT p.value INTO before FROM billing.policy p WHERE p.name = policy_set.name AND p.scope = policy_set.scope;
         INSERT INTO billing.policy (name, scope, value, set_at, set_by) VALUES (name, scope, value, clock_timestamp(), billing_internal.caller())

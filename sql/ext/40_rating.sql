@@ -66,7 +66,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.rate(billing.pricing, numeric, jsonb, bigint) IS
-    'What a quantity costs: the exact amount, to 18 places where it has no end, with minimum and maximum; not rounded to a currency. dimensions select the row of a matrix; of a percentage, quantity is the amount and events the number of events. rules.md 1. Errors: ZB007 can''t be rated (no row, above the last step, negative on tiers), ZB004 arguments.';
+    'What a quantity costs: the exact amount, to 18 places where it has no end, with minimum and maximum; not rounded to a currency. dimensions select the row of a matrix; of a percentage, quantity is the amount and events the number of events. rules.md 1. Errors: ZB007 can''t be rated (no row, above the last step, negative on tiers), ZB004 numbers, ZB003 dimensions.';
 
 CREATE FUNCTION billing.rate_events(pricing billing.pricing, amounts numeric[]) RETURNS numeric
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp

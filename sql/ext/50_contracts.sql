@@ -605,7 +605,7 @@ BEGIN
     SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR UPDATE;
     was := CASE WHEN old.customer_id IS NOT NULL THEN billing_internal.customer_document(old.customer_id) END;
     new := old;
-    new.seller_id := coalesce(billing_internal.find_seller(coalesce(d->>'seller', CASE WHEN old.customer_id IS NULL THEN 'default' END, old.seller_id::text)));
+    new.seller_id := coalesce(billing_internal.find_seller(coalesce(d->>'seller', CASE WHEN old.customer_id IS NULL OR d ? 'seller' THEN 'default' END, old.seller_id::text)));
     SELECT * INTO seller FROM billing.seller s WHERE s.seller_id = new.seller_id;
     new.name := coalesce(d->>'name', old.name, d->>'key');
     new.currency := coalesce(d->>'currency', CASE WHEN d ? 'currency' THEN seller.currency END, old.currency, seller.currency);
@@ -748,14 +748,14 @@ CREATE FUNCTION billing.policies(contract text DEFAULT NULL) RETURNS TABLE (name
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    k record;
+    of_customer_id bigint;
+    of_contract_id uuid;
     seller_key text := 'default';
 BEGIN
     PERFORM billing_internal.require_installed();
     IF contract IS NOT NULL THEN
-        SELECT f.customer_id, f.contract_id, s.key INTO k
+        SELECT f.customer_id, f.contract_id, s.key INTO of_customer_id, of_contract_id, seller_key
         FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id) JOIN billing.seller s USING (seller_id);
-        seller_key := k.key;
     END IF;
     RETURN QUERY
     SELECT d.name, coalesce(c.value, s.value, g.value, d.default_value),
@@ -764,7 +764,7 @@ BEGIN
     FROM billing_internal.policy_definition() d
     LEFT JOIN billing.policy g ON g.name = d.name AND g.scope = 'global'
     LEFT JOIN billing.policy s ON s.name = d.name AND s.scope = 'seller:' || seller_key
-    LEFT JOIN billing.contract_policy c ON contract IS NOT NULL AND c.customer_id = k.customer_id AND c.contract_id = k.contract_id AND c.name = d.name
+    LEFT JOIN billing.contract_policy c ON c.customer_id = of_customer_id AND c.contract_id = of_contract_id AND c.name = d.name
     ORDER BY d.name;
 END
 $$;

@@ -3,7 +3,7 @@
 use crate::domain::foundation::json::{self, Node};
 use crate::domain::foundation::{Exact, Fault, Ratio};
 use crate::domain::metering::Dimensions;
-use crate::domain::rating::{Pricing, Step, match_candidates};
+use crate::domain::rating::{Pricing, Step, match_candidates, shown_steps};
 use crate::pg::{FaultJson, Numeric};
 use crate::types::pricing::compiled;
 use pgrx::prelude::*;
@@ -79,7 +79,7 @@ fn rate_steps(
             events_of(events)?,
         )
     })();
-    let steps = steps.unwrap_or_default().into_iter().enumerate();
+    let steps = shown_steps(steps.unwrap_or_default()).into_iter().enumerate();
     TableIterator::new(
         steps.map(|(n, s)| (n as i32 + 1, s.what, s.quantity, s.unit_price, Numeric::shown(&s.amount))),
     )
