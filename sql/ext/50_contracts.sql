@@ -804,6 +804,7 @@ DECLARE
     made jsonb;
     d jsonb;
     t jsonb;
+    of_customer_id bigint;
     customer billing.customer;
     plan record;
     plan_key text := doc->>'plan';
@@ -832,7 +833,9 @@ BEGIN
     END IF;
     d := made->'document';
     t := made->'terms';
-    SELECT * INTO customer FROM billing.customer c WHERE c.customer_id = billing_internal.find_customer(d->>'customer') FOR UPDATE;
+    -- Found by itself: in a WHERE the planner would call it with the snapshot of the caller's statement.
+    of_customer_id := billing_internal.find_customer(d->>'customer');
+    SELECT * INTO customer FROM billing.customer c WHERE c.customer_id = of_customer_id FOR UPDATE;
     IF EXISTS (SELECT FROM billing.contract_key x WHERE x.key = d->>'key') THEN
         PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(d->>'key')), 'Choose another key; a contract that exists is amended, not created again.');
     END IF;
@@ -937,6 +940,7 @@ CREATE FUNCTION billing.subscribe(customer text, plan text, starts_on date DEFAU
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    of_customer_id bigint;
     c billing.customer;
     n int;
     new_key text;
@@ -945,7 +949,8 @@ BEGIN
     IF jsonb_typeof(doc) IS DISTINCT FROM 'object' THEN
         PERFORM billing_internal.fail('ZB003', 'the subscription''s doc must be an object', 'Pass contract fields such as {"overrides": [...]}, or {}.');
     END IF;
-    SELECT * INTO c FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(customer) FOR UPDATE;
+    of_customer_id := billing_internal.find_customer(customer);
+    SELECT * INTO c FROM billing.customer k WHERE k.customer_id = of_customer_id FOR UPDATE;
     -- The next free <customer>-<n>; another contract may bear such a key by hand.
     SELECT count(*) INTO n FROM billing.contract k WHERE k.customer_id = c.customer_id;
     LOOP
