@@ -289,9 +289,12 @@ impl Server {
         }
         assert!(!pids.iter().any(|pid| runs(*pid)), "the killed server does not go away");
         // What is dead but not yet reaped (init of some containers takes its time) still counts as running for
-        // the next postmaster, which goes by the pid in this file alone.
+        // the next postmaster, which goes by the pid in these files alone.
         if Path::new(&format!("/proc/{postmaster}")).exists() {
             let _ = std::fs::remove_file(self.data().join("postmaster.pid"));
+            let _ = std::fs::remove_file(
+                self.address.host.join(format!(".s.PGSQL.{}.lock", self.address.port())),
+            );
         }
     }
 
