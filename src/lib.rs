@@ -7,6 +7,9 @@
 pub mod domain;
 
 #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+#[allow(unsafe_code)]
+mod agg;
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 // Set-returning functions spell their columns out: pgrx takes no alias there.
 #[allow(clippy::type_complexity)]
 mod api;
