@@ -165,3 +165,204 @@ fn eight_clients_send_the_same_events_and_each_counts_once() {
     load::assert_exactly_once(&mut client, &events);
     assert_eq!(db.verify(), Vec::<String>::new());
 }
+
+#[test]
+fn of_two_contents_under_one_id_exactly_one_is_stored() {
+    let mut rng = load::seed("two contents");
+    let db = Db::fresh("races_conflict");
+    let mut admin = load::prepare(&db);
+    for n in 0..4 {
+        load::upsert_customer(&mut admin, &json!({"key": format!("c{n}")})).expect("customer");
+    }
+    let rounds = 60;
+    // One event per round and client: the same id, the content says whose it is; other events around it.
+    let batch = |rng: &mut Rng, round: usize, who: u64| {
+        let mut batch: Vec<Event> = (0..8)
+            .map(|n| Event {
+                customer: format!("c{}", (round + n) % 4),
+                id: if n == 0 { format!("contested-{round}") } else { format!("shared-{round}-{n}") },
+                at: format!("2026-02-{:02}T10:00:00Z", 1 + round % 28),
+                properties: [
+                    ("model", json!("m")),
+                    ("input", json!(if n == 0 { who } else { 1 })),
+                    ("output", json!(1)),
+                ]
+                .into(),
+            })
+            .collect();
+        rng.shuffle(&mut batch);
+        batch
+    };
+    let barrier = Barrier::new(2);
+    let answers: Vec<Vec<(Tally, bool)>> = thread::scope(|scope| {
+        let clients: Vec<_> = (1..=2)
+            .map(|who| {
+                let (db, barrier, mut rng) = (&db, &barrier, rng.fork());
+                scope.spawn(move || {
+                    let mut client = db.connect_as("billing_app");
+                    (0..rounds)
+                        .map(|round| {
+                            let events = batch(&mut rng, round, who);
+                            let refs: Vec<&Event> = events.iter().collect();
+                            let gives_up = who == 1 && round % 5 == 4;
+                            barrier.wait();
+                            let mut transaction = client.transaction().expect("begin");
+                            let answer = load::send(&mut transaction, Door::Ingest, &refs)
+                                .map_err(|e| told(&e))
+                                .expect("ingest");
+                            thread::sleep(Duration::from_millis(rng.below(4) as u64));
+                            if gives_up { transaction.rollback() } else { transaction.commit() }
+                                .expect("end");
+                            (answer, gives_up)
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        clients.into_iter().map(|c| c.join().expect("a client")).collect()
+    });
+    let mut lost = 0;
+    for round in 0..rounds {
+        let ((one, gave_up), (two, _)) = (answers[0][round], answers[1][round]);
+        let stored: Vec<i64> = admin
+            .query(
+                "SELECT (properties->>'input')::bigint FROM billing.usage_event WHERE event_id = $1",
+                &[&format!("contested-{round}")],
+            )
+            .expect("stored")
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
+        assert_eq!(stored.len(), 1, "round {round}: stored once");
+        if gave_up {
+            // What was rolled back was never there for anybody.
+            assert_eq!((two.accepted, two.conflicting, stored[0]), (8, 0, 2), "round {round}: {two:?}");
+            continue;
+        }
+        let told_accepted = if stored[0] == 1 { (1, 0) } else { (0, 1) };
+        assert_eq!(
+            (one.conflicting, two.conflicting),
+            (1 - told_accepted.0, 1 - told_accepted.1),
+            "round {round}: {one:?} {two:?}"
+        );
+        assert_eq!(one.accepted + two.accepted, 8, "round {round}: {one:?} {two:?}");
+        lost += 1;
+    }
+    let kept: i64 = admin
+        .query_one("SELECT count(*) FROM billing.rejected_event WHERE reason = 'conflicting'", &[])
+        .expect("kept")
+        .get(0);
+    assert_eq!(kept, lost, "the conflicting ones are kept aside, whole");
+    assert_eq!(load::usage_differences(&mut admin), Vec::<String>::new());
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn events_sent_in_an_older_snapshot_count_on_a_newer_meter_or_are_refused() {
+    let db = Db::fresh("races_snapshot");
+    let mut admin = load::prepare(&db);
+    load::upsert_customer(&mut admin, &json!({"key": "c0"})).expect("customer");
+    let mut rng = Rng::new(1);
+    let events = load::events(&mut rng, 10, &["c0".to_owned()]);
+    let refs: Vec<&Event> = events.iter().collect();
+    for (n, isolation) in ["REPEATABLE READ", "SERIALIZABLE"].into_iter().enumerate() {
+        let mut client = db.connect_as("billing_app");
+        client
+            .batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}; SELECT count(*) FROM billing.meter"))
+            .expect("a snapshot");
+        let meter = json!({"meters": [{"key": format!("late-{n}"), "event_type": "llm", "aggregation": "sum", "value": "input", "dimensions": ["region"], "unit": "token"}]});
+        load::apply(&mut admin, &meter).expect("a meter");
+        let half = &refs[n * 5..n * 5 + 5];
+        let document = serde_json::Value::Array(half.iter().map(|e| e.json()).collect()).to_string();
+        let answer = client.query_one("SELECT accepted FROM billing.ingest($1::text::json)", &[&document]);
+        match answer {
+            Ok(_) => client.batch_execute("COMMIT").expect("commit"),
+            Err(error) => {
+                assert_eq!(
+                    common::refusal::<()>(Err(error)).code,
+                    "40001",
+                    "a client above READ COMMITTED retries this"
+                );
+                client.batch_execute("ROLLBACK").expect("rollback");
+                load::send(&mut client, Door::Ingest, half).expect("the retry");
+            }
+        }
+        load::assert_exactly_once(&mut admin, &events[..n * 5 + 5]);
+    }
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn a_fold_step_holds_few_locks_however_many_customers_wait() {
+    let db = Db::fresh("races_fold_locks");
+    let mut admin = load::prepare(&db);
+    load::upsert_customer(&mut admin, &json!({"key": "c0"})).expect("customer");
+    admin
+        .batch_execute(
+            "SELECT billing.ingest('{\"customer\":\"c0\",\"event_id\":\"e\",\"event_type\":\"llm\",\"occurred_at\":\"2026-02-01T00:00:00Z\",\"properties\":{\"input\":1,\"output\":1}}');
+             INSERT INTO billing.usage_delta SELECT c, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys
+             FROM billing.usage_delta, generate_series(1000, 3999) c",
+        )
+        .expect("deltas of many customers");
+    let mut transaction = admin.transaction().expect("begin");
+    let folded: i64 = transaction.query_one("SELECT billing.fold_step(NULL)", &[]).expect("a step").get(0);
+    assert!(folded > 0);
+    let locks: i64 = transaction
+        .query_one(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+            &[],
+        )
+        .expect("locks")
+        .get(0);
+    transaction.commit().expect("commit");
+    assert!(
+        locks <= 300,
+        "one step holds {locks} advisory locks; the lock table of a small server has 6,400"
+    );
+    admin.batch_execute("CALL billing.fold()").expect("fold");
+    let left: i64 = admin.query_one("SELECT count(*) FROM billing.usage_delta", &[]).expect("deltas").get(0);
+    assert_eq!(left, 0, "the job goes on until nothing is left");
+}
+
+#[test]
+fn customers_and_contracts_made_twice_at_once_are_made_once() {
+    let db = Db::fresh("races_twins");
+    let mut admin = load::prepare(&db);
+    for home in ["home-0", "home-1"] {
+        load::upsert_customer(&mut admin, &json!({"key": home})).expect("customer");
+    }
+    let barrier = Barrier::new(2);
+    let errors: Vec<Vec<String>> = thread::scope(|scope| {
+        let twins: Vec<_> = (0..2)
+            .map(|who| {
+                let (db, barrier) = (&db, &barrier);
+                scope.spawn(move || {
+                    let mut client = db.connect_as("billing_operator");
+                    let mut errors = Vec::new();
+                    for n in 0..30 {
+                        barrier.wait();
+                        // An upsert may be said twice; a contract is made by one, the other is told.
+                        if let Err(e) = load::upsert_customer(&mut client, &json!({"key": format!("twin-{n}"), "name": "Twin"})) {
+                            errors.push(told(&e));
+                        }
+                        let doc = json!({"key": format!("contract-{n}"), "customer": format!("home-{who}"), "starts_on": "2026-02-01", "plan": "usage"});
+                        if let Err(e) = client.query_one("SELECT billing.contract_create($1::text::jsonb)", &[&doc.to_string()]) {
+                            errors.push(told(&e));
+                        }
+                    }
+                    errors
+                })
+            })
+            .collect();
+        twins.into_iter().map(|t| t.join().expect("a twin")).collect()
+    });
+    let errors: Vec<String> = errors.concat();
+    assert_eq!(errors.iter().filter(|e| e.starts_with("ZB005 key: contract")).count(), 30, "{errors:#?}");
+    assert_eq!(errors.len(), 30, "{errors:#?}");
+    let (customers, highest): (i64, i64) = admin
+        .query_one("SELECT count(*), max(customer_id) FROM billing.customer", &[])
+        .map(|r| (r.get(0), r.get(1)))
+        .expect("customers");
+    assert_eq!((customers, highest), (32, 32), "no id is left out");
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
