@@ -603,6 +603,11 @@ BEGIN
     PERFORM billing_internal.require_installed();
     d := billing_internal.read_document('customer', doc);
     SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR UPDATE;
+    IF NOT FOUND THEN
+        -- One session makes customers at a time; the one before us may have made this one.
+        PERFORM FROM billing_internal.counter c WHERE c.name = 'customer_id' FOR UPDATE;
+        SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR UPDATE;
+    END IF;
     was := CASE WHEN old.customer_id IS NOT NULL THEN billing_internal.customer_document(old.customer_id) END;
     new := old;
     new.seller_id := coalesce(billing_internal.find_seller(coalesce(d->>'seller', CASE WHEN old.customer_id IS NULL OR d ? 'seller' THEN 'default' END, old.seller_id::text)));
@@ -863,7 +868,10 @@ BEGIN
         (t->>'ends_on')::date, billing_internal.local_midnight((d->>'starts_on')::date, k.time_zone), billing_internal.local_midnight((t->>'ends_on')::date, k.time_zone),
         t->>'interval', t->>'alignment', (t->>'net_days')::int, t->>'collection', coalesce(d->>'prices', 'float'), clock_timestamp())
     RETURNING * INTO k;
-    INSERT INTO billing.contract_key (key, customer_id, contract_id) VALUES (k.key, k.customer_id, k.contract_id);
+    INSERT INTO billing.contract_key (key, customer_id, contract_id) VALUES (k.key, k.customer_id, k.contract_id) ON CONFLICT (key) DO NOTHING;
+    IF NOT FOUND THEN
+        PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(k.key)), 'Another session made it just now. Choose another key.');
+    END IF;
     INSERT INTO billing.contract_version (customer_id, contract_id, version, effective_at, recorded_at, kind, document)
     VALUES (k.customer_id, k.contract_id, 1, k.starts_at, clock_timestamp(), 'create', d);
     INSERT INTO billing.contract_charge (customer_id, contract_id, charge_key, valid_during, from_version, position, kind, product_id, meter_id,
