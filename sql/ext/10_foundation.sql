@@ -530,6 +530,20 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION billing_internal.policy_definition() IS 'The policies, their defaults and the form of their values.';
 
+CREATE FUNCTION billing_internal.seller_policies(names text[]) RETURNS TABLE (seller_id uuid, name text, value text)
+    LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY SELECT s.seller_id, d.name, coalesce(p.value, g.value, d.default_value)
+    FROM billing.seller s CROSS JOIN billing_internal.policy_definition() d
+    LEFT JOIN billing.policy p ON p.name = d.name AND p.scope = 'seller:' || s.key
+    LEFT JOIN billing.policy g ON g.name = d.name AND g.scope = 'global'
+    WHERE d.name = ANY (names);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.seller_policies(text[]) IS 'The values of these policies in force for each seller: the seller''s own, else the global one, else the default. A contract may have its own (contract_policy).';
+
 CREATE FUNCTION billing.policy_set(name text, value text, scope text DEFAULT 'global', reason text DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

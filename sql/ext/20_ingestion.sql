@@ -99,19 +99,6 @@ COMMENT ON FUNCTION billing_internal.partition_ensure(timestamptz) IS 'Makes the
 
 -- ── ingest ───────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.policy_value(name text, of_seller_id uuid, of_customer_id bigint DEFAULT NULL, of_contract_id uuid DEFAULT NULL) RETURNS text
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT coalesce(
-        (SELECT p.value FROM billing.contract_policy p
-         WHERE p.customer_id = of_customer_id AND p.contract_id = of_contract_id AND p.name = policy_value.name),
-        (SELECT p.value FROM billing.policy p JOIN billing.seller s ON p.scope = 'seller:' || s.key
-         WHERE s.seller_id = of_seller_id AND p.name = policy_value.name),
-        (SELECT p.value FROM billing.policy p WHERE p.scope = 'global' AND p.name = policy_value.name),
-        (SELECT d.default_value FROM billing_internal.policy_definition() d WHERE d.name = policy_value.name))
-$$;
-COMMENT ON FUNCTION billing_internal.policy_value(text, uuid, bigint, uuid) IS 'The value of a policy in force: the contract''s, else the seller''s, else the global one, else the default.';
-
 CREATE FUNCTION billing_internal.catalogue_state() RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -150,7 +137,7 @@ COMMENT ON FUNCTION billing_internal.dimension_collision(bigint, bigint) IS 'Rai
 CREATE FUNCTION billing_internal.ingest_call(
     handle bigint, state text, OUT accepted bigint, OUT duplicate bigint, OUT conflicting bigint, OUT rejected bigint, OUT errors jsonb
 ) -- Plans are kept for the session. Made while tables are empty they would scan them when they are full.
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
     at timestamptz := billing.now();
@@ -168,9 +155,9 @@ DECLARE
 BEGIN
     -- 1. Who is it about?
     WITH bounds AS MATERIALIZED (
-        SELECT s.seller_id, at - billing_internal.policy_value('event_age_max', s.seller_id)::interval AS earliest,
-            at + billing_internal.policy_value('event_future_max', s.seller_id)::interval AS latest
-        FROM billing.seller s
+        SELECT p.seller_id, at - (max(p.value) FILTER (WHERE p.name = 'event_age_max'))::interval AS earliest,
+            at + (max(p.value) FILTER (WHERE p.name = 'event_future_max'))::interval AS latest
+        FROM billing_internal.seller_policies('{event_age_max, event_future_max}') p GROUP BY p.seller_id
     )
     SELECT array_agg(c.customer_id ORDER BY p.n), array_agg(c.bucket_minutes ORDER BY p.n), array_agg(b.earliest ORDER BY p.n),
         array_agg(b.latest ORDER BY p.n),

@@ -24,7 +24,7 @@ COMMENT ON FUNCTION billing_internal.key_of_text(text) IS 'The stored key of an 
 -- ── fold ─────────────────────────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing_internal.fold_customer(of_customer_id bigint, max_rows int DEFAULT 20000) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
     folded bigint;

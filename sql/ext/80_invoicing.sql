@@ -94,12 +94,9 @@ DECLARE
 BEGIN
     RETURN QUERY
     WITH seller_policy AS MATERIALIZED (
-        SELECT s.seller_id, jsonb_object_agg(d.name, coalesce(p.value, g.value, d.default_value)) AS policies
-        FROM billing.seller s CROSS JOIN billing_internal.policy_definition() d
-        LEFT JOIN billing.policy p ON p.name = d.name AND p.scope = 'seller:' || s.key
-        LEFT JOIN billing.policy g ON g.name = d.name AND g.scope = 'global'
-        WHERE d.name IN ('rounding_mode', 'rounding_level', 'proration_basis', 'minimum_basis', 'rate_at')
-        GROUP BY s.seller_id
+        SELECT p.seller_id, jsonb_object_agg(p.name, p.value) AS policies
+        FROM billing_internal.seller_policies('{rounding_mode, rounding_level, proration_basis, minimum_basis, rate_at}') p
+        GROUP BY p.seller_id
     )
     SELECT k.customer_id, k.contract_id, json_build_object(
         'key', k.key, 'customer', c.key, 'seller', s.key, 'currency', k.currency, 'bill_to', b.key, 'zone', k.time_zone,
@@ -492,13 +489,13 @@ COMMENT ON FUNCTION billing.invoice_void(text, text, boolean) IS
 
 CREATE FUNCTION billing_internal.due_contracts(as_of timestamptz, run uuid, of_stripe int DEFAULT NULL)
     RETURNS TABLE (customer_id bigint, contract_id uuid, n int, stripe smallint, final boolean)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
     WITH grace AS MATERIALIZED (
-        SELECT s.seller_id, coalesce(nullif(billing_internal.policy_value('invoice_grace', s.seller_id), '0')::interval, '0') AS value FROM billing.seller s
+        SELECT p.seller_id, coalesce(nullif(p.value, '0')::interval, '0') AS value FROM billing_internal.seller_policies('{invoice_grace}') p
     )
     SELECT k.customer_id, k.contract_id, k.next_n, k.stripe,
         k.next_bill_at + coalesce(nullif(p.value, '0')::interval, CASE WHEN p.value IS NOT NULL THEN interval '0' END, g.value) <= as_of
@@ -511,7 +508,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.due_contracts(timestamptz, uuid, int) IS 'Contracts with a boundary that is due as of an instant and had no issue in this run; final = its grace is over, so it is issued, else it gets a draft.';
 
 CREATE FUNCTION billing.bill_run_step(run uuid, max_rows int DEFAULT 500) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
