@@ -18,6 +18,11 @@ mod api;
 mod pg;
 #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 mod sql_manifest;
+#[cfg(all(
+    any(test, feature = "pg_test"),
+    any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")
+))]
+mod testing;
 #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 #[allow(unsafe_code)]
 mod types;

@@ -138,3 +138,90 @@ fn usage_state_quantity(state: Internal) -> Option<Numeric> {
     // SAFETY: the argument is a state or NULL.
     unsafe { state.get::<State>() }.and_then(quantity)
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pg_schema]
+mod tests {
+    use crate::testing::{error_of, rows, value};
+    use pgrx::prelude::*;
+
+    /// The aggregates over rows give the quantities that meters give over events: NULLs do not count, sums are
+    /// exact at any length, numbers have no trailing zeros; of no rows only the maximum is NULL.
+    #[pg_test]
+    fn aggregates_give_what_meters_give() {
+        // usage_count_add, usage_sum_add, usage_max_add
+        let all = "SELECT billing.usage_count(*), billing.usage_count(v), billing.usage_sum(v), billing.usage_max(v)
+            FROM (VALUES (1.50), (1.50), (NULL), (-3), (0.000000000001)) t (v)";
+        assert_eq!(rows(all), ["5|4|0.000000000001|1.5"]);
+        assert_eq!(rows(&format!("{all} WHERE v < 0")), ["1|1|-3|-3"]);
+        assert_eq!(rows(&format!("{all} WHERE v > 9")), ["0|0|0|"]);
+        // 28 nines twice and the smallest fraction: 41 digits
+        let long = "SELECT billing.usage_sum(v) FROM (VALUES (9999999999999999999999999999),
+            (9999999999999999999999999999), (0.000000000001)) t (v)";
+        assert_eq!(value(long).as_deref(), Some("19999999999999999999999999998.000000000001"));
+        // rules.md 1: 1,000 events of 400 tokens are 400,000 tokens; rating the sum gives 1.00
+        let tokens = "SELECT billing.rate('{\"model\":\"per_unit\",\"unit_price\":\"0.0000025\"}', billing.usage_sum(400))
+            FROM generate_series(1, 1000)";
+        assert_eq!(value(tokens).as_deref(), Some("1"));
+        // a moving frame starts each sum afresh
+        let moving = "SELECT billing.usage_sum(v) OVER (ORDER BY v ROWS 1 PRECEDING), billing.usage_max(v) OVER (ORDER BY v ROWS 1 PRECEDING)
+            FROM (VALUES (1), (2), (4)) t (v)";
+        assert_eq!(rows(moving), ["1|1", "3|2", "6|4"]);
+    }
+
+    /// What no usage number may be is refused with our code and a hint, where an event would be rejected.
+    #[pg_test]
+    fn aggregates_refuse_what_is_no_usage_number() {
+        let hint =
+            " HINT Usage numbers have at most 28 digits, 12 of them after the point; round() them first.";
+        for (call, message) in [
+            ("usage_sum('NaN'::numeric)", "ZB004 NaN is not an amount or a quantity"),
+            ("usage_max('-Infinity'::numeric)", "ZB004 -Infinity is not an amount or a quantity"),
+            ("usage_sum(0.0000000000001)", "ZB004 0.0000000000001 has more than 12 digits after the point"),
+            ("usage_sum(12345678901234567890123456789)", "ZB004 a number needs more than 28 digits"),
+            ("usage_max(12345678901234567890123456789)", "ZB004 a number needs more than 28 digits"),
+        ] {
+            assert_eq!(error_of(&format!("SELECT billing.{call}")), format!("{message}{hint}"));
+        }
+    }
+
+    /// A unique count is exact and by key, as usage_value stores them: case counts, NULL does not, and a key
+    /// stands for the text it is made of.
+    #[pg_test]
+    fn unique_counts_count_keys() {
+        // usage_unique_add
+        let count = |values: &str| {
+            value(&format!("SELECT billing.usage_unique_count(v) FROM (VALUES {values}) t (v)"))
+        };
+        assert_eq!(count("('abc'), ('abc'), ('ABC'), (''), (NULL)").as_deref(), Some("3"));
+        assert_eq!(count("('abc'), (billing_internal.key_of_text('abc')::text)").as_deref(), Some("1"));
+        assert_eq!(count("(NULL::text)").as_deref(), Some("0"));
+    }
+
+    /// Partial states made anywhere merge to what one pass gives, also of groups without values.
+    #[pg_test]
+    fn aggregates_merge_in_parallel() {
+        // usage_state_serial, usage_state_deserial and usage_state_combine between processes; usage_state_total
+        // and usage_state_quantity at the end
+        Spi::run(
+            "CREATE TABLE tests.parallel_usage AS SELECT (i % 1000)::numeric / 8 AS v, i % 3 AS g FROM generate_series(1, 20000) i;
+             INSERT INTO tests.parallel_usage VALUES (NULL, 3), (-9999999999999999999999999999, 4);
+             ANALYZE tests.parallel_usage;
+             SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0",
+        )
+        .unwrap();
+        let ours = "SELECT g, billing.usage_count(*), billing.usage_count(v), billing.usage_sum(v), billing.usage_max(v),
+            billing.usage_unique_count(v::text) FROM tests.parallel_usage GROUP BY g ORDER BY g";
+        let plan = Spi::connect(|client| {
+            let lines = client.select(&format!("EXPLAIN (COSTS OFF) {ours}"), None, &[]).unwrap();
+            lines.map(|line| line.get::<String>(1).unwrap().unwrap()).collect::<Vec<_>>().join("\n")
+        });
+        assert!(plan.contains("Partial") && plan.contains("Gather"), "{plan}");
+        let postgres = "SELECT g, count(*), count(v), coalesce(trim_scale(sum(v)), 0), trim_scale(max(v)), count(DISTINCT v)
+            FROM tests.parallel_usage GROUP BY g ORDER BY g";
+        let parallel = rows(ours);
+        assert_eq!(parallel, rows(postgres));
+        Spi::run("SET max_parallel_workers_per_gather = 0").unwrap();
+        assert_eq!(parallel, rows(ours));
+    }
+}
