@@ -319,6 +319,9 @@ DECLARE
     part record;
 BEGIN
     PERFORM billing_internal.require_installed();
+    IF source IS NULL THEN
+        PERFORM billing_internal.fail('ZB004', 'the table is NULL', 'CREATE TEMP TABLE batch (LIKE billing.usage_event_input); COPY into it, pass its name.');
+    END IF;
     accepted := 0; duplicate := 0; conflicting := 0; rejected := 0; errors := '[]';
     -- Grouped in the order of the table, one batch in memory at a time. The caller reads the table with
     -- its own rights; only arrays are handed on.
@@ -341,4 +344,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.ingest_from(regclass) IS
-    'As ingest(), for a table of shape billing.usage_event_input that the caller may read: CREATE TEMP TABLE batch (LIKE billing.usage_event_input); COPY batch FROM …; SELECT * FROM billing.ingest_from(''batch''); all in one transaction. Any number of rows, in batches of 5,000.';
+    'As ingest(), for a table of shape billing.usage_event_input that the caller may read: CREATE TEMP TABLE batch (LIKE billing.usage_event_input); COPY batch FROM …; SELECT * FROM billing.ingest_from(''batch''); all in one transaction. Any number of rows, in batches of 5,000. Errors: ZB004 NULL.';

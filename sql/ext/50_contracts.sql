@@ -412,9 +412,9 @@ BEGIN
             PERFORM billing_internal.audit('catalog_apply', item->>'kind', full_key, NULL, was, now_is);
         END LOOP;
         IF dry_run THEN
-            RAISE EXCEPTION USING ERRCODE = 'ZB000';
+            RAISE EXCEPTION USING ERRCODE = 'ZBDRY';
         END IF;
-    EXCEPTION WHEN SQLSTATE 'ZB000' THEN
+    EXCEPTION WHEN SQLSTATE 'ZBDRY' THEN -- never ZB000: that would catch the whole class
         NULL; -- a dry run undoes everything and keeps the list
     END;
     RETURN QUERY SELECT c->>'action', c->>'kind', c->>'key', nullif(c->'before', 'null'), nullif(c->'after', 'null') FROM unnest(changes) c;
