@@ -103,11 +103,14 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes) -> Result<Branch, Fau
     if let Some(price) = line.tree.get("price") {
         leaves.push(Branch { text: format!("price: {}", leaf_text(price)), leaves: working(line)? });
     }
-    let exact = text("exact");
-    leaves.push(Branch::leaf(match (text("share").as_str(), exact == text("amount")) {
-        ("", true) => String::new(),
-        ("", false) => format!("exact {exact}, rounded once"),
-        (share, _) => format!("× {share} of the period = exact {exact}, rounded once"),
+    let (exact, share) = (text("exact"), text("share"));
+    let part = if share.is_empty() { "the" } else { &format!("{share} of the") };
+    leaves.push(Branch::leaf(match (text("kind").as_str(), share.as_str()) {
+        ("true_up", _) => format!("what this charge's other lines leave missing to {part} minimum"),
+        ("cap", _) => format!("what this charge's other lines exceed {part} maximum by"),
+        (_, "") if exact == text("amount") => String::new(),
+        (_, "") => format!("exact {exact}, rounded once"),
+        (_, share) => format!("× {share} of the period = exact {exact}, rounded once"),
     }));
     let extra = notes.iter().filter(|(of, _)| *of == key).flat_map(|(_, notes)| notes.clone());
     leaves.extend(extra.map(Branch::leaf));
