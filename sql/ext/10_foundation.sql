@@ -74,7 +74,7 @@ COMMENT ON FUNCTION billing.test_clock_set(timestamptz) IS
 -- ── install ──────────────────────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing_internal.schema_files() RETURNS TABLE (version int, name text, sha256 text, body text)
-    LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'schema_files_wrapper';
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'schema_files_wrapper';
 COMMENT ON FUNCTION billing_internal.schema_files() IS 'The schema files this library carries, with their checksums.';
 
 CREATE FUNCTION billing_internal.require_installed() RETURNS void
@@ -754,6 +754,7 @@ COMMENT ON OPERATOR billing.>= (billing.money, billing.money) IS 'At least, with
 -- billing.currency(m), billing.amount(m).
 CREATE OPERATOR CLASS billing.money_hash_ops DEFAULT FOR TYPE billing.money USING hash AS
     OPERATOR 1 billing.= , FUNCTION 1 billing_internal.money_hash(billing.money);
+COMMENT ON OPERATOR CLASS billing.money_hash_ops USING hash IS 'GROUP BY and DISTINCT over billing.money.';
 
 CREATE AGGREGATE billing.sum(billing.money) (
     SFUNC = billing_internal.money_plus, STYPE = billing.money, COMBINEFUNC = billing_internal.money_plus, PARALLEL = SAFE

@@ -586,7 +586,7 @@ BEGIN
     RETURN greatest(r.total - r.done - cardinality(refs), 1);
 END
 $$;
-COMMENT ON FUNCTION billing.bill_run_step(uuid, int) IS 'One step of a bill run: takes one free stripe and bills up to max_rows due contracts of it, one boundary each; when none is left to issue, drafts those in grace. Returns how much is left, 0 = done.';
+COMMENT ON FUNCTION billing.bill_run_step(uuid, int) IS 'One step of a bill run: takes one free stripe and bills up to max_rows due contracts of it, one boundary each; when none is left to issue, drafts those in grace. Returns how much is left, 0 = done. Errors: ZB001 no such run, ZB005 above READ COMMITTED.';
 
 CREATE FUNCTION billing.bill_run_start(as_of timestamptz DEFAULT NULL) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -713,12 +713,12 @@ CREATE FUNCTION billing.invoice_line_events(invoice text, line_key text, max_row
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    i billing.invoice;
+    i record;
     l billing.invoice_line;
     default_bill_to text;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.document, x.cut_at INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     SELECT * INTO l FROM billing.invoice_line x WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id AND x.key = line_key;
     IF l.key IS NULL THEN
         PERFORM billing_internal.fail('ZB001', format('invoice %s has no line %s', coalesce(i.number, i.key), coalesce(quote_literal(line_key), 'NULL')),
@@ -785,10 +785,10 @@ CREATE FUNCTION billing.invoice_explain(invoice text) RETURNS SETOF text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    i billing.invoice;
+    i record;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    SELECT x.customer_id, x.invoice_id, x.document, x.state INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     RETURN QUERY SELECT t FROM billing_internal.explain_document(
         (i.document || jsonb_build_object('status', i.state))::text, billing_internal.line_notes(i.customer_id, i.invoice_id)::text) t;
 END

@@ -54,7 +54,7 @@ CREATE TABLE billing.contract (
     next_bill_at timestamptz,
     signed_at timestamptz,
     document_url text,
-    document_sha256 text,
+    document_sha256 text COLLATE "C",
     created_at timestamptz NOT NULL,
     stripe smallint NOT NULL GENERATED ALWAYS AS (customer_id % 256) STORED,
     PRIMARY KEY (customer_id, contract_id),

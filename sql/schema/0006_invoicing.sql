@@ -65,7 +65,7 @@ COMMENT ON COLUMN billing.invoice.voided_at IS 'When it was voided; NULL = not.'
 COMMENT ON COLUMN billing.invoice.void_reason IS 'Why it was voided.';
 COMMENT ON COLUMN billing.invoice.replaces IS 'The voided invoice it stands for.';
 SELECT billing_internal.declare_table('billing.invoice', 'customer-owned', '{state, voided_at, void_reason}',
-    '{customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at, period_ends_at, issued_on, due_on, lines_total, total, document, voided_at}');
+    '{customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at, period_ends_at, issued_on, due_on, lines_total, total, cut_at, document, created_at, voided_at, replaces}');
 
 CREATE TABLE billing.invoice_line (
     customer_id bigint NOT NULL,
