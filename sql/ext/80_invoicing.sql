@@ -517,6 +517,7 @@ AS $$
 DECLARE
     r billing.job_run;
     as_of timestamptz;
+    candidate int;
     of_stripe int;
     waits boolean := false;
     refs billing_internal.bill_ref[];
@@ -534,11 +535,13 @@ BEGIN
     -- The next stripe with something due whose lock is free, from where the run was; the lock in a statement of its
     -- own, before the one that reads usage.
     FOR n IN 0..255 LOOP
-        of_stripe := (coalesce((r.result->>'stripe')::int, 0) + n) % 256;
-        CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_contracts(as_of, run, of_stripe) d WHERE d.final);
+        candidate := (coalesce((r.result->>'stripe')::int, 0) + n) % 256;
+        CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_contracts(as_of, run, candidate) d WHERE d.final);
         waits := true;
-        EXIT WHEN pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), of_stripe);
-        of_stripe := NULL;
+        IF pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), candidate) THEN
+            of_stripe := candidate;
+            EXIT;
+        END IF;
     END LOOP;
     IF waits AND of_stripe IS NULL THEN
         -- Others are at work on what is left: wait a moment, holding nothing.
@@ -548,6 +551,9 @@ BEGIN
     IF waits THEN
         SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
         FROM (SELECT * FROM billing_internal.due_contracts(as_of, run, of_stripe) d WHERE d.final ORDER BY d.customer_id, d.contract_id LIMIT max_rows) d;
+        IF refs IS NULL THEN
+            RETURN greatest(r.total - r.done, 1); -- another run billed them before we had the lock
+        END IF;
         BEGIN
             SELECT count(*) INTO issued FROM billing_internal.bill(refs, true, run);
         EXCEPTION WHEN serialization_failure OR deadlock_detected OR query_canceled OR lock_not_available OR insufficient_resources THEN
