@@ -705,3 +705,238 @@ fn a_broken_contract_never_stops_the_others() {
     assert_numbers(&mut admin, contracts as i64);
     assert_eq!(db.verify(), Vec::<String>::new());
 }
+
+/// What may be refused in the middle of everything: something was not a draft any more, changed meanwhile, or ingest
+/// never paused.
+fn may_be_refused(error: &postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|e| ["ZB001", "ZB005", "55P03"].contains(&e.code().code()))
+}
+
+/// Calls `work` until it is done; its refusals are fine, any other error is returned.
+fn keep_on(
+    client: &mut Client,
+    rng: &mut Rng,
+    done: &AtomicBool,
+    work: impl Fn(&mut Client, &mut Rng, usize) -> Result<(), postgres::Error>,
+) -> Result<usize, String> {
+    let mut successes = 0;
+    let mut n = 0;
+    while !done.load(Ordering::SeqCst) {
+        n += 1;
+        match work(client, rng, n) {
+            Ok(()) => successes += 1,
+            Err(e) if may_be_refused(&e) => {}
+            Err(e) => return Err(told(&e)),
+        }
+        thread::sleep(Duration::from_millis(rng.below(4) as u64));
+    }
+    Ok(successes)
+}
+
+type Work = fn(&mut Client, &mut Rng, usize) -> Result<(), postgres::Error>;
+
+/// Runs sessions against each other for a while; panics with what reached a client.
+fn against_each_other(
+    db: &Db,
+    rng: &mut Rng,
+    lasting: Duration,
+    sessions: &[(&'static str, &'static str, Work)],
+) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _flag = Flag(&done);
+        let running: Vec<_> = sessions
+            .iter()
+            .map(|(name, role, work)| {
+                let (mut rng, done) = (rng.fork(), &done);
+                (name, scope.spawn(move || keep_on(&mut db.connect_as(role), &mut rng, done, work)))
+            })
+            .collect();
+        thread::sleep(lasting);
+        done.store(true, Ordering::SeqCst);
+        for (name, session) in running {
+            match session.join().expect("a session") {
+                Ok(successes) => {
+                    println!("{name}: {successes} times");
+                    assert!(successes > 0, "{name} never succeeded");
+                }
+                Err(error) => panic!("{name}: {error}"),
+            }
+        }
+    });
+}
+
+fn generate(client: &mut Client, rng: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    client.query("SELECT billing.invoice_generate($1)", &[&format!("u{}-1", rng.below(12))]).map(|_| ())
+}
+
+fn finalize(client: &mut Client, _: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    client.query("SELECT billing.invoice_finalize(key) FROM (SELECT key FROM billing.invoice WHERE state = 'draft' ORDER BY random() LIMIT 1) d", &[]).map(|_| ())
+}
+
+fn void(client: &mut Client, rng: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    thread::sleep(Duration::from_millis(20 + rng.below(60) as u64));
+    client.query("SELECT billing.invoice_void(key, 'again') FROM (SELECT key FROM billing.invoice WHERE state = 'open' ORDER BY random() LIMIT 1) i", &[]).map(|_| ())
+}
+
+fn run(client: &mut Client, _: &mut Rng, n: usize) -> Result<(), postgres::Error> {
+    // Later and later: several boundaries fall due while earlier ones are voided and billed again.
+    client.batch_execute(&format!(
+        "CALL billing.bill_run('2026-03-01T00:00:00Z'::timestamptz + interval '1 month' * least({n} / 4, 6))"
+    ))
+}
+
+#[test]
+fn drafts_finalizations_voids_and_runs_do_not_lock_each_other_out() {
+    let mut rng = load::seed("drafts and runs");
+    let db = Db::fresh("races_drafts");
+    let mut admin = billable(&db, 12);
+    let sessions: [(&str, &str, Work); 6] = [
+        ("generate", "billing_finance", generate),
+        ("generate too", "billing_finance", generate),
+        ("finalize", "billing_finance", finalize),
+        ("void", "billing_finance", void),
+        ("run", "billing_operator", run),
+        ("run too", "billing_operator", run),
+    ];
+    against_each_other(&db, &mut rng, Duration::from_secs(6), &sessions);
+    assert_eq!(load::broken_but_for_late(&mut admin), Vec::<String>::new());
+    admin.batch_execute("CALL billing.bill_run('2026-09-01T00:00:00Z')").expect("a last run");
+    assert_eq!(db.verify(), Vec::<String>::new());
+    assert_eq!(
+        count(&mut admin, "billing.invoice WHERE state = 'open'"),
+        12,
+        "February once for each, after all"
+    );
+    let numbers = count(&mut admin, "billing.invoice WHERE number IS NOT NULL");
+    assert_numbers(&mut admin, numbers);
+}
+
+/// The whole catalogue once more, its lists shuffled, with something new now and then.
+fn catalogue(client: &mut Client, rng: &mut Rng, n: usize) -> Result<(), postgres::Error> {
+    let mut document = load::catalogue();
+    document["products"][0]["name"] = json!(format!("AI {n}"));
+    document["plans"][0]["name"] = json!(format!("Usage {n}"));
+    if let Some(meters) = document["meters"].as_array_mut() {
+        if rng.chance(10) {
+            meters.push(json!({"key": format!("late-{n}"), "event_type": "llm", "aggregation": "sum", "value": "input", "dimensions": ["region"], "unit": "token"}));
+        }
+        rng.shuffle(meters);
+    }
+    load::apply(client, &document).map(|_| ())
+}
+
+fn ingest(client: &mut Client, rng: &mut Rng, n: usize) -> Result<(), postgres::Error> {
+    let who = rng.next();
+    let batch: Vec<Event> = (0..1 + rng.below(60))
+        .map(|at| Event {
+            customer: format!("u{}", rng.below(12)),
+            id: format!("{who}-{n}-{at}"),
+            at: format!("2026-02-{:02}T{:02}:00:00Z", 1 + rng.below(28), rng.below(24)),
+            properties: [
+                ("model", json!(format!("m{}", rng.below(4)))),
+                ("region", json!("r")),
+                ("input", json!(1)),
+                ("output", json!(rng.below(9))),
+            ]
+            .into(),
+        })
+        .collect();
+    let tally = load::send(client, Door::Ingest, &batch.iter().collect::<Vec<_>>())?;
+    assert_eq!(tally.accepted, tally.sent);
+    Ok(())
+}
+
+/// Ingest and a contract in one transaction, as an application would sign somebody up.
+fn sign_up(client: &mut Client, rng: &mut Rng, n: usize) -> Result<(), postgres::Error> {
+    let key = format!("s{}-{n}", rng.next());
+    let zone = load::ZONES[rng.below(load::ZONES.len())];
+    let mut charges = vec![
+        json!({"key": "tokens", "product": "ai", "meter": "tokens", "price": "tokens"}),
+        json!({"key": "requests", "product": "ai", "meter": "requests", "price": "requests"}),
+        json!({"key": "peak", "product": "ai", "meter": "peak", "pricing": {"model": "per_unit", "unit_price": "1"}}),
+    ];
+    rng.shuffle(&mut charges);
+    let mut transaction = client.transaction()?;
+    transaction
+        .query("SELECT billing.customer_upsert($1::text::jsonb)", &[&json!({"key": key}).to_string()])?;
+    let doc = json!({"charges": charges, "time_zone": zone});
+    transaction.query(
+        "SELECT billing.subscribe($1, 'usage', '2026-02-01', $2::text::jsonb)",
+        &[&key, &doc.to_string()],
+    )?;
+    transaction.commit()
+}
+
+fn terms(client: &mut Client, rng: &mut Rng, n: usize) -> Result<(), postgres::Error> {
+    let customer = json!({"key": format!("u{}", rng.below(12)), "attributes": {"n": n},
+        "overrides": [{"meter": "tokens", "match": {"model": format!("m{}", rng.below(4))}, "percent_off": rng.below(90).to_string(), "from": "2026-02-01"}]});
+    load::upsert_customer(client, &customer)
+}
+
+fn seal(client: &mut Client, _: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    client.batch_execute("CALL billing.audit_seal()")
+}
+
+fn fold(client: &mut Client, _: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    client.batch_execute("CALL billing.fold()")
+}
+
+fn preview(client: &mut Client, rng: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    client.query("SELECT billing.invoice_preview($1)", &[&format!("u{}-1", rng.below(12))]).map(|_| ())
+}
+
+#[test]
+fn catalogue_contracts_prices_ingest_and_runs_do_not_deadlock() {
+    let mut rng = load::seed("everything");
+    let db = Db::fresh("races_everything");
+    let mut admin = billable(&db, 12);
+    let sessions: [(&str, &str, Work); 12] = [
+        ("catalogue", "billing_operator", catalogue),
+        ("catalogue too", "billing_operator", catalogue),
+        ("ingest", "billing_app", ingest),
+        ("ingest too", "billing_app", ingest),
+        ("sign up", "billing_operator", sign_up),
+        ("sign up too", "billing_operator", sign_up),
+        ("terms", "billing_operator", terms),
+        ("terms too", "billing_operator", terms),
+        ("seal", "billing_operator", seal),
+        ("fold", "billing_operator", fold),
+        ("preview", "billing_operator", preview),
+        ("run", "billing_operator", run),
+    ];
+    against_each_other(&db, &mut rng, Duration::from_secs(10), &sessions);
+    assert_eq!(load::usage_differences(&mut admin), Vec::<String>::new());
+    assert_eq!(load::broken_but_for_late(&mut admin), Vec::<String>::new());
+    let numbers = count(&mut admin, "billing.invoice WHERE number IS NOT NULL");
+    assert_numbers(&mut admin, numbers);
+}
+
+#[test]
+fn the_audit_chain_is_whole_however_many_write_and_seal() {
+    let mut rng = load::seed("audit");
+    let db = Db::fresh("races_audit");
+    let mut admin = billable(&db, 12);
+    let sessions: [(&str, &str, Work); 6] = [
+        ("terms", "billing_operator", terms),
+        ("terms too", "billing_operator", terms),
+        ("sign up", "billing_operator", sign_up),
+        ("seal", "billing_operator", seal),
+        ("seal too", "billing_operator", seal),
+        ("run", "billing_operator", run),
+    ];
+    against_each_other(&db, &mut rng, Duration::from_secs(4), &sessions);
+    admin.batch_execute("CALL billing.audit_seal()").expect("the last seal");
+    assert_eq!(count(&mut admin, "billing.audit_verify()"), 0);
+    assert_eq!(count(&mut admin, "billing.audit_log WHERE seal_n IS NULL"), 0, "every entry is sealed");
+    let (seals, last, entries): (i64, i64, i64) = admin
+        .query_one("SELECT count(*), max(n)::bigint, sum(entries)::bigint FROM billing.audit_seal", &[])
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .expect("seals");
+    assert!(seals > 3, "{seals} seals");
+    assert_eq!((seals, entries), (last, count(&mut admin, "billing.audit_log")));
+    assert_eq!(load::broken_but_for_late(&mut admin), Vec::<String>::new());
+    // An entry changed afterwards is found.
+    admin.batch_execute("UPDATE billing.audit_log SET reason = 'forged' WHERE audit_id = (SELECT min(audit_id::text)::uuid FROM billing.audit_log)").expect("forge");
+    assert!(count(&mut admin, "billing.audit_verify()") > 0);
+}
