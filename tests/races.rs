@@ -818,7 +818,7 @@ fn catalogue(client: &mut Client, rng: &mut Rng, n: usize) -> Result<(), postgre
     document["products"][0]["name"] = json!(format!("AI {n}"));
     document["plans"][0]["name"] = json!(format!("Usage {n}"));
     if let Some(meters) = document["meters"].as_array_mut() {
-        if rng.chance(10) {
+        if n % 20 == 5 {
             meters.push(json!({"key": format!("late-{n}"), "event_type": "llm", "aggregation": "sum", "value": "input", "dimensions": ["region"], "unit": "token"}));
         }
         rng.shuffle(meters);
