@@ -406,7 +406,7 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     d := billing_internal.read_document('seller', doc);
-    SELECT * INTO old FROM billing.seller s WHERE s.key = d->>'key' FOR UPDATE;
+    SELECT * INTO old FROM billing.seller s WHERE s.key = d->>'key' FOR NO KEY UPDATE;
     new := old;
     new.seller_id := coalesce(old.seller_id, billing_internal.uuid_v7());
     new.key := d->>'key';

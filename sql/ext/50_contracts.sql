@@ -175,7 +175,7 @@ DECLARE
     d jsonb := item->'document';
     id int;
 BEGIN
-    SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR UPDATE;
+    SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR NO KEY UPDATE;
     IF old.meter_id IS NULL AND d <> 'null' THEN
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'meter_id' RETURNING value::int INTO id;
         INSERT INTO billing.meter (meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at)
@@ -212,7 +212,7 @@ DECLARE
     old billing.price_book;
     d jsonb := item->'document';
 BEGIN
-    SELECT * INTO old FROM billing.price_book b WHERE b.key = item->>'key' FOR UPDATE;
+    SELECT * INTO old FROM billing.price_book b WHERE b.key = item->>'key' FOR NO KEY UPDATE;
     IF old.price_book_id IS NULL THEN
         IF d = 'null' THEN
             PERFORM billing_internal.fail('ZB003', format('%s.currency: is missing', item->>'path'), 'A new price book names its currency.');
@@ -244,7 +244,7 @@ DECLARE
     facts record;
 BEGIN
     SELECT * INTO book FROM billing.price_book b WHERE b.key = item->>'parent';
-    SELECT * INTO old FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key' ORDER BY p.version DESC LIMIT 1 FOR UPDATE;
+    SELECT * INTO old FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key' ORDER BY p.version DESC LIMIT 1 FOR NO KEY UPDATE;
     IF d = 'null' THEN
         IF upper_inf(old.valid_during) THEN
             starts := coalesce(starts, billing.now());
@@ -341,7 +341,7 @@ DECLARE
     d jsonb := item->'document';
     id uuid;
 BEGIN
-    SELECT * INTO old FROM billing.plan p WHERE p.key = item->>'key' FOR UPDATE;
+    SELECT * INTO old FROM billing.plan p WHERE p.key = item->>'key' FOR NO KEY UPDATE;
     id := coalesce(old.plan_id, billing_internal.uuid_v7());
     IF d <> 'null' THEN
         SELECT * INTO newest FROM billing.plan_version v WHERE v.plan_id = old.plan_id ORDER BY v.version DESC LIMIT 1;
@@ -602,11 +602,11 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     d := billing_internal.read_document('customer', doc);
-    SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR UPDATE;
+    SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         -- One session makes customers at a time; the one before us may have made this one.
-        PERFORM FROM billing_internal.counter c WHERE c.name = 'customer_id' FOR UPDATE;
-        SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR UPDATE;
+        PERFORM FROM billing_internal.counter c WHERE c.name = 'customer_id' FOR NO KEY UPDATE;
+        SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR NO KEY UPDATE;
     END IF;
     was := CASE WHEN old.customer_id IS NOT NULL THEN billing_internal.customer_document(old.customer_id) END;
     new := old;
@@ -840,7 +840,7 @@ BEGIN
     t := made->'terms';
     -- Found by itself: in a WHERE the planner would call it with the snapshot of the caller's statement.
     of_customer_id := billing_internal.find_customer(d->>'customer');
-    SELECT * INTO customer FROM billing.customer c WHERE c.customer_id = of_customer_id FOR UPDATE;
+    SELECT * INTO customer FROM billing.customer c WHERE c.customer_id = of_customer_id FOR NO KEY UPDATE;
     IF EXISTS (SELECT FROM billing.contract_key x WHERE x.key = d->>'key') THEN
         PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(d->>'key')), 'Choose another key; a contract that exists is amended, not created again.');
     END IF;
@@ -911,8 +911,8 @@ BEGIN
     PERFORM billing_internal.require_installed();
     SELECT * INTO found_contract FROM billing_internal.find_contract(contract);
     -- The customer's row is the lock under which its live charges are compared.
-    PERFORM FROM billing.customer c WHERE c.customer_id = found_contract.customer_id FOR UPDATE;
-    SELECT * INTO k FROM billing.contract c WHERE c.customer_id = found_contract.customer_id AND c.contract_id = found_contract.contract_id FOR UPDATE;
+    PERFORM FROM billing.customer c WHERE c.customer_id = found_contract.customer_id FOR NO KEY UPDATE;
+    SELECT * INTO k FROM billing.contract c WHERE c.customer_id = found_contract.customer_id AND c.contract_id = found_contract.contract_id FOR NO KEY UPDATE;
     IF k.state <> 'draft' THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s, not a draft', k.key, k.state), 'Only a draft is activated.');
     ELSIF document_sha256 IS NOT NULL AND document_sha256 !~ '^[0-9a-f]{64}$' THEN
@@ -958,7 +958,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB003', 'the subscription''s doc must be an object', 'Pass contract fields such as {"overrides": [...]}, or {}.');
     END IF;
     of_customer_id := billing_internal.find_customer(customer);
-    SELECT * INTO c FROM billing.customer k WHERE k.customer_id = of_customer_id FOR UPDATE;
+    SELECT * INTO c FROM billing.customer k WHERE k.customer_id = of_customer_id FOR NO KEY UPDATE;
     -- The next free <customer>-<n>; another contract may bear such a key by hand.
     SELECT count(*) INTO n FROM billing.contract k WHERE k.customer_id = c.customer_id;
     LOOP
