@@ -11,7 +11,7 @@ use load::{Door, Event, Rng, Tally, told};
 use postgres::Client;
 use serde_json::json;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 

@@ -226,11 +226,14 @@ WITH exception (name, reason) AS (VALUES
     -- A procedure with SET can't COMMIT. They run with their caller's rights and only name what is qualified.
     ('billing.bill_run(timestamp with time zone)', 'commits'),
     ('billing.fold()', 'commits'),
-    ('billing.audit_seal()', 'commits'))
+    ('billing.audit_seal()', 'commits'),
+    -- Called once a row, where SET would take as long as the rest. With its caller's rights, and every name has its schema.
+    ('billing.rate(billing.pricing,numeric,jsonb,bigint)', 'qualified'))
 SELECT f.name AS offender FROM our_function f
 WHERE NOT coalesce(f.proconfig @> '{"search_path=pg_catalog, pg_temp"}', false) AND f.lanname NOT IN ('c', 'internal')
     AND NOT EXISTS (SELECT FROM exception e WHERE e.name = f.name AND CASE e.reason
         WHEN 'commits' THEN f.prokind = 'p' AND NOT f.prosecdef
+        WHEN 'qualified' THEN f.lanname = 'plpgsql' AND NOT f.prosecdef
         ELSE f.lanname = 'sql' AND f.prosqlbody IS NOT NULL AND NOT f.prosecdef END)
 UNION ALL
 SELECT e.name || ' is an exception but needs none' FROM exception e
