@@ -88,7 +88,8 @@ SELECT billing.contract_create('{"key":"twice","customer":"own","starts_on":"202
 SELECT pg_temp.fails($$SELECT billing.contract_activate('twice')$$);
 SELECT billing.contract_create('{"key":"apart","customer":"own","starts_on":"2026-01-01","charges":[{"key":"other","product":"ai-api","meter":"tokens","match":{"model":"gpt-3.5"},"pricing":{"model":"per_unit","unit_price":"1"}}]}'), billing.contract_activate('apart');
 SELECT count(*) AS early FROM billing.catalog_apply('{"price_books":[{"key":"list","prices":[{"key":"later","meter":"x","valid_from":"2026-05-01T00:00:00Z","pricing":{"model":"per_unit","unit_price":"1"}}]}]}');
-SELECT billing.contract_create('{"key":"early","customer":"pinned","starts_on":"2026-01-01","price_book":"list","charges":[{"key":"x","product":"ai-api","meter":"x","price":"later"}]}'), pg_temp.fails($$SELECT billing.contract_activate('early')$$);
+SELECT billing.contract_create('{"key":"early","customer":"pinned","starts_on":"2026-01-01","price_book":"list","charges":[{"key":"x","product":"ai-api","meter":"x","price":"later"}]}');
+SELECT pg_temp.fails($$SELECT billing.contract_activate('early')$$);
 ROLLBACK;
 \a \t
 SELECT check_name, checked > 0 AS checked, failed, example FROM billing.verify('full') WHERE check_name LIKE 'contracts%';
