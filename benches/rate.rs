@@ -11,6 +11,7 @@ const PRICING: &str = r#"{"model":"graduated","tiers":[{"up_to":"1000","unit_pri
     {"up_to":"20000","unit_price":"0.002"},{"up_to":"50000","unit_price":"0.001"},{"unit_price":"0.0005"}]}"#;
 const CALLS: i64 = 1_000_000;
 
+#[allow(clippy::disallowed_methods, reason = "durations are measured in benches")]
 fn main() {
     let pricing =
         Pricing::read(&Node::root(&json::parse(PRICING).expect("it is JSON"))).expect("it is a pricing");

@@ -307,7 +307,7 @@ BEGIN
     END IF;
     FOR item IN SELECT i->>'kind' AS kind, i->'terms' AS terms FROM jsonb_array_elements(items) i LOOP
         IF NOT EXISTS (SELECT FROM billing.product p WHERE p.key = item.terms->>'product' AND p.retired_at IS NULL) THEN
-            PERFORM billing_internal.fail('ZB001', format('%s%s %s: product %s is not known', path, item.kind, item.terms->>'key', quote_literal(item.terms->>'product')),
+            PERFORM billing_internal.fail('ZB001', format('%s%s %s: product %s is not known', path, CASE item.kind WHEN 'usage' THEN 'charge' ELSE 'fee' END, item.terms->>'key', quote_literal(item.terms->>'product')),
                 'SELECT key, name FROM billing.product; lists them.');
         END IF;
         CONTINUE WHEN item.kind = 'fee';
@@ -811,7 +811,8 @@ DECLARE
     t jsonb;
     of_customer_id bigint;
     customer billing.customer;
-    plan record;
+    plan billing.plan;
+    version billing.plan_version;
     plan_key text := doc->>'plan';
     wanted_version int;
     k billing.contract;
@@ -822,19 +823,19 @@ BEGIN
         PERFORM billing_internal.fail('ZB003', 'the contract document is NULL', 'Pass {"key", "customer", "starts_on", "plan"}.');
     END IF;
     IF plan_key IS NOT NULL THEN
-        SELECT p.plan_id, p.key, v.version, v.document, p.retired_at INTO plan
-        FROM billing.plan p JOIN billing.plan_version v USING (plan_id)
-        WHERE p.key = split_part(plan_key, '@', 1) AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
+        SELECT * INTO plan FROM billing.plan p WHERE p.key = split_part(plan_key, '@', 1);
+        SELECT * INTO version FROM billing.plan_version v
+        WHERE v.plan_id = plan.plan_id AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
         ORDER BY v.version DESC LIMIT 1;
-        IF plan.plan_id IS NULL THEN
+        IF version.plan_id IS NULL THEN
             PERFORM billing_internal.fail('ZB001', format('plan: plan %s is not known', quote_literal(plan_key)), 'SELECT key, name FROM billing.plan; lists them; plan@2 names a version.');
         ELSIF plan.retired_at IS NOT NULL THEN
             PERFORM billing_internal.fail('ZB005', format('plan: plan %s is retired', plan_key), 'Choose another plan.');
         END IF;
     END IF;
-    made := billing_internal.contract_terms(doc::text, plan.document::text)::jsonb;
+    made := billing_internal.contract_terms(doc::text, version.document::text)::jsonb;
     IF made IS NULL THEN
-        PERFORM billing_internal.raise_fault(billing_internal.contract_terms_error(doc::text, plan.document::text)::jsonb);
+        PERFORM billing_internal.raise_fault(billing_internal.contract_terms_error(doc::text, version.document::text)::jsonb);
     END IF;
     d := made->'document';
     t := made->'terms';
@@ -844,9 +845,9 @@ BEGIN
     IF EXISTS (SELECT FROM billing.contract_key x WHERE x.key = d->>'key') THEN
         PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(d->>'key')), 'Choose another key; a contract that exists is amended, not created again.');
     END IF;
-    currency := coalesce(d->>'currency', plan.document->>'currency', customer.currency);
-    IF plan.document->>'currency' <> currency THEN
-        PERFORM billing_internal.fail('ZB011', format('currency: plan %s is in %s, the contract in %s', plan.key, plan.document->>'currency', currency),
+    currency := coalesce(d->>'currency', version.document->>'currency', customer.currency);
+    IF version.document->>'currency' <> currency THEN
+        PERFORM billing_internal.fail('ZB011', format('currency: plan %s is in %s, the contract in %s', plan.key, version.document->>'currency', currency),
             'Use a plan in the contract''s currency; prices are never converted silently.');
     END IF;
     k.customer_id := customer.customer_id;
@@ -864,7 +865,7 @@ BEGIN
     PERFORM billing_internal.check_items(t->'items', t->>'price_book', currency, '');
     INSERT INTO billing.contract (customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on,
         starts_at, ends_at, billed_every, alignment, net_days, collection, prices, created_at)
-    VALUES (k.customer_id, k.contract_id, d->>'key', k.seller_id, k.bill_to_id, plan.plan_id, plan.version, currency, k.time_zone, (d->>'starts_on')::date,
+    VALUES (k.customer_id, k.contract_id, d->>'key', k.seller_id, k.bill_to_id, plan.plan_id, version.version, currency, k.time_zone, (d->>'starts_on')::date,
         (t->>'ends_on')::date, billing_internal.local_midnight((d->>'starts_on')::date, k.time_zone), billing_internal.local_midnight((t->>'ends_on')::date, k.time_zone),
         t->>'interval', t->>'alignment', (t->>'net_days')::int, t->>'collection', coalesce(d->>'prices', 'float'), clock_timestamp())
     RETURNING * INTO k;
