@@ -7,6 +7,9 @@
 pub mod domain;
 
 #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+#[allow(unsafe_code)]
+mod agg;
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 // Set-returning functions spell their columns out: pgrx takes no alias there.
 #[allow(clippy::type_complexity)]
 mod api;
@@ -15,6 +18,11 @@ mod api;
 mod pg;
 #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 mod sql_manifest;
+#[cfg(all(
+    any(test, feature = "pg_test"),
+    any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18")
+))]
+mod testing;
 #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 #[allow(unsafe_code)]
 mod types;

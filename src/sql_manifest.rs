@@ -7,7 +7,8 @@ extension_sql_file!("../sql/ext/00_bootstrap.sql", name = "bootstrap", bootstrap
 extension_sql_file!("../sql/ext/10_foundation.sql", name = "foundation", requires = ["bootstrap"]);
 extension_sql_file!("../sql/ext/20_ingestion.sql", name = "ingestion", requires = ["foundation"]);
 extension_sql_file!("../sql/ext/30_metering.sql", name = "metering", requires = ["ingestion"]);
-extension_sql_file!("../sql/ext/40_rating.sql", name = "rating", requires = ["metering"]);
+extension_sql_file!("../sql/ext/35_aggregates.sql", name = "aggregates", requires = ["metering"]);
+extension_sql_file!("../sql/ext/40_rating.sql", name = "rating", requires = ["aggregates"]);
 extension_sql_file!("../sql/ext/50_contracts.sql", name = "contracts", requires = ["rating"]);
 extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["contracts"]);
 extension_sql_file!("../sql/ext/85_verify.sql", name = "verify", requires = ["invoicing"]);

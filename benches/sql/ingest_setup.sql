@@ -2,7 +2,6 @@
 -- typed rows, for the engine and for the bare tables it is measured against.
 -- psql variables: batches, customers (per installation), spread (customers in one batch)
 \set ON_ERROR_STOP on
-DROP SCHEMA IF EXISTS bench CASCADE;
 CREATE SCHEMA bench;
 
 SELECT count(*) AS changes FROM billing.catalog_apply('{
@@ -53,5 +52,38 @@ BEGIN
     RETURN n;
 END
 $$;
+
+-- Runs a call for each batch, one transaction each, and adds the seconds of call and commit to bench.result.
+-- prepare is run before each call and not timed. Both see the batch as $1.
+CREATE TABLE bench.result (what text, events bigint, seconds double precision);
+CREATE PROCEDURE bench.measure(what text, call text, first int, last int, prepare text DEFAULT NULL, calls int DEFAULT 1) LANGUAGE plpgsql AS $$
+DECLARE
+    started timestamptz;
+    spent double precision := 0;
+BEGIN
+    FOR b IN first..last BY calls LOOP
+        IF prepare IS NOT NULL THEN
+            FOR i IN 0..calls - 1 LOOP
+                EXECUTE prepare USING b + i;
+            END LOOP;
+            COMMIT;
+        END IF;
+        started := clock_timestamp();
+        FOR i IN 0..calls - 1 LOOP
+            EXECUTE call USING b + i;
+        END LOOP;
+        COMMIT;
+        spent := spent + extract(epoch FROM clock_timestamp() - started);
+    END LOOP;
+    INSERT INTO bench.result VALUES (what, (last - first + 1) * 1000, spent);
+    COMMIT;
+END
+$$;
+
+-- Typed rows of one batch, as ingest_from() takes them.
+CREATE VIEW bench.input AS SELECT e.batch, e.customer, 'llm.request' AS event_type, e.event_key::text AS event_id, e.occurred_at::text AS occurred_at, e.properties::json AS properties FROM bench.event e;
+
+GRANT USAGE ON SCHEMA bench TO billing_app;
+GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA bench TO billing_app;
 VACUUM ANALYZE bench.event, bench.document;
 CHECKPOINT;

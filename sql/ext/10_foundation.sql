@@ -74,7 +74,7 @@ COMMENT ON FUNCTION billing.test_clock_set(timestamptz) IS
 -- ── install ──────────────────────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing_internal.schema_files() RETURNS TABLE (version int, name text, sha256 text, body text)
-    LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'schema_files_wrapper';
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'schema_files_wrapper';
 COMMENT ON FUNCTION billing_internal.schema_files() IS 'The schema files this library carries, with their checksums.';
 
 CREATE FUNCTION billing_internal.require_installed() RETURNS void
@@ -189,7 +189,7 @@ CREATE FUNCTION billing_internal.calendar_service_periods(starts_on date, ends_o
     LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'calendar_service_periods_wrapper';
 COMMENT ON FUNCTION billing_internal.calendar_service_periods(date, date, text, text, text, int) IS 'The service periods of a charge billed every so often, inside billing period n.';
 
-CREATE FUNCTION billing_internal.calendar_error(starts_on date, ends_on date, every text, alignment text) RETURNS jsonb
+CREATE FUNCTION billing_internal.calendar_error(starts_on date, ends_on date, every text, alignment text) RETURNS text
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'calendar_error_wrapper';
 COMMENT ON FUNCTION billing_internal.calendar_error(date, date, text, text) IS 'Why a contract''s rhythm can''t be; NULL if it can.';
 
@@ -406,15 +406,15 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     d := billing_internal.read_document('seller', doc);
-    SELECT * INTO old FROM billing.seller s WHERE s.key = d->>'key' FOR UPDATE;
+    SELECT * INTO old FROM billing.seller s WHERE s.key = d->>'key' FOR NO KEY UPDATE;
     new := old;
     new.seller_id := coalesce(old.seller_id, billing_internal.uuid_v7());
     new.key := d->>'key';
     new.name := coalesce(d->>'name', old.name, d->>'key');
-    new.currency := coalesce(d->>'currency', old.currency, 'USD');
-    new.time_zone := coalesce(d->>'time_zone', old.time_zone, 'UTC');
-    new.fiscal_year_start := coalesce((d->>'fiscal_year_start')::smallint, old.fiscal_year_start, 1);
-    new.invoice_series := coalesce(d->>'invoice_series', old.invoice_series, 'INV');
+    new.currency := coalesce(d->>'currency', CASE WHEN NOT d ? 'currency' THEN old.currency END, 'USD');
+    new.time_zone := coalesce(d->>'time_zone', CASE WHEN NOT d ? 'time_zone' THEN old.time_zone END, 'UTC');
+    new.fiscal_year_start := coalesce((d->>'fiscal_year_start')::smallint, CASE WHEN NOT d ? 'fiscal_year_start' THEN old.fiscal_year_start END, 1);
+    new.invoice_series := coalesce(d->>'invoice_series', CASE WHEN NOT d ? 'invoice_series' THEN old.invoice_series END, 'INV');
     new.address := CASE WHEN d ? 'address' THEN coalesce(nullif(d->'address', 'null'), '{}') ELSE coalesce(old.address, '{}') END;
     new.tax_ids := CASE WHEN d ? 'tax_ids' THEN coalesce(nullif(d->'tax_ids', 'null'), '[]') ELSE coalesce(old.tax_ids, '[]') END;
     new.created_at := coalesce(old.created_at, clock_timestamp());
@@ -530,6 +530,20 @@ BEGIN ATOMIC
 END;
 COMMENT ON FUNCTION billing_internal.policy_definition() IS 'The policies, their defaults and the form of their values.';
 
+CREATE FUNCTION billing_internal.seller_policies(names text[]) RETURNS TABLE (seller_id uuid, name text, value text)
+    LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY SELECT s.seller_id, d.name, coalesce(p.value, g.value, d.default_value)
+    FROM billing.seller s CROSS JOIN billing_internal.policy_definition() d
+    LEFT JOIN billing.policy p ON p.name = d.name AND p.scope = 'seller:' || s.key
+    LEFT JOIN billing.policy g ON g.name = d.name AND g.scope = 'global'
+    WHERE d.name = ANY (names);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.seller_policies(text[]) IS 'The values of these policies in force for each seller: the seller''s own, else the global one, else the default. A contract may have its own (contract_policy).';
+
 CREATE FUNCTION billing.policy_set(name text, value text, scope text DEFAULT 'global', reason text DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -549,7 +563,7 @@ BEGIN
     END IF;
     IF scope = 'global' OR scope LIKE 'seller:%' THEN
         IF scope <> 'global' THEN
-            PERFORM billing_internal.find_seller(substr(scope, 8));
+            SELECT 'seller:' || s.key INTO scope FROM billing.seller s WHERE s.seller_id = billing_internal.find_seller(substr(scope, 8));
         END IF;
         SELECT p.value INTO before FROM billing.policy p WHERE p.name = policy_set.name AND p.scope = policy_set.scope;
         INSERT INTO billing.policy (name, scope, value, set_at, set_by) VALUES (name, scope, value, clock_timestamp(), billing_internal.caller())
@@ -740,6 +754,7 @@ COMMENT ON OPERATOR billing.>= (billing.money, billing.money) IS 'At least, with
 -- billing.currency(m), billing.amount(m).
 CREATE OPERATOR CLASS billing.money_hash_ops DEFAULT FOR TYPE billing.money USING hash AS
     OPERATOR 1 billing.= , FUNCTION 1 billing_internal.money_hash(billing.money);
+COMMENT ON OPERATOR CLASS billing.money_hash_ops USING hash IS 'GROUP BY and DISTINCT over billing.money.';
 
 CREATE AGGREGATE billing.sum(billing.money) (
     SFUNC = billing_internal.money_plus, STYPE = billing.money, COMBINEFUNC = billing_internal.money_plus, PARALLEL = SAFE

@@ -24,7 +24,7 @@ COMMENT ON FUNCTION billing_internal.key_of_text(text) IS 'The stored key of an 
 -- ── fold ─────────────────────────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing_internal.fold_customer(of_customer_id bigint, max_rows int DEFAULT 20000) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
     folded bigint;
@@ -78,22 +78,26 @@ CREATE FUNCTION billing.fold_step(run uuid, max_rows int DEFAULT 20000) RETURNS 
 AS $$
 DECLARE
     of_customer_id bigint := 0;
+    moved bigint;
     folded bigint := 0;
+    customers int := 0;
     started timestamptz := clock_timestamp();
 BEGIN
     PERFORM billing_internal.require_installed();
-    -- Hops from customer to customer along the index.
+    -- Hops from customer to customer along the index. Each is a lock held until commit, and the lock table is small.
     LOOP
         SELECT d.customer_id INTO of_customer_id FROM billing.usage_delta d WHERE d.customer_id > of_customer_id ORDER BY d.customer_id LIMIT 1;
         EXIT WHEN of_customer_id IS NULL;
-        folded := folded + billing_internal.fold_customer(of_customer_id, max_rows);
-        EXIT WHEN folded >= max_rows OR clock_timestamp() > started + interval '2 seconds';
+        moved := billing_internal.fold_customer(of_customer_id, max_rows);
+        folded := folded + moved;
+        customers := customers + CASE WHEN moved > 0 THEN 1 ELSE 0 END;
+        EXIT WHEN folded >= max_rows OR customers >= 256 OR clock_timestamp() > started + interval '2 seconds';
     END LOOP;
     UPDATE billing.job_run r SET done = r.done + folded WHERE r.job_run_id = run;
     RETURN folded;
 END
 $$;
-COMMENT ON FUNCTION billing.fold_step(uuid, int) IS 'One step of the job fold: folds customers until max_rows deltas or two seconds are reached. Returns how many deltas it moved; 0 = nothing left, or other sessions are at it.';
+COMMENT ON FUNCTION billing.fold_step(uuid, int) IS 'One step of the job fold: folds customers until 256 of them, max_rows deltas or two seconds are reached. Returns how many deltas it moved; 0 = nothing left, or other sessions are at it.';
 
 CREATE FUNCTION billing.job_start(job text, arguments jsonb DEFAULT '{}', total bigint DEFAULT NULL) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

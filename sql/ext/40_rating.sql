@@ -53,19 +53,20 @@ CREATE FUNCTION billing_internal.pricing_facts(pricing text) RETURNS TABLE (spli
 COMMENT ON FUNCTION billing_internal.pricing_facts(text) IS 'Of a pricing document: may its amount be split in time, does it need single events, its dimensions.';
 
 CREATE FUNCTION billing.rate(pricing billing.pricing, quantity numeric, dimensions jsonb DEFAULT '{}', events bigint DEFAULT 1) RETURNS numeric
-    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    -- Called for every row: setting search_path would take as long as the rest, so every name here has its schema.
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 DECLARE
-    amount numeric := billing_internal.rate_value(pricing, quantity, dimensions::text, events);
+    amount pg_catalog.numeric := billing_internal.rate_value(pricing, quantity, dimensions::pg_catalog.text, events);
 BEGIN
     IF amount IS NULL THEN
-        PERFORM billing_internal.raise_fault(billing_internal.rate_value_error(pricing, quantity, dimensions::text, events)::jsonb);
+        PERFORM billing_internal.raise_fault(billing_internal.rate_value_error(pricing, quantity, dimensions::pg_catalog.text, events)::pg_catalog.jsonb);
     END IF;
     RETURN amount;
 END
 $$;
 COMMENT ON FUNCTION billing.rate(billing.pricing, numeric, jsonb, bigint) IS
-    'What a quantity costs: the exact amount, to 18 places where it has no end, with minimum and maximum; not rounded to a currency. dimensions select the row of a matrix; of a percentage, quantity is the amount and events the number of events. rules.md 1. Errors: ZB007 can''t be rated (no row, above the last step, negative on tiers), ZB004 arguments.';
+    'What a quantity costs: the exact amount, to 18 places where it has no end, with minimum and maximum; not rounded to a currency. dimensions select the row of a matrix; of a percentage, quantity is the amount and events the number of events. rules.md 1. Errors: ZB007 can''t be rated (no row, above the last step, negative on tiers), ZB004 numbers, ZB003 dimensions.';
 
 CREATE FUNCTION billing.rate_events(pricing billing.pricing, amounts numeric[]) RETURNS numeric
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp

@@ -175,7 +175,7 @@ DECLARE
     d jsonb := item->'document';
     id int;
 BEGIN
-    SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR UPDATE;
+    SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR NO KEY UPDATE;
     IF old.meter_id IS NULL AND d <> 'null' THEN
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'meter_id' RETURNING value::int INTO id;
         INSERT INTO billing.meter (meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at)
@@ -212,7 +212,7 @@ DECLARE
     old billing.price_book;
     d jsonb := item->'document';
 BEGIN
-    SELECT * INTO old FROM billing.price_book b WHERE b.key = item->>'key' FOR UPDATE;
+    SELECT * INTO old FROM billing.price_book b WHERE b.key = item->>'key' FOR NO KEY UPDATE;
     IF old.price_book_id IS NULL THEN
         IF d = 'null' THEN
             PERFORM billing_internal.fail('ZB003', format('%s.currency: is missing', item->>'path'), 'A new price book names its currency.');
@@ -244,7 +244,7 @@ DECLARE
     facts record;
 BEGIN
     SELECT * INTO book FROM billing.price_book b WHERE b.key = item->>'parent';
-    SELECT * INTO old FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key' ORDER BY p.version DESC LIMIT 1 FOR UPDATE;
+    SELECT * INTO old FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key' ORDER BY p.version DESC LIMIT 1 FOR NO KEY UPDATE;
     IF d = 'null' THEN
         IF upper_inf(old.valid_during) THEN
             starts := coalesce(starts, billing.now());
@@ -307,7 +307,7 @@ BEGIN
     END IF;
     FOR item IN SELECT i->>'kind' AS kind, i->'terms' AS terms FROM jsonb_array_elements(items) i LOOP
         IF NOT EXISTS (SELECT FROM billing.product p WHERE p.key = item.terms->>'product' AND p.retired_at IS NULL) THEN
-            PERFORM billing_internal.fail('ZB001', format('%s%s %s: product %s is not known', path, item.kind, item.terms->>'key', quote_literal(item.terms->>'product')),
+            PERFORM billing_internal.fail('ZB001', format('%s%s %s: product %s is not known', path, CASE item.kind WHEN 'usage' THEN 'charge' ELSE 'fee' END, item.terms->>'key', quote_literal(item.terms->>'product')),
                 'SELECT key, name FROM billing.product; lists them.');
         END IF;
         CONTINUE WHEN item.kind = 'fee';
@@ -341,7 +341,7 @@ DECLARE
     d jsonb := item->'document';
     id uuid;
 BEGIN
-    SELECT * INTO old FROM billing.plan p WHERE p.key = item->>'key' FOR UPDATE;
+    SELECT * INTO old FROM billing.plan p WHERE p.key = item->>'key' FOR NO KEY UPDATE;
     id := coalesce(old.plan_id, billing_internal.uuid_v7());
     IF d <> 'null' THEN
         SELECT * INTO newest FROM billing.plan_version v WHERE v.plan_id = old.plan_id ORDER BY v.version DESC LIMIT 1;
@@ -412,10 +412,9 @@ BEGIN
             PERFORM billing_internal.audit('catalog_apply', item->>'kind', full_key, NULL, was, now_is);
         END LOOP;
         IF dry_run THEN
-            -- Not ZB000: a code that ends in 000 stands for its class, and the handler would swallow every refusal.
             RAISE EXCEPTION USING ERRCODE = 'ZBDRY';
         END IF;
-    EXCEPTION WHEN SQLSTATE 'ZBDRY' THEN
+    EXCEPTION WHEN SQLSTATE 'ZBDRY' THEN -- never ZB000: that would catch the whole class
         NULL; -- a dry run undoes everything and keeps the list
     END;
     RETURN QUERY SELECT c->>'action', c->>'kind', c->>'key', nullif(c->'before', 'null'), nullif(c->'after', 'null') FROM unnest(changes) c;
@@ -603,10 +602,15 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     d := billing_internal.read_document('customer', doc);
-    SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR UPDATE;
+    SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        -- One session makes customers at a time; the one before us may have made this one.
+        PERFORM FROM billing_internal.counter c WHERE c.name = 'customer_id' FOR NO KEY UPDATE;
+        SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR NO KEY UPDATE;
+    END IF;
     was := CASE WHEN old.customer_id IS NOT NULL THEN billing_internal.customer_document(old.customer_id) END;
     new := old;
-    new.seller_id := coalesce(billing_internal.find_seller(coalesce(d->>'seller', CASE WHEN old.customer_id IS NULL THEN 'default' END, old.seller_id::text)));
+    new.seller_id := coalesce(billing_internal.find_seller(coalesce(d->>'seller', CASE WHEN old.customer_id IS NULL OR d ? 'seller' THEN 'default' END, old.seller_id::text)));
     SELECT * INTO seller FROM billing.seller s WHERE s.seller_id = new.seller_id;
     new.name := coalesce(d->>'name', old.name, d->>'key');
     new.currency := coalesce(d->>'currency', CASE WHEN d ? 'currency' THEN seller.currency END, old.currency, seller.currency);
@@ -807,7 +811,8 @@ DECLARE
     t jsonb;
     of_customer_id bigint;
     customer billing.customer;
-    plan record;
+    plan billing.plan;
+    version billing.plan_version;
     plan_key text := doc->>'plan';
     wanted_version int;
     k billing.contract;
@@ -817,31 +822,32 @@ BEGIN
     IF doc IS NULL THEN
         PERFORM billing_internal.fail('ZB003', 'the contract document is NULL', 'Pass {"key", "customer", "starts_on", "plan"}.');
     END IF;
-    -- Without a plan the record is there, and empty.
-    SELECT p.plan_id, p.key, v.version, v.document, p.retired_at INTO plan
-    FROM billing.plan p JOIN billing.plan_version v USING (plan_id)
-    WHERE p.key = split_part(plan_key, '@', 1) AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
-    ORDER BY v.version DESC LIMIT 1;
-    IF plan_key IS NOT NULL AND plan.plan_id IS NULL THEN
-        PERFORM billing_internal.fail('ZB001', format('plan: plan %s is not known', quote_literal(plan_key)), 'SELECT key, name FROM billing.plan; lists them; plan@2 names a version.');
-    ELSIF plan.retired_at IS NOT NULL THEN
-        PERFORM billing_internal.fail('ZB005', format('plan: plan %s is retired', plan_key), 'Choose another plan.');
+    IF plan_key IS NOT NULL THEN
+        SELECT * INTO plan FROM billing.plan p WHERE p.key = split_part(plan_key, '@', 1);
+        SELECT * INTO version FROM billing.plan_version v
+        WHERE v.plan_id = plan.plan_id AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
+        ORDER BY v.version DESC LIMIT 1;
+        IF version.plan_id IS NULL THEN
+            PERFORM billing_internal.fail('ZB001', format('plan: plan %s is not known', quote_literal(plan_key)), 'SELECT key, name FROM billing.plan; lists them; plan@2 names a version.');
+        ELSIF plan.retired_at IS NOT NULL THEN
+            PERFORM billing_internal.fail('ZB005', format('plan: plan %s is retired', plan_key), 'Choose another plan.');
+        END IF;
     END IF;
-    made := billing_internal.contract_terms(doc::text, plan.document::text)::jsonb;
+    made := billing_internal.contract_terms(doc::text, version.document::text)::jsonb;
     IF made IS NULL THEN
-        PERFORM billing_internal.raise_fault(billing_internal.contract_terms_error(doc::text, plan.document::text)::jsonb);
+        PERFORM billing_internal.raise_fault(billing_internal.contract_terms_error(doc::text, version.document::text)::jsonb);
     END IF;
     d := made->'document';
     t := made->'terms';
     -- Found by itself: in a WHERE the planner would call it with the snapshot of the caller's statement.
     of_customer_id := billing_internal.find_customer(d->>'customer');
-    SELECT * INTO customer FROM billing.customer c WHERE c.customer_id = of_customer_id FOR UPDATE;
+    SELECT * INTO customer FROM billing.customer c WHERE c.customer_id = of_customer_id FOR NO KEY UPDATE;
     IF EXISTS (SELECT FROM billing.contract_key x WHERE x.key = d->>'key') THEN
         PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(d->>'key')), 'Choose another key; a contract that exists is amended, not created again.');
     END IF;
-    currency := coalesce(d->>'currency', plan.document->>'currency', customer.currency);
-    IF plan.document->>'currency' <> currency THEN
-        PERFORM billing_internal.fail('ZB011', format('currency: plan %s is in %s, the contract in %s', plan.key, plan.document->>'currency', currency),
+    currency := coalesce(d->>'currency', version.document->>'currency', customer.currency);
+    IF version.document->>'currency' <> currency THEN
+        PERFORM billing_internal.fail('ZB011', format('currency: plan %s is in %s, the contract in %s', plan.key, version.document->>'currency', currency),
             'Use a plan in the contract''s currency; prices are never converted silently.');
     END IF;
     k.customer_id := customer.customer_id;
@@ -859,11 +865,14 @@ BEGIN
     PERFORM billing_internal.check_items(t->'items', t->>'price_book', currency, '');
     INSERT INTO billing.contract (customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on,
         starts_at, ends_at, billed_every, alignment, net_days, collection, prices, created_at)
-    VALUES (k.customer_id, k.contract_id, d->>'key', k.seller_id, k.bill_to_id, plan.plan_id, plan.version, currency, k.time_zone, (d->>'starts_on')::date,
+    VALUES (k.customer_id, k.contract_id, d->>'key', k.seller_id, k.bill_to_id, plan.plan_id, version.version, currency, k.time_zone, (d->>'starts_on')::date,
         (t->>'ends_on')::date, billing_internal.local_midnight((d->>'starts_on')::date, k.time_zone), billing_internal.local_midnight((t->>'ends_on')::date, k.time_zone),
         t->>'interval', t->>'alignment', (t->>'net_days')::int, t->>'collection', coalesce(d->>'prices', 'float'), clock_timestamp())
     RETURNING * INTO k;
-    INSERT INTO billing.contract_key (key, customer_id, contract_id) VALUES (k.key, k.customer_id, k.contract_id);
+    INSERT INTO billing.contract_key (key, customer_id, contract_id) VALUES (k.key, k.customer_id, k.contract_id) ON CONFLICT (key) DO NOTHING;
+    IF NOT FOUND THEN
+        PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(k.key)), 'Another session made it just now. Choose another key.');
+    END IF;
     INSERT INTO billing.contract_version (customer_id, contract_id, version, effective_at, recorded_at, kind, document)
     VALUES (k.customer_id, k.contract_id, 1, k.starts_at, clock_timestamp(), 'create', d);
     INSERT INTO billing.contract_charge (customer_id, contract_id, charge_key, valid_during, from_version, position, kind, product_id, meter_id,
@@ -903,8 +912,8 @@ BEGIN
     PERFORM billing_internal.require_installed();
     SELECT * INTO found_contract FROM billing_internal.find_contract(contract);
     -- The customer's row is the lock under which its live charges are compared.
-    PERFORM FROM billing.customer c WHERE c.customer_id = found_contract.customer_id FOR UPDATE;
-    SELECT * INTO k FROM billing.contract c WHERE c.customer_id = found_contract.customer_id AND c.contract_id = found_contract.contract_id FOR UPDATE;
+    PERFORM FROM billing.customer c WHERE c.customer_id = found_contract.customer_id FOR NO KEY UPDATE;
+    SELECT * INTO k FROM billing.contract c WHERE c.customer_id = found_contract.customer_id AND c.contract_id = found_contract.contract_id FOR NO KEY UPDATE;
     IF k.state <> 'draft' THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s, not a draft', k.key, k.state), 'Only a draft is activated.');
     ELSIF document_sha256 IS NOT NULL AND document_sha256 !~ '^[0-9a-f]{64}$' THEN
@@ -950,7 +959,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB003', 'the subscription''s doc must be an object', 'Pass contract fields such as {"overrides": [...]}, or {}.');
     END IF;
     of_customer_id := billing_internal.find_customer(customer);
-    SELECT * INTO c FROM billing.customer k WHERE k.customer_id = of_customer_id FOR UPDATE;
+    SELECT * INTO c FROM billing.customer k WHERE k.customer_id = of_customer_id FOR NO KEY UPDATE;
     -- The next free <customer>-<n>; another contract may bear such a key by hand.
     SELECT count(*) INTO n FROM billing.contract k WHERE k.customer_id = c.customer_id;
     LOOP

@@ -94,12 +94,9 @@ DECLARE
 BEGIN
     RETURN QUERY
     WITH seller_policy AS MATERIALIZED (
-        SELECT s.seller_id, jsonb_object_agg(d.name, coalesce(p.value, g.value, d.default_value)) AS policies
-        FROM billing.seller s CROSS JOIN billing_internal.policy_definition() d
-        LEFT JOIN billing.policy p ON p.name = d.name AND p.scope = 'seller:' || s.key
-        LEFT JOIN billing.policy g ON g.name = d.name AND g.scope = 'global'
-        WHERE d.name IN ('rounding_mode', 'rounding_level', 'proration_basis', 'minimum_basis', 'rate_at')
-        GROUP BY s.seller_id
+        SELECT p.seller_id, jsonb_object_agg(p.name, p.value) AS policies
+        FROM billing_internal.seller_policies('{rounding_mode, rounding_level, proration_basis, minimum_basis, rate_at}') p
+        GROUP BY p.seller_id
     )
     SELECT k.customer_id, k.contract_id, json_build_object(
         'key', k.key, 'customer', c.key, 'seller', s.key, 'currency', k.currency, 'bill_to', b.key, 'zone', k.time_zone,
@@ -375,7 +372,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill(billing_internal.bill_ref[], boolean, uuid) IS
-    'Stores the bills of some contracts (at most one boundary each) as drafts, or issues them. To issue, the caller holds the customers'' stripes exclusively. Faults become issues of the run; without a run they are raised.';
+    'Stores the bills of some contracts (at most one boundary each) as drafts, or issues them. The caller holds the contracts'' rows; to issue, the customers'' stripes exclusively, too. Faults become issues of the run; without a run they are raised.';
 
 CREATE FUNCTION billing_internal.require_read_committed() RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -414,7 +411,7 @@ DECLARE
     k billing.contract;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id) FOR UPDATE OF c;
+    SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id) FOR NO KEY UPDATE OF c;
     IF k.next_bill_at IS NULL OR k.state NOT IN ('scheduled', 'active') THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s and has nothing to bill', k.key, k.state), 'Only live contracts are billed.');
     ELSIF k.next_bill_at > coalesce(as_of, billing.now()) THEN
@@ -439,7 +436,10 @@ BEGIN
     SELECT i.* INTO draft FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice i USING (customer_id, invoice_id);
     IF draft.state <> 'draft' THEN
         PERFORM billing_internal.fail('ZB005', format('invoice %s is %s, not a draft', coalesce(draft.number, draft.key), draft.state), 'Only a draft is finalized.');
-    ELSIF NOT billing_internal.lock_stripe(draft.customer_id, '5 seconds') THEN
+    END IF;
+    -- Whoever drafts, issues or voids holds the contract's row first; the stripe is only tried, so nobody waits in a circle.
+    PERFORM FROM billing.contract k WHERE k.customer_id = draft.customer_id AND k.contract_id = draft.contract_id FOR NO KEY UPDATE;
+    IF NOT billing_internal.lock_stripe(draft.customer_id, '5 seconds') THEN
         PERFORM billing_internal.fail('55P03', format('invoice %s could not be finalized: ingest of its customer never paused for 5 seconds', draft.key),
             'Try again; or let the bill run do it.');
     END IF;
@@ -468,7 +468,9 @@ DECLARE
     i billing.invoice;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id) FOR UPDATE OF x;
+    PERFORM FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id)
+        JOIN billing.contract k ON k.customer_id = x.customer_id AND k.contract_id = x.contract_id FOR NO KEY UPDATE OF k;
+    SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     IF i.state NOT IN ('open', 'uncollectible') THEN
         PERFORM billing_internal.fail('ZB005', format('invoice %s is %s and can''t be voided', coalesce(i.number, i.key), i.state),
             CASE i.state WHEN 'draft' THEN 'A draft has no number; make it anew with billing.invoice_generate().' WHEN 'paid' THEN 'A paid invoice is corrected by a credit note.' ELSE 'It is void already.' END);
@@ -492,13 +494,13 @@ COMMENT ON FUNCTION billing.invoice_void(text, text, boolean) IS
 
 CREATE FUNCTION billing_internal.due_contracts(as_of timestamptz, run uuid, of_stripe int DEFAULT NULL)
     RETURNS TABLE (customer_id bigint, contract_id uuid, n int, stripe smallint, final boolean)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
     WITH grace AS MATERIALIZED (
-        SELECT s.seller_id, coalesce(nullif(billing_internal.policy_value('invoice_grace', s.seller_id), '0')::interval, '0') AS value FROM billing.seller s
+        SELECT p.seller_id, coalesce(nullif(p.value, '0')::interval, '0') AS value FROM billing_internal.seller_policies('{invoice_grace}') p
     )
     SELECT k.customer_id, k.contract_id, k.next_n, k.stripe,
         k.next_bill_at + coalesce(nullif(p.value, '0')::interval, CASE WHEN p.value IS NOT NULL THEN interval '0' END, g.value) <= as_of
@@ -511,12 +513,13 @@ $$;
 COMMENT ON FUNCTION billing_internal.due_contracts(timestamptz, uuid, int) IS 'Contracts with a boundary that is due as of an instant and had no issue in this run; final = its grace is over, so it is issued, else it gets a draft.';
 
 CREATE FUNCTION billing.bill_run_step(run uuid, max_rows int DEFAULT 500) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
     r billing.job_run;
     as_of timestamptz;
+    candidate int;
     of_stripe int;
     waits boolean := false;
     refs billing_internal.bill_ref[];
@@ -534,11 +537,14 @@ BEGIN
     -- The next stripe with something due whose lock is free, from where the run was; the lock in a statement of its
     -- own, before the one that reads usage.
     FOR n IN 0..255 LOOP
-        of_stripe := (coalesce((r.result->>'stripe')::int, 0) + n) % 256;
-        CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_contracts(as_of, run, of_stripe) d WHERE d.final);
+        candidate := (coalesce((r.result->>'stripe')::int, 0) + n) % 256;
+        CONTINUE WHEN NOT EXISTS (SELECT FROM billing.contract k WHERE k.stripe = candidate AND k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of); -- most have none
+        CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_contracts(as_of, run, candidate) d WHERE d.final);
         waits := true;
-        EXIT WHEN pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), of_stripe);
-        of_stripe := NULL;
+        IF pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), candidate) THEN
+            of_stripe := candidate;
+            EXIT;
+        END IF;
     END LOOP;
     IF waits AND of_stripe IS NULL THEN
         -- Others are at work on what is left: wait a moment, holding nothing.
@@ -547,7 +553,14 @@ BEGIN
     END IF;
     IF waits THEN
         SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
-        FROM (SELECT * FROM billing_internal.due_contracts(as_of, run, of_stripe) d WHERE d.final ORDER BY d.customer_id, d.contract_id LIMIT max_rows) d;
+        FROM (SELECT d.customer_id, d.contract_id, d.n FROM billing_internal.due_contracts(as_of, run, of_stripe) d JOIN billing.contract k USING (customer_id, contract_id)
+            WHERE d.final ORDER BY d.customer_id, d.contract_id LIMIT max_rows FOR NO KEY UPDATE OF k SKIP LOCKED) d;
+        IF refs IS NULL THEN
+            -- Another run billed them before we had the stripe, or a session drafts, issues or voids: other stripes first.
+            PERFORM pg_sleep(0.01);
+            UPDATE billing.job_run x SET result = x.result || jsonb_build_object('stripe', (of_stripe + 1) % 256) WHERE x.job_run_id = run;
+            RETURN greatest(r.total - r.done, 1);
+        END IF;
         BEGIN
             SELECT count(*) INTO issued FROM billing_internal.bill(refs, true, run);
         EXCEPTION WHEN serialization_failure OR deadlock_detected OR query_canceled OR lock_not_available OR insufficient_resources THEN
@@ -574,9 +587,9 @@ BEGIN
     END IF;
     -- In grace: drafts, remade by every run, a batch of contracts after another.
     SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
-    FROM (SELECT * FROM billing_internal.due_contracts(as_of, run) d
+    FROM (SELECT d.customer_id, d.contract_id, d.n FROM billing_internal.due_contracts(as_of, run) d JOIN billing.contract k USING (customer_id, contract_id)
         WHERE NOT d.final AND (r.result->'drafted_to' IS NULL OR (d.customer_id, d.contract_id) > ((r.result->'drafted_to'->>0)::bigint, (r.result->'drafted_to'->>1)::uuid))
-        ORDER BY d.customer_id, d.contract_id LIMIT max_rows) d;
+        ORDER BY d.customer_id, d.contract_id LIMIT max_rows FOR NO KEY UPDATE OF k) d;
     IF refs IS NULL THEN
         RETURN 0;
     END IF;
@@ -588,7 +601,7 @@ BEGIN
     RETURN greatest(r.total - r.done - cardinality(refs), 1);
 END
 $$;
-COMMENT ON FUNCTION billing.bill_run_step(uuid, int) IS 'One step of a bill run: takes one free stripe and bills up to max_rows due contracts of it, one boundary each; when none is left to issue, drafts those in grace. Returns how much is left, 0 = done.';
+COMMENT ON FUNCTION billing.bill_run_step(uuid, int) IS 'One step of a bill run: takes one free stripe and bills up to max_rows due contracts of it, one boundary each; when none is left to issue, drafts those in grace. Returns how much is left, 0 = done. Errors: ZB001 no such run, ZB005 above READ COMMITTED.';
 
 CREATE FUNCTION billing.bill_run_start(as_of timestamptz DEFAULT NULL) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -686,12 +699,12 @@ CREATE FUNCTION billing.invoice_recompute(invoice text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    i billing.invoice;
+    i record;
     again jsonb;
     same boolean;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    SELECT x.customer_id, x.invoice_id, x.document, x.cut_at INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     again := billing_internal.recomputed(i.customer_id, i.invoice_id, i.cut_at);
     same := billing_internal.comparable(i.document) = billing_internal.comparable(again);
     RETURN QUERY
@@ -793,7 +806,7 @@ DECLARE
     i record;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.customer_id, x.invoice_id, x.state, x.document INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    SELECT x.customer_id, x.invoice_id, x.document, x.state INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     RETURN QUERY SELECT t FROM billing_internal.explain_document(
         (i.document || jsonb_build_object('status', i.state))::text, billing_internal.line_notes(i.customer_id, i.invoice_id)::text) t;
 END

@@ -27,7 +27,7 @@ COMMENT ON COLUMN billing.meter.definition IS 'The whole canonical document, as 
 COMMENT ON COLUMN billing.meter.created_at IS 'Real time.';
 COMMENT ON COLUMN billing.meter.retired_at IS 'When it stopped counting; NULL = counting.';
 SELECT billing_internal.declare_table('billing.meter', 'catalogue', '{event_type, aggregation, value, filter, dimensions, unit, definition, retired_at}',
-    '{meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, retired_at}');
+    '{meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at, retired_at}');
 
 CREATE TABLE billing.dimension_set (
     customer_id bigint NOT NULL,

@@ -65,7 +65,7 @@ COMMENT ON COLUMN billing.invoice.voided_at IS 'When it was voided; NULL = not.'
 COMMENT ON COLUMN billing.invoice.void_reason IS 'Why it was voided.';
 COMMENT ON COLUMN billing.invoice.replaces IS 'The voided invoice it stands for.';
 SELECT billing_internal.declare_table('billing.invoice', 'customer-owned', '{state, voided_at, void_reason}',
-    '{customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at, period_ends_at, issued_on, due_on, lines_total, total, cut_at, document, voided_at}');
+    '{customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at, period_ends_at, issued_on, due_on, lines_total, total, cut_at, document, created_at, voided_at, replaces}');
 
 CREATE TABLE billing.invoice_line (
     customer_id bigint NOT NULL,
@@ -153,3 +153,12 @@ COMMENT ON COLUMN billing.invoice_number.customer_id IS 'Whose invoice it is.';
 COMMENT ON COLUMN billing.invoice_number.invoice_id IS 'The invoice.';
 SELECT billing_internal.declare_table('billing.invoice_number', 'directory', '{}',
     '{number, seller_id, series, fiscal_year, counter, customer_id, invoice_id}');
+
+-- A document is over 2 kB, so it is compressed: with lz4, where the server has it, in a fifth of the time.
+DO $$
+BEGIN
+    IF (SELECT 'lz4' = ANY (s.enumvals) FROM pg_catalog.pg_settings s WHERE s.name = 'default_toast_compression') THEN
+        ALTER TABLE billing.invoice ALTER COLUMN document SET COMPRESSION lz4;
+    END IF;
+END
+$$;

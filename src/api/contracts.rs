@@ -124,3 +124,115 @@ fn resolved(
     let list_label = prices.list[found.list].label.clone();
     Ok((found.source.to_string(), found.label, list_label, found.pricing.canonical()))
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pg_schema]
+mod tests {
+    use crate::testing::{fault, rows, value};
+    use pgrx::prelude::*;
+
+    /// A catalogue is read item by item, each canonical and with its place; a fault names the path.
+    #[pg_test]
+    fn catalogues_are_read_item_by_item() {
+        let catalogue = r#"'{"products":[{"name":"AI API","key":"ai-api"}],
+            "meters":[{"key":"tokens","event_type":"llm.request","aggregation":"sum","value":"a + b","dimensions":["model"]}]}'"#;
+        let items = format!(
+            "SELECT i->>'kind' AS kind, i->>'key' AS key, i->>'path' AS path, i->'document'->>'value' AS value, i->'document'->>'name' AS name
+             FROM json_array_elements(CAST(billing_internal.catalogue_items({catalogue}) AS json)) i"
+        );
+        assert_eq!(rows(&items), ["product|ai-api|products[0]||AI API", "meter|tokens|meters[0]|a + b|"]);
+        assert_eq!(value(&format!("SELECT billing_internal.catalogue_items_error({catalogue})")), None);
+        let wrong = r#"'{"meters":[{"key":"t","event_type":"e","aggregation":"avg"}]}'"#;
+        assert_eq!(value(&format!("SELECT billing_internal.catalogue_items({wrong})")), None);
+        let call = format!("SELECT billing_internal.catalogue_items_error({wrong})");
+        assert_eq!(fault(&call), "ZB003 meters[0].aggregation: \"avg\" is not known");
+    }
+
+    const PLAN: &str = r#"'{"key":"pro","name":"Pro","currency":"USD","price_book":"list","billing":{"interval":"1 month"},
+        "charges":[{"key":"tokens","product":"ai-api","meter":"tokens","price":"tokens"},{"key":"requests","product":"ai-api","meter":"requests","price":"requests"}]}'"#;
+
+    /// A contract's terms are its plan's, with its own items instead of those of the same key and without the
+    /// removed ones; what does not fit the plan is named.
+    #[pg_test]
+    fn terms_are_the_plan_and_the_deal() {
+        let of = |function: &str, more: &str, plan: &str| {
+            format!(
+                r#"SELECT billing_internal.{function}('{{"key":"acme-1","customer":"acme","starts_on":"2023-11-01"{more}}}', {plan})"#
+            )
+        };
+        let deal = r#","plan":"pro","charges":[{"key":"requests","remove":true}],"fees":[{"key":"seat","product":"p","pricing":{"model":"flat","amount":"9.0"}}]"#;
+        let terms = format!(
+            "SELECT i->>'kind' AS kind, i->>'every' AS every, i->'terms'->>'key' AS key, i->'terms'->'pricing'->>'amount' AS amount
+             FROM json_array_elements(CAST(({}) AS json)->'terms'->'items') i",
+            of("contract_terms", deal, PLAN)
+        );
+        assert_eq!(rows(&terms), ["usage|1 month|tokens|", "fee|1 month|seat|9"]);
+        assert_eq!(value(&of("contract_terms_error", deal, PLAN)), None);
+        let wrong = r#","plan":"pro","charges":[{"key":"x","remove":true}]"#;
+        assert_eq!(value(&of("contract_terms", wrong, PLAN)), None);
+        assert_eq!(
+            fault(&of("contract_terms_error", wrong, PLAN)),
+            "ZB003 charges[0]: the plan has no \"x\" to remove"
+        );
+        let empty = fault(&of("contract_terms_error", "", "NULL"));
+        assert_eq!(empty, "ZB003 document: has neither charges nor fees, so it can't bill anything");
+    }
+
+    /// A charge may match only what its meter declares; one that fits gives NULL.
+    #[pg_test]
+    fn charges_fit_their_meter() {
+        let call = |dimension: &str| {
+            format!(
+                r#"SELECT billing_internal.charge_error('{{"key":"tokens","product":"ai","meter":"tokens","match":{{"{dimension}":"x"}},"pricing":{{"model":"per_unit","unit_price":"1"}}}}',
+                   '{{"key":"tokens","event_type":"e","aggregation":"count","dimensions":["model"]}}', '{{"model":"per_unit","unit_price":"1"}}')"#
+            )
+        };
+        assert_eq!(value(&call("model")), None);
+        assert_eq!(
+            fault(&call("region")),
+            "ZB003 charge tokens: match names \"region\", which is no dimension of meter tokens"
+        );
+    }
+
+    /// Overrides come out canonical; one that changes nothing is refused by its place in the list.
+    #[pg_test]
+    fn overrides_change_one_thing() {
+        let read = r#"SELECT billing_internal.overrides_read('[{"meter":"tokens","unit_price":"0.0200","match":{"model":"gpt-4"}}]')"#;
+        assert_eq!(
+            value(read).as_deref(),
+            Some(r#"[{"match":{"model":"gpt-4"},"meter":"tokens","unit_price":"0.02"}]"#)
+        );
+        assert_eq!(value(&read.replace("overrides_read", "overrides_read_error")), None);
+        let wrong = r#"'[{"meter":"tokens"}]'"#;
+        assert_eq!(value(&format!("SELECT billing_internal.overrides_read({wrong})")), None);
+        assert_eq!(
+            fault(&format!("SELECT billing_internal.overrides_read_error({wrong})")),
+            "ZB003 overrides[0]: must have one of unit_price, percent_off and pricing"
+        );
+    }
+
+    const PRICES: &str = r#"'{"list":[{"label":"tokens@1","from":"2023-11-01T00:00:00Z","until":"2023-11-16T00:00:00Z","pricing":{"model":"per_unit","unit_price":"0.03"}},
+        {"label":"tokens@2","from":"2023-11-16T00:00:00Z","pricing":{"model":"per_unit","unit_price":"0.04"}}],
+        "overrides":[{"scope":"customer","meter":"tokens","match":{"model":"gpt-4"},"percent_off":"50"}],"dimensions":["model"]}'"#;
+
+    /// The price at an instant is the list version in force then, under the override that matches: half of the
+    /// list for gpt-4, the list for others; versions are half-open. Where none is in force there is no price.
+    #[pg_test]
+    fn prices_resolve_by_time_and_match() {
+        let at = |model: &str, instant: &str| {
+            rows(&format!(
+                r#"SELECT source, list_label, CAST(pricing AS json)->>'unit_price' AS unit_price FROM billing_internal.resolved_price({PRICES}, '{{"model":"{model}"}}', '{instant}')"#
+            ))
+        };
+        assert_eq!(at("gpt-4", "2023-11-15 23:59:59.999999+00"), ["customer override|tokens@1|0.015"]);
+        assert_eq!(at("gpt-4", "2023-11-16 00:00+00"), ["customer override|tokens@2|0.02"]);
+        assert_eq!(at("gpt-3.5", "2023-11-16 00:00+00"), ["price book|tokens@2|0.04"]);
+        assert!(at("gpt-4", "2023-10-31 00:00+00").is_empty());
+        let why = |instant: &str| {
+            format!("SELECT billing_internal.resolved_price_error({PRICES}, '{{}}', '{instant}')")
+        };
+        assert_eq!(fault(&why("2023-10-31 00:00+00")), "ZB007 no price is in force at 2023-10-31T00:00:00Z");
+        assert_eq!(fault(&why("infinity")), "ZB004 prices hold at instants, not at infinity");
+        assert_eq!(value(&why("2023-11-16 00:00+00")), None);
+    }
+}

@@ -300,3 +300,183 @@ fn call_end(
     CALLS.with_borrow_mut(|calls| calls.remove(&handle));
     TableIterator::once((outcome.accepted, outcome.duplicate, outcome.conflicting, outcome.rejected))
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pg_schema]
+mod tests {
+    use crate::testing::{error_of, fault, rows, value};
+    use pgrx::prelude::*;
+
+    /// One event of a document, at a time on 2023-11-16 or as given.
+    fn event(customer: &str, id: &str, at: &str, properties: &str) -> String {
+        format!(
+            r#"{{"customer":"{customer}","event_id":"{id}","event_type":"e","occurred_at":"{at}","properties":{properties}}}"#
+        )
+    }
+
+    fn load_meters(ids: &str) {
+        let sum = r#"{"key":"t","event_type":"e","aggregation":"sum","value":"a","dimensions":["model"]}"#;
+        let count = r#"{"key":"c","event_type":"e","aggregation":"count"}"#;
+        rows(&format!(
+            "SELECT billing_internal.meters_load('{ids}', '{ids}', (ARRAY['{sum}','{count}'])[:cardinality('{ids}'::int[])])"
+        ));
+    }
+
+    fn read(events: &[String]) -> String {
+        value(&format!("SELECT billing_internal.call_read('[{}]')", events.join(","))).expect("a handle")
+    }
+
+    fn key(id: &str) -> String {
+        value(&format!("SELECT billing_internal.key_of_text('{id}')")).unwrap()
+    }
+
+    /// Resolves acme (customer 7, hours, five years back) and says that nobody is unknown.
+    fn resolve(handle: &str) -> Vec<String> {
+        rows(&format!(
+            "SELECT * FROM billing_internal.call_resolve({handle}, '{{7,NULL}}', '{{60,NULL}}', '{{2018-11-16,NULL}}', '{{2023-12-31,NULL}}', '{{NULL,unknown_customer}}')"
+        ))
+    }
+
+    /// A whole call as ingest_call() makes it. Parties come in order of appearance, months and keys are those
+    /// of storable events; a key that was new is accepted, the others are judged by their stored content;
+    /// deltas are what was accepted; the counts sum to the events of the call.
+    #[pg_test]
+    fn an_ingest_call_accounts_for_every_event() {
+        // call_read, call_resolve
+        load_meters("{5}");
+        let handle = read(&[
+            event("acme", "1", "2023-11-16T10:00:00Z", r#"{"a":2,"model":"gpt-4"}"#),
+            event("acme", "1", "2023-11-16T10:00:00Z", r#"{"model":"gpt-4","a":2.0}"#),
+            event("acme", "1", "2023-11-16T10:00:00Z", r#"{"model":"gpt-4","a":3}"#),
+            event("nobody", "2", "2023-11-16T10:00:00Z", "{}"),
+            event("acme", "3", "2023-12-01T00:30:00+01:00", r#"{"a":0.5,"model":"gpt-4"}"#),
+            event("acme", "4", "2023-11-16T10:30:00Z", r#"{"a":1}"#),
+            event("acme", "5", "2023-12-01T10:30:00Z", r#"{"a":1}"#),
+            event("acme", "6", "2010-11-16T10:30:00Z", "{}"),
+        ]);
+        let ask = |function: &str| rows(&format!("SELECT * FROM billing_internal.{function}({handle})"));
+        assert_eq!(ask("call_parties"), ["0|acme|", "1|nobody|"]);
+        assert_eq!(resolve(&handle), ["2023-11-01T00:00:00+00:00", "2023-12-01T00:00:00+00:00"]);
+
+        let keys = rows(&format!(
+            "SELECT customer_id, event_key, occurred_at FROM billing_internal.call_keys({handle})"
+        ));
+        let mut expected = [("1", "16T10:00:00"), ("3", "30T23:30:00"), ("4", "16T10:30:00")]
+            .map(|(id, at)| format!("7|{}|2023-11-{at}+00:00", key(id)))
+            .to_vec();
+        expected.push(format!("7|{}|2023-12-01T10:30:00+00:00", key("5")));
+        expected.sort();
+        assert_eq!(keys, expected);
+        let hash = |id: &str| {
+            let keys = format!("billing_internal.call_keys({handle})");
+            value(&format!("SELECT content_hash FROM {keys} WHERE event_key = '{}'", key(id))).unwrap()
+        };
+        let (first, fourth) = (hash("1"), hash("4"));
+
+        let accepted = rows(&format!(
+            "SELECT event_id, customer_id, event_type, bill_to, properties FROM billing_internal.call_accept({handle}, '{{7,7}}', '{{{},{}}}')",
+            key("1"),
+            key("3")
+        ));
+        assert_eq!(accepted, [r#"1|7|e||{"a":2,"model":"gpt-4"}"#, r#"3|7|e||{"a":0.5,"model":"gpt-4"}"#]);
+        let deltas = rows(&format!(
+            "SELECT meter_id, bucket_minutes, bucket_start, dimensions, events, quantity FROM billing_internal.call_deltas({handle}) ORDER BY bucket_start"
+        ));
+        let model = r#"{"model":"gpt-4"}"#;
+        assert_eq!(
+            deltas,
+            [
+                format!("5|60|2023-11-16T10:00:00+00:00|{model}|1|2"),
+                format!("5|60|2023-11-30T23:00:00+00:00|{model}|1|0.5")
+            ]
+        );
+
+        // the first "1" was new; its repeats, and 4 and 5, are known
+        let mut known = ["1", "4", "5"].map(|id| format!("7|{}", key(id)));
+        known.sort();
+        assert_eq!(ask("call_known"), known);
+        rows(&format!(
+            "SELECT billing_internal.call_judge({handle}, '{{7,7,7}}', '{{{},{},{}}}', '{{{first},{fourth},42}}')",
+            key("1"),
+            key("4"),
+            key("5")
+        ));
+        let reasons = rows(&format!(
+            "SELECT reason, customer, event_id FROM billing_internal.call_rejections({handle})"
+        ));
+        assert_eq!(
+            reasons,
+            ["unknown_customer|nobody|2", "too_old|acme|6", "conflicting|acme|1", "conflicting|acme|5"]
+        );
+        assert_eq!(ask("call_end"), ["2|2|2|2"]);
+        let closed = error_of(&format!("SELECT * FROM billing_internal.call_end({handle})"));
+        assert_eq!(closed, format!("XX000 ingest call {handle} is not open"));
+    }
+
+    /// A meter that appeared after the events were read counts them, once they are measured again.
+    #[pg_test]
+    fn a_call_is_measured_again() {
+        load_meters("{5}");
+        let handle = read(&[event("acme", "1", "2023-11-16T10:00:00Z", r#"{"a":2}"#)]);
+        load_meters("{5,6}");
+        rows(&format!("SELECT billing_internal.call_measure_again({handle})"));
+        rows(&format!(
+            "SELECT * FROM billing_internal.call_resolve({handle}, '{{7}}', '{{60}}', '{{2018-11-16}}', '{{2023-12-31}}', '{{NULL}}')"
+        ));
+        rows(&format!("SELECT * FROM billing_internal.call_accept({handle}, '{{7}}', '{{{}}}')", key("1")));
+        let deltas = rows(&format!(
+            "SELECT meter_id, events, quantity FROM billing_internal.call_deltas({handle}) ORDER BY meter_id"
+        ));
+        assert_eq!(deltas, ["5|1|2", "6|1|"]);
+    }
+
+    /// What is no batch of events gives NULL and its reason, and the facade raises it.
+    #[pg_test]
+    fn broken_documents_say_why() {
+        let broken = r#"'{"customer":1'"#;
+        assert_eq!(value(&format!("SELECT billing_internal.call_read({broken})")), None);
+        let call = format!("SELECT billing_internal.call_read_error({broken})");
+        assert_eq!(fault(&call), "ZB003 the events are not valid JSON near byte 13");
+        assert_eq!(value("SELECT billing_internal.call_read_error('[]')"), None);
+    }
+
+    /// One event in parts is read like a document of one; an infinite time is a rejection, not an error.
+    #[pg_test]
+    fn single_events_are_read_in_parts() {
+        let read = |at: &str| {
+            value(&format!(
+                "SELECT billing_internal.call_read_event('acme', 'e', '9', '{at}', '{{\"a\":1}}', 'acme-de')"
+            ))
+            .unwrap()
+        };
+        let handle = read("2023-11-16 10:00+00");
+        assert_eq!(
+            rows(&format!("SELECT * FROM billing_internal.call_parties({handle})")),
+            ["0|acme|acme-de"]
+        );
+        let handle = read("infinity");
+        assert!(rows(&format!("SELECT * FROM billing_internal.call_parties({handle})")).is_empty());
+        let rejections = rows(&format!(
+            "SELECT event_id, reason, message FROM billing_internal.call_rejections({handle})"
+        ));
+        assert_eq!(rejections, [r#"9|bad_time|occurred_at: "infinity" is not an instant"#]);
+    }
+
+    /// Rows are read as columns: a time must be strict, as in documents; columns of other lengths are refused.
+    #[pg_test]
+    fn rows_are_read_as_columns() {
+        let call = |ids: &str| {
+            format!(
+                "billing_internal.call_read_rows('{{acme,acme}}', '{ids}', '{{e,e}}', '{{2023-11-16T10:00:00Z,2023-11-16 10:00:00+00}}',
+                 '{{NULL,NULL}}', ARRAY['{{\"a\":1}}',NULL])"
+            )
+        };
+        let handle = value(&format!("SELECT {}", call("{1,2}"))).unwrap();
+        assert_eq!(rows(&format!("SELECT * FROM billing_internal.call_parties({handle})")), ["0|acme|"]);
+        let rejections =
+            rows(&format!("SELECT event_id, reason FROM billing_internal.call_rejections({handle})"));
+        assert_eq!(rejections, ["2|bad_time"]);
+        let short = error_of(&format!("SELECT {}", call("{1}")));
+        assert_eq!(short, "XX000 the columns of the events have different lengths");
+    }
+}

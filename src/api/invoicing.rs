@@ -479,3 +479,227 @@ fn explain_document(document: &str, notes: &str) -> SetOfIterator<'static, Strin
 fn canonical_json(document: &str) -> Option<String> {
     json::parse_nested(document, DOCUMENT_DEPTH_MAX, "").ok()?.canonical().ok()
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pg_schema]
+mod tests {
+    use crate::testing::{error_of, rows, value};
+    use pgrx::prelude::*;
+
+    const BOOK: &str = "00000000-0000-0000-0000-000000000007";
+    const PRICE: &str = "00000000-0000-0000-0000-000000000100";
+
+    /// The demo's acme in November 2023, in New York: tokens by a large matrix with an override for gpt-4,
+    /// requests in tiers, a fee in arrears.
+    const ACME: &str = r#"{"key":"acme-1","customer":"acme","seller":"default","currency":"USD","bill_to":"acme","zone":"America/New_York",
+        "starts_on":"2023-11-01","ends_on":null,"every":"1 month","alignment":"calendar","pinned":false,"signed_at":"2023-11-01T00:00:00Z",
+        "version":3,"terms_version":2,"boundaries":[1],"minor_units":2,
+        "policies":{"rounding_mode":"half_up","rounding_level":"line","proration_basis":"day","minimum_basis":"undiscounted","rate_at":"usage_time"},
+        "charges":[
+            {"meter_id":1,"product":"ai-api","every":"1 month","book_id":"00000000-0000-0000-0000-000000000007","terms":{"key":"tokens","product":"ai-api","meter":"tokens","price":"tokens"}},
+            {"meter_id":2,"product":"ai-api","every":"1 month","terms":{"key":"requests","product":"ai-api","meter":"requests",
+                "pricing":{"model":"graduated","tiers":[{"up_to":"1000","unit_price":"0"},{"up_to":"5000","unit_price":"0.001"},{"unit_price":"0.0005"}]}}},
+            {"meter_id":null,"product":"ai-api","every":"1 month","terms":{"key":"platform","product":"ai-api","pricing":{"model":"flat","amount":"49.00"},"timing":"arrears"}}],
+        "overrides":[{"scope":"contract","meter":"tokens","match":{"model":"gpt-4"},"unit_price":"0.02"}]}"#;
+
+    /// A batch of acme and of a contract whose text is broken.
+    fn open() -> String {
+        value(&format!(
+            "SELECT billing_internal.bill_open('{{7,8}}', '{{00000000-0000-0000-0000-000000000001,00000000-0000-0000-0000-000000000002}}',
+             ARRAY['{ACME}', '{{\"key\":'])"
+        ))
+        .unwrap()
+    }
+
+    fn ask(function: &str, handle: &str) -> Vec<String> {
+        rows(&format!("SELECT * FROM billing_internal.{function}({handle})"))
+    }
+
+    fn give_meters(handle: &str) {
+        rows(&format!(
+            "SELECT billing_internal.bill_add_meter({handle}, 1, 'tokens', 'sum', '{{model,region}}', 'token')"
+        ));
+        rows(&format!(
+            "SELECT billing_internal.bill_add_meter({handle}, 2, 'requests', 'count', '{{model}}', NULL)"
+        ));
+    }
+
+    fn give_prices_and_midnights(handle: &str) {
+        rows(&format!(
+            "SELECT billing_internal.bill_add_version({handle}, '{BOOK}', 'tokens', '{PRICE}', 'list/tokens@1', 'tokens@1', NULL, NULL,
+             '{{\"model\":\"matrix\",\"dimensions\":[\"model\"],\"per\":1000,\"rows\":[]}}', 'ab', false, 200)"
+        ));
+        rows(&format!(
+            "SELECT billing_internal.bill_add_midnight({handle}, d.zone, d.day, d.day::timestamp AT TIME ZONE d.zone) FROM billing_internal.bill_days({handle}) d"
+        ));
+    }
+
+    fn give_usage_and_rows(handle: &str) {
+        rows(&format!(
+            "SELECT billing_internal.bill_add_usage({handle}, '{{0,0,1}}', ARRAY['{{\"model\":\"gpt-4\"}}','{{\"model\":\"gpt-3.5\"}}','{{}}'],
+             '{{6456,2939,9395}}', '{{8779295,6210011,9395}}', ARRAY[NULL,NULL,NULL]::text[])"
+        ));
+        rows(&format!(
+            "SELECT billing_internal.bill_add_rows({handle}, '{{{PRICE},{PRICE}}}',
+             ARRAY['{{\"match\":{{\"model\":\"gpt-4\"}},\"unit_price\":\"0.03\"}}','{{\"match\":{{\"model\":\"gpt-3.5\"}},\"unit_price\":\"0.002\"}}'])"
+        ));
+    }
+
+    /// A batch that has been computed.
+    fn computed() -> String {
+        let handle = open();
+        give_meters(&handle);
+        give_prices_and_midnights(&handle);
+        rows(&format!("SELECT * FROM billing_internal.bill_stretches({handle})"));
+        give_usage_and_rows(&handle);
+        rows(&format!("SELECT billing_internal.bill_compute({handle}, false)"));
+        handle
+    }
+
+    /// A batch asks for just what its contracts need, in an order in which each answer leads to the next
+    /// question: meters, prices, local midnights, stretches of usage (30 days and an hour in New York, whose
+    /// clocks change in between; dimensions without a price are summed away), rows of matrices too large to
+    /// come whole.
+    #[pg_test]
+    fn a_bill_batch_asks_for_what_it_needs() {
+        let handle = open();
+        assert_eq!(ask("bill_meter_ids", &handle), ["1", "2"]);
+        // bill_add_meter
+        give_meters(&handle);
+        assert_eq!(ask("bill_price_keys", &handle), [format!("{BOOK}|tokens")]);
+        assert_eq!(ask("bill_days", &handle), ["America/New_York|2023-11-01", "America/New_York|2023-12-01"]);
+        // bill_add_version, bill_add_midnight
+        give_prices_and_midnights(&handle);
+        let month = "2023-11-01T04:00:00+00:00|2023-12-01T05:00:00+00:00";
+        assert_eq!(
+            ask("bill_stretches", &handle),
+            [
+                format!(r#"0|7|1|{month}|buckets||{{}}|["region"]"#),
+                format!(r#"1|7|2|{month}|buckets||{{}}|["model"]"#)
+            ]
+        );
+        // bill_add_usage, bill_add_rows
+        give_usage_and_rows(&handle);
+        assert_eq!(
+            ask("bill_wanted_rows", &handle),
+            [
+                format!("{PRICE}|{{}}"),
+                format!(r#"{PRICE}|{{"model":"gpt-3.5"}}"#),
+                format!(r#"{PRICE}|{{"model":"gpt-4"}}"#)
+            ]
+        );
+    }
+
+    /// What a batch can't take is refused with its reason, and a batch that failed is closed.
+    #[pg_test]
+    fn a_bill_batch_refuses_what_does_not_fit() {
+        // bill_add_meter, bill_add_usage, bill_open
+        let handle = open();
+        let average =
+            format!("SELECT billing_internal.bill_add_meter({handle}, 1, 'tokens', 'avg', '{{}}', NULL)");
+        assert_eq!(error_of(&average), format!("XX000 bill batch {handle}: aggregation avg is not known"));
+        assert_eq!(error_of(&average), format!("XX000 bill batch {handle} is not open"));
+        let handle = open();
+        let usage = format!(
+            "SELECT billing_internal.bill_add_usage({handle}, '{{0}}', '{{}}', '{{}}', '{{}}', '{{}}')"
+        );
+        assert_eq!(
+            error_of(&usage),
+            format!("XX000 bill batch {handle}: the columns have different lengths")
+        );
+        let lengths = error_of("SELECT billing_internal.bill_open('{7,8}', '{}', '{}')");
+        assert_eq!(lengths, "XX000 the columns have different lengths");
+    }
+
+    /// Of a computed batch each bill has its documents or its fault, never both: acme's demo gives 12.42 +
+    /// 175.59 + 6.20 + 49.00 = 243.21 (each line rounded once), the broken contract is described.
+    #[pg_test]
+    fn a_computed_batch_has_documents_or_faults() {
+        // bill_compute
+        let handle = computed();
+        let outcomes = rows(&format!(
+            "SELECT bill, customer_id, boundary, next_ends_on, documents, CAST(fault AS json)->>'code' AS code FROM billing_internal.bill_outcomes({handle})"
+        ));
+        assert_eq!(outcomes, ["0|7|1|2024-02-01|1|", "1|8||||ZB003"]);
+        let documents = rows(&format!(
+            "SELECT bill, place, boundary, bill_to, minor_units, contract_version, terms_version, starts_at, ends_at, total, length(sha256)
+             FROM billing_internal.bill_documents({handle})"
+        ));
+        assert_eq!(
+            documents,
+            ["0|0|1|acme|2|3|2|2023-11-01T04:00:00+00:00|2023-12-01T05:00:00+00:00|243.21|64"]
+        );
+        let lines = rows(&format!(
+            "SELECT line_n, key, kind, quantity, unit, price, exact, amount FROM billing_internal.bill_lines({handle})"
+        ));
+        assert_eq!(
+            lines,
+            [
+                "1|tokens/2023-11-01/model=gpt-3.5|usage|6210011|token|tokens@1|12.420022|12.42",
+                "2|tokens/2023-11-01/model=gpt-4|usage|8779295|token|contract override, tokens@1|175.5859|175.59",
+                "3|requests/2023-11-01|usage|9395||charge|6.1975|6.20",
+                "4|platform/2023-11-01|fee|1||charge|49|49.00"
+            ]
+        );
+    }
+
+    /// A document holds what is known of it, nothing else: a preview has no status, number or dates. It reads
+    /// as a text tree with the tiers and added notes; the batch is gone once closed.
+    #[pg_test]
+    fn documents_are_issued_and_explained() {
+        let handle = computed();
+        let document =
+            |issue: &str| format!("SELECT billing_internal.bill_document({handle}, 0, 0, {issue})");
+        let facts = |document: &str| {
+            rows(&format!(
+                "SELECT d->>'status' AS status, d->>'number' AS number, d->>'due_on' AS due_on, d->'totals'->>'due' AS due, json_array_length(d->'lines') AS lines
+                 FROM CAST(({document}) AS json) d"
+            ))
+        };
+        assert_eq!(facts(&document("NULL, NULL, NULL, NULL")), ["|||243.21|4"]);
+        let issued = document("'open', 'INV-2023-000001', '2023-12-01', '2023-12-31'");
+        assert_eq!(facts(&issued), ["open|INV-2023-000001|2023-12-31|243.21|4"]);
+        // canonical_json: the document is canonical already
+        let canonical = format!("SELECT billing_internal.canonical_json(({issued})) = ({issued})");
+        assert_eq!(value(&canonical).as_deref(), Some("true"));
+
+        let explained = rows(&format!(
+            "SELECT * FROM billing_internal.explain_document(({issued}), '{{\"requests/2023-11-01\":[\"a note\"]}}')"
+        ));
+        assert_eq!(
+            explained[0],
+            "Invoice INV-2023-000001 (open) to acme of acme, contract acme-1: 243.21 USD"
+        );
+        for line in [
+            "├─ Tokens · gpt-4: 175.59 USD   [tokens/2023-11-01/model=gpt-4]",
+            "│  │  └─ tier 3: above 5000: 4,395 at 0.0005 = 2.1975",
+            "│  └─ a note",
+            "├─ total 243.21 USD",
+        ] {
+            assert!(explained.iter().any(|l| l == line), "{line} is not in {explained:#?}");
+        }
+        assert_eq!(
+            rows("SELECT * FROM billing_internal.explain_document('{}', '{}')"),
+            ["not an invoice document: lines: is missing"]
+        );
+
+        rows(&format!("SELECT billing_internal.bill_close({handle})"));
+        let closed = error_of(&document("NULL, NULL, NULL, NULL"));
+        assert_eq!(closed, format!("XX000 bill batch {handle} is not open"));
+    }
+
+    /// Documents that mean the same have the same bytes: keys sorted, numbers trimmed; what is no JSON is NULL.
+    #[pg_test]
+    fn canonical_json_is_one_text() {
+        let canonical =
+            |document: &str| value(&format!("SELECT billing_internal.canonical_json('{document}')"));
+        let bytes = r#"{"a":[100,"x"],"b":1.5,"c":{"y":true,"z":null}}"#;
+        assert_eq!(
+            canonical(r#"{"b":1.50, "a":[1e2,"x"], "c":{"z":null,"y":true}}"#).as_deref(),
+            Some(bytes)
+        );
+        assert_eq!(canonical(bytes).as_deref(), Some(bytes));
+        assert_eq!(canonical("{"), None);
+        assert_eq!(canonical(r#"{"a":1,"a":2}"#), None);
+    }
+}

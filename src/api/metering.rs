@@ -164,3 +164,101 @@ fn meter_error(definition: &str) -> Option<String> {
 fn key_of_text(text: &str) -> Uuid {
     Uuid::from_bytes(*text_key(text).as_bytes())
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pg_schema]
+mod tests {
+    use crate::testing::{error_of, fault, rows, value};
+    use pgrx::prelude::*;
+
+    const SUM: &str =
+        r#"{"key":"t","event_type":"e","aggregation":"sum","value":"a * 2","dimensions":["model"]}"#;
+    const MAX: &str = r#"{"key":"m","event_type":"e","aggregation":"max","value":"a"}"#;
+    const UNIQUE: &str = r#"{"key":"u","event_type":"e","aggregation":"unique_count","value":"a"}"#;
+
+    /// A backend knows which state of the catalogue its meters are of: none at first, then the last one that
+    /// loaded whole.
+    #[pg_test]
+    fn meters_are_loaded_by_state() {
+        let state = || value("SELECT billing_internal.meters_state()");
+        let load = |state: &str, ids: &str, definition: &str| {
+            error_of(&format!(
+                "SELECT billing_internal.meters_load('{state}', '{ids}', ARRAY['{definition}'])"
+            ))
+        };
+        assert_eq!(state().as_deref(), Some(""));
+        assert_eq!(load("7/1", "{5}", SUM), "no error");
+        assert_eq!(state().as_deref(), Some("7/1"));
+        let short = load("8/1", "{5,6}", SUM);
+        assert_eq!(short, "XX000 a stored meter is broken: every meter needs an id and a definition");
+        assert_eq!(load("8/1", "{5}", "{}"), "XX000 a stored meter is broken: key: is missing");
+        assert_eq!(state().as_deref(), Some("7/1"));
+    }
+
+    /// Stored events measured afresh, by customer, meter, bucket and dimensions: sums add, maxima compare,
+    /// unique counts keep keys; 1.5 and 1.50 are one value; an event a meter can't use does not count on it.
+    #[pg_test]
+    fn stored_events_are_measured_afresh() {
+        let usage = rows(&format!(
+            "SELECT customer_id, meter_id, bucket_minutes, bucket_start, dimensions, events, quantity, cardinality(value_keys)
+             FROM billing_internal.stored_usage('{{1,2,3}}', ARRAY['{SUM}','{MAX}','{UNIQUE}'], '{{7,7,7,7}}', '{{60,60,60,15}}',
+                ARRAY(SELECT billing_internal.key_of_text(i::text) FROM generate_series(1, 4) i), '{{e,e,e,e}}',
+                '{{2023-11-16 10:59:59.999999+00,2023-11-16 10:00+00,2023-11-16 10:30+00,2023-11-16 10:59+00}}', '{{NULL,NULL,NULL,acme-de}}',
+                ARRAY['{{\"a\":1.5,\"model\":\"gpt-4\"}}','{{\"a\":2,\"model\":\"gpt-4\"}}','{{\"model\":\"gpt-4\"}}','{{\"a\":1.50}}'])
+             ORDER BY meter_id, bucket_start"
+        ));
+        let (hour, quarter) = ("2023-11-16T10:00:00+00:00", "2023-11-16T10:45:00+00:00");
+        let own = r#"{"bill_to":"acme-de"}"#;
+        assert_eq!(
+            usage,
+            [
+                format!(r#"7|1|60|{hour}|{{"model":"gpt-4"}}|2|7|"#),
+                format!("7|1|15|{quarter}|{own}|1|3|"),
+                format!("7|2|60|{hour}|{{}}|2|2|"),
+                format!("7|2|15|{quarter}|{own}|1|1.5|"),
+                format!("7|3|60|{hour}|{{}}|2||2"),
+                format!("7|3|15|{quarter}|{own}|1||1"),
+            ]
+        );
+    }
+
+    /// Each event on one meter: its place from 1, its dimensions, its value or the key of it.
+    #[pg_test]
+    fn events_are_measured_one_by_one() {
+        let events = r#"ARRAY['{"a":1.5,"model":"gpt-4"}','{"model":"gpt-4"}','{"a":2}']"#;
+        let measured = |meter: &str| {
+            rows(&format!(
+                "SELECT * FROM billing_internal.measured_events('{meter}', '{{NULL,NULL,acme-de}}', {events})"
+            ))
+        };
+        assert_eq!(measured(SUM), [r#"1|{"model":"gpt-4"}|3|"#, r#"3|{"bill_to":"acme-de"}|4|"#]);
+        let key = value("SELECT billing_internal.key_of_text('2')").unwrap();
+        assert_eq!(measured(UNIQUE)[1], format!(r#"3|{{"bill_to":"acme-de"}}||{key}"#));
+        let count = r#"{"key":"c","event_type":"e","aggregation":"count"}"#;
+        assert_eq!(measured(count)[1], "2|{}|1|");
+    }
+
+    /// A meter that can't be is described by path, one that can gives NULL.
+    #[pg_test]
+    fn impossible_meters_say_why() {
+        let call = |meter: &str| format!("SELECT billing_internal.meter_error('{meter}')");
+        assert_eq!(value(&call(SUM)), None);
+        let divided = fault(&call(&SUM.replace('*', "/")));
+        assert!(
+            divided.starts_with("ZB003 value: at character 3: `/` may only stand inside round(x, n)"),
+            "{divided}"
+        );
+    }
+
+    /// A canonical lower-case UUID is its own key; any other text, an upper-case UUID too, is 128 bits of its
+    /// SHA-256 marked as UUIDv8 (ba7816bf… is that of 'abc').
+    #[pg_test]
+    fn keys_of_texts() {
+        let key = |text: &str| value(&format!("SELECT billing_internal.key_of_text('{text}')")).unwrap();
+        assert_eq!(key("abc"), "ba7816bf-8f01-8fea-8141-40de5dae2223");
+        let uuid = "018f4e2a-7c1b-7def-8a2b-0123456789ab";
+        assert_eq!(key(uuid), uuid);
+        let upper = key(&uuid.to_uppercase());
+        assert!(upper != uuid && upper.as_bytes()[14] == b'8', "{upper}");
+    }
+}

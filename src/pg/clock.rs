@@ -51,3 +51,44 @@ fn refuse_commit(reason: String) {
         super::raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, &fault);
     });
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pg_schema]
+mod tests {
+    use crate::testing::{error_of, holds, rows, value};
+    use pgrx::prelude::*;
+
+    /// billing.now() is the start of the transaction, or the test clock, which stands still to the microsecond;
+    /// a setting that is no instant is an error, never the real time.
+    #[pg_test]
+    fn the_clock_is_the_transaction_or_stands_still() {
+        assert!(holds("SELECT billing.now() = now()"));
+        Spi::run("SET billing.test_clock = '2023-12-01T00:00:00.000001Z'").unwrap();
+        assert_eq!(value("SELECT billing.now()").as_deref(), Some("2023-12-01 00:00:00.000001+00"));
+        Spi::run("SET billing.test_clock = 'yesterday'").unwrap();
+        let broken = error_of("SELECT billing.now()");
+        assert!(broken.starts_with("XX000 the setting billing.test_clock is not an instant"), "{broken}");
+        Spi::run("SET billing.test_clock = ''").unwrap();
+        assert!(holds("SELECT billing.now() = now()"));
+    }
+
+    /// After refuse_commit() a transaction can only be rolled back: COMMIT fails with 55000 and the reason, and
+    /// nothing of it stays. Tried in a session of its own, since a test ends in a rollback anyway.
+    #[pg_test]
+    fn a_refused_commit_rolls_back() {
+        Spi::run("CREATE EXTENSION dblink SCHEMA tests").unwrap();
+        rows(
+            "SELECT tests.dblink_connect('other', format('host=%s port=%s dbname=%s user=%s',
+                split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database(), current_user))",
+        );
+        rows("SELECT tests.dblink_exec('other', 'BEGIN')");
+        rows("SELECT tests.dblink_exec('other', 'CREATE TABLE tests.refused (n int)')");
+        rows(
+            "SELECT * FROM tests.dblink('other', 'SELECT billing_internal.refuse_commit(''not here'')::text') t (nothing text)",
+        );
+        let refused = error_of("SELECT tests.dblink_exec('other', 'COMMIT')");
+        assert_eq!(refused, "55000 not here HINT Use ROLLBACK.");
+        assert!(holds("SELECT to_regclass('tests.refused') IS NULL"));
+        rows("SELECT tests.dblink_disconnect('other')");
+    }
+}

@@ -100,3 +100,51 @@ fn require_installed() {
 fn forget_installed() {
     SEEN.set(false);
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pg_schema]
+mod tests {
+    use crate::testing::{error_of, holds, rows};
+    use pgrx::prelude::*;
+
+    /// The library carries every schema file in order of version, with the checksum by which a database
+    /// recognizes it.
+    #[pg_test]
+    fn schema_files_are_carried_whole() {
+        let files = rows("SELECT version, name FROM billing_internal.schema_files()");
+        assert_eq!(files.first().map(String::as_str), Some("1|0001_foundation"));
+        assert_eq!(files.len() as i32, super::wanted_version());
+        for (at, file) in files.iter().enumerate() {
+            assert!(file.starts_with(&format!("{}|{:04}_", at + 1, at + 1)), "{file}");
+        }
+        assert!(holds(
+            "SELECT bool_and(sha256 = encode(sha256(convert_to(body, 'UTF8')), 'hex')) FROM billing_internal.schema_files()"
+        ));
+    }
+
+    /// Functions refuse to work before the tables are there or when they are of another version, and say which
+    /// command helps. The answer is remembered until forget_installed().
+    #[pg_test]
+    fn an_installation_is_required() {
+        let required = || error_of("SELECT billing_internal.require_installed()");
+        assert_eq!(
+            required(),
+            "55000 pg_billing's tables are not installed in this database HINT Run: SELECT * FROM billing.install();"
+        );
+        let steps = rows("SELECT step, state FROM billing.install('test')");
+        assert_eq!(steps.last().map(|step| step.ends_with("|applied")), Some(true), "{steps:?}");
+        assert_eq!(required(), "no error");
+        assert!(rows("SELECT step, state FROM billing.migrate()").iter().all(|step| step.ends_with("|kept")));
+        assert_eq!(required(), "no error");
+
+        Spi::run("UPDATE billing.installation SET schema_version = 1").unwrap();
+        assert_eq!(required(), "no error");
+        rows("SELECT billing_internal.forget_installed()");
+        let old = required();
+        assert!(
+            old.starts_with("55000 pg_billing's tables are at version 1; this library works with "),
+            "{old}"
+        );
+        assert!(old.ends_with(" HINT Run: SELECT * FROM billing.migrate();"), "{old}");
+    }
+}

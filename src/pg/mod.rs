@@ -5,6 +5,7 @@ pub mod fault;
 pub mod install;
 pub mod instant;
 pub mod numeric;
+pub mod raising;
 
 pub use fault::{FaultJson, raise};
 pub use numeric::Numeric;

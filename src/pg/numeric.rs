@@ -44,8 +44,13 @@ impl Numeric {
     pub fn shown(amount: &Ratio) -> Numeric {
         match amount.round(SHOWN_PLACES, RoundingMode::HalfUp) {
             Ok(exact) => Numeric::from(exact),
-            Err(fault) => Numeric { value: Err(fault), display_scale: 0, wide: Some(amount.shown()) },
+            Err(fault) => Numeric::wide(amount.shown(), fault),
         }
+    }
+
+    /// A result that only Postgres can hold: its text, and the fault that says why Rust can't.
+    pub fn wide(text: String, fault: Fault) -> Numeric {
+        Numeric { value: Err(fault), display_scale: 0, wide: Some(text) }
     }
 }
 

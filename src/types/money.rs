@@ -240,3 +240,154 @@ fn parts(total: Numeric, weights: Vec<Option<Numeric>>, scale: i32) -> Result<Ve
     let parts = allocate(total.value?, &weights, scale)?;
     Ok(parts.into_iter().map(|part| Numeric::fixed(part, scale)).collect())
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+#[pg_schema]
+mod tests {
+    use crate::testing::{error_of, fault, holds, rows, value};
+    use pgrx::prelude::*;
+
+    /// The value of an expression whose operators are billing's.
+    fn shown(expression: &str) -> Option<String> {
+        Spi::run("SET search_path = billing, pg_catalog").unwrap();
+        value(&format!("SELECT {expression}"))
+    }
+
+    /// Money in text is an exact amount and a unit, trimmed on the way out; anything else is refused.
+    #[pg_test]
+    fn money_in_text() {
+        // money_in, money_out
+        for (text, money) in [
+            ("12.340 USD", "12.34 USD"),
+            ("-0.00 EUR", "0 EUR"),
+            ("9999999999999999999999999999 credits", "9999999999999999999999999999 credits"),
+            ("0.0000000000000000000000000001 USD", "0.0000000000000000000000000001 USD"),
+        ] {
+            assert_eq!(value(&format!("SELECT '{text}'::billing.money")).as_deref(), Some(money));
+        }
+        for text in ["12.34", "USD 1", "NaN USD", "1 U$", "12345678901234567890123456789 USD", ""] {
+            let error = error_of(&format!("SELECT '{text}'::billing.money"));
+            assert!(error.starts_with("22P02 "), "{text}: {error}");
+        }
+    }
+
+    /// The binary form is 32 bytes and comes back the same; bytes that are no money are refused.
+    #[pg_test]
+    fn money_in_binary() {
+        let bytes = value("SELECT billing_internal.money_send('12.34 USD')").unwrap();
+        assert_eq!(bytes, format!("\\x555344{}0102{}04d2", "00".repeat(9), "00".repeat(16)));
+        // money_recv, by way of a binary file
+        let file = value("SELECT current_setting('data_directory') || '/money.copy'").unwrap();
+        let copied = |from: &str| {
+            Spi::run(&format!("COPY (SELECT {from}) TO '{file}' (FORMAT binary)")).unwrap();
+            let error = error_of(&format!("COPY tests.wallet FROM '{file}' (FORMAT binary)"));
+            std::fs::remove_file(&file).unwrap();
+            error
+        };
+        Spi::run("CREATE TABLE tests.wallet (held billing.money)").unwrap();
+        assert_eq!(copied("v FROM (VALUES ('-0.125 KWD'::billing.money), (NULL)) t (v)"), "no error");
+        assert_eq!(rows("SELECT held::text FROM tests.wallet"), ["-0.125 KWD", ""]);
+        let broken = copied("decode(repeat('00', 32), 'hex')");
+        assert!(broken.starts_with("22P03 "), "{broken}");
+        let short = copied("decode('00', 'hex')");
+        assert!(short.starts_with("08P01 "), "{short}");
+    }
+
+    /// Money is made of an amount and a unit, and taken apart again; what can't be says why.
+    #[pg_test]
+    fn money_is_made_and_taken_apart() {
+        let made = "SELECT billing.amount(m), billing.currency(m) FROM (SELECT billing_internal.money_make(12.340, 'USD') AS m) s";
+        assert_eq!(rows(made), ["12.34|USD"]);
+        for (arguments, says) in [
+            ("'NaN', 'USD'", "ZB004 NaN is not an amount or a quantity"),
+            ("1, 'U$'", "ZB004 \"U$\" is not a currency or unit code"),
+        ] {
+            assert_eq!(value(&format!("SELECT billing_internal.money_make({arguments})")), None);
+            assert_eq!(fault(&format!("SELECT billing_internal.money_make_error({arguments})")), says);
+            assert!(error_of(&format!("SELECT billing.to_money({arguments})")).starts_with(says));
+        }
+    }
+
+    /// + and − are exact within one currency and refuse to mix; × is exact or an error, and there is no ÷.
+    #[pg_test]
+    fn money_adds_and_multiplies_exactly() {
+        // money_sum, money_sum_error, money_times, money_times_error
+        assert_eq!(shown("'0.1 USD'::money + '0.2 USD'::money").as_deref(), Some("0.3 USD"));
+        assert_eq!(shown("'0.1 USD'::money - '0.2 USD'::money").as_deref(), Some("-0.1 USD"));
+        assert_eq!(shown("'4.35 USD'::money * 0.333").as_deref(), Some("1.44855 USD"));
+        assert_eq!(
+            shown("(SELECT sum(m) FROM (VALUES ('1.10 USD'::money), ('2.25 USD')) t (m))").as_deref(),
+            Some("3.35 USD")
+        );
+        let (mixed, too_long) = ("'1 USD', '2 EUR'", "'9999999999999999999999999999 USD', 10");
+        assert_eq!(shown(&format!("billing_internal.money_sum({mixed}, false)")), None);
+        assert_eq!(shown(&format!("billing_internal.money_times({too_long})")), None);
+        assert_eq!(
+            fault(&format!("SELECT billing_internal.money_sum_error({mixed}, true)")),
+            "ZB011 1 USD and 2 EUR can't be subtracted: the currencies differ"
+        );
+        let digits = fault(&format!("SELECT billing_internal.money_times_error({too_long})"));
+        assert!(digits.starts_with("ZB004 ") && digits.ends_with("needs more than 28 digits"), "{digits}");
+        assert!(error_of("SELECT '1 USD'::billing.money OPERATOR(billing.+) '2 EUR'").starts_with("ZB011 "));
+        assert!(error_of("SELECT '1 USD'::billing.money OPERATOR(billing.-) '2 EUR'").starts_with("ZB011 "));
+        assert!(
+            error_of(&format!("SELECT {}", too_long.replace(',', "::billing.money OPERATOR(billing.*)")))
+                .starts_with("ZB004 ")
+        );
+    }
+
+    /// Order is within one currency; equality is total, so that GROUP BY and DISTINCT work over currencies.
+    #[pg_test]
+    fn money_compares_within_one_currency() {
+        // money_order, money_order_error, money_equal, money_hash
+        for (a, b, order) in
+            [("1.10 USD", "1.1 USD", 0), ("1.10 USD", "1.11 USD", -1), ("1.10 USD", "-2 USD", 1)]
+        {
+            assert_eq!(
+                shown(&format!("billing_internal.money_order('{a}', '{b}')")),
+                Some(order.to_string())
+            );
+            for (operator, holds) in [
+                ("<", order < 0),
+                ("<=", order <= 0),
+                ("=", order == 0),
+                ("<>", order != 0),
+                (">=", order >= 0),
+                (">", order > 0),
+            ] {
+                let comparison = format!("'{a}'::money {operator} '{b}'::money");
+                assert_eq!(shown(&comparison), Some(holds.to_string()), "{comparison}");
+            }
+        }
+        assert_eq!(shown("billing_internal.money_order('1 USD', '1 EUR')"), None);
+        let fault = fault("SELECT billing_internal.money_order_error('1 USD', '1 EUR')");
+        assert_eq!(fault, "ZB011 1 USD and 1 EUR can't be compared: the currencies differ");
+        assert!(error_of("SELECT '1 USD'::billing.money OPERATOR(billing.<) '1 EUR'").starts_with("ZB011 "));
+        assert_eq!(shown("'1 USD'::money = '1 EUR'::money").as_deref(), Some("false"));
+        assert!(holds(
+            "SELECT billing_internal.money_hash('1.10 USD') = billing_internal.money_hash('1.1 USD')"
+        ));
+        assert!(holds(
+            "SELECT billing_internal.money_hash('1.10 USD') <> billing_internal.money_hash('1.1 EUR')"
+        ));
+        let groups = "SELECT count(*) FROM (SELECT m FROM (VALUES ('1 USD'::billing.money), ('1.0 USD'), ('1 EUR')) t (m) GROUP BY m) g";
+        assert_eq!(value(groups).as_deref(), Some("2"));
+    }
+
+    /// A total is split by weights to the last minor unit: largest remainder, ties by position (rules.md 0.6).
+    #[pg_test]
+    fn parts_sum_to_the_total() {
+        let parts = |arguments: &str| value(&format!("SELECT billing_internal.allocate_parts({arguments})"));
+        assert_eq!(parts("100, '{1,1,1}', 2").as_deref(), Some("{33.34,33.33,33.33}"));
+        assert_eq!(parts("10, '{1,2,4}', 2").as_deref(), Some("{1.43,2.86,5.71}"));
+        assert_eq!(parts("-100, '{1,1,1}', 2").as_deref(), Some("{-33.34,-33.33,-33.33}"));
+        assert_eq!(parts("10, '{NULL,1}', 0").as_deref(), Some("{0,10}"));
+        for (arguments, says) in [
+            ("10, '{1,-1}', 2", "ZB004 weights of both signs can't split a total"),
+            ("10, '{1,1}', 19", "ZB004 19 digits after the point; 0 to 18 are possible"),
+        ] {
+            assert_eq!(parts(arguments), None);
+            assert_eq!(fault(&format!("SELECT billing_internal.allocate_parts_error({arguments})")), says);
+        }
+    }
+}

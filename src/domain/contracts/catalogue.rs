@@ -35,7 +35,7 @@ pub struct Item {
 }
 
 pub fn read(root: &Node) -> Result<Vec<Item>, Fault> {
-    let mut fields = root.fields()?;
+    let mut fields = root.fields_of(&["products", "meters", "price_books", "plans"])?;
     let mut items = Vec::new();
     section(&mut fields, "products", &mut items, read_product)?;
     section(&mut fields, "meters", &mut items, read_meter)?;
@@ -43,7 +43,7 @@ pub fn read(root: &Node) -> Result<Vec<Item>, Fault> {
         read_book(&node, &mut items)?;
     }
     section(&mut fields, "plans", &mut items, read_plan)?;
-    fields.finish(&["products", "meters", "price_books", "plans"])?;
+    fields.finish()?;
     let mut seen = HashSet::new();
     for item in &items {
         if !seen.insert((item.kind, item.parent.as_deref(), item.key.as_str())) {
@@ -87,11 +87,11 @@ fn item(kind: &'static str, key: String, path: &str) -> Item {
 }
 
 fn read_product(node: &Node) -> Result<Item, Fault> {
-    let mut fields = node.fields()?;
+    let mut fields = node.fields_of(&["key", "name", "retired"])?;
     let key = fields.required("key")?.key()?.to_string();
     let name = fields.optional("name").map(|n| n.text().map(str::to_string)).transpose()?;
     let retired = retired(&mut fields)?;
-    fields.finish(&["key", "name", "retired"])?;
+    fields.finish()?;
     let document = match (&name, retired) {
         (None, true) => None,
         _ => Some(Tree::object([
@@ -118,7 +118,7 @@ fn only_retired(node: &Node) -> Result<bool, Fault> {
 }
 
 fn read_meter(node: &Node) -> Result<Item, Fault> {
-    let mut fields = node.fields()?;
+    let mut fields = node.fields_of(&[&Meter::FIELDS[..], &["retired"]].concat())?;
     let key = fields.required("key")?.key()?.to_string();
     let retired = retired(&mut fields)?;
     let document = if retired && only_retired(node)? {
@@ -131,7 +131,7 @@ fn read_meter(node: &Node) -> Result<Item, Fault> {
 }
 
 fn read_book(node: &Node, items: &mut Vec<Item>) -> Result<(), Fault> {
-    let mut fields = node.fields()?;
+    let mut fields = node.fields_of(&["key", "currency", "retired", "prices"])?;
     let key = fields.required("key")?.key()?.to_string();
     let currency = match fields.optional("currency") {
         None => None,
@@ -139,7 +139,7 @@ fn read_book(node: &Node, items: &mut Vec<Item>) -> Result<(), Fault> {
     };
     let retired = retired(&mut fields)?;
     let prices = fields.optional("prices").map_or(Ok(Vec::new()), |n| n.items_at_most(ITEMS_MAX))?;
-    fields.finish(&["key", "currency", "retired", "prices"])?;
+    fields.finish()?;
     let document = currency
         .map(|currency| Tree::object([("key", Tree::text(key.clone())), ("currency", Tree::text(currency))]));
     items.push(Item { retired, document, ..item("price_book", key.clone(), &node.path) });
@@ -150,7 +150,7 @@ fn read_book(node: &Node, items: &mut Vec<Item>) -> Result<(), Fault> {
 }
 
 fn read_price(node: &Node) -> Result<Item, Fault> {
-    let mut fields = node.fields()?;
+    let mut fields = node.fields_of(&["key", "meter", "pricing", "valid_from", "retired"])?;
     let key_node = fields.required("key")?;
     let key = key_node.key()?.to_string();
     if key.contains('@') {
@@ -160,7 +160,7 @@ fn read_price(node: &Node) -> Result<Item, Fault> {
     let valid_from = valid_from(&mut fields)?;
     let meter = fields.optional("meter").map(|n| n.key().map(str::to_string)).transpose()?;
     let pricing_node = fields.optional("pricing");
-    fields.finish(&["key", "meter", "pricing", "valid_from", "retired"])?;
+    fields.finish()?;
     let (document, pricing_sha256) = match (meter, pricing_node) {
         (None, None) if retired => (None, None),
         (Some(meter), Some(pricing)) => {
@@ -179,7 +179,7 @@ fn read_price(node: &Node) -> Result<Item, Fault> {
 }
 
 fn read_plan(node: &Node) -> Result<Item, Fault> {
-    let mut fields = node.fields()?;
+    let mut fields = node.fields_of(&[&Plan::FIELDS[..], &["retired"]].concat())?;
     let key = fields.required("key")?.key()?.to_string();
     let retired = retired(&mut fields)?;
     let document = if retired && only_retired(node)? {

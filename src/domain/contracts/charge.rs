@@ -77,8 +77,9 @@ pub fn read_entry<T>(node: &Node, read: impl Fn(&Node) -> Result<T, Fault>) -> R
     if !remove.boolean()? {
         return Err(remove.fault("must be true, or absent"));
     }
+    fields.only(&["key", "remove"])?;
     let key = fields.required("key")?.key()?.to_string();
-    fields.finish(&["key", "remove"])?;
+    fields.finish()?;
     Ok(Entry::Remove(key))
 }
 
@@ -91,7 +92,7 @@ fn every(fields: &mut Fields) -> Result<Option<Interval>, Fault> {
 
 impl UsageCharge {
     pub fn read(node: &Node) -> Result<UsageCharge, Fault> {
-        let mut fields = node.fields()?;
+        let mut fields = node.fields_of(&USAGE_FIELDS)?;
         let key = fields.required("key")?.key()?.to_string();
         let product = fields.required("product")?.key()?.to_string();
         let meter = fields.required("meter")?.key()?.to_string();
@@ -122,7 +123,7 @@ impl UsageCharge {
         {
             return Err(fields.fault("prorate_units does not go with per-event bounds"));
         }
-        fields.finish(&USAGE_FIELDS)?;
+        fields.finish()?;
         Ok(UsageCharge { key, product, meter, source, matches, lines_by, every, prorate_units })
     }
 
@@ -209,7 +210,7 @@ fn check_model(charge: &str, meter: &Meter, pricing: &Pricing) -> Result<(), Fau
 
 impl Fee {
     pub fn read(node: &Node) -> Result<Fee, Fault> {
-        let mut fields = node.fields()?;
+        let mut fields = node.fields_of(&FEE_FIELDS)?;
         let key = fields.required("key")?.key()?.to_string();
         let product = fields.required("product")?.key()?.to_string();
         let pricing_node = fields.required("pricing")?;
@@ -241,7 +242,7 @@ impl Fee {
             .optional("proration")
             .map(|node| ProrationBasis::parse(node.text()?).map_err(|fault| node.rehint(fault)))
             .transpose()?;
-        fields.finish(&FEE_FIELDS)?;
+        fields.finish()?;
         Ok(Fee { key, product, pricing, quantity, every, timing, proration })
     }
 

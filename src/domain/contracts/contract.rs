@@ -60,7 +60,7 @@ pub struct Contract {
 
 impl Contract {
     pub fn read(node: &Node) -> Result<Contract, Fault> {
-        let mut fields = node.fields()?;
+        let mut fields = node.fields_of(&FIELDS)?;
         let key = fields.required("key")?.key()?.to_string();
         let customer = fields.required("customer")?.key()?.to_string();
         let mut text = |name: &str| fields.optional(name).map(|n| n.key().map(str::to_string)).transpose();
@@ -84,7 +84,7 @@ impl Contract {
         let charges = read_items(&mut fields, "charges", |n| read_entry(n, UsageCharge::read))?;
         let fees = read_items(&mut fields, "fees", |n| read_entry(n, Fee::read))?;
         refuse_later(&mut fields, &LATER)?;
-        fields.finish(&FIELDS)?;
+        fields.finish()?;
         Ok(Contract {
             key,
             customer,

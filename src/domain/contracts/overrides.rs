@@ -57,7 +57,7 @@ pub fn read_list(node: &Node) -> Result<Vec<Override>, Fault> {
 
 impl Override {
     pub fn read(node: &Node) -> Result<Override, Fault> {
-        let mut fields = node.fields()?;
+        let mut fields = node.fields_of(&FIELDS)?;
         let target = match (fields.optional("meter"), fields.optional("charge")) {
             (Some(meter), None) => Target::Meter(meter.key()?.to_string()),
             (None, Some(charge)) => Target::Charge(charge.key()?.to_string()),
@@ -95,7 +95,7 @@ impl Override {
                 stackable
             }
         };
-        fields.finish(&FIELDS)?;
+        fields.finish()?;
         Ok(Override { target, matches, change, from, until, stackable })
     }
 

@@ -25,7 +25,7 @@ pub const NET_DAYS_MAX: i64 = 3650;
 
 impl Billing {
     pub fn read(node: &Node) -> Result<Billing, Fault> {
-        let mut fields = node.fields()?;
+        let mut fields = node.fields_of(&["interval", "alignment", "net_days", "collection"])?;
         let interval = fields
             .optional("interval")
             .map(|n| Interval::parse(n.text()?).map_err(|fault| n.rehint(fault)))
@@ -45,7 +45,7 @@ impl Billing {
             .optional("collection")
             .map(|n| n.word(&["send_invoice", "charge_automatically"]).map(str::to_string))
             .transpose()?;
-        fields.finish(&["interval", "alignment", "net_days", "collection"])?;
+        fields.finish()?;
         Ok(Billing { interval, alignment, net_days, collection })
     }
 
@@ -154,8 +154,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The fields of a plan document.
+    pub const FIELDS: [&str; 8] =
+        ["key", "name", "currency", "price_book", "billing", "charges", "fees", "entitlements"];
+
     pub fn read(node: &Node) -> Result<Plan, Fault> {
-        let mut fields = node.fields()?;
+        let mut fields = node.fields_of(&Plan::FIELDS)?;
         let key_node = fields.required("key")?;
         let key = key_node.key()?.to_string();
         if key.contains('@') {
@@ -179,16 +183,7 @@ impl Plan {
             return Err(fields.fault("has charges with a price key, so it must name its price_book"));
         }
         refuse_later(&mut fields, &["entitlements"])?;
-        fields.finish(&[
-            "key",
-            "name",
-            "currency",
-            "price_book",
-            "billing",
-            "charges",
-            "fees",
-            "entitlements",
-        ])?;
+        fields.finish()?;
         Ok(Plan { key, name, currency, price_book, billing, charges, fees })
     }
 

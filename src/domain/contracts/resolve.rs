@@ -57,7 +57,7 @@ pub struct Agreed {
 impl ListPrice {
     /// `{"label", "from", "until", "pricing"}`; a matrix may come pruned to the rows that can matter.
     pub fn read(node: &Node) -> Result<ListPrice, Fault> {
-        let mut fields = node.fields()?;
+        let mut fields = node.fields_of(&["label", "from", "until", "pricing"])?;
         let price = ListPrice {
             label: fields.required("label")?.text()?.to_string(),
             from: fields.optional("from").map(|n| n.instant()).transpose()?,
@@ -65,7 +65,7 @@ impl ListPrice {
             pricing: Arc::new(Pricing::read_header(&fields.required("pricing")?)?),
             sha256: "".into(),
         };
-        fields.finish(&["label", "from", "until", "pricing"])?;
+        fields.finish()?;
         Ok(price)
     }
 }
@@ -73,7 +73,18 @@ impl ListPrice {
 impl Agreed {
     /// An override of a document, its scope beside it and its dates as instants.
     pub fn read(node: &Node) -> Result<Agreed, Fault> {
-        let mut fields = node.fields()?;
+        let mut fields = node.fields_of(&[
+            "scope",
+            "meter",
+            "charge",
+            "match",
+            "unit_price",
+            "percent_off",
+            "pricing",
+            "stackable",
+            "from",
+            "until",
+        ])?;
         let scope = match fields.required("scope")?.word(&["contract", "customer"])? {
             "contract" => Scope::Contract,
             _ => Scope::Customer,
@@ -93,18 +104,7 @@ impl Agreed {
         let stackable = fields.optional("stackable").map_or(Ok(false), |n| n.boolean())?;
         let from = fields.optional("from").map(|n| n.instant()).transpose()?;
         let until = fields.optional("until").map(|n| n.instant()).transpose()?;
-        fields.finish(&[
-            "scope",
-            "meter",
-            "charge",
-            "match",
-            "unit_price",
-            "percent_off",
-            "pricing",
-            "stackable",
-            "from",
-            "until",
-        ])?;
+        fields.finish()?;
         Ok(Agreed { scope, target, matches, change, stackable, from, until })
     }
 }
@@ -169,7 +169,7 @@ fn holds(from: Option<Instant>, until: Option<Instant>, at: Instant) -> bool {
 impl Prices {
     /// `{"list": […], "overrides": […], "dimensions": […]}`: the overrides are those for this charge.
     pub fn read(node: &Node) -> Result<Prices, Fault> {
-        let mut fields = node.fields()?;
+        let mut fields = node.fields_of(&["list", "overrides", "dimensions"])?;
         let list = fields.required("list")?.items()?.iter().map(ListPrice::read).collect::<Result<_, _>>()?;
         let agreed =
             fields.required("overrides")?.items()?.iter().map(Agreed::read).collect::<Result<_, _>>()?;
@@ -179,7 +179,7 @@ impl Prices {
             .iter()
             .map(|name| name.text().map(str::to_string))
             .collect::<Result<_, _>>()?;
-        fields.finish(&["list", "overrides", "dimensions"])?;
+        fields.finish()?;
         Ok(Prices { list, agreed, priority })
     }
 

@@ -349,6 +349,15 @@ impl<'t> Node<'t> {
         matches!(self.tree, Tree::Null)
     }
 
+    /// The fields of an object that may only have `known` ones. A field that is not known is refused at
+    /// once: it may well be the misspelled one that would be missed next.
+    pub fn fields_of(&self, known: &[&str]) -> Result<Fields<'t>, Fault> {
+        let fields = self.fields()?;
+        fields.only(known)?;
+        Ok(fields)
+    }
+
+    /// The fields of an object whose writer we are, or whose known fields one of them decides.
     pub fn fields(&self) -> Result<Fields<'t>, Fault> {
         match self.tree {
             Tree::Object(entries) => {
@@ -496,6 +505,8 @@ pub fn or_list(words: &[&str]) -> String {
     }
 }
 
+const UNKNOWN: &str = "is not a field of this document";
+
 /// The fields of an object; each is taken once, and what nobody took is refused.
 pub struct Fields<'t> {
     path: String,
@@ -528,27 +539,21 @@ impl<'t> Fields<'t> {
         Fault::document(&self.path, message)
     }
 
-    /// Refuses fields that nobody took.
-    pub fn finish(self, known: &[&str]) -> Result<(), Fault> {
+    /// Refuses fields that are not known here.
+    pub fn only(&self, known: &[&str]) -> Result<(), Fault> {
+        match self.entries.iter().find(|(key, _)| !known.contains(&key.as_ref())) {
+            None => Ok(()),
+            Some((key, _)) => Err(Fault::document(&field_path(&self.path, key), UNKNOWN)
+                .with_hint(format!("Known here: {}.", known.join(", ")))),
+        }
+    }
+
+    /// Refuses fields that nobody took, whatever the list of known ones said: nothing is ignored in silence.
+    pub fn finish(self) -> Result<(), Fault> {
         match self.used.iter().position(|used| !used) {
             None => Ok(()),
-            Some(at) => Err(self.stranger(at, known)),
+            Some(at) => Err(Fault::document(&field_path(&self.path, &self.entries[at].0), UNKNOWN)),
         }
-    }
-
-    /// Refuses fields that are not known before any is read: for objects that need one of several fields,
-    /// where a misspelt one is better named than missed.
-    pub fn only(&self, known: &[&str]) -> Result<(), Fault> {
-        match self.entries.iter().position(|(name, _)| !known.contains(&name.as_ref())) {
-            None => Ok(()),
-            Some(at) => Err(self.stranger(at, known)),
-        }
-    }
-
-    fn stranger(&self, at: usize, known: &[&str]) -> Fault {
-        let path = field_path(&self.path, &self.entries[at].0);
-        Fault::document(&path, "is not a field of this document")
-            .with_hint(format!("Known here: {}.", known.join(", ")))
     }
 }
 
@@ -611,9 +616,11 @@ mod tests {
     fn refuses_unknown_fields_by_path() {
         let tree = parse(r#"{"tiers":[{"unit_pric":"1"}]}"#).unwrap();
         let tiers = Node::root(&tree).fields().unwrap().required("tiers").unwrap().items().unwrap();
-        let fault = tiers[0].fields().unwrap().finish(&["unit_price"]).unwrap_err();
+        let fault = tiers[0].fields_of(&["unit_price", "up_to"]).err().unwrap();
         assert_eq!(fault.message, "tiers[0].unit_pric: is not a field of this document");
-        assert_eq!(fault.hint.unwrap(), "Known here: unit_price.");
+        assert_eq!(fault.hint.unwrap(), "Known here: unit_price, up_to.");
+        let forgotten = tiers[0].fields_of(&["unit_pric"]).unwrap().finish().unwrap_err();
+        assert_eq!(forgotten.message, fault.message);
     }
 
     #[test]

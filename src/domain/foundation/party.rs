@@ -38,72 +38,73 @@ const CUSTOMER_FIELDS: [&str; 10] = [
     "overrides",
 ];
 
-/// Checks a seller document.
+/// Checks a seller document. What may be null goes back to its default then.
 pub fn read_seller(document: &Node) -> Result<(), Fault> {
-    let mut fields = document.fields()?;
+    let mut fields = document.fields_of(&SELLER_FIELDS)?;
     fields.required("key")?.key()?;
     name(&mut fields)?;
-    if let Some(currency) = fields.raw("currency") {
+    if let Some(currency) = fields.optional("currency") {
         unit(&currency)?;
     }
-    if let Some(zone) = fields.raw("time_zone") {
+    if let Some(zone) = fields.optional("time_zone") {
         zone.text()?;
     }
-    if let Some(month) = fields.raw("fiscal_year_start")
+    if let Some(month) = fields.optional("fiscal_year_start")
         && !(1..=12).contains(&month.integer()?)
     {
         return Err(month.fault("must be a month from 1 to 12"));
     }
-    if let Some(series) = fields.raw("invoice_series") {
+    if let Some(series) = fields.optional("invoice_series") {
         let text = series.text()?;
         if text.is_empty() || text.len() > 12 || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(series.fault("must be 1 to 12 letters and digits"));
         }
     }
     address_and_tax_ids(&mut fields)?;
-    if let Some(accounts) = fields.raw("bank_accounts") {
+    if let Some(accounts) = fields.optional("bank_accounts") {
         unique_keys(&accounts, "key", |account| {
-            let mut fields = account.fields()?;
+            let mut fields = account.fields_of(&["key", "currency", "holder", "details"])?;
             let key = fields.required("key")?.key()?.to_string();
             unit(&fields.required("currency")?)?;
             fields.required("holder")?.text()?;
-            if let Some(details) = fields.raw("details") {
+            if let Some(details) = fields.optional("details") {
                 details.entries()?;
             }
-            fields.finish(&["key", "currency", "holder", "details"])?;
+            fields.finish()?;
             Ok(key)
         })?;
     }
-    fields.finish(&SELLER_FIELDS)
+    fields.finish()
 }
 
 /// Checks a customer document. `overrides` is left to the contracts layer, which owns their form.
 pub fn read_customer(document: &Node) -> Result<(), Fault> {
-    let mut fields = document.fields()?;
+    let mut fields = document.fields_of(&CUSTOMER_FIELDS)?;
     fields.required("key")?.key()?;
     name(&mut fields)?;
     for key in ["seller", "time_zone"] {
-        if let Some(node) = fields.raw(key) {
+        if let Some(node) = fields.optional(key) {
             node.text()?;
         }
     }
-    if let Some(currency) = fields.raw("currency") {
+    if let Some(currency) = fields.optional("currency") {
         unit(&currency)?;
     }
-    if let Some(aliases) = fields.raw("aliases") {
+    if let Some(aliases) = fields.optional("aliases") {
         unique_keys(&aliases, "", |alias| alias.key().map(str::to_string))?;
     }
-    if let Some(attributes) = fields.raw("attributes") {
+    if let Some(attributes) = fields.optional("attributes") {
         attributes.entries()?;
     }
-    if let Some(bill_tos) = fields.raw("bill_tos") {
+    if let Some(bill_tos) = fields.optional("bill_tos") {
         if bill_tos.items()?.is_empty() {
             return Err(bill_tos.fault("must name at least one legal entity").with_hint(
                 "Leave the field out to keep the present ones; a new customer gets one with its own key.",
             ));
         }
         unique_keys(&bill_tos, "key", |bill_to| {
-            let mut fields = bill_to.fields()?;
+            let mut fields =
+                bill_to.fields_of(&["key", "name", "address", "tax_ids", "email", "time_zone"])?;
             let key = fields.required("key")?.key()?.to_string();
             fields.required("name")?.text()?;
             address_and_tax_ids(&mut fields)?;
@@ -112,13 +113,13 @@ pub fn read_customer(document: &Node) -> Result<(), Fault> {
                     node.text()?;
                 }
             }
-            fields.finish(&["key", "name", "address", "tax_ids", "email", "time_zone"])?;
+            fields.finish()?;
             Ok(key)
         })?;
     }
-    if let Some(contacts) = fields.raw("contacts") {
+    if let Some(contacts) = fields.optional("contacts") {
         for contact in contacts.items_at_most(PARTY_LIST_MAX)? {
-            let mut fields = contact.fields()?;
+            let mut fields = contact.fields_of(&["role", "name", "email", "bill_to"])?;
             fields.required("role")?.word(&CONTACT_ROLES)?;
             fields.required("name")?.text()?;
             for key in ["email", "bill_to"] {
@@ -126,11 +127,11 @@ pub fn read_customer(document: &Node) -> Result<(), Fault> {
                     node.text()?;
                 }
             }
-            fields.finish(&["role", "name", "email", "bill_to"])?;
+            fields.finish()?;
         }
     }
     fields.raw("overrides");
-    fields.finish(&CUSTOMER_FIELDS)
+    fields.finish()
 }
 
 /// A name: present in the text or absent, never null or empty.
@@ -148,19 +149,19 @@ fn unit(node: &Node) -> Result<(), Fault> {
 }
 
 fn address_and_tax_ids(fields: &mut Fields) -> Result<(), Fault> {
-    if let Some(address) = fields.raw("address") {
+    if let Some(address) = fields.optional("address") {
         for (_, line) in address.entries()? {
             if !matches!(line.tree, Tree::Text(_) | Tree::Null) {
                 return Err(line.fault("must be a string"));
             }
         }
     }
-    if let Some(tax_ids) = fields.raw("tax_ids") {
+    if let Some(tax_ids) = fields.optional("tax_ids") {
         for tax_id in tax_ids.items_at_most(PARTY_LIST_MAX)? {
-            let mut fields = tax_id.fields()?;
+            let mut fields = tax_id.fields_of(&["type", "value"])?;
             fields.required("type")?.text()?;
             fields.required("value")?.text()?;
-            fields.finish(&["type", "value"])?;
+            fields.finish()?;
         }
     }
     Ok(())
@@ -198,6 +199,10 @@ mod tests {
             "attributes":{"segment":"smb"},"bill_tos":[{"key":"inc","name":"Globex Inc","email":null}],
             "contacts":[{"role":"ap","name":"Pat","bill_to":"inc"}],"overrides":[]}"#;
         read_customer(&Node::root(&json::parse(customer).unwrap())).unwrap();
+        let cleared = r#"{"key":"a","seller":null,"currency":null,"time_zone":null,"aliases":null,"attributes":null,"bill_tos":null,"contacts":null}"#;
+        read_customer(&Node::root(&json::parse(cleared).unwrap())).unwrap();
+        let cleared = r#"{"key":"a","currency":null,"time_zone":null,"fiscal_year_start":null,"invoice_series":null,"address":null,"tax_ids":null,"bank_accounts":null}"#;
+        read_seller(&Node::root(&json::parse(cleared).unwrap())).unwrap();
     }
 
     #[test]

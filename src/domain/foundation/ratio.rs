@@ -179,6 +179,12 @@ impl Ratio {
         decimal_text(&mantissa, scale)
     }
 
+    /// This, rounded to `SHOWN_PLACES` places.
+    pub fn at_shown_places(&self) -> Ratio {
+        let (mantissa, scale) = self.round_wide(SHOWN_PLACES, RoundingMode::HalfUp);
+        Ratio::from_big(BigRational::new(mantissa, BigInt::from(10).pow(scale)))
+    }
+
     /// The largest integer multiple of `10^-scale` not above |this|, with the sign kept, and the rest.
     pub fn truncate(&self, scale: u32) -> (BigInt, Ratio) {
         let scaled = self.mul(&Ratio::from_big(BigRational::from_integer(BigInt::from(10).pow(scale))));

@@ -3,7 +3,7 @@
 use crate::domain::foundation::json::{Node, Tree};
 use crate::domain::foundation::{Exact, Fault, Ratio};
 use crate::domain::metering::Dimensions;
-use crate::domain::rating::{Pricing, Step};
+use crate::domain::rating::{Pricing, Step, shown_steps};
 
 /// What is known about a line beyond the document: extra leaves under it, by line key.
 pub type Notes = Vec<(String, Vec<String>)>;
@@ -131,13 +131,18 @@ fn working(line: &Node) -> Result<Vec<Branch>, Fault> {
     }
     let steps = pricing.explain(&quantity, &Dimensions::new(), 1)?;
     let whole = pricing.rate_without_bounds(&quantity, &Dimensions::new(), 1)?;
-    if line.tree.get("share").is_none() && whole.shown() != exact && !pricing.counts_events() {
+    let fits = line.tree.get("share").is_some() || whole.shown() == exact;
+    if pricing.counts_events() && !fits {
+        // The line doesn't say how many events there were, and a working with another number would be wrong.
+        return Ok(vec![Branch::leaf("rate on the amount, and a fixed part for each event".into())]);
+    }
+    if !fits {
         return Ok(vec![Branch::leaf(format!(
             "its part, by quantity, of the {} price over the whole quantity of the period",
             pricing.model_name()
         ))]);
     }
-    Ok(steps
+    Ok(shown_steps(steps)
         .iter()
         .filter(|step| !matches!(step.what.as_str(), "minimum" | "maximum"))
         .map(step_leaf)

@@ -120,7 +120,7 @@ fn read_tests(node: &Node<'_>) -> Result<Vec<Test>, Fault> {
 }
 
 fn read_operators(node: &Node<'_>) -> Result<Vec<Test>, Fault> {
-    let mut fields = node.fields()?;
+    let mut fields = node.fields_of(&OPERATORS)?;
     let mut tests = Vec::new();
     // In this order whatever the document's, so that equal filters have equal forms.
     for operator in OPERATORS {
@@ -136,7 +136,7 @@ fn read_operators(node: &Node<'_>) -> Result<Vec<Test>, Fault> {
             _ => Test::Exists(operand.boolean()?),
         });
     }
-    fields.finish(&OPERATORS)?;
+    fields.finish()?;
     if tests.is_empty() {
         return Err(node
             .fault("has no operator")

@@ -64,20 +64,12 @@ impl Meter {
 
     /// Reads one entry of a catalogue's `meters`.
     pub fn read(node: &Node<'_>) -> Result<Meter, Fault> {
-        let mut fields = node.fields()?;
-        let meter = Meter::read_fields(&mut fields)?;
-        fields.finish(&Meter::FIELDS)?;
-        Ok(meter)
-    }
-
-    /// As [`read`](Meter::read), for a catalogue that takes fields of its own (`retired`) from the same
-    /// object before it calls `finish`.
-    pub fn read_fields(fields: &mut Fields<'_>) -> Result<Meter, Fault> {
+        let mut fields = node.fields_of(&Meter::FIELDS)?;
         let key = fields.required("key")?.key()?.to_string();
         let event_type = fields.required("event_type")?.key()?.to_string();
         let word = fields.required("aggregation")?.word(&Aggregation::WORDS)?;
         let aggregation = Aggregation::parse(word).expect("a word of the list");
-        let value = read_value(fields, aggregation)?;
+        let value = read_value(&mut fields, aggregation)?;
         let filter = match fields.optional("filter") {
             Some(node) => Filter::read(&node)?,
             None => Filter::default(),
@@ -90,6 +82,7 @@ impl Meter {
             Some(node) => node.key()?.to_string(),
             None => UNIT_DEFAULT.to_string(),
         };
+        fields.finish()?;
         Ok(Meter { key, event_type, aggregation, value, filter, dimensions, unit })
     }
 
@@ -308,16 +301,6 @@ mod tests {
             let found = read(&text).unwrap_err().message;
             assert!(found.starts_with(message), "{text}: {found}");
         }
-    }
-
-    #[test]
-    fn a_catalogue_takes_its_own_fields_from_the_same_object() {
-        let tree =
-            json::parse(r#"{"key":"m","retired":true,"event_type":"t","aggregation":"count"}"#).unwrap();
-        let mut fields = Node::root(&tree).fields().unwrap();
-        assert!(fields.optional("retired").unwrap().boolean().unwrap());
-        assert_eq!(Meter::read_fields(&mut fields).unwrap().key, "m");
-        fields.finish(&Meter::FIELDS).unwrap();
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::domain::foundation::json::{self, Fields, Node, Tree, field_path};
 use crate::domain::foundation::{Exact, Fault};
 use crate::domain::metering::Dimensions;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// The models and the fields that belong to each.
 const MODELS: [(&str, &[&str]); 10] = [
@@ -104,13 +105,19 @@ impl Pricing {
 
 fn read_at(node: &Node, place: Place) -> Result<Pricing, Fault> {
     let mut fields = node.fields()?;
+    if node.tree.get("model").is_none() {
+        // Which fields there may be is not known yet; one that no model has may be a misspelled `model`.
+        let any = MODELS.iter().flat_map(|(_, own)| own.iter().copied()).chain(COMMON_FIELDS);
+        fields.only(&any.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>())?;
+    }
     let model_node = fields.required("model")?;
     let name = model_node.word(&MODELS.map(|(name, _)| name))?;
     if name == "matrix" && place == Place::Row {
         return Err(model_node.fault("can't be a matrix inside a matrix"));
     }
     let own_fields = MODELS.iter().find(|(model, _)| *model == name).map_or(&[][..], |(_, fields)| fields);
-    let terms = read_terms(&mut fields, own_fields)?;
+    fields.only(&[&COMMON_FIELDS, own_fields].concat())?;
+    let terms = read_terms(&mut fields)?;
     let model = match name {
         "flat" => Model::Flat { amount: fields.required("amount")?.decimal()? },
         "per_unit" => Model::PerUnit { unit_price: fields.required("unit_price")?.decimal()? },
@@ -124,14 +131,12 @@ fn read_at(node: &Node, place: Place) -> Result<Pricing, Fault> {
         "dynamic" => read_dynamic(&mut fields)?,
         _ => unreachable!("the model is one of the words"),
     };
-    fields.finish(&[&COMMON_FIELDS, own_fields].concat())?;
+    fields.finish()?;
     Ok(Pricing::assemble(model, terms))
 }
 
-fn read_terms(fields: &mut Fields, own_fields: &[&str]) -> Result<Terms, Fault> {
-    // Where `per` is no field of the model nobody takes it, and `finish` refuses it.
-    let per = if own_fields.contains(&"per") { fields.optional("per") } else { None };
-    let per = per.map(|node| node.positive()).transpose()?.unwrap_or(Exact::ONE);
+fn read_terms(fields: &mut Fields) -> Result<Terms, Fault> {
+    let per = fields.optional("per").map(|node| node.positive()).transpose()?.unwrap_or(Exact::ONE);
     let (minimum, maximum) = read_bounds(fields, "minimum", "maximum")?;
     Ok(Terms {
         per,
@@ -201,13 +206,11 @@ fn read_tiers(fields: &mut Fields, kind: TierKind, terms: &Terms) -> Result<Mode
 }
 
 fn read_tier(node: &Node, kind: TierKind, terms: &Terms) -> Result<Tier, Fault> {
-    let mut fields = node.fields()?;
-    let known: &[&str] = match kind {
+    let mut fields = node.fields_of(match kind {
         TierKind::Stairstep => &["up_to", "amount", "maximum"],
         TierKind::GraduatedPercentage => &["up_to", "rate", "flat_fee", "maximum"],
         _ => &["up_to", "unit_price", "flat_fee", "package_size", "maximum"],
-    };
-    fields.only(known)?;
+    })?;
     let up_to = fields
         .optional("up_to")
         .map(|node| match node.decimal()? {
@@ -241,7 +244,7 @@ fn read_tier(node: &Node, kind: TierKind, terms: &Terms) -> Result<Tier, Fault> 
         }
     }
     let package_size = size_node.map(|node| node.positive()).transpose()?;
-    fields.finish(known)?;
+    fields.finish()?;
     // A flat fee of 0 beside a price says nothing.
     let flat = flat.filter(|flat| price.is_none() || !flat.is_zero());
     Ok(Tier { up_to, price, flat, package_size, maximum })
@@ -309,8 +312,7 @@ fn read_matrix(fields: &mut Fields, terms: &Terms, place: Place) -> Result<Model
 }
 
 fn read_row(node: &Node, header: &Terms) -> Result<MatrixRow, Fault> {
-    let mut fields = node.fields()?;
-    fields.only(&ROW_FIELDS)?;
+    let mut fields = node.fields_of(&ROW_FIELDS)?;
     let matched = Dimensions::read(&fields.required("match")?)?;
     let pricing = match (fields.optional("unit_price"), fields.optional("pricing")) {
         (Some(unit_price), None) => {
@@ -329,7 +331,7 @@ fn read_row(node: &Node, header: &Terms) -> Result<MatrixRow, Fault> {
         (Some(_), Some(_)) => return Err(fields.fault("has both a unit_price and a pricing")),
         (None, None) => return Err(fields.fault("needs a unit_price or a pricing")),
     };
-    fields.finish(&ROW_FIELDS)?;
+    fields.finish()?;
     Ok(MatrixRow::new(matched, pricing))
 }
 
@@ -526,9 +528,14 @@ mod tests {
         (
             r#"{"model":"graduated","tiers":[{"unit_pric":"1"}]}"#,
             "tiers[0].unit_pric: is not a field of this document",
-            "Known here: up_to, unit_price, flat_fee",
+            "Known here: up_to, unit_price",
         ),
-        (r#"{"model":"graduated","tiers":[{}]}"#, "tiers[0]: needs a unit_price or a flat_fee", ""),
+        (
+            r#"{"model":"graduated","tiers":[{"up_to":"1"}]}"#,
+            "tiers[0]: needs a unit_price or a flat_fee",
+            "",
+        ),
+        (r#"{"modle":"flat","amount":"1"}"#, "modle: is not a field of this document", "Known here: amount,"),
         (
             r#"{"model":"graduated","tiers":[{"unit_price":"1","rate":"1"}]}"#,
             "tiers[0].rate: is not a field of this document",
@@ -600,7 +607,11 @@ mod tests {
             "per: is not a field of this document",
             "Known here: ",
         ),
-        (r#"{"model":"graduated_percentage","tiers":[{"flat_fee":"1"}]}"#, "tiers[0].rate: is missing", ""),
+        (
+            r#"{"model":"graduated_percentage","tiers":[{"unit_price":"1"}]}"#,
+            "tiers[0].unit_price: is not a field of this document",
+            "Known here: up_to, rate",
+        ),
         (
             r#"{"model":"graduated_percentage","tiers":[{"rate":"-0.1"}]}"#,
             "tiers[0].rate: -0.1 must not be negative",

@@ -20,6 +20,19 @@ pub struct Step {
     pub amount: Ratio,
 }
 
+/// The steps for showing: amounts of at most 18 places, which sum to the amount rounded to as many, spread
+/// cumulatively (rules.md 0.7). 1/3 + 1/3 is 0.666666666666666667, and so are its parts together.
+pub fn shown_steps(mut steps: Vec<Step>) -> Vec<Step> {
+    let (mut exact, mut shown) = (Ratio::ZERO, Ratio::ZERO);
+    for step in &mut steps {
+        exact = exact.add(&step.amount);
+        let upto = exact.at_shown_places();
+        step.amount = upto.sub(&shown);
+        shown = upto;
+    }
+    steps
+}
+
 impl Pricing {
     /// The working of [`rate`](Pricing::rate) for the same arguments.
     pub fn explain(
@@ -406,6 +419,19 @@ mod tests {
         );
     }
 
+    #[test]
+    fn shown_steps_sum_to_the_shown_amount() {
+        let thirds = pricing(
+            r#"{"model":"graduated","per":3,"tiers":[{"up_to":"1","unit_price":"1"},{"unit_price":"1"}]}"#,
+        );
+        let steps = shown_steps(thirds.explain(&quantity("2"), &Dimensions::new(), 1).unwrap());
+        let shown: Vec<String> = steps.iter().map(|step| step.amount.shown()).collect();
+        assert_eq!(shown, ["0.333333333333333333", "0.333333333333333334"]);
+        let card = pricing(r#"{"model":"percentage","rate":"0.029","fixed":"0.30","free_events":1}"#);
+        let steps = shown_steps(card.explain(&quantity("605"), &Dimensions::new(), 4).unwrap());
+        assert_eq!(steps.iter().map(|s| s.amount.shown()).collect::<Vec<_>>(), ["17.545", "0", "0.9"]);
+    }
+
     proptest! {
         #[test]
         fn the_steps_sum_to_the_amount(
@@ -414,8 +440,12 @@ mod tests {
             let (amount, steps) = (pricing.rate(&units, &values, events), pricing.explain(&units, &values, events));
             match (amount, steps) {
                 (Ok(amount), Ok(steps)) => {
-                    let sum = steps.iter().fold(Ratio::ZERO, |sum, step| sum.add(&step.amount));
-                    prop_assert_eq!(sum, amount);
+                    let sum = |steps: &[Step]| steps.iter().fold(Ratio::ZERO, |sum, step| sum.add(&step.amount));
+                    prop_assert_eq!(sum(&steps), amount.clone());
+                    // As they are shown, too: each to 18 places, and the sum is the amount to 18 places.
+                    let shown = shown_steps(steps);
+                    prop_assert!(shown.iter().all(|step| step.amount == step.amount.at_shown_places()));
+                    prop_assert_eq!(sum(&shown).shown(), amount.shown());
                 }
                 (amount, steps) => prop_assert_eq!(amount.unwrap_err(), steps.unwrap_err()),
             }

@@ -1,0 +1,25 @@
+-- For every golden file: SET ECHO none, \i, ECHO all.
+SET client_min_messages = warning;
+-- The error of a statement, as its caller sees it; the lines that are empty are left out. What it did is undone.
+CREATE FUNCTION pg_temp.fails(statement text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    code text; message text; detail text; hint text;
+BEGIN
+    BEGIN
+        EXECUTE statement;
+        RAISE EXCEPTION USING ERRCODE = 'XX999', MESSAGE = 'no error';
+    EXCEPTION WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    END;
+    RETURN NEXT CASE code WHEN 'XX999' THEN 'NO ERROR' ELSE code || ': ' || message END;
+    IF detail <> '' THEN RETURN NEXT '  DETAIL ' || detail; END IF;
+    IF hint <> '' THEN RETURN NEXT '  HINT   ' || hint; END IF;
+END
+$$;
+-- The lines of an invoice document, and its total.
+CREATE FUNCTION pg_temp.lines(document jsonb) RETURNS TABLE (key text, kind text, quantity text, exact text, amount text) LANGUAGE sql AS $$
+    SELECT l->>'key', l->>'kind', l->>'quantity', l->>'exact', l->>'amount'
+    FROM jsonb_array_elements(CASE jsonb_typeof(document) WHEN 'array' THEN document ELSE jsonb_build_array(document) END) d, jsonb_array_elements(d->'lines') l
+    UNION ALL
+    SELECT 'total', NULL, NULL, NULL, d->'totals'->>'total' FROM jsonb_array_elements(CASE jsonb_typeof(document) WHEN 'array' THEN document ELSE jsonb_build_array(document) END) d
+$$;

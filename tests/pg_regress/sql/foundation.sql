@@ -1,0 +1,149 @@
+-- Foundation: clock, install, sellers, customers, policies, money, the audit log.
+\set ECHO none
+\i tests/pg_regress/helpers.sql
+\set ECHO all
+
+-- The clock stands still at the instant set, here and in new sessions; NULL is the real clock again
+SELECT billing.test_clock_set('2026-01-01T00:00:00Z');
+SELECT billing.now(), pg_sleep(0.01), billing.now() = '2026-01-01T00:00:00Z' AS stands_still;
+\c
+SELECT billing.now();
+SELECT abs(extract(epoch FROM billing.test_clock_set(NULL) - now())) < 60 AS real;
+SELECT billing.test_clock_set('2026-01-01T00:00:00Z') AS clock \gset
+\set ECHO none
+\i tests/pg_regress/helpers.sql
+\set ECHO all
+
+-- install and migrate are one idempotent walk
+SELECT * FROM billing.install('test');
+SELECT count(*) AS steps, count(*) FILTER (WHERE state = 'kept') AS kept FROM billing.migrate();
+\a \t
+SELECT pg_temp.fails($$SELECT billing.install('live')$$);
+SELECT pg_temp.fails($$SELECT billing.install('production')$$);
+SELECT pg_temp.fails($$SELECT billing.install(NULL)$$);
+SELECT pg_temp.fails($$SELECT billing.test_clock_set('infinity')$$);
+-- … for the owner only
+DROP ROLE IF EXISTS billing_golden;
+CREATE ROLE billing_golden IN ROLE billing_admin;
+SET ROLE billing_golden;
+SELECT pg_temp.fails($$SELECT billing.install('test')$$);
+SELECT pg_temp.fails($$SELECT billing.migrate()$$);
+SELECT pg_temp.fails($$SELECT billing.test_clock_set('2027-01-01Z')$$);
+RESET ROLE;
+DROP ROLE billing_golden;
+-- Before install every function says what to do
+CREATE DATABASE golden_bare TEMPLATE template0;
+\set database :DBNAME
+\c golden_bare
+CREATE EXTENSION pg_billing;
+DO $$ BEGIN PERFORM * FROM billing.verify(); EXCEPTION WHEN OTHERS THEN RAISE NOTICE '% %', SQLSTATE, SQLERRM; END $$;
+DO $$ BEGIN PERFORM billing.migrate(); EXCEPTION WHEN OTHERS THEN RAISE NOTICE '% %', SQLSTATE, SQLERRM; END $$;
+-- … and in a live installation the clock moves only in a transaction that rolls back
+SELECT count(*) > 0 AS installed FROM billing.install();
+SELECT mode FROM billing.installation;
+BEGIN;
+SELECT billing.test_clock_set('2027-01-01T00:00:00Z');
+COMMIT;
+SELECT billing.now() = now() AS real_again;
+\c :database
+DROP DATABASE golden_bare;
+\set ECHO none
+\i tests/pg_regress/helpers.sql
+\set ECHO all
+\a \t
+
+-- Sellers: absent is kept, null cleared, lists replaced
+SELECT billing.seller_upsert('{"key":"gmbh","name":"Beispiel GmbH","currency":"EUR","time_zone":"Europe/Berlin","fiscal_year_start":4,"invoice_series":"DE","address":{"city":"Berlin"},"tax_ids":[{"type":"eu_vat","value":"DE1"}],"bank_accounts":[{"key":"main","currency":"EUR","holder":"Beispiel GmbH"},{"key":"old","currency":"EUR","holder":"Beispiel GmbH"}]}');
+SELECT billing.seller_upsert('{"key":"gmbh","address":null,"bank_accounts":[{"key":"main","currency":"EUR","holder":"B"}]}');
+SELECT key, name, currency, time_zone, fiscal_year_start, invoice_series, address, tax_ids FROM billing.seller ORDER BY key;
+SELECT b.key, b.holder, b.closed_at IS NOT NULL AS closed FROM billing.seller_bank_account b ORDER BY b.key;
+-- scalar nulls go back to their defaults
+SELECT billing.seller_upsert('{"key":"gmbh","time_zone":null,"fiscal_year_start":null,"invoice_series":null}');
+SELECT key, currency, time_zone, fiscal_year_start, invoice_series FROM billing.seller WHERE key = 'gmbh';
+\a \t
+SELECT pg_temp.fails(format('SELECT billing.seller_upsert(%L)', d)) FROM unnest(ARRAY['{"kye":"x"}', '{"key":"x","currency":"XXQ"}', '{"key":"x","time_zone":"Mars/Base"}',
+  '{"key":"x","time_zone":"+02:00"}', '{"key":"x","fiscal_year_start":13}', '{"key":"x","invoice_series":"A-B"}', '{"key":"x","tax_ids":[{"type":"vat"}]}', '[]', '{"key":" x"}']) d;
+SELECT pg_temp.fails('SELECT billing.seller_upsert(NULL)');
+
+-- Customers: defaults, aliases, legal entities
+\a \t
+SELECT billing.customer_upsert('{"key":"acme"}');
+SELECT billing.customer_upsert('{"key":"acme","name":"Acme Corp","currency":"EUR","time_zone":"America/New_York","aliases":["acme-inc"],"attributes":{"segment":"smb"},"bill_tos":[{"key":"us","name":"Acme US"},{"key":"uk","name":"Acme UK","time_zone":"Europe/London"}],"contacts":[{"role":"billing","name":"Ann","email":"ann@acme.example","bill_to":"uk"}]}');
+SELECT billing_internal.customer_document(1);
+-- an absent field stays, null clears
+SELECT billing.customer_upsert('{"key":"acme","currency":null,"time_zone":null,"aliases":null,"attributes":null,"contacts":null,"bill_tos":[{"key":"us","name":"Acme US"}]}');
+SELECT billing_internal.customer_document(1);
+SELECT billing.customer_upsert('{"key":"globex","name":"Globex","aliases":["gx"]}');
+\a \t
+SELECT pg_temp.fails(format('SELECT billing.customer_upsert(%L)', d)) FROM unnest(ARRAY['{"name":"x"}', '{"kye":"x"}', '{"key":"x","currency":"ZZZ"}', '{"key":"x","seller":"nobody"}',
+  '{"key":"x","time_zone":"EST5EDT4"}', '{"key":"x","aliases":["gx"]}', '{"key":"x","aliases":["globex"]}', '{"key":"gx"}', '{"key":"x","bill_tos":[]}', '{"key":"x","bill_tos":[{"key":"a","name":"A"},{"key":"a","name":"B"}]}',
+  '{"key":"x","contacts":[{"role":"boss","name":"B"}]}', '{"key":"x","contacts":[{"role":"billing","name":"B","bill_to":"nowhere"}]}', '{"key":"x","overrides":[{"meter":"nope","unit_price":"1"}]}', '{"key":"x","overrides":[{"metre":"nope","unit_price":"1"}]}']) d;
+SELECT key FROM billing.customer ORDER BY customer_id;
+-- Logins of customers
+CREATE ROLE billing_golden;
+SELECT pg_temp.fails($$SELECT billing.customer_login_add('nobody', 'billing_golden')$$);
+SELECT pg_temp.fails($$SELECT billing.customer_login_add('acme', 'no_such_role')$$);
+SELECT pg_temp.fails($$SELECT billing.customer_login_add('acme', 'billing_golden')$$);
+GRANT billing_customer TO billing_golden;
+SELECT billing.customer_login_add('acme', 'billing_golden');
+\a \t
+SET ROLE billing_golden;
+SELECT key FROM billing.customer;
+RESET ROLE;
+
+-- Policies: the default, global, seller, contract; the nearest holds
+SELECT name, value, source FROM billing.policies() ORDER BY name;
+SELECT billing.policy_set('invoice_grace', '3 days', reason => 'late collectors'), billing.policy_set('rounding_mode', 'half_even', 'seller:gmbh');
+SELECT name, value, source FROM billing.policies() WHERE source <> 'default' ORDER BY name;
+-- a seller by its id is the same seller
+SELECT billing.policy_set('rounding_mode', 'half_up', 'seller:' || seller_id) FROM billing.seller WHERE key = 'gmbh';
+SELECT scope, name, value FROM billing.policy ORDER BY scope, name;
+\a \t
+SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.policy_set('rounding', 'half_up')$$, $$SELECT billing.policy_set('rounding_mode', 'up')$$, $$SELECT billing.policy_set('rounding_mode', NULL)$$,
+  $$SELECT billing.policy_set('rounding_mode', 'half_up', 'seller:nobody')$$, $$SELECT billing.policy_set('rounding_mode', 'half_up', 'contract:nobody')$$, $$SELECT billing.policy_set('rounding_mode', 'half_up', 'customer:acme')$$,
+  $$SELECT billing.policy_set('rounding_mode', 'half_up', NULL)$$, $$SELECT billing.policy_set('event_age_max', '1 day', 'contract:x')$$, $$SELECT billing.policies('nobody')$$, $$SELECT billing.policy_set('invoice_grace', '1 fortnight')$$]) c;
+\a \t
+
+-- Money: one currency, exact; shares by largest remainder (rules 0.6), minor units by currency
+SET search_path = billing, pg_catalog;
+SELECT label, got, want, got = want AS ok FROM (VALUES
+  ('100.00 in thirds', allocate('100.00 USD', ARRAY[1,1,1])::text, '{"33.34 USD","33.33 USD","33.33 USD"}'),
+  ('10.00 at 1:2:4', allocate('10.00 USD', ARRAY[1,2,4])::text, '{"1.43 USD","2.86 USD","5.71 USD"}'),
+  ('a discount of 20.00 over 100/50/33.33', allocate('20.00 USD', ARRAY[100,50,33.33])::text, '{"10.91 USD","5.45 USD","3.64 USD"}'),
+  ('JPY has no minor unit', allocate('100 JPY', ARRAY[1,1,1])::text, '{"34 JPY","33 JPY","33 JPY"}'),
+  ('KWD has three', allocate('0.100 KWD', ARRAY[1,1,1])::text, '{"0.034 KWD","0.033 KWD","0.033 KWD"}'),
+  ('a credit mirrors', allocate('-100.00 USD', ARRAY[1,1,1])::text, '{"-33.34 USD","-33.33 USD","-33.33 USD"}'),
+  ('nothing to weigh by: equally', allocate('1.00 USD', ARRAY[0,0])::text, '{"0.5 USD","0.5 USD"}'),
+  ('plus', ('12345678901234567.89 USD'::billing.money + '0.11 USD')::text, '12345678901234568 USD'),
+  ('minus', ('0.3 USD'::billing.money - '0.1 USD')::text, '0.2 USD'),
+  ('times', ('0.30 USD'::billing.money * 0.1)::text, '0.03 USD'),
+  ('as small as 1e-12', (SELECT sum(m)::text FROM (VALUES ('0.1 USD'::billing.money), ('0.2 USD'), ('0.000000000001 USD')) v (m)), '0.300000000001 USD'),
+  ('equal whatever the zeros', ('0.10 USD'::billing.money = '0.1 USD')::text, 'true'),
+  ('ordered by amount', ('2 USD'::billing.money > '10 USD')::text, 'false')) x (label, got, want);
+RESET search_path;
+\a \t
+SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT '1 USD'::billing.money OPERATOR(billing.+) '1 EUR'$$, $$SELECT '1 USD'::billing.money OPERATOR(billing.<) '1 EUR'$$, $$SELECT 'NaN USD'::billing.money$$,
+  $$SELECT '1'::billing.money$$, $$SELECT '1 U$'::billing.money$$, $$SELECT ''::billing.money$$, $$SELECT billing.to_money('NaN', 'USD')$$, $$SELECT billing.to_money(1, 'U S')$$, $$SELECT billing.to_money(1e40, 'USD')$$,
+  $$SELECT '9999999999999999999999999999 USD'::billing.money OPERATOR(billing.+) '1 USD'$$, $$SELECT billing.allocate('1.001 USD', ARRAY[1])$$, $$SELECT billing.allocate('1 ZZZ', ARRAY[1])$$, $$SELECT billing.allocate('1 USD', '{}')$$,
+  $$SELECT billing.allocate('1 USD', ARRAY[1,-1])$$, $$SELECT billing.allocate('1 USD', ARRAY['NaN'::numeric])$$]) c;
+\a \t
+
+-- Every business change is in the audit log; sealed in a hash chain; a change of history is found
+SELECT action, kind, key, before IS NULL AS new FROM billing.audit_log ORDER BY audit_id;
+CALL billing.audit_seal();
+SELECT n, entries FROM billing.audit_seal ORDER BY n;
+SELECT count(*) AS faults FROM billing.audit_verify();
+CALL billing.audit_seal();
+SELECT count(*) AS seals FROM billing.audit_seal;
+BEGIN;
+UPDATE billing.audit_log SET after = '"half_up"' WHERE action = 'policy_set' AND key = 'rounding_mode@seller:gmbh';
+SELECT seal, fault FROM billing.audit_verify() ORDER BY fault;
+ROLLBACK;
+BEGIN;
+DELETE FROM billing.audit_log WHERE action = 'customer_login_add';
+SELECT seal, fault FROM billing.audit_verify();
+ROLLBACK;
+
+SELECT check_name, failed, example FROM billing.verify('full');
+DROP OWNED BY billing_golden;
+DROP ROLE billing_golden;

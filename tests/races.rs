@@ -1,0 +1,942 @@
+//! Many sessions at once: every event exactly once, every contract billed once, no number twice or left out, and
+//! no deadlock or serialization error at a client. Each test has its own database, draws its events and timing
+//! from a printed seed (RACES_SEED=… repeats it) and ends with `billing.verify('full')`.
+#![allow(clippy::disallowed_methods)] // tests measure real time
+
+mod common;
+mod load;
+
+use common::Db;
+use load::{Door, Event, Rng, Tally, told};
+use postgres::Client;
+use serde_json::json;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Ends the loops of a test's helpers even if one of its threads panics.
+struct Flag<'a>(&'a AtomicBool);
+
+impl Drop for Flag<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+// ---------------------------------------------------------------- ingest
+
+/// Sends every event of `mine` until it is acknowledged: random batches through any door, repeats of what was
+/// acknowledged, batches that are rolled back and sent again, rejected ones kept for later.
+fn send_all(client: &mut Client, rng: &mut Rng, mine: Vec<Event>) -> Result<Tally, String> {
+    let mut tally = Tally::default();
+    let mut waiting: Vec<Event> = mine;
+    let mut acknowledged: Vec<Event> = Vec::new();
+    let mut rounds = 0;
+    while !waiting.is_empty() {
+        rounds += 1;
+        if rounds > 3000 {
+            return Err(format!("{} events are still refused", waiting.len()));
+        }
+        rng.shuffle(&mut waiting);
+        let size = (1 + rng.below(120)).min(waiting.len());
+        let batch: Vec<Event> = waiting.split_off(waiting.len() - size);
+        let mut refs: Vec<&Event> = batch.iter().collect();
+        for _ in 0..rng.below(10).min(acknowledged.len()) {
+            refs.push(&acknowledged[rng.below(acknowledged.len())]); // a repeat
+        }
+        if rng.chance(20) {
+            refs.push(refs[0]); // twice in one batch
+        }
+        if rng.chance(10) {
+            // Sent, then lost: the client never hears and sends again.
+            let mut transaction = client.transaction().map_err(|e| told(&e))?;
+            load::send(&mut transaction, Door::Ingest, &refs).map_err(|e| told(&e))?;
+            transaction.rollback().map_err(|e| told(&e))?;
+        }
+        let door = if rng.chance(25) { Door::IngestFrom } else { Door::Ingest };
+        let answer = load::send(client, door, &refs).map_err(|e| told(&e))?;
+        tally.add(answer);
+        if answer.rejected > 0 {
+            // Some customer is not there yet. Which events were stored does not matter: they are repeats then.
+            waiting.extend(batch);
+            thread::sleep(Duration::from_millis(5));
+        } else {
+            acknowledged.extend(batch);
+        }
+    }
+    Ok(tally)
+}
+
+/// Customers, meters and prices appear and change until the clients are done.
+fn churn(
+    client: &mut Client,
+    rng: &mut Rng,
+    new_customers: &[String],
+    done: &AtomicBool,
+) -> Result<(), String> {
+    let mut fresh = new_customers.iter();
+    let mut meters = 0;
+    loop {
+        if let Some(customer) = fresh.next() {
+            let zone = load::ZONES[rng.below(load::ZONES.len())];
+            load::upsert_customer(client, &json!({"key": customer, "time_zone": zone}))
+                .map_err(|e| told(&e))?;
+        } else if done.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        if meters < 3 {
+            meters += 1;
+            let meter = json!({"meters": [{"key": format!("late-{meters}"), "event_type": "llm", "aggregation": "sum",
+                "value": "input", "dimensions": ["region"], "unit": "token"}]});
+            load::apply(client, &meter).map_err(|e| told(&e))?;
+        }
+        // Narrower buckets from now on; the stored ones stay as they are.
+        let zone = if rng.chance(30) { "Asia/Kathmandu" } else { "UTC" };
+        let customer = json!({"key": format!("c{}", rng.below(4)), "time_zone": zone});
+        load::upsert_customer(client, &customer).map_err(|e| told(&e))?;
+        thread::sleep(Duration::from_millis(20 + rng.below(60) as u64));
+    }
+}
+
+fn fold_until(client: &mut Client, done: &AtomicBool) -> Result<(), String> {
+    while !done.load(Ordering::SeqCst) {
+        client.batch_execute("CALL billing.fold()").map_err(|e| told(&e))?;
+        thread::sleep(Duration::from_millis(3));
+    }
+    Ok(())
+}
+
+#[test]
+fn eight_clients_send_the_same_events_and_each_counts_once() {
+    const CLIENTS: usize = 8;
+    let mut rng = load::seed("eight clients");
+    let db = Db::fresh("races_ingest");
+    let mut admin = load::prepare(&db);
+    let customers: Vec<String> = (0..14).map(|n| format!("c{n}")).collect();
+    for (n, customer) in customers.iter().take(9).enumerate() {
+        let zone = load::ZONES[n % load::ZONES.len()];
+        load::upsert_customer(&mut admin, &json!({"key": customer, "time_zone": zone})).expect("customer");
+    }
+    let events = load::events(&mut rng, 4000, &customers);
+    let done = AtomicBool::new(false);
+    let mut tally = Tally::default();
+    thread::scope(|scope| {
+        let _flag = Flag(&done);
+        let mut helpers = Vec::new();
+        for _ in 0..2 {
+            let (db, done) = (&db, &done);
+            helpers.push(scope.spawn(move || fold_until(&mut db.connect_as("billing_operator"), done)));
+        }
+        let (mut own, admin, late, flag) = (rng.fork(), &mut admin, &customers[9..], &done);
+        helpers.push(scope.spawn(move || churn(admin, &mut own, late, flag)));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|n| {
+                let mut rng = rng.fork();
+                // Every event has one client that surely sends it, and many others.
+                let mine: Vec<Event> = events
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, _)| at % CLIENTS == n || rng.chance(30))
+                    .map(|(_, e)| e.clone())
+                    .collect();
+                let db = &db;
+                scope.spawn(move || send_all(&mut db.connect_as("billing_app"), &mut rng, mine))
+            })
+            .collect();
+        for client in clients {
+            tally.add(client.join().expect("a client").expect("no error reaches a client"));
+        }
+        done.store(true, Ordering::SeqCst);
+        for helper in helpers {
+            helper.join().expect("a helper").expect("no error reaches fold or catalogue");
+        }
+    });
+    println!("{tally:?}");
+    assert_eq!(tally.accepted, events.len() as i64, "each accepted once");
+    assert_eq!(tally.accepted + tally.duplicate + tally.rejected, tally.sent);
+    assert_eq!(tally.conflicting, 0);
+    let mut client = db.connect();
+    load::assert_exactly_once(&mut client, &events);
+    assert_eq!(db.verify(), Vec::<String>::new());
+    client.batch_execute("CALL billing.fold()").expect("fold");
+    let left: i64 = client.query_one("SELECT count(*) FROM billing.usage_delta", &[]).expect("deltas").get(0);
+    assert_eq!(left, 0, "folded");
+    load::assert_exactly_once(&mut client, &events);
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn of_two_contents_under_one_id_exactly_one_is_stored() {
+    let mut rng = load::seed("two contents");
+    let db = Db::fresh("races_conflict");
+    let mut admin = load::prepare(&db);
+    for n in 0..4 {
+        load::upsert_customer(&mut admin, &json!({"key": format!("c{n}")})).expect("customer");
+    }
+    let rounds = 60;
+    // One event per round and client: the same id, the content says whose it is; other events around it.
+    let batch = |rng: &mut Rng, round: usize, who: u64| {
+        let mut batch: Vec<Event> = (0..8)
+            .map(|n| Event {
+                customer: format!("c{}", (round + n) % 4),
+                id: if n == 0 { format!("contested-{round}") } else { format!("shared-{round}-{n}") },
+                at: format!("2026-02-{:02}T10:00:00Z", 1 + round % 28),
+                properties: [
+                    ("model", json!("m")),
+                    ("input", json!(if n == 0 { who } else { 1 })),
+                    ("output", json!(1)),
+                ]
+                .into(),
+            })
+            .collect();
+        rng.shuffle(&mut batch);
+        batch
+    };
+    let barrier = Barrier::new(2);
+    let answers: Vec<Vec<(Tally, bool)>> = thread::scope(|scope| {
+        let clients: Vec<_> = (1..=2)
+            .map(|who| {
+                let (db, barrier, mut rng) = (&db, &barrier, rng.fork());
+                scope.spawn(move || {
+                    let mut client = db.connect_as("billing_app");
+                    (0..rounds)
+                        .map(|round| {
+                            let events = batch(&mut rng, round, who);
+                            let refs: Vec<&Event> = events.iter().collect();
+                            let gives_up = who == 1 && round % 5 == 4;
+                            barrier.wait();
+                            let mut transaction = client.transaction().expect("begin");
+                            let answer = load::send(&mut transaction, Door::Ingest, &refs)
+                                .map_err(|e| told(&e))
+                                .expect("ingest");
+                            thread::sleep(Duration::from_millis(rng.below(4) as u64));
+                            if gives_up { transaction.rollback() } else { transaction.commit() }
+                                .expect("end");
+                            (answer, gives_up)
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        clients.into_iter().map(|c| c.join().expect("a client")).collect()
+    });
+    let mut lost = 0;
+    for round in 0..rounds {
+        let ((one, gave_up), (two, _)) = (answers[0][round], answers[1][round]);
+        let stored: Vec<i64> = admin
+            .query(
+                "SELECT (properties->>'input')::bigint FROM billing.usage_event WHERE event_id = $1",
+                &[&format!("contested-{round}")],
+            )
+            .expect("stored")
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
+        assert_eq!(stored.len(), 1, "round {round}: stored once");
+        if gave_up {
+            // What was rolled back was never there for anybody.
+            assert_eq!((two.accepted, two.conflicting, stored[0]), (8, 0, 2), "round {round}: {two:?}");
+            continue;
+        }
+        let told_accepted = if stored[0] == 1 { (1, 0) } else { (0, 1) };
+        assert_eq!(
+            (one.conflicting, two.conflicting),
+            (1 - told_accepted.0, 1 - told_accepted.1),
+            "round {round}: {one:?} {two:?}"
+        );
+        assert_eq!(one.accepted + two.accepted, 8, "round {round}: {one:?} {two:?}");
+        lost += 1;
+    }
+    let kept: i64 = admin
+        .query_one("SELECT count(*) FROM billing.rejected_event WHERE reason = 'conflicting'", &[])
+        .expect("kept")
+        .get(0);
+    assert_eq!(kept, lost, "the conflicting ones are kept aside, whole");
+    assert_eq!(load::usage_differences(&mut admin), Vec::<String>::new());
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn events_sent_in_an_older_snapshot_count_on_a_newer_meter_or_are_refused() {
+    let db = Db::fresh("races_snapshot");
+    let mut admin = load::prepare(&db);
+    load::upsert_customer(&mut admin, &json!({"key": "c0"})).expect("customer");
+    let mut rng = Rng::new(1);
+    let events = load::events(&mut rng, 10, &["c0".to_owned()]);
+    let refs: Vec<&Event> = events.iter().collect();
+    for (n, isolation) in ["REPEATABLE READ", "SERIALIZABLE"].into_iter().enumerate() {
+        let mut client = db.connect_as("billing_app");
+        client
+            .batch_execute(&format!("BEGIN ISOLATION LEVEL {isolation}; SELECT count(*) FROM billing.meter"))
+            .expect("a snapshot");
+        let meter = json!({"meters": [{"key": format!("late-{n}"), "event_type": "llm", "aggregation": "sum", "value": "input", "dimensions": ["region"], "unit": "token"}]});
+        load::apply(&mut admin, &meter).expect("a meter");
+        let half = &refs[n * 5..n * 5 + 5];
+        let document = serde_json::Value::Array(half.iter().map(|e| e.json()).collect()).to_string();
+        let answer = client.query_one("SELECT accepted FROM billing.ingest($1::text::json)", &[&document]);
+        match answer {
+            Ok(_) => client.batch_execute("COMMIT").expect("commit"),
+            Err(error) => {
+                assert_eq!(
+                    common::refusal::<()>(Err(error)).code,
+                    "40001",
+                    "a client above READ COMMITTED retries this"
+                );
+                client.batch_execute("ROLLBACK").expect("rollback");
+                load::send(&mut client, Door::Ingest, half).expect("the retry");
+            }
+        }
+        load::assert_exactly_once(&mut admin, &events[..n * 5 + 5]);
+    }
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn a_fold_step_holds_few_locks_however_many_customers_wait() {
+    let db = Db::fresh("races_fold_locks");
+    let mut admin = load::prepare(&db);
+    load::upsert_customer(&mut admin, &json!({"key": "c0"})).expect("customer");
+    admin
+        .batch_execute(
+            "SELECT billing.ingest('{\"customer\":\"c0\",\"event_id\":\"e\",\"event_type\":\"llm\",\"occurred_at\":\"2026-02-01T00:00:00Z\",\"properties\":{\"input\":1,\"output\":1}}');
+             INSERT INTO billing.usage_delta SELECT c, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys
+             FROM billing.usage_delta, generate_series(1000, 3999) c",
+        )
+        .expect("deltas of many customers");
+    let mut transaction = admin.transaction().expect("begin");
+    let folded: i64 = transaction.query_one("SELECT billing.fold_step(NULL)", &[]).expect("a step").get(0);
+    assert!(folded > 0);
+    let locks: i64 = transaction
+        .query_one(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+            &[],
+        )
+        .expect("locks")
+        .get(0);
+    transaction.commit().expect("commit");
+    assert!(
+        locks <= 300,
+        "one step holds {locks} advisory locks; the lock table of a small server has 6,400"
+    );
+    admin.batch_execute("CALL billing.fold()").expect("fold");
+    let left: i64 = admin.query_one("SELECT count(*) FROM billing.usage_delta", &[]).expect("deltas").get(0);
+    assert_eq!(left, 0, "the job goes on until nothing is left");
+}
+
+#[test]
+fn customers_and_contracts_made_twice_at_once_are_made_once() {
+    let db = Db::fresh("races_twins");
+    let mut admin = load::prepare(&db);
+    for home in ["home-0", "home-1"] {
+        load::upsert_customer(&mut admin, &json!({"key": home})).expect("customer");
+    }
+    let barrier = Barrier::new(2);
+    let errors: Vec<Vec<String>> = thread::scope(|scope| {
+        let twins: Vec<_> = (0..2)
+            .map(|who| {
+                let (db, barrier) = (&db, &barrier);
+                scope.spawn(move || {
+                    let mut client = db.connect_as("billing_operator");
+                    let mut errors = Vec::new();
+                    for n in 0..30 {
+                        barrier.wait();
+                        // An upsert may be said twice; a contract is made by one, the other is told.
+                        if let Err(e) = load::upsert_customer(&mut client, &json!({"key": format!("twin-{n}"), "name": "Twin"})) {
+                            errors.push(told(&e));
+                        }
+                        let doc = json!({"key": format!("contract-{n}"), "customer": format!("home-{who}"), "starts_on": "2026-02-01", "plan": "usage"});
+                        if let Err(e) = client.query_one("SELECT billing.contract_create($1::text::jsonb)", &[&doc.to_string()]) {
+                            errors.push(told(&e));
+                        }
+                    }
+                    errors
+                })
+            })
+            .collect();
+        twins.into_iter().map(|t| t.join().expect("a twin")).collect()
+    });
+    let errors: Vec<String> = errors.concat();
+    assert_eq!(errors.iter().filter(|e| e.starts_with("ZB005 key: contract")).count(), 30, "{errors:#?}");
+    assert_eq!(errors.len(), 30, "{errors:#?}");
+    let (customers, highest): (i64, i64) = admin
+        .query_one("SELECT count(*), max(customer_id) FROM billing.customer", &[])
+        .map(|r| (r.get(0), r.get(1)))
+        .expect("customers");
+    assert_eq!((customers, highest), (32, 32), "no id is left out");
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+// ---------------------------------------------------------------- invoices
+
+/// Customers u0, u1 …, two sellers in turn, each with a contract from 1 February and three events in it; nothing
+/// but February is due.
+fn billable(db: &Db, contracts: usize) -> Client {
+    let mut client = load::prepare(db);
+    let make = format!(
+        "SELECT billing.seller_upsert('{{\"key\":\"second\",\"invoice_series\":\"SEC\"}}');
+         SELECT billing.customer_upsert(jsonb_build_object('key', 'u' || n, 'seller', CASE n % 2 WHEN 0 THEN 'default' ELSE 'second' END)) FROM generate_series(0, {contracts} - 1) n;
+         SELECT billing.subscribe('u' || n, 'usage', '2026-02-01') FROM generate_series(0, {contracts} - 1) n;
+         SELECT billing.ingest((SELECT json_agg(json_build_object('customer', 'u' || n % {contracts}, 'event_id', 'first-' || n, 'event_type', 'llm',
+            'occurred_at', '2026-02-10T10:00:00Z', 'properties', json_build_object('model', 'm' || n % 3, 'input', n, 'output', 100)))
+            FROM generate_series(0, 3 * {contracts} - 1) n));"
+    );
+    client.batch_execute(&make).expect("customers, contracts, usage");
+    client.batch_execute("CALL billing.bill_run('2026-02-01T00:00:00Z')").expect("boundary 0");
+    client
+}
+
+/// Numbers run from 1 without a gap in every series, and each stands on one invoice.
+#[track_caller]
+fn assert_numbers(client: &mut Client, invoices: i64) {
+    let rows = client
+        .query("SELECT series, count(*), max(counter), count(DISTINCT (customer_id, invoice_id)) FROM billing.invoice_number GROUP BY seller_id, series", &[])
+        .expect("numbers");
+    let mut given = 0;
+    for row in rows {
+        let (series, numbers, highest, bearers): (&str, i64, i64, i64) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        assert_eq!((highest, bearers), (numbers, numbers), "series {series}");
+        given += numbers;
+    }
+    assert_eq!(given, invoices, "numbers given");
+}
+
+fn count(client: &mut Client, what: &str) -> i64 {
+    client
+        .query_one(&format!("SELECT count(*) FROM {what}"), &[])
+        .unwrap_or_else(|e| panic!("{what}: {}", told(&e)))
+        .get(0)
+}
+
+#[test]
+fn of_two_finalizations_one_gives_the_number() {
+    let db = Db::fresh("races_finalize");
+    let contracts = 12;
+    let mut admin = billable(&db, contracts);
+    let barrier = Barrier::new(2);
+    for n in 0..contracts {
+        admin.query("SELECT billing.invoice_generate($1)", &[&format!("u{n}-1")]).expect("drafts");
+    }
+    let draft = |n: usize| format!("u{n}-1/1");
+    let answers: Vec<Vec<Result<String, common::Refusal>>> = thread::scope(|scope| {
+        let sessions: Vec<_> = (0..2)
+            .map(|_| {
+                let (db, barrier) = (&db, &barrier);
+                scope.spawn(move || {
+                    let mut client = db.connect_as("billing_finance");
+                    (0..contracts)
+                        .map(|n| {
+                            barrier.wait();
+                            match client.query_one("SELECT billing.invoice_finalize($1)", &[&draft(n)]) {
+                                Ok(row) => Ok(row.get(0)),
+                                Err(e) => Err(common::refusal::<()>(Err(e))),
+                            }
+                        })
+                        .collect()
+                })
+            })
+            .collect();
+        sessions.into_iter().map(|s| s.join().expect("a session")).collect()
+    });
+    for (n, (one, two)) in answers[0].iter().zip(&answers[1]).enumerate() {
+        let (number, refusal) = match (one, two) {
+            (Ok(number), Err(refusal)) | (Err(refusal), Ok(number)) => (number, refusal),
+            _ => panic!("draft {n}: {one:?} and {two:?}"),
+        };
+        assert!(number.starts_with("INV-2026-") || number.starts_with("SEC-2026-"), "{number}");
+        assert_eq!(refusal.code, "ZB005", "{refusal:?}");
+    }
+    assert_numbers(&mut admin, contracts as i64);
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn of_two_runs_each_contract_is_billed_once() {
+    let db = Db::fresh("races_two_runs");
+    let contracts = 200;
+    let mut admin = billable(&db, contracts);
+    let before = count(&mut admin, "billing.job_run");
+    let barrier = Barrier::new(2);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut client = db.connect_as("billing_operator");
+                barrier.wait();
+                client.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e)).expect("the run");
+            });
+        }
+    });
+    assert_eq!(count(&mut admin, "billing.invoice WHERE state = 'open'"), contracts as i64);
+    assert_eq!(count(&mut admin, "(SELECT DISTINCT contract_id FROM billing.invoice) i"), contracts as i64);
+    assert_eq!(count(&mut admin, "billing.job_issue"), 0);
+    assert_eq!(count(&mut admin, "billing.job_run WHERE state = 'done'"), before + 2);
+    let issued: i64 = admin
+        .query_one(
+            "SELECT sum((result->>'invoices')::bigint)::bigint FROM billing.job_run WHERE job = 'bill_run'",
+            &[],
+        )
+        .expect("runs")
+        .get(0);
+    assert_eq!(issued, contracts as i64, "the runs say together what they did");
+    assert_numbers(&mut admin, contracts as i64);
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn a_run_bills_what_was_committed_before_it_while_four_clients_ingest() {
+    let mut rng = load::seed("run and ingest");
+    let db = Db::fresh("races_run_ingest");
+    let contracts = 40;
+    let mut admin = billable(&db, contracts);
+    let done = AtomicBool::new(false);
+    let sent = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let _flag = Flag(&done);
+        let clients: Vec<_> = (0..4)
+            .map(|who| {
+                let (db, done, sent, mut rng) = (&db, &done, &sent, rng.fork());
+                scope.spawn(move || {
+                    let mut client = db.connect_as("billing_app");
+                    let mut n = 0;
+                    while !done.load(Ordering::SeqCst) {
+                        // A batch of few or all customers, at once after the one before.
+                        let wide = if rng.chance(20) { contracts } else { 4 };
+                        let batch: Vec<Event> = (0..1 + rng.below(40))
+                            .map(|_| {
+                                n += 1;
+                                Event {
+                                    customer: format!("u{}", rng.below(wide)),
+                                    id: format!("w{who}-{n}"),
+                                    at: format!("2026-02-{:02}T12:00:00Z", 1 + rng.below(28)),
+                                    properties: [
+                                        ("model", json!("m0")),
+                                        ("input", json!(1)),
+                                        ("output", json!(0)),
+                                    ]
+                                    .into(),
+                                }
+                            })
+                            .collect();
+                        let refs: Vec<&Event> = batch.iter().collect();
+                        let tally = load::send(&mut client, Door::Ingest, &refs)
+                            .map_err(|e| told(&e))
+                            .expect("ingest");
+                        assert_eq!(tally.accepted, tally.sent);
+                        sent.fetch_add(batch.len(), Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        load::wait_until("ingest", || sent.load(Ordering::SeqCst) > 300);
+        let before: Vec<String> = admin
+            .query("SELECT event_id FROM billing.usage_event", &[])
+            .expect("events")
+            .iter()
+            .map(|r| r.get(0))
+            .collect();
+        let mut operator = db.connect_as("billing_operator");
+        operator.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e)).expect("the run");
+        done.store(true, Ordering::SeqCst);
+        for client in clients {
+            client.join().expect("a client");
+        }
+        let missed = admin
+            .query(
+                "SELECT e.event_id FROM billing.usage_event e JOIN billing.invoice i USING (customer_id) WHERE e.event_id = ANY ($1) AND e.recorded_at > i.cut_at",
+                &[&before],
+            )
+            .expect("what the run did not see");
+        assert!(missed.is_empty(), "committed before the run and not billed: {missed:?}");
+    });
+    assert_eq!(count(&mut admin, "billing.invoice WHERE state = 'open'"), contracts as i64);
+    // Counted in plain SQL: what stands on an invoice is what was recorded before its cut, once.
+    let wrong = count(
+        &mut admin,
+        "(SELECT i.number, i.customer_id, i.cut_at, sum(l.quantity) AS billed FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id)
+            WHERE l.charge_key = 'requests' GROUP BY 1, 2, 3) b
+         WHERE b.billed <> (SELECT count(*) FROM billing.usage_event e WHERE e.customer_id = b.customer_id AND e.recorded_at <= b.cut_at)",
+    );
+    assert_eq!(wrong, 0, "invoices that do not bill the events before their cut");
+    let late = count(
+        &mut admin,
+        "billing.usage_event e JOIN billing.invoice i USING (customer_id) WHERE e.recorded_at > i.cut_at",
+    );
+    println!("{} events while it ran, {late} of them late", sent.load(Ordering::SeqCst));
+    let failing = db.verify();
+    assert_eq!(failing.len(), usize::from(late > 0), "late usage, and only that, is reported: {failing:?}");
+    assert_eq!(load::broken_but_for_late(&mut admin), Vec::<String>::new());
+    assert_numbers(&mut admin, contracts as i64);
+}
+
+#[test]
+fn usage_in_a_transaction_open_across_a_finalization_is_billed_or_reported() {
+    let db = Db::fresh("races_open");
+    let mut admin = billable(&db, 3);
+    let event = |id: &str, customer: &str| Event {
+        customer: customer.to_owned(),
+        id: id.to_owned(),
+        at: "2026-02-20T00:00:00Z".to_owned(),
+        properties: [("model", json!("m0")), ("input", json!(1)), ("output", json!(0))].into(),
+    };
+    let requests = |admin: &mut Client, contract: &str| -> i64 {
+        admin
+            .query_one(
+                "SELECT sum(l.quantity)::bigint FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id) WHERE i.key = $1 AND l.charge_key = 'requests'",
+                &[&contract],
+            )
+            .expect("the line")
+            .get(0)
+    };
+
+    // 1. Ingest is open when the run comes: the run waits for it, and bills it.
+    let mut sender = db.connect_as("billing_app");
+    let mut open = sender.transaction().expect("begin");
+    load::send(&mut open, Door::Ingest, &[&event("a", "u0")]).expect("ingest");
+    let runs = AtomicBool::new(true);
+    thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            let _flag = Flag(&runs);
+            let mut operator = db.connect_as("billing_operator");
+            operator.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e))
+        });
+        load::wait_until("the others are billed", || count(&mut admin, "billing.invoice") == 2);
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(
+            count(&mut admin, "billing.invoice WHERE key = 'u0-1/1'"),
+            0,
+            "not while the usage is open"
+        );
+        open.commit().expect("commit");
+        run.join().expect("the run").expect("no error");
+    });
+    assert_eq!(requests(&mut admin, "u0-1/1"), 4, "three before and the one that was open");
+    assert_eq!(db.verify(), Vec::<String>::new());
+
+    // 2. A finalization alone gives up after five seconds, and says what to do.
+    admin.query_one("SELECT billing.invoice_void('u1-1/1', 'test')", &[]).expect("void");
+    admin.query("SELECT billing.invoice_generate('u1-1')", &[]).expect("draft");
+    let mut open = sender.transaction().expect("begin");
+    load::send(&mut open, Door::Ingest, &[&event("b", "u1")]).expect("ingest");
+    let mut finance = db.connect_as("billing_finance");
+    let refused = common::refusal(finance.query_one("SELECT billing.invoice_finalize('u1-1/1.2')", &[]));
+    assert_eq!(refused.code, "55P03", "{refused:?}");
+    open.commit().expect("commit");
+    finance.query_one("SELECT billing.invoice_finalize('u1-1/1.2')", &[]).expect("now it can");
+    assert_eq!(requests(&mut admin, "u1-1/1.2"), 4);
+    assert_eq!(db.verify(), Vec::<String>::new());
+
+    // 3. A transaction that was open all along and ingests after the finalization: late, and reported.
+    for isolation in ["READ COMMITTED", "REPEATABLE READ"] {
+        admin.query_one("SELECT billing.invoice_void(key, 'test') FROM billing.invoice WHERE key LIKE 'u2-1/%' AND state = 'open'", &[]).expect("void");
+        let late = event(isolation, "u2");
+        let mut open = sender.build_transaction();
+        if isolation == "REPEATABLE READ" {
+            open = open.isolation_level(postgres::IsolationLevel::RepeatableRead);
+        }
+        let mut open = open.start().expect("begin");
+        open.query("SELECT count(*) FROM billing.usage_event", &[]).expect("a snapshot");
+        finance.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e)).expect("the run");
+        load::send(&mut open, Door::Ingest, &[&late]).expect("ingest");
+        open.commit().expect("commit");
+        let failing = db.verify();
+        assert_eq!(failing.len(), 1, "{failing:?}");
+        assert!(
+            failing[0].starts_with("invoices: late usage is billed") && failing[0].contains("late usage 1"),
+            "{failing:?}"
+        );
+    }
+    assert_eq!(load::usage_differences(&mut admin), Vec::<String>::new());
+}
+
+#[test]
+fn a_broken_contract_never_stops_the_others() {
+    let db = Db::fresh("races_broken");
+    let contracts = 1000;
+    let mut admin = billable(&db, contracts - 2);
+    // Usage that no price matches; and one that breaks in a way nobody foresaw.
+    load::apply(
+        &mut admin,
+        &json!({"price_books": [{"key": "narrow", "currency": "USD", "prices": [
+                {"key": "tokens", "meter": "tokens", "pricing": {"model": "matrix", "dimensions": ["model"], "rows": [{"match": {"model": "known"}, "unit_price": "1"}]}}]}],
+            "plans": [{"key": "narrow", "name": "Narrow", "currency": "USD", "price_book": "narrow", "billing": {"interval": "1 month", "alignment": "calendar", "net_days": 30},
+                "charges": [{"key": "tokens", "product": "ai", "meter": "tokens", "price": "tokens"}]}]}),
+    )
+    .expect("catalogue");
+    for (key, plan, model) in [("broken", "narrow", "unknown"), ("odd", "usage", "m0")] {
+        load::upsert_customer(&mut admin, &json!({"key": key})).expect("customer");
+        admin.query_one("SELECT billing.subscribe($1, $2, '2026-02-01')", &[&key, &plan]).expect("contract");
+        let event = Event {
+            customer: key.to_owned(),
+            id: key.to_owned(),
+            at: "2026-02-03T00:00:00Z".to_owned(),
+            properties: [("model", json!(model)), ("input", json!(5)), ("output", json!(0))].into(),
+        };
+        load::send(&mut admin, Door::Ingest, &[&event]).expect("usage");
+    }
+    admin
+        .batch_execute(
+            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'the disk of odd is on fire'; END$$;
+             CREATE TRIGGER refuse BEFORE INSERT ON billing.invoice FOR EACH ROW WHEN (NEW.key LIKE 'odd-%') EXECUTE FUNCTION public.refuse();",
+        )
+        .expect("a trigger");
+    let mut operator = db.connect_as("billing_operator");
+    operator.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e)).expect("the run ends well");
+    assert_eq!(count(&mut admin, "billing.invoice WHERE state = 'open'"), contracts as i64 - 2);
+    assert_numbers(&mut admin, contracts as i64 - 2);
+    let issues: Vec<(String, String, String)> = admin
+        .query("SELECT key, sqlstate, message FROM billing.job_issue ORDER BY key", &[])
+        .expect("issues")
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .collect();
+    assert_eq!(issues.len(), 2, "{issues:?}");
+    assert_eq!((issues[0].0.as_str(), issues[0].1.as_str()), ("broken-1", "ZB007"), "{issues:?}");
+    assert!(issues[0].2.contains("unknown"), "the message names the usage: {issues:?}");
+    assert_eq!(issues[1], ("odd-1".to_owned(), "P0001".to_owned(), "the disk of odd is on fire".to_owned()));
+    assert_eq!(db.verify(), Vec::<String>::new());
+
+    let overrides = json!({"key": "broken", "overrides": [{"meter": "tokens", "pricing": {"model": "per_unit", "unit_price": "0.5"}, "from": "2026-02-01"}]});
+    load::upsert_customer(&mut admin, &overrides).expect("a price");
+    admin.batch_execute("DROP TRIGGER refuse ON billing.invoice").expect("the fire is out");
+    operator.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e)).expect("the next run");
+    assert_eq!(count(&mut admin, "billing.invoice WHERE state = 'open'"), contracts as i64);
+    assert_eq!(count(&mut admin, "billing.job_issue"), 2, "no new one");
+    assert_numbers(&mut admin, contracts as i64);
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+/// What may be refused in the middle of everything: something was not a draft any more, changed meanwhile, or ingest
+/// never paused.
+fn may_be_refused(error: &postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|e| ["ZB001", "ZB005", "55P03"].contains(&e.code().code()))
+}
+
+/// Calls `work` until it is done; its refusals are fine, any other error is returned.
+fn keep_on(
+    client: &mut Client,
+    rng: &mut Rng,
+    done: &AtomicBool,
+    work: impl Fn(&mut Client, &mut Rng, usize) -> Result<(), postgres::Error>,
+) -> Result<usize, String> {
+    let mut successes = 0;
+    let mut n = 0;
+    while !done.load(Ordering::SeqCst) {
+        n += 1;
+        match work(client, rng, n) {
+            Ok(()) => successes += 1,
+            Err(e) if may_be_refused(&e) => {}
+            Err(e) => return Err(told(&e)),
+        }
+        thread::sleep(Duration::from_millis(rng.below(4) as u64));
+    }
+    Ok(successes)
+}
+
+type Work = fn(&mut Client, &mut Rng, usize) -> Result<(), postgres::Error>;
+
+/// Runs sessions against each other for a while; panics with what reached a client.
+fn against_each_other(
+    db: &Db,
+    rng: &mut Rng,
+    lasting: Duration,
+    sessions: &[(&'static str, &'static str, Work)],
+) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _flag = Flag(&done);
+        let running: Vec<_> = sessions
+            .iter()
+            .map(|(name, role, work)| {
+                let (mut rng, done) = (rng.fork(), &done);
+                (name, scope.spawn(move || keep_on(&mut db.connect_as(role), &mut rng, done, work)))
+            })
+            .collect();
+        thread::sleep(lasting);
+        done.store(true, Ordering::SeqCst);
+        for (name, session) in running {
+            match session.join().expect("a session") {
+                Ok(successes) => {
+                    println!("{name}: {successes} times");
+                    assert!(successes > 0, "{name} never succeeded");
+                }
+                Err(error) => panic!("{name}: {error}"),
+            }
+        }
+    });
+}
+
+fn generate(client: &mut Client, rng: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    client.query("SELECT billing.invoice_generate($1)", &[&format!("u{}-1", rng.below(12))]).map(|_| ())
+}
+
+fn finalize(client: &mut Client, _: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    client.query("SELECT billing.invoice_finalize(key) FROM (SELECT key FROM billing.invoice WHERE state = 'draft' ORDER BY random() LIMIT 1) d", &[]).map(|_| ())
+}
+
+fn void(client: &mut Client, rng: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    thread::sleep(Duration::from_millis(20 + rng.below(60) as u64));
+    client.query("SELECT billing.invoice_void(key, 'again') FROM (SELECT key FROM billing.invoice WHERE state = 'open' ORDER BY random() LIMIT 1) i", &[]).map(|_| ())
+}
+
+fn run(client: &mut Client, _: &mut Rng, n: usize) -> Result<(), postgres::Error> {
+    // Later and later: several boundaries fall due while earlier ones are voided and billed again.
+    client.batch_execute(&format!(
+        "CALL billing.bill_run('2026-03-01T00:00:00Z'::timestamptz + interval '1 month' * least({n} / 4, 6))"
+    ))
+}
+
+#[test]
+fn drafts_finalizations_voids_and_runs_do_not_lock_each_other_out() {
+    let mut rng = load::seed("drafts and runs");
+    let db = Db::fresh("races_drafts");
+    let mut admin = billable(&db, 12);
+    let sessions: [(&str, &str, Work); 6] = [
+        ("generate", "billing_finance", generate),
+        ("generate too", "billing_finance", generate),
+        ("finalize", "billing_finance", finalize),
+        ("void", "billing_finance", void),
+        ("run", "billing_operator", run),
+        ("run too", "billing_operator", run),
+    ];
+    against_each_other(&db, &mut rng, Duration::from_secs(6), &sessions);
+    assert_eq!(load::broken_but_for_late(&mut admin), Vec::<String>::new());
+    admin.batch_execute("CALL billing.bill_run('2026-09-01T00:00:00Z')").expect("a last run");
+    assert_eq!(db.verify(), Vec::<String>::new());
+    assert_eq!(
+        count(&mut admin, "billing.invoice WHERE state = 'open'"),
+        12,
+        "February once for each, after all"
+    );
+    let numbers = count(&mut admin, "billing.invoice WHERE number IS NOT NULL");
+    assert_numbers(&mut admin, numbers);
+}
+
+/// The whole catalogue once more, its lists shuffled, with something new now and then.
+fn catalogue(client: &mut Client, rng: &mut Rng, n: usize) -> Result<(), postgres::Error> {
+    let mut document = load::catalogue();
+    document["products"][0]["name"] = json!(format!("AI {n}"));
+    document["plans"][0]["name"] = json!(format!("Usage {n}"));
+    if let Some(meters) = document["meters"].as_array_mut() {
+        if n % 20 == 5 {
+            meters.push(json!({"key": format!("late-{n}"), "event_type": "llm", "aggregation": "sum", "value": "input", "dimensions": ["region"], "unit": "token"}));
+        }
+        rng.shuffle(meters);
+    }
+    load::apply(client, &document).map(|_| ())
+}
+
+fn ingest(client: &mut Client, rng: &mut Rng, n: usize) -> Result<(), postgres::Error> {
+    let who = rng.next();
+    let batch: Vec<Event> = (0..1 + rng.below(60))
+        .map(|at| Event {
+            customer: format!("u{}", rng.below(12)),
+            id: format!("{who}-{n}-{at}"),
+            at: format!("2026-02-{:02}T{:02}:00:00Z", 1 + rng.below(28), rng.below(24)),
+            properties: [
+                ("model", json!(format!("m{}", rng.below(4)))),
+                ("region", json!("r")),
+                ("input", json!(1)),
+                ("output", json!(rng.below(9))),
+            ]
+            .into(),
+        })
+        .collect();
+    let tally = load::send(client, Door::Ingest, &batch.iter().collect::<Vec<_>>())?;
+    assert_eq!(tally.accepted, tally.sent);
+    Ok(())
+}
+
+/// Ingest and a contract in one transaction, as an application would sign somebody up.
+fn sign_up(client: &mut Client, rng: &mut Rng, n: usize) -> Result<(), postgres::Error> {
+    let key = format!("s{}-{n}", rng.next());
+    let zone = load::ZONES[rng.below(load::ZONES.len())];
+    let mut charges = vec![
+        json!({"key": "tokens", "product": "ai", "meter": "tokens", "price": "tokens"}),
+        json!({"key": "requests", "product": "ai", "meter": "requests", "price": "requests"}),
+        json!({"key": "peak", "product": "ai", "meter": "peak", "pricing": {"model": "per_unit", "unit_price": "1"}}),
+    ];
+    rng.shuffle(&mut charges);
+    let mut transaction = client.transaction()?;
+    transaction
+        .query("SELECT billing.customer_upsert($1::text::jsonb)", &[&json!({"key": key}).to_string()])?;
+    let doc = json!({"charges": charges, "time_zone": zone});
+    transaction.query(
+        "SELECT billing.subscribe($1, 'usage', '2026-02-01', $2::text::jsonb)",
+        &[&key, &doc.to_string()],
+    )?;
+    transaction.commit()
+}
+
+fn terms(client: &mut Client, rng: &mut Rng, n: usize) -> Result<(), postgres::Error> {
+    let customer = json!({"key": format!("u{}", rng.below(12)), "attributes": {"n": n},
+        "overrides": [{"meter": "tokens", "match": {"model": format!("m{}", rng.below(4))}, "percent_off": rng.below(90).to_string(), "from": "2026-02-01"}]});
+    load::upsert_customer(client, &customer)
+}
+
+fn seal(client: &mut Client, _: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    client.batch_execute("CALL billing.audit_seal()")
+}
+
+fn fold(client: &mut Client, _: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    client.batch_execute("CALL billing.fold()")
+}
+
+fn preview(client: &mut Client, rng: &mut Rng, _: usize) -> Result<(), postgres::Error> {
+    client.query("SELECT billing.invoice_preview($1)", &[&format!("u{}-1", rng.below(12))]).map(|_| ())
+}
+
+#[test]
+fn catalogue_contracts_prices_ingest_and_runs_do_not_deadlock() {
+    let mut rng = load::seed("everything");
+    let db = Db::fresh("races_everything");
+    let mut admin = billable(&db, 12);
+    let sessions: [(&str, &str, Work); 12] = [
+        ("catalogue", "billing_operator", catalogue),
+        ("catalogue too", "billing_operator", catalogue),
+        ("ingest", "billing_app", ingest),
+        ("ingest too", "billing_app", ingest),
+        ("sign up", "billing_operator", sign_up),
+        ("sign up too", "billing_operator", sign_up),
+        ("terms", "billing_operator", terms),
+        ("terms too", "billing_operator", terms),
+        ("seal", "billing_operator", seal),
+        ("fold", "billing_operator", fold),
+        ("preview", "billing_operator", preview),
+        ("run", "billing_operator", run),
+    ];
+    against_each_other(&db, &mut rng, Duration::from_secs(10), &sessions);
+    assert_eq!(load::usage_differences(&mut admin), Vec::<String>::new());
+    assert_eq!(load::broken_but_for_late(&mut admin), Vec::<String>::new());
+    let numbers = count(&mut admin, "billing.invoice WHERE number IS NOT NULL");
+    assert_numbers(&mut admin, numbers);
+}
+
+#[test]
+fn the_audit_chain_is_whole_however_many_write_and_seal() {
+    let mut rng = load::seed("audit");
+    let db = Db::fresh("races_audit");
+    let mut admin = billable(&db, 12);
+    let sessions: [(&str, &str, Work); 6] = [
+        ("terms", "billing_operator", terms),
+        ("terms too", "billing_operator", terms),
+        ("sign up", "billing_operator", sign_up),
+        ("seal", "billing_operator", seal),
+        ("seal too", "billing_operator", seal),
+        ("run", "billing_operator", run),
+    ];
+    against_each_other(&db, &mut rng, Duration::from_secs(4), &sessions);
+    admin.batch_execute("CALL billing.audit_seal()").expect("the last seal");
+    assert_eq!(count(&mut admin, "billing.audit_verify()"), 0);
+    assert_eq!(count(&mut admin, "billing.audit_log WHERE seal_n IS NULL"), 0, "every entry is sealed");
+    let (seals, last, entries): (i64, i64, i64) = admin
+        .query_one("SELECT count(*), max(n)::bigint, sum(entries)::bigint FROM billing.audit_seal", &[])
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .expect("seals");
+    assert!(seals > 3, "{seals} seals");
+    assert_eq!((seals, entries), (last, count(&mut admin, "billing.audit_log")));
+    assert_eq!(load::broken_but_for_late(&mut admin), Vec::<String>::new());
+    // An entry changed afterwards is found.
+    admin.batch_execute("UPDATE billing.audit_log SET reason = 'forged' WHERE audit_id = (SELECT min(audit_id::text)::uuid FROM billing.audit_log)").expect("forge");
+    assert!(count(&mut admin, "billing.audit_verify()") > 0);
+}
