@@ -296,14 +296,14 @@ CREATE FUNCTION billing.usage(
 AS $$
 DECLARE
     of_customer_id bigint;
-    m billing.meter;
+    m record;
     zone text;
     from_buckets boolean;
     boundaries timestamptz[] := '{}';
 BEGIN
     PERFORM billing_internal.require_installed();
     of_customer_id := billing_internal.find_customer(customer);
-    SELECT * INTO m FROM billing.meter k WHERE k.meter_id = billing_internal.find_meter(meter);
+    SELECT k.meter_id, k.aggregation, k.dimensions INTO m FROM billing.meter k WHERE k.meter_id = billing_internal.find_meter(meter);
     SELECT coalesce(usage.time_zone, c.time_zone) INTO zone FROM billing.customer c WHERE c.customer_id = of_customer_id;
     PERFORM billing_internal.check_usage_arguments(from_at, until_at, grain, group_by, filter, zone);
     from_buckets := group_by <@ (m.dimensions || 'bill_to'::text)

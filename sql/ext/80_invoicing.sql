@@ -728,13 +728,16 @@ CREATE FUNCTION billing.invoice_line_events(invoice text, line_key text, max_row
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    -- Named columns: a customer's login may read no others.
     i record;
-    l billing.invoice_line;
+    l record;
     default_bill_to text;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.document, x.cut_at INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
-    SELECT * INTO l FROM billing.invoice_line x WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id AND x.key = line_key;
+    SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to INTO i
+    FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    SELECT x.key, x.kind, x.meter_id, x.service_from, x.service_until, x.dimensions, x.line_by, x.match INTO l
+    FROM billing.invoice_line x WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id AND x.key = line_key;
     IF l.key IS NULL THEN
         PERFORM billing_internal.fail('ZB001', format('invoice %s has no line %s', coalesce(i.number, i.key), coalesce(quote_literal(line_key), 'NULL')),
             'SELECT key, label, amount FROM billing.invoice_line; lists them.');
@@ -746,7 +749,7 @@ BEGIN
     RETURN QUERY
     SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties
     FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, i.cut_at) e
-    WHERE billing_internal.of_line(e.dimensions, l.dimensions, l.line_by, l.match, i.document->>'bill_to', default_bill_to)
+    WHERE billing_internal.of_line(e.dimensions, l.dimensions, l.line_by, l.match, i.bill_to, default_bill_to)
     ORDER BY e.occurred_at, e.event_key LIMIT max_rows;
 END
 $$;
