@@ -699,12 +699,12 @@ CREATE FUNCTION billing.invoice_recompute(invoice text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    i billing.invoice;
+    i record;
     again jsonb;
     same boolean;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    SELECT x.customer_id, x.invoice_id, x.document, x.cut_at INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     again := billing_internal.recomputed(i.customer_id, i.invoice_id, i.cut_at);
     same := billing_internal.comparable(i.document) = billing_internal.comparable(again);
     RETURN QUERY
