@@ -215,7 +215,7 @@ fn round(server: &Server, db: &Db, rng: &mut Rng, n: usize, sent: &mut Vec<Event
         }
         let run = run.map(|run| run.join().expect("the run").expect("no error but the crash ends a run"));
         println!(
-            "round {n} ({kind}): killed after {killed:?}, connections lost {cut_off}, run cut off {run:?}, {:?}",
+            "round {n} ({kind}): killed after {killed:?}, dead {dead:?}, back {back:?}; {cut_off} connections lost, run cut off: {run:?}; {:?}",
             start.elapsed()
         );
     });
