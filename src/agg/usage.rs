@@ -169,6 +169,41 @@ mod tests {
         assert_eq!(rows(moving), ["1|1", "3|2", "6|4"]);
     }
 
+    /// Over the same events, usage() by meter and the aggregates by hand are one quantity for each aggregation.
+    #[pg_test]
+    fn aggregates_agree_with_usage() {
+        let meters = ["count", "sum", "max", "unique_count"].map(|aggregation| {
+            let value = if aggregation == "count" { "" } else { r#","value":"n""# };
+            format!(r#"{{"key":"{aggregation}","event_type":"e","aggregation":"{aggregation}"{value},"dimensions":["model"]}}"#)
+        });
+        Spi::run("SET timezone = 'UTC'; SET billing.test_clock = '2023-12-01T00:00:00Z'; SELECT billing.install('test')").unwrap();
+        rows(&format!("SELECT * FROM billing.catalog_apply('{{\"meters\":[{}]}}')", meters.join(",")));
+        rows(r#"SELECT billing.customer_upsert('{"key":"acme","name":"Acme","currency":"USD"}')"#);
+        let ingested = rows(
+            "SELECT accepted, rejected FROM billing.ingest((SELECT json_agg(json_build_object('customer', 'acme', 'event_id', i::text, 'event_type', 'e',
+                'occurred_at', '2023-11-16T00:00:00Z'::timestamptz + i * interval '10 minutes',
+                'properties', json_build_object('model', 'm' || i % 2, 'n', (i % 7)::numeric / 8))) FROM generate_series(1, 100) i))",
+        );
+        assert_eq!(ingested, ["100|0"]);
+        for aggregation in ["count", "sum", "max", "unique_count"] {
+            let metered = rows(&format!(
+                "SELECT dimensions->>'model' AS model, trim_scale(quantity) AS quantity
+                 FROM billing.usage('acme', '{aggregation}', '2023-11-16', '2023-11-17', NULL, '{{model}}') ORDER BY 1"
+            ));
+            let argument = match aggregation {
+                "count" => "*",
+                "unique_count" => "trim_scale((properties->>'n')::numeric)::text",
+                _ => "(properties->>'n')::numeric",
+            };
+            let by_hand = rows(&format!(
+                "SELECT properties->>'model' AS model, billing.usage_{aggregation}({argument}) AS quantity FROM billing.usage_event
+                 WHERE occurred_at < '2023-11-17' GROUP BY 1 ORDER BY 1"
+            ));
+            assert_eq!(metered.len(), 2);
+            assert_eq!(metered, by_hand, "{aggregation}");
+        }
+    }
+
     /// What no usage number may be is refused with our code and a hint, where an event would be rejected.
     #[pg_test]
     fn aggregates_refuse_what_is_no_usage_number() {

@@ -1,0 +1,295 @@
+-- Who sees and does what: a customer's login sees its own rows, through tables, views, partitions and functions, and
+-- writes nothing; staff reads everything and writes only through functions; the engine inserts and closes, and deletes
+-- nothing. Every table with a customer_id has its leak test here, or the file says which one has none.
+\set ON_ERROR_STOP on
+\set SHOW_CONTEXT never
+SET client_min_messages = warning;
+SELECT billing.test_clock_set('2023-11-20 00:00:00Z');
+
+-- ── two customers with everything ────────────────────────────────────────────────────────────────
+DROP ROLE IF EXISTS golden_acme, golden_globex, golden_both, golden_nobody, golden_stranger;
+CREATE ROLE golden_acme LOGIN IN ROLE billing_customer;
+CREATE ROLE golden_globex LOGIN IN ROLE billing_customer;
+CREATE ROLE golden_both LOGIN IN ROLE billing_customer;
+CREATE ROLE golden_nobody LOGIN IN ROLE billing_customer;
+CREATE ROLE golden_stranger LOGIN;
+SELECT count(*) > 0 AS applied FROM billing.catalog_apply(billing.catalog_example('llm-api'));
+SELECT count(*) > 0 AS applied FROM billing.catalog_apply('{"meters": [{"key": "users", "event_type": "llm.request", "aggregation": "unique_count", "value": "user_id"}]}');
+SELECT billing.customer_upsert(jsonb_build_object('key', k, 'name', initcap(k), 'aliases', jsonb_build_array(k || '-inc'), 'attributes', '{"segment": "gold", "margin": "0.4"}'::jsonb,
+    'contacts', jsonb_build_array(jsonb_build_object('role', 'billing', 'name', 'Bill of ' || k, 'email', 'bill@' || k || '.example')),
+    'overrides', '[{"meter": "tokens", "match": {"model": "gpt-4"}, "unit_price": "0.02"}]'::jsonb)) FROM unnest('{acme,globex}'::text[]) k;
+SELECT billing.customer_login_add('acme', 'golden_acme'), billing.customer_login_add('globex', 'golden_globex'), billing.customer_login_add('acme', 'golden_both'), billing.customer_login_add('globex', 'golden_both');
+SELECT billing.subscribe(k, 'pro', '2023-11-01') FROM unnest('{acme,globex}'::text[]) k;
+SELECT billing.policy_set('rounding_mode', 'half_even', 'contract:' || k || '-1') FROM unnest('{acme,globex}'::text[]) k;
+SELECT billing.ingest_event(k, 'llm.request', k || n, '2023-11-16 00:00Z'::timestamptz + n * interval '1 hour', jsonb_build_object('model', 'gpt-4', 'user_id', k || n, 'input_tokens', 1000, 'output_tokens', 10), NULL)
+FROM unnest('{acme,globex}'::text[]) k, generate_series(1, 3) n;
+CALL billing.fold();
+SELECT billing.test_clock_set('2023-12-01 00:00:00Z');
+CALL billing.bill_run();
+SELECT billing.ingest_event(k, 'llm.request', k || n, '2023-12-01 00:00Z', jsonb_build_object('model', 'gpt-4', 'user_id', k, 'input_tokens', 1000, 'output_tokens', 10), NULL)
+FROM unnest('{acme,globex}'::text[]) k, generate_series(4, 4) n;
+-- What no function writes yet, and an issue of a run.
+INSERT INTO billing.purchase_order (customer_id, purchase_order_id, number, valid_from) SELECT customer_id, gen_random_uuid(), 'PO-' || key, '2023-01-01' FROM billing.customer;
+INSERT INTO billing.payment_method (customer_id, payment_method_id, key, processor, reference, label) SELECT customer_id, gen_random_uuid(), 'card', 'stripe', 'pm_' || key, 'Visa' FROM billing.customer;
+INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message)
+SELECT gen_random_uuid(), (SELECT min(job_run_id::text)::uuid FROM billing.job_run), now(), customer_id, 'contract', key, 'ZB007', 'no price' FROM billing.customer;
+SELECT number, total FROM billing.invoice ORDER BY number;
+SELECT key, customer_id FROM billing.customer ORDER BY key;
+
+-- ── the leak test of one table or view ───────────────────────────────────────────────────────────
+-- As golden_acme: how many rows it sees of its own (of how many there are) and of others (of how many), and what each
+-- write says. 42501 is insufficient privilege.
+CREATE FUNCTION pg_temp.leak_test(target text, OUT relation text, OUT own text, OUT others text, OUT writes text, OUT ok boolean) LANGUAGE plpgsql AS $$
+DECLARE
+    me bigint := (SELECT customer_id FROM billing.customer WHERE key = 'acme');
+    shown boolean := has_column_privilege('golden_acme', target, 'customer_id', 'SELECT');
+    partition boolean := (SELECT relispartition FROM pg_class WHERE oid = target::regclass);
+    mine bigint; theirs bigint; seen bigint; leaked bigint;
+    verb text;
+    outcome text;
+    outcomes text[] := '{}';
+BEGIN
+    relation := target;
+    EXECUTE format('SELECT count(*) FILTER (WHERE customer_id = $1), count(*) FILTER (WHERE customer_id <> $1) FROM %s', target) INTO mine, theirs USING me;
+    PERFORM set_config('role', 'golden_acme', true);
+    BEGIN
+        EXECUTE format('SELECT count(*) FILTER (WHERE customer_id = $1), count(*) FILTER (WHERE customer_id <> $1) FROM %s', target) INTO seen, leaked USING me;
+        own := format('%s of %s', seen, mine);
+        others := format('%s of %s', leaked, theirs);
+    EXCEPTION WHEN insufficient_privilege THEN
+        own := 'refused';
+        others := 'refused';
+    END;
+    FOREACH verb IN ARRAY ARRAY['INSERT INTO %s (customer_id) VALUES (1)', 'UPDATE %s SET customer_id = 1', 'DELETE FROM %s', 'SELECT customer_id FROM %s FOR UPDATE', 'TRUNCATE %s', 'LOCK TABLE %s'] LOOP
+        BEGIN
+            EXECUTE format(verb, target);
+            outcome := 'done!';
+        EXCEPTION WHEN OTHERS THEN
+            outcome := SQLSTATE;
+        END;
+        IF outcome <> ALL (outcomes) THEN outcomes := outcomes || outcome; END IF;
+    END LOOP;
+    PERFORM set_config('role', 'none', true);
+    writes := array_to_string(outcomes, ' ');
+    ok := (mine > 0 AND theirs > 0 OR partition) AND (writes = '42501' OR writes = '55000 42501 42809' /* a view nobody can write through */) AND CASE WHEN shown THEN seen = mine AND leaked = 0 ELSE own = 'refused' END;
+END $$;
+
+CREATE TEMP TABLE tested (target text);
+INSERT INTO tested VALUES
+    -- the directory
+    ('billing.customer'), ('billing.customer_alias'), ('billing.login_customer'), ('billing.contract_key'), ('billing.invoice_number'),
+    -- customer-owned
+    ('billing.bill_to'), ('billing.contact'), ('billing.purchase_order'), ('billing.payment_method'), ('billing.contract'), ('billing.contract_version'), ('billing.contract_charge'),
+    ('billing.contract_policy'), ('billing.price_override'), ('billing.billing_period'), ('billing.usage_event_key'), ('billing.usage_event'), ('billing.dimension_set'),
+    ('billing.usage_delta'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.invoice'), ('billing.invoice_line'),
+    -- machinery that names customers: for staff
+    ('billing.audit_log'), ('billing.job_issue'),
+    -- views
+    ('billing_internal.usage_cell'), ('billing_internal.usage_distinct'), ('billing.usage_hourly'), ('billing.usage_daily'), ('billing.fact_usage_daily'), ('billing.fact_invoice_line');
+SELECT l.* FROM tested t, pg_temp.leak_test(t.target) l ORDER BY l.relation COLLATE "C";
+-- For staff: a customer's login may not read them at all. (unpriced_usage is empty here.)
+INSERT INTO tested VALUES ('billing.dim_customer'), ('billing.unpriced_usage');
+SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.dim_customer') l UNION ALL SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.unpriced_usage') l;
+\echo 'a table or view with a customer_id that has no leak test'
+SELECT c.oid::regclass AS offender FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'customer_id' AND NOT a.attisdropped
+WHERE c.relnamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
+    AND c.oid::regclass::text NOT IN (SELECT t.target FROM tested t) ORDER BY 1;
+\echo 'a partition that a customer''s login, or staff, can read by itself'
+SELECT l.* FROM pg_class c, pg_temp.leak_test(c.oid::regclass::text) l
+WHERE c.relispartition AND c.relkind = 'r' AND c.relnamespace = 'billing_internal'::regnamespace AND (l.own <> 'refused' OR l.writes <> '42501');
+SELECT count(*) AS partitions, count(*) FILTER (WHERE has_table_privilege('billing_reader', c.oid, 'SELECT')) AS readable FROM pg_class c
+WHERE c.relispartition AND c.relkind = 'r' AND c.relnamespace = 'billing_internal'::regnamespace;
+
+-- ── who one is ───────────────────────────────────────────────────────────────────────────────────
+SET ROLE golden_acme;
+SELECT string_agg(key, ' ' ORDER BY key) AS acme_sees FROM billing.customer;
+RESET ROLE;
+SET ROLE golden_both;
+SELECT string_agg(key, ' ' ORDER BY key) AS both_see FROM billing.customer;
+RESET ROLE;
+SET ROLE golden_nobody;
+SELECT count(*) AS nobody_sees FROM billing.customer;
+\set ON_ERROR_STOP off
+\echo 'a login that maps to nothing, or is no customer, gets nothing'
+RESET ROLE; SET ROLE golden_stranger;
+SELECT count(*) FROM billing.customer;
+SELECT * FROM billing.usage('acme', 'tokens', '2023-11-01Z', '2023-12-01Z');
+RESET ROLE;
+\c - golden_acme
+\echo 'nor by becoming somebody else, or by leaving row security out'
+SET ROLE golden_globex;
+SET ROLE billing_reader;
+SET SESSION AUTHORIZATION golden_globex;
+SET row_security = off;
+SELECT count(*) FROM billing.invoice;
+RESET row_security;
+\echo 'nor by a function that looks at rows before row security does'
+CREATE FUNCTION pg_temp.look(seen text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001 AS $$ BEGIN RAISE WARNING 'saw %', seen; RETURN true; END $$;
+SELECT count(*) FROM billing.customer WHERE pg_temp.look(key);
+SELECT count(*) FROM billing.usage_daily WHERE pg_temp.look(customer);
+\echo 'nor by names of one''s own'
+CREATE TEMP TABLE login_customer AS SELECT 'golden_acme'::name AS login, 2::bigint AS customer_id;
+CREATE FUNCTION pg_temp.my_customers() RETURNS bigint[] LANGUAGE sql AS 'SELECT ''{1,2}''::bigint[]';
+SET search_path = pg_temp, billing, billing_internal;
+SELECT billing_internal.my_customers() = ARRAY[(SELECT customer_id FROM billing.customer WHERE key = 'acme')] AS only_mine, (SELECT count(*) FROM billing.customer) AS customers;
+CREATE TABLE billing.mine (a int);
+CREATE FUNCTION billing.now(a int) RETURNS int LANGUAGE sql AS 'SELECT 1';
+INSERT INTO billing.login_customer VALUES ('golden_acme', 2);
+RESET search_path;
+\c - postgres
+SET client_min_messages = warning;
+\set ON_ERROR_STOP on
+
+-- ── functions ────────────────────────────────────────────────────────────────────────────────────
+-- Every reader that takes a customer, contract or invoice, asked by golden_acme about each name globex has, and the
+-- same about a name nobody has: the answers must not differ but in the name.
+CREATE TEMP TABLE known (argument text, owner text, what text, value text);
+INSERT INTO known
+SELECT 'customer', c.key, x.what, x.value FROM billing.customer c, LATERAL (VALUES ('key', c.key), ('alias', c.key || '-inc'), ('id', c.customer_id::text)) x (what, value)
+UNION ALL SELECT 'contract', c.key, x.what, x.value FROM billing.customer c JOIN billing.contract k USING (customer_id), LATERAL (VALUES ('key', k.key), ('customer', c.key), ('id', k.contract_id::text)) x (what, value)
+UNION ALL SELECT 'invoice', c.key, x.what, x.value FROM billing.customer c JOIN billing.invoice i ON i.customer_id = c.customer_id AND i.n = 1, LATERAL (VALUES ('number', i.number), ('key', i.key), ('id', i.invoice_id::text)) x (what, value)
+UNION ALL SELECT a, 'nobody', 'name', 'nobody' FROM unnest('{customer,contract,invoice}'::text[]) a;
+GRANT SELECT ON known TO golden_acme;
+CREATE TEMP TABLE other_argument (name text, value text);
+INSERT INTO other_argument VALUES ('meter', 'tokens'), ('from_at', '2023-11-01Z'), ('until_at', '2024-01-01Z'), ('line_key', 'tokens/2023-11-01/model=gpt-4'), ('at', '2023-11-16Z');
+CREATE FUNCTION pg_temp.ask(f regprocedure, of_argument text, of_value text) RETURNS text LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    call text;
+    n bigint;
+    said text;
+BEGIN
+    SELECT format('SELECT count(*) FROM %s(%s)', p.proname_full, string_agg(format('%I => %L', a.name, CASE WHEN a.name = of_argument THEN of_value ELSE o.value END), ', ')) INTO call
+    FROM (SELECT p.*, p.pronamespace::regnamespace || '.' || quote_ident(p.proname) AS proname_full FROM pg_proc p WHERE p.oid = f) p,
+        unnest(p.proargnames[1:p.pronargs]) WITH ORDINALITY a (name, place) LEFT JOIN other_argument o USING (name)
+    WHERE a.name = of_argument OR a.place <= p.pronargs - p.pronargdefaults GROUP BY p.proname_full;
+    PERFORM set_config('role', 'golden_acme', true);
+    BEGIN
+        EXECUTE call INTO n;
+        said := n || ' rows';
+    EXCEPTION WHEN OTHERS THEN
+        said := SQLSTATE || ' ' || replace(SQLERRM, of_value, '<it>');
+    END;
+    PERFORM set_config('role', 'none', true);
+    RETURN said;
+END $$;
+CREATE TEMP TABLE answer AS
+SELECT p.oid::regprocedure::text AS function, k.owner, k.what, pg_temp.ask(p.oid, k.argument, k.value) AS said
+FROM pg_proc p, unnest(p.proargnames[1:p.pronargs]) a (name) JOIN known k ON k.argument = a.name
+WHERE p.pronamespace = 'billing'::regnamespace AND p.provolatile <> 'v' ORDER BY 1, 2, 3;
+\echo 'what it hears about others (to be read): one answer a function, the same as about what is not there'
+SELECT split_part(a.function, '(', 1) AS function, string_agg(DISTINCT a.owner || ' ' || a.what, ', ') AS asked, a.said FROM answer a WHERE a.owner <> 'acme' GROUP BY a.function, a.said ORDER BY 1, 2;
+\echo 'an answer about globex that differs from that about nobody'
+SELECT a.* FROM answer a WHERE a.owner = 'globex' AND a.said <> (SELECT n.said FROM answer n WHERE n.function = a.function AND n.owner = 'nobody' LIMIT 1);
+\echo 'what it hears about itself (to be read): list prices, policies and previews made of them are for staff'
+SELECT split_part(a.function, '(', 1) AS function, a.said, string_agg(a.what, ', ' ORDER BY a.what) AS asked_by FROM answer a WHERE a.owner = 'acme' GROUP BY 1, 2 ORDER BY 1, 2;
+SELECT (SELECT min(i.number) FROM billing.invoice i JOIN billing.customer c USING (customer_id) WHERE c.key = 'acme' AND i.n = 1) AS acme_invoice,
+    (SELECT min(i.number) FROM billing.invoice i JOIN billing.customer c USING (customer_id) WHERE c.key = 'globex' AND i.n = 1) AS globex_invoice \gset
+SET ROLE golden_acme;
+SELECT quantity, events FROM billing.usage('acme', 'tokens', '2023-11-01Z', '2024-01-01Z');
+SELECT quantity FROM billing.usage('acme', 'users', '2023-11-01Z', '2024-01-01Z');
+SELECT starts_at, dimensions, quantity FROM billing.usage('acme', 'tokens', '2023-11-01Z', '2024-01-01Z', 'month', '{user_id}') ORDER BY 1, 2;
+SELECT event_id, value FROM billing.invoice_line_events(:'acme_invoice', 'tokens/2023-11-01/model=gpt-4');
+SELECT count(*) > 10 AS explained, bool_or(t ~ 'globex') AS of_others FROM billing.invoice_explain(:'acme_invoice') t;
+SELECT invoice, line_key, amount FROM billing.fact_invoice_line ORDER BY line_key;
+SELECT meter, day, quantity FROM billing.usage_daily ORDER BY 1, 2;
+\set ON_ERROR_STOP off
+SELECT billing.invoice_explain(:'globex_invoice');
+\echo :SQLSTATE
+\set ON_ERROR_STOP on
+RESET ROLE;
+
+\echo 'a writer that a customer''s login may call'
+SELECT p.oid::regprocedure AS offender FROM pg_proc p WHERE p.pronamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace) AND (p.provolatile = 'v' OR p.prosecdef)
+    AND has_function_privilege('golden_acme', p.oid, 'EXECUTE') AND p.proname NOT IN ('install', 'migrate', 'fail', 'raise_fault', 'my_customers') 
+    AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'btree_gist' WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e') ORDER BY 1;
+\set ON_ERROR_STOP off
+SET ROLE golden_acme;
+SELECT billing.ingest_event('acme', 'llm.request', 'mine', '2023-12-01Z', '{}', NULL);
+SELECT billing.customer_upsert('{"key": "acme", "name": "Mine"}');
+SELECT billing.invoice_void(:'acme_invoice', 'too much');
+SELECT billing.customer_login_add('globex', 'golden_acme');
+SELECT * FROM billing.install();
+SELECT billing_internal.meters_load('1/1', '{}', '{}');
+RESET ROLE;
+\set ON_ERROR_STOP on
+
+-- ── staff and the engine ─────────────────────────────────────────────────────────────────────────
+-- As each role, on each table: does it see all rows; which of the writes is done.
+CREATE FUNCTION pg_temp.try_role(of_role text, target text, OUT sees_all boolean, OUT done text) LANGUAGE plpgsql AS $$
+DECLARE
+    every bigint;
+    seen bigint := -1;
+    verb record;
+    -- a column the engine may close, if the table has one
+    closing text := (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = target::regclass AND a.attnum > 0 AND a.attgenerated = '' ORDER BY has_column_privilege('billing_engine', a.attrelid, a.attnum, 'UPDATE') DESC, a.attnum LIMIT 1);
+BEGIN
+    EXECUTE format('SELECT count(*) FROM %s', target) INTO every;
+    PERFORM set_config('role', of_role, true);
+    BEGIN
+        EXECUTE format('SELECT count(*) FROM %s', target) INTO seen;
+    EXCEPTION WHEN insufficient_privilege THEN NULL;
+    END;
+    done := '';
+    FOR verb IN SELECT * FROM (VALUES ('insert', format('INSERT INTO %s DEFAULT VALUES', target)),
+        ('update', format('UPDATE %s SET %I = %I WHERE false', target, closing, closing)), ('delete', format('DELETE FROM %s WHERE false', target)), ('truncate', format('TRUNCATE %s', target))) v (name, statement) LOOP
+        BEGIN
+            EXECUTE verb.statement;
+            done := done || verb.name || ' ';
+        EXCEPTION WHEN insufficient_privilege THEN NULL;
+            WHEN not_null_violation OR check_violation OR unique_violation THEN done := done || verb.name || ' '; -- let in
+        END;
+    END LOOP;
+    PERFORM set_config('role', 'none', true);
+    sees_all := seen = every;
+END $$;
+SELECT r.role, t.sees_all, t.done, count(*) AS tables, CASE WHEN count(*) <= 10 THEN string_agg(k.table_name, ' ' ORDER BY k.table_name) END AS which
+FROM unnest('{billing_reader,billing_app,billing_operator,billing_finance,billing_success,billing_sales,billing_admin,billing_engine}'::text[]) WITH ORDINALITY r (role, place), billing_internal.table_kind k, pg_temp.try_role(r.role, k.table_name) t
+GROUP BY r.place, r.role, t.sees_all, t.done ORDER BY r.place, t.sees_all, t.done;
+\set ON_ERROR_STOP off
+\echo 'what was posted stays: the engine itself can''t'
+SET ROLE billing_engine;
+UPDATE billing.invoice SET total = 0;
+UPDATE billing.invoice_line SET amount = 0;
+UPDATE billing.usage_event SET properties = '{}';
+UPDATE billing.contract_version SET document = '{}';
+UPDATE billing.audit_log SET after = '{}';
+DELETE FROM billing.usage_event_key;
+ALTER TABLE billing.invoice DISABLE ROW LEVEL SECURITY;
+RESET ROLE;
+\echo 'each role does its own work'
+SET ROLE billing_app;
+SELECT billing.ingest_event('acme', 'llm.request', 'by-app', '2023-12-01Z', '{"model": "gpt-4", "input_tokens": 1, "output_tokens": 1}', NULL);
+SELECT quantity FROM billing.usage('acme', 'tokens', '2023-12-01Z', '2024-01-01Z');
+SELECT amount, state FROM billing.spend('globex', '2023-11-01Z', '2024-01-01Z');
+SELECT billing.invoice_finalize('acme-1/1');
+SELECT billing.policy_set('rounding_mode', 'half_up');
+CREATE TEMP TABLE batch (LIKE billing.usage_event_input);
+INSERT INTO batch VALUES ('acme', 'llm.request', 'from-table', '2023-12-01T00:00:00Z', '{"model": "gpt-4", "input_tokens": 1, "output_tokens": 1}');
+SELECT accepted FROM billing.ingest_from('batch');
+DROP TABLE batch;
+RESET ROLE; SET ROLE billing_reader;
+SELECT billing.invoice_preview('acme')->'totals'->>'total' AS preview;
+SELECT count(*) > 0 AS checked, sum(failed) AS failed FROM billing.verify('full');
+SELECT billing.ingest_event('acme', 'llm.request', 'by-reader', '2023-12-01Z', '{}', NULL);
+CALL billing.bill_run();
+RESET ROLE; SET ROLE billing_finance;
+SELECT billing.policy_set('rounding_mode', 'half_up');
+CALL billing.bill_run();
+SELECT billing.ingest_event('acme', 'llm.request', 'by-finance', '2023-12-01Z', '{}', NULL);
+RESET ROLE; SET ROLE billing_operator;
+CALL billing.fold();
+SELECT count(*) AS changes FROM billing.catalog_apply(billing.catalog_example('seats'), true);
+RESET ROLE; SET ROLE billing_sales;
+SELECT billing.customer_upsert('{"key": "initech"}');
+SELECT billing.catalog_apply(billing.catalog_example('seats'), true);
+RESET ROLE; SET ROLE billing_success;
+SELECT count(*) FROM billing.customer;
+SELECT billing.customer_upsert('{"key": "hooli"}');
+RESET ROLE;
+\set ON_ERROR_STOP on
+-- The audit log names who asked, not the engine.
+SELECT DISTINCT actor, action FROM billing.audit_log WHERE actor LIKE 'billing%' ORDER BY 1, 2;
+DROP OWNED BY golden_acme, golden_globex, golden_both, golden_nobody, golden_stranger;
+DROP ROLE golden_acme, golden_globex, golden_both, golden_nobody, golden_stranger;
+SELECT check_name, failed FROM billing.verify('full') WHERE failed <> 0;
