@@ -130,10 +130,13 @@ impl Contract {
                 Target::Meter(key) => charges.iter().any(|c| c.meter == *key),
             };
             if !known {
+                let shown: Vec<String> =
+                    charges.iter().map(|c| format!("{} (meter {})", c.key, c.meter)).collect();
                 return Err(Fault::document(
                     &format!("overrides[{at}]"),
                     "is for no charge of this contract",
-                ));
+                )
+                .with_hint(format!("Its charges are {}.", shown.join(", "))));
             }
         }
         let ends_on = self.ends_on()?;
