@@ -317,10 +317,17 @@ AS $$
 DECLARE
     batch record;
     part record;
+    missing text;
 BEGIN
     PERFORM billing_internal.require_installed();
     IF source IS NULL THEN
         PERFORM billing_internal.fail('ZB004', 'the table is NULL', 'CREATE TEMP TABLE batch (LIKE billing.usage_event_input); COPY into it, pass its name.');
+    END IF;
+    SELECT string_agg(n, ', ') INTO missing FROM unnest(ARRAY['customer', 'event_type', 'event_id', 'occurred_at', 'properties', 'bill_to']) n
+    WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = source AND a.attname = n AND a.attnum > 0 AND NOT a.attisdropped);
+    IF missing IS NOT NULL THEN
+        PERFORM billing_internal.fail('ZB004', format('table %s has no column %s', source, missing),
+            'Use a table of the right shape: CREATE TEMP TABLE batch (LIKE billing.usage_event_input);');
     END IF;
     accepted := 0; duplicate := 0; conflicting := 0; rejected := 0; errors := '[]';
     -- Grouped in the order of the table, one batch in memory at a time. The caller reads the table with
