@@ -568,7 +568,8 @@ BEGIN
         WHEN OTHERS THEN
             -- One of them is broken in a way nobody foresaw: find it, bill the others.
             issued := 0;
-            FOREACH ref IN ARRAY refs LOOP
+            -- Seller by seller: number series are locked in that order everywhere.
+            FOR ref IN SELECT r.* FROM unnest(refs) r JOIN billing.contract k USING (customer_id, contract_id) ORDER BY k.seller_id, r.customer_id, r.contract_id LOOP
                 BEGIN
                     SELECT count(*) INTO one FROM billing_internal.bill(ARRAY[ref], true, run);
                     issued := issued + one;
