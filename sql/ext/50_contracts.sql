@@ -804,6 +804,7 @@ DECLARE
     made jsonb;
     d jsonb;
     t jsonb;
+    of_customer_id bigint;
     customer billing.customer;
     plan billing.plan;
     version billing.plan_version;
@@ -833,7 +834,8 @@ BEGIN
     END IF;
     d := made->'document';
     t := made->'terms';
-    SELECT * INTO customer FROM billing.customer c WHERE c.customer_id = billing_internal.find_customer(d->>'customer') FOR UPDATE;
+    of_customer_id := billing_internal.find_customer(d->>'customer');
+    SELECT * INTO customer FROM billing.customer c WHERE c.customer_id = of_customer_id FOR UPDATE;
     IF EXISTS (SELECT FROM billing.contract_key x WHERE x.key = d->>'key') THEN
         PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(d->>'key')), 'Choose another key; a contract that exists is amended, not created again.');
     END IF;
@@ -939,6 +941,7 @@ CREATE FUNCTION billing.subscribe(customer text, plan text, starts_on date DEFAU
 AS $$
 DECLARE
     c billing.customer;
+    of_customer_id bigint;
     n int;
     new_key text;
 BEGIN
@@ -946,7 +949,9 @@ BEGIN
     IF jsonb_typeof(doc) IS DISTINCT FROM 'object' THEN
         PERFORM billing_internal.fail('ZB003', 'the subscription''s doc must be an object', 'Pass contract fields such as {"overrides": [...]}, or {}.');
     END IF;
-    SELECT * INTO c FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(customer) FOR UPDATE;
+    -- Looked up apart: in a query the planner may call it too early, and a customer made in the same statement is missed.
+    of_customer_id := billing_internal.find_customer(customer);
+    SELECT * INTO c FROM billing.customer k WHERE k.customer_id = of_customer_id FOR UPDATE;
     -- The next free <customer>-<n>; another contract may bear such a key by hand.
     SELECT count(*) INTO n FROM billing.contract k WHERE k.customer_id = c.customer_id;
     LOOP
