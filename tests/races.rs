@@ -445,6 +445,10 @@ fn of_two_finalizations_one_gives_the_number() {
         };
         assert!(number.starts_with("INV-2026-") || number.starts_with("SEC-2026-"), "{number}");
         assert_eq!(refusal.code, "ZB005", "{refusal:?}");
+        assert!(
+            ["not a draft", "meanwhile"].iter().any(|says| refusal.message.contains(says)),
+            "{refusal:?}"
+        );
     }
     assert_numbers(&mut admin, contracts as i64);
     assert_eq!(db.verify(), Vec::<String>::new());
@@ -937,4 +941,43 @@ fn the_audit_chain_is_whole_however_many_write_and_seal() {
     // An entry changed afterwards is found.
     admin.batch_execute("UPDATE billing.audit_log SET reason = 'forged' WHERE audit_id = (SELECT min(audit_id::text)::uuid FROM billing.audit_log)").expect("forge");
     assert!(count(&mut admin, "billing.audit_verify()") > 0);
+}
+
+#[test]
+fn runs_that_meet_broken_contracts_of_two_sellers_do_not_deadlock() {
+    let db = Db::fresh("races_two_sellers");
+    let mut admin = billable(&db, 1);
+    let plan = json!({"plans": [{"key": "fee", "name": "Fee", "currency": "USD", "price_book": "list", "billing": {"interval": "1 month", "alignment": "calendar", "net_days": 30},
+        "fees": [{"key": "fee", "product": "ai", "pricing": {"model": "flat", "amount": "10"}, "every": "1 month", "timing": "advance"}]}]});
+    load::apply(&mut admin, &plan).expect("plan");
+    // Every customer has contracts with both sellers, in either order, and one that breaks in an unforeseen way: the
+    // others of its stripe are then billed one by one.
+    let (customers, contracts) = (16, 4);
+    admin
+        .batch_execute(&format!(
+            "SELECT billing.customer_upsert(jsonb_build_object('key', 't' || n)) FROM generate_series(1, {customers}) n;
+             SELECT billing.subscribe('t' || n, 'fee', '2026-02-01', jsonb_build_object('seller', CASE (n + c) % 2 WHEN 0 THEN 'default' ELSE 'second' END))
+             FROM generate_series(1, {customers}) n, generate_series(1, {contracts}) c;
+             CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'odd'; END$$;
+             CREATE TRIGGER refuse BEFORE INSERT ON billing.invoice FOR EACH ROW WHEN (NEW.key LIKE 't%-3/%') EXECUTE FUNCTION public.refuse();"
+        ))
+        .expect("contracts");
+    let barrier = Barrier::new(2);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut client = db.connect_as("billing_operator");
+                barrier.wait();
+                client
+                    .batch_execute("CALL billing.bill_run('2026-06-01')")
+                    .map_err(|e| told(&e))
+                    .expect("the run");
+            });
+        }
+    });
+    // Five boundaries from February to June, of all but the broken contract of each customer; and the usage of u0.
+    let expected = customers * (contracts - 1) * 5 + 1;
+    assert_eq!(count(&mut admin, "billing.invoice"), expected);
+    assert_numbers(&mut admin, expected);
+    assert_eq!(db.verify(), Vec::<String>::new());
 }

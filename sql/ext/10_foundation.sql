@@ -550,7 +550,7 @@ AS $$
 DECLARE
     definition record;
     before text;
-    contract record;
+    of_seller_id uuid;
 BEGIN
     PERFORM billing_internal.require_installed();
     SELECT * INTO definition FROM billing_internal.policy_definition() p WHERE p.name = policy_set.name;
@@ -563,7 +563,8 @@ BEGIN
     END IF;
     IF scope = 'global' OR scope LIKE 'seller:%' THEN
         IF scope <> 'global' THEN
-            SELECT 'seller:' || s.key INTO scope FROM billing.seller s WHERE s.seller_id = billing_internal.find_seller(substr(scope, 8));
+            of_seller_id := billing_internal.find_seller(substr(scope, 8));
+            SELECT 'seller:' || s.key INTO scope FROM billing.seller s WHERE s.seller_id = of_seller_id;
         END IF;
         SELECT p.value INTO before FROM billing.policy p WHERE p.name = policy_set.name AND p.scope = policy_set.scope;
         INSERT INTO billing.policy (name, scope, value, set_at, set_by) VALUES (name, scope, value, clock_timestamp(), billing_internal.caller())

@@ -61,7 +61,10 @@ CREATE FUNCTION billing_internal.bill_close(handle bigint) RETURNS void
 COMMENT ON FUNCTION billing_internal.bill_close(bigint) IS 'Closes a batch.';
 CREATE FUNCTION billing_internal.explain_document(document text, notes text) RETURNS SETOF text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 20 AS 'MODULE_PATHNAME', 'explain_document_wrapper';
-COMMENT ON FUNCTION billing_internal.explain_document(text, text) IS 'An invoice document as an indented tree; notes are more leaves by line key.';
+COMMENT ON FUNCTION billing_internal.explain_document(text, text) IS 'An invoice document as an indented tree; notes are more leaves by line key. No rows where explain_document_error() says why.';
+CREATE FUNCTION billing_internal.explain_document_error(document text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'explain_document_error_wrapper';
+COMMENT ON FUNCTION billing_internal.explain_document_error(text) IS 'Why explain_document() gave no rows.';
 CREATE FUNCTION billing_internal.canonical_json(document text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'canonical_json_wrapper';
 COMMENT ON FUNCTION billing_internal.canonical_json(text) IS 'Canonical JSON: sorted keys, trimmed numbers. Documents that mean the same have the same bytes.';
@@ -568,7 +571,8 @@ BEGIN
         WHEN OTHERS THEN
             -- One of them is broken in a way nobody foresaw: find it, bill the others.
             issued := 0;
-            FOREACH ref IN ARRAY refs LOOP
+            -- Seller by seller: number series are locked in that order everywhere.
+            FOR ref IN SELECT r.* FROM unnest(refs) r JOIN billing.contract k USING (customer_id, contract_id) ORDER BY k.seller_id, r.customer_id, r.contract_id LOOP
                 BEGIN
                     SELECT count(*) INTO one FROM billing_internal.bill(ARRAY[ref], true, run);
                     issued := issued + one;
@@ -793,11 +797,13 @@ BEGIN
     IF document IS NULL THEN
         PERFORM billing_internal.fail('ZB004', 'the document is NULL', 'Pass billing.invoice_preview(…), or an invoice number.');
     END IF;
+    PERFORM billing_internal.raise_fault(billing_internal.explain_document_error(d::text)::jsonb)
+    FROM jsonb_array_elements(CASE jsonb_typeof(document) WHEN 'array' THEN document ELSE jsonb_build_array(document) END) d;
     RETURN QUERY SELECT t FROM jsonb_array_elements(CASE jsonb_typeof(document) WHEN 'array' THEN document ELSE jsonb_build_array(document) END) d
     CROSS JOIN LATERAL billing_internal.explain_document(d::text, '{}') t;
 END
 $$;
-COMMENT ON FUNCTION billing.invoice_explain(jsonb) IS 'An invoice document (such as a preview) as an indented tree: every line with its quantity, price, working, rounding. Errors: ZB004.';
+COMMENT ON FUNCTION billing.invoice_explain(jsonb) IS 'An invoice document (such as a preview) as an indented tree: every line with its quantity, price, working, rounding. Errors: ZB004 NULL, ZB003 not an invoice document.';
 
 CREATE FUNCTION billing.invoice_explain(invoice text) RETURNS SETOF text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -454,24 +454,30 @@ fn bill_close(handle: i64) {
     BATCHES.with_borrow_mut(|batches| batches.remove(&handle));
 }
 
+fn explained(document: &str, notes: &str) -> Result<Vec<String>, Fault> {
+    let notes = json::parse_nested(notes, DOCUMENT_DEPTH_MAX, "")?;
+    let notes = Node::root(&notes)
+        .entries()?
+        .into_iter()
+        .map(|(key, leaves)| {
+            let leaves =
+                leaves.items()?.iter().map(|l| l.text().map(str::to_string)).collect::<Result<_, _>>()?;
+            Ok((key.to_string(), leaves))
+        })
+        .collect::<Result<Vec<_>, Fault>>()?;
+    let tree = json::parse_nested(document, DOCUMENT_DEPTH_MAX, "")?;
+    explain(&Node::root(&tree), &notes)
+}
+
 /// A document as text lines; `notes` is `{"line key": ["leaf", …]}`.
 #[pg_extern(sql = false)]
 fn explain_document(document: &str, notes: &str) -> SetOfIterator<'static, String> {
-    let text = (|| {
-        let notes = json::parse_nested(notes, DOCUMENT_DEPTH_MAX, "")?;
-        let notes = Node::root(&notes)
-            .entries()?
-            .into_iter()
-            .map(|(key, leaves)| {
-                let leaves =
-                    leaves.items()?.iter().map(|l| l.text().map(str::to_string)).collect::<Result<_, _>>()?;
-                Ok((key.to_string(), leaves))
-            })
-            .collect::<Result<Vec<_>, Fault>>()?;
-        let tree = json::parse_nested(document, DOCUMENT_DEPTH_MAX, "")?;
-        explain(&Node::root(&tree), &notes)
-    })();
-    SetOfIterator::new(text.unwrap_or_else(|fault| vec![format!("not an invoice document: {fault}")]))
+    SetOfIterator::new(explained(document, notes).unwrap_or_default())
+}
+
+#[pg_extern(sql = false)]
+fn explain_document_error(document: &str) -> Option<String> {
+    explained(document, "{}").err().as_ref().map(FaultJson::text)
 }
 
 /// Canonical JSON of a document; NULL if it is not one.

@@ -92,7 +92,7 @@ fn inputs_leaf(document: &Node) -> String {
 }
 
 fn line_branch(line: &Node, currency: &str, notes: &Notes) -> Result<Branch, Fault> {
-    let text = |name: &str| line.tree.get(name).map(leaf_text).unwrap_or_default();
+    let text = |name: &str| text(line, name);
     let key = text("key");
     let mut leaves = vec![Branch::leaf(format!("for {} until {}", text("from"), text("until")))];
     if let Some(quantity) = line.tree.get("quantity") {
@@ -129,9 +129,14 @@ fn working(line: &Node) -> Result<Vec<Branch>, Fault> {
     if pricing.needs_events() {
         return Ok(vec![Branch::leaf("rated event by event, in order of time".into())]);
     }
+    // A partial period counts as its share of a whole one: usage at a whole period's rate, fees by the period.
+    let share = share(line)?;
+    let by_rate = share.is_some() && !matches!(pricing.model_name(), "flat") && text(line, "kind") == "usage";
+    let share = share.unwrap_or(Ratio::from(1i64));
+    let quantity = if by_rate { quantity.div(&share).unwrap_or(Ratio::ZERO) } else { quantity };
     let steps = pricing.explain(&quantity, &Dimensions::new(), 1)?;
     let whole = pricing.rate_without_bounds(&quantity, &Dimensions::new(), 1)?;
-    let fits = line.tree.get("share").is_some() || whole.shown() == exact;
+    let fits = whole.mul(&share).shown() == exact;
     if pricing.counts_events() && !fits {
         // The line doesn't say how many events there were, and a working with another number would be wrong.
         return Ok(vec![Branch::leaf("rate on the amount, and a fixed part for each event".into())]);
@@ -142,11 +147,27 @@ fn working(line: &Node) -> Result<Vec<Branch>, Fault> {
             pricing.model_name()
         ))]);
     }
-    Ok(shown_steps(steps)
-        .iter()
-        .filter(|step| !matches!(step.what.as_str(), "minimum" | "maximum"))
-        .map(step_leaf)
-        .collect())
+    let at_whole = by_rate.then(|| {
+        Branch::leaf(format!(
+            "at the rate of a whole period: {} for the quantity",
+            grouped(&quantity.shown())
+        ))
+    });
+    let steps = shown_steps(steps);
+    let steps =
+        steps.iter().filter(|step| !matches!(step.what.as_str(), "minimum" | "maximum")).map(step_leaf);
+    Ok(at_whole.into_iter().chain(steps).collect())
+}
+
+fn text(line: &Node, name: &str) -> String {
+    line.tree.get(name).map(leaf_text).unwrap_or_default()
+}
+
+/// The share of a whole period that a line is for, as it stands in the document: `12/31`.
+fn share(line: &Node) -> Result<Option<Ratio>, Fault> {
+    let share = text(line, "share");
+    let Some((part, whole)) = share.split_once('/') else { return Ok(None) };
+    Ok(Ratio::from(Exact::parse(part)?).div(&Exact::parse(whole)?.into()))
 }
 
 fn step_leaf(step: &Step) -> Branch {
