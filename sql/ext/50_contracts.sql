@@ -593,9 +593,9 @@ CREATE FUNCTION billing.customer_upsert(doc jsonb) RETURNS text
 AS $$
 DECLARE
     d jsonb;
-    old billing.customer;
-    new billing.customer;
-    seller billing.seller;
+    old record;
+    new record;
+    seller record;
     was jsonb;
     overrides jsonb;
     taken text;
@@ -804,11 +804,11 @@ DECLARE
     made jsonb;
     d jsonb;
     t jsonb;
-    customer billing.customer;
+    customer record;
     plan record;
     plan_key text := doc->>'plan';
     wanted_version int;
-    k billing.contract;
+    k record;
     currency text;
 BEGIN
     PERFORM billing_internal.require_installed();
@@ -841,6 +841,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB011', format('currency: plan %s is in %s, the contract in %s', plan.key, plan.document->>'currency', currency),
             'Use a plan in the contract''s currency; prices are never converted silently.');
     END IF;
+    SELECT * INTO k FROM billing.contract WHERE false; -- its columns
     k.customer_id := customer.customer_id;
     k.contract_id := billing_internal.uuid_v7();
     k.seller_id := CASE WHEN d ? 'seller' THEN billing_internal.find_seller(d->>'seller') ELSE customer.seller_id END;
@@ -893,7 +894,7 @@ CREATE FUNCTION billing.contract_activate(
 AS $$
 DECLARE
     found_contract record;
-    k billing.contract;
+    k record;
     first record;
     wrong record;
 BEGIN
@@ -937,7 +938,7 @@ CREATE FUNCTION billing.subscribe(customer text, plan text, starts_on date DEFAU
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    c billing.customer;
+    c record;
     n int;
     new_key text;
 BEGIN
@@ -970,7 +971,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     of_customer_id bigint;
-    m billing.meter;
+    m record;
     h record;
     prices text;
     found_price record;
