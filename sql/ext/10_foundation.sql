@@ -1,6 +1,8 @@
 -- Foundation: clock, install, faults, audit, parties, policies, money.
 -- Convention: leaves in C never raise; <name>_error(same arguments) says why they returned NULL, and the
 -- PL/pgSQL facade above raises it with our SQLSTATE (class ZB, docs/errors.md).
+-- Convention: functions in billing declare rows of tables as record, never as the table's type. PL/pgSQL resolves types
+-- before the first statement, so before install() they would complain about a type and not say what helps.
 
 -- ── faults ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -92,8 +94,19 @@ DECLARE
     file record;
     applied text;
     role_before text := current_setting('role');
+    unknown text;
 BEGIN
     PERFORM billing_internal.forget_installed();
+    -- One session installs; the others wait here and then find everything made.
+    PERFORM pg_advisory_xact_lock(billing_internal.lock_class('install'), 0);
+    IF to_regclass('billing.schema_migration') IS NOT NULL THEN
+        SELECT string_agg(m.name, ', ' ORDER BY m.version) INTO unknown FROM billing.schema_migration m
+        WHERE NOT EXISTS (SELECT FROM billing_internal.schema_files() f WHERE f.version = m.version);
+        IF unknown IS NOT NULL THEN
+            PERFORM billing_internal.fail('55000', format('this database has schema files that this library does not know: %s', unknown),
+                'Install the library that belongs to this database; there is no way back to an older one.');
+        END IF;
+    END IF;
     IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'btree_gist') THEN
         CREATE EXTENSION btree_gist WITH SCHEMA billing_internal;
         RETURN QUERY SELECT 'btree_gist', 'created';
@@ -310,7 +323,7 @@ COMMENT ON FUNCTION billing.audit_verify() IS 'Every audit entry or seal that is
 CREATE FUNCTION billing_internal.lock_class(purpose text) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN 1651076199 + CASE purpose WHEN 'stripe' THEN 0 WHEN 'fold' THEN 1 WHEN 'partition' THEN 2 WHEN 'audit_seal' THEN 3
-        WHEN 'catalogue' THEN 4 END;
+        WHEN 'catalogue' THEN 4 WHEN 'install' THEN 5 END;
 COMMENT ON FUNCTION billing_internal.lock_class(text) IS 'First key of our two-key advisory locks ("bill" in ASCII, plus the purpose).';
 
 -- ── parties ──────────────────────────────────────────────────────────────────────────────────────
@@ -400,8 +413,8 @@ CREATE FUNCTION billing.seller_upsert(doc jsonb) RETURNS text
 AS $$
 DECLARE
     d jsonb;
-    old billing.seller;
-    new billing.seller;
+    old record;
+    new record;
     account jsonb;
 BEGIN
     PERFORM billing_internal.require_installed();
@@ -421,7 +434,8 @@ BEGIN
     PERFORM billing_internal.check_zone(new.time_zone);
     PERFORM billing_internal.check_currency(new.currency, (billing.now() AT TIME ZONE new.time_zone)::date);
     IF old.seller_id IS NULL THEN
-        INSERT INTO billing.seller SELECT new.*;
+        INSERT INTO billing.seller (seller_id, key, name, currency, time_zone, fiscal_year_start, invoice_series, address, tax_ids, created_at)
+        VALUES (new.seller_id, new.key, new.name, new.currency, new.time_zone, new.fiscal_year_start, new.invoice_series, new.address, new.tax_ids, new.created_at);
     ELSIF new IS DISTINCT FROM old THEN
         UPDATE billing.seller SET name = new.name, currency = new.currency, time_zone = new.time_zone,
             fiscal_year_start = new.fiscal_year_start, invoice_series = new.invoice_series, address = new.address, tax_ids = new.tax_ids
@@ -773,9 +787,12 @@ CREATE FUNCTION billing.allocate(total billing.money, weights numeric[]) RETURNS
     LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    units int := billing_internal.check_currency(billing.currency(total), (billing.now() AT TIME ZONE 'UTC')::date);
-    parts numeric[] := billing_internal.allocate_parts(billing.amount(total), weights, units);
+    units int;
+    parts numeric[];
 BEGIN
+    PERFORM billing_internal.require_installed();
+    units := billing_internal.check_currency(billing.currency(total), (billing.now() AT TIME ZONE 'UTC')::date);
+    parts := billing_internal.allocate_parts(billing.amount(total), weights, units);
     IF parts IS NULL THEN
         PERFORM billing_internal.raise_fault(billing_internal.allocate_parts_error(billing.amount(total), weights, units)::jsonb);
     END IF;

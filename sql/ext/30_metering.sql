@@ -116,6 +116,7 @@ CREATE FUNCTION billing.job_end(run uuid, result jsonb DEFAULT '{}') RETURNS voi
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM billing_internal.require_installed();
     UPDATE billing.job_run r SET finished_at = clock_timestamp(), state = 'done', result = r.result || job_end.result,
         issues = (SELECT count(*) FROM billing.job_issue i WHERE i.job_run_id = run)
     WHERE r.job_run_id = run;

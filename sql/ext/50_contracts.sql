@@ -593,9 +593,9 @@ CREATE FUNCTION billing.customer_upsert(doc jsonb) RETURNS text
 AS $$
 DECLARE
     d jsonb;
-    old billing.customer;
-    new billing.customer;
-    seller billing.seller;
+    old record;
+    new record;
+    seller record;
     was jsonb;
     overrides jsonb;
     taken text;
@@ -810,28 +810,27 @@ DECLARE
     d jsonb;
     t jsonb;
     of_customer_id bigint;
-    customer billing.customer;
-    plan billing.plan;
-    version billing.plan_version;
+    customer record;
+    plan record;
+    version record;
     plan_key text := doc->>'plan';
     wanted_version int;
-    k billing.contract;
+    k record;
     currency text;
 BEGIN
     PERFORM billing_internal.require_installed();
     IF doc IS NULL THEN
         PERFORM billing_internal.fail('ZB003', 'the contract document is NULL', 'Pass {"key", "customer", "starts_on", "plan"}.');
     END IF;
-    IF plan_key IS NOT NULL THEN
-        SELECT * INTO plan FROM billing.plan p WHERE p.key = split_part(plan_key, '@', 1);
-        SELECT * INTO version FROM billing.plan_version v
-        WHERE v.plan_id = plan.plan_id AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
-        ORDER BY v.version DESC LIMIT 1;
-        IF version.plan_id IS NULL THEN
-            PERFORM billing_internal.fail('ZB001', format('plan: plan %s is not known', quote_literal(plan_key)), 'SELECT key, name FROM billing.plan; lists them; plan@2 names a version.');
-        ELSIF plan.retired_at IS NOT NULL THEN
-            PERFORM billing_internal.fail('ZB005', format('plan: plan %s is retired', plan_key), 'Choose another plan.');
-        END IF;
+    -- Without a plan these are there, and empty.
+    SELECT * INTO plan FROM billing.plan p WHERE p.key = split_part(plan_key, '@', 1);
+    SELECT * INTO version FROM billing.plan_version v
+    WHERE v.plan_id = plan.plan_id AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
+    ORDER BY v.version DESC LIMIT 1;
+    IF plan_key IS NOT NULL AND version.plan_id IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('plan: plan %s is not known', quote_literal(plan_key)), 'SELECT key, name FROM billing.plan; lists them; plan@2 names a version.');
+    ELSIF plan.retired_at IS NOT NULL THEN
+        PERFORM billing_internal.fail('ZB005', format('plan: plan %s is retired', plan_key), 'Choose another plan.');
     END IF;
     made := billing_internal.contract_terms(doc::text, version.document::text)::jsonb;
     IF made IS NULL THEN
@@ -850,6 +849,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB011', format('currency: plan %s is in %s, the contract in %s', plan.key, version.document->>'currency', currency),
             'Use a plan in the contract''s currency; prices are never converted silently.');
     END IF;
+    SELECT * INTO k FROM billing.contract WHERE false; -- its columns
     k.customer_id := customer.customer_id;
     k.contract_id := billing_internal.uuid_v7();
     k.seller_id := CASE WHEN d ? 'seller' THEN billing_internal.find_seller(d->>'seller') ELSE customer.seller_id END;
@@ -905,7 +905,7 @@ CREATE FUNCTION billing.contract_activate(
 AS $$
 DECLARE
     found_contract record;
-    k billing.contract;
+    k record;
     first record;
     wrong record;
 BEGIN
@@ -950,7 +950,7 @@ CREATE FUNCTION billing.subscribe(customer text, plan text, starts_on date DEFAU
 AS $$
 DECLARE
     of_customer_id bigint;
-    c billing.customer;
+    c record;
     n int;
     new_key text;
 BEGIN
@@ -984,7 +984,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     of_customer_id bigint;
-    m billing.meter;
+    m record;
     h record;
     prices text;
     found_price record;

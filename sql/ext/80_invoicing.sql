@@ -411,7 +411,7 @@ CREATE FUNCTION billing.invoice_generate(contract text, as_of timestamptz DEFAUL
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    k billing.contract;
+    k record;
 BEGIN
     PERFORM billing_internal.require_installed();
     SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id) FOR NO KEY UPDATE OF c;
@@ -431,7 +431,7 @@ CREATE FUNCTION billing.invoice_finalize(invoice text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    draft billing.invoice;
+    draft record;
     issued text;
 BEGIN
     PERFORM billing_internal.require_installed();
@@ -468,7 +468,7 @@ CREATE FUNCTION billing.invoice_void(invoice text, reason text, reissue boolean 
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    i billing.invoice;
+    i record;
 BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id)
@@ -520,7 +520,7 @@ CREATE FUNCTION billing.bill_run_step(run uuid, max_rows int DEFAULT 500) RETURN
 AS $$
 #variable_conflict use_column
 DECLARE
-    r billing.job_run;
+    r record;
     as_of timestamptz;
     candidate int;
     of_stripe int;
@@ -649,7 +649,7 @@ CREATE FUNCTION billing.invoice_preview(contract text, as_of timestamptz DEFAULT
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    k billing.contract;
+    k record;
     next_n int;
     boundary_on date;
     boundary_at timestamptz;

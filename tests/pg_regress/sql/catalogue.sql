@@ -49,6 +49,10 @@ WHERE f.member AND EXISTS (SELECT FROM pg_type y JOIN pg_class c ON c.oid = y.ty
     WHERE y.oid = ANY (f.proargtypes::oid[] || coalesce(f.proallargtypes, '{}') || f.prorettype) OR y.typarray = ANY (f.proargtypes::oid[] || coalesce(f.proallargtypes, '{}') || f.prorettype))
 ORDER BY 1;
 
+\echo 'a function people call that declares a variable of a table''s type: before install() it would say that the type is missing, not what helps'
+SELECT f.name AS offender FROM our_function f WHERE f.pronamespace = 'billing'::regnamespace AND f.lanname = 'plpgsql'
+    AND EXISTS (SELECT FROM regexp_matches(f.prosrc, '\m(billing(?:_internal)?\.\w+)(?:%ROWTYPE|\[\])?;', 'g') m JOIN pg_class c ON c.oid = to_regclass(m[1]) AND c.relkind <> 'c' WHERE f.prosrc ~ ('\n\s+\w+ ' || m[1] || '(%ROWTYPE|\[\])?;')) ORDER BY 1;
+
 \echo '-- 2.4 columns'
 \echo a column whose type is not built in
 SELECT t.name || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) AS offender
