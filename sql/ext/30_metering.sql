@@ -27,6 +27,8 @@ CREATE FUNCTION billing_internal.fold_customer(of_customer_id bigint, max_rows i
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
+    rows tid[];
+    months timestamptz[];
     folded bigint;
     collision bigint;
 BEGIN
@@ -43,10 +45,15 @@ BEGIN
     IF collision IS NOT NULL THEN
         PERFORM billing_internal.dimension_collision(of_customer_id, collision);
     END IF;
+    -- What is seen here may lie in a month whose partitions this transaction does not know yet.
+    SELECT array_agg(d.ctid), array_agg(DISTINCT date_trunc('month', d.bucket_start, 'UTC')) INTO rows, months
+    FROM (SELECT d.ctid, d.bucket_start FROM billing.usage_delta d WHERE d.customer_id = of_customer_id LIMIT max_rows) d;
+    IF rows IS NULL THEN
+        RETURN 0;
+    END IF;
+    PERFORM billing_internal.partitions_heed(months);
     WITH taken AS (
-        DELETE FROM billing.usage_delta
-        WHERE ctid = ANY (ARRAY(SELECT d.ctid FROM billing.usage_delta d WHERE d.customer_id = of_customer_id LIMIT max_rows))
-        RETURNING *
+        DELETE FROM billing.usage_delta WHERE ctid = ANY (rows) RETURNING *
     ), sets AS (
         INSERT INTO billing.dimension_set (customer_id, dimension_set_id, dimensions)
         SELECT DISTINCT t.customer_id, t.dimension_set_id, t.dimensions FROM taken t WHERE t.dimensions IS NOT NULL
