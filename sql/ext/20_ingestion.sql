@@ -327,7 +327,7 @@ DECLARE
     part record;
 BEGIN
     PERFORM billing_internal.require_installed();
-    IF source IS NULL THEN
+    IF coalesce(source::oid, 0) = 0 THEN
         PERFORM billing_internal.fail('ZB004', 'the table is NULL', 'CREATE TEMP TABLE batch (LIKE billing.usage_event_input); COPY into it, pass its name.');
     END IF;
     accepted := 0; duplicate := 0; conflicting := 0; rejected := 0; errors := '[]';

@@ -102,17 +102,20 @@ DECLARE
     id uuid := billing_internal.uuid_v7();
 BEGIN
     PERFORM billing_internal.require_installed();
-    INSERT INTO billing.job_run (job_run_id, job, arguments, started_at, total) VALUES (id, job, arguments, clock_timestamp(), total);
+    IF job IS NULL THEN
+        PERFORM billing_internal.fail('ZB004', 'the job is NULL', 'Name it: fold, bill_run.');
+    END IF;
+    INSERT INTO billing.job_run (job_run_id, job, arguments, started_at, total) VALUES (id, job, coalesce(arguments, '{}'), clock_timestamp(), total);
     RETURN id;
 END
 $$;
-COMMENT ON FUNCTION billing.job_start(text, jsonb, bigint) IS 'Opens a job_run row; the procedures of jobs call it. Returns its id.';
+COMMENT ON FUNCTION billing.job_start(text, jsonb, bigint) IS 'Opens a job_run row; the procedures of jobs call it. Returns its id. Errors: ZB004 no name.';
 
 CREATE FUNCTION billing.job_end(run uuid, result jsonb DEFAULT '{}') RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    UPDATE billing.job_run r SET finished_at = clock_timestamp(), state = 'done', result = r.result || job_end.result,
+    UPDATE billing.job_run r SET finished_at = clock_timestamp(), state = 'done', result = r.result || coalesce(job_end.result, '{}'),
         issues = (SELECT count(*) FROM billing.job_issue i WHERE i.job_run_id = run)
     WHERE r.job_run_id = run;
 END
