@@ -225,7 +225,7 @@ BEGIN
             'Give two instants, the first before the second; the second is exclusive.');
     ELSIF grain IS NOT NULL AND grain NOT IN ('hour', 'day', 'month') THEN
         PERFORM billing_internal.fail('ZB004', format('grain %L is not known', grain), 'Use hour, day, month, or NULL for one total.');
-    ELSIF group_by IS NULL OR array_position(group_by, NULL) IS NOT NULL OR cardinality(group_by) > 10 THEN
+    ELSIF group_by IS NULL OR array_ndims(group_by) > 1 OR array_position(group_by, NULL) IS NOT NULL OR cardinality(group_by) > 10 THEN
         PERFORM billing_internal.fail('ZB004', 'group_by must be an array of at most 10 property names', 'Pass ARRAY[''model''], or ''{}'' for none.');
     ELSIF jsonb_typeof(filter) IS DISTINCT FROM 'object' THEN
         PERFORM billing_internal.fail('ZB004', 'the filter must be a JSON object', 'Pass {"model":"gpt-4"} or {"region":["eu","us"]}, or {} for none.');
