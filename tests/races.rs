@@ -324,6 +324,43 @@ fn a_fold_step_holds_few_locks_however_many_customers_wait() {
 }
 
 #[test]
+fn a_partition_made_in_the_middle_of_a_transaction_is_seen_by_it() {
+    let db = Db::fresh("races_partitions");
+    let mut admin = billable(&db, 3);
+    let event = |n: usize, at: &str| Event {
+        customer: format!("u{n}"),
+        id: format!("{n} {at}"),
+        at: at.to_owned(),
+        properties: [("model", json!("m0")), ("input", json!(1)), ("output", json!(0))].into(),
+    };
+    let mut sender = db.connect_as("billing_app");
+    // A transaction that has all its locks already …
+    let mut open = admin.transaction().expect("begin");
+    let fold = "SELECT billing_internal.fold_customer(customer_id) FROM billing.customer WHERE key = $1";
+    let usage = "SELECT quantity::bigint FROM billing.usage('u1', 'requests', '2026-01-01Z', '2026-03-01Z')";
+    let before: i64 = open.query_one(usage, &[]).expect("usage").get(0);
+    open.query(fold, &[&"u0"]).expect("fold");
+    open.query("SELECT billing.invoice_preview('u1-1')", &[]).expect("preview");
+    // … and months that begin meanwhile, with usage folded by others and not yet.
+    load::send(
+        &mut sender,
+        Door::Ingest,
+        &[&event(1, "2026-01-10T00:00:00Z"), &event(2, "2025-12-10T00:00:00Z")],
+    )
+    .expect("ingest");
+    db.connect().query(fold, &[&"u1"]).expect("fold");
+    let after: i64 = open.query_one(usage, &[]).expect("usage").get(0);
+    assert_eq!(after, before + 1, "usage in a partition that is new");
+    open.query(fold, &[&"u2"]).expect("fold into a partition that is new");
+    load::send(&mut sender, Door::Ingest, &[&event(2, "2025-11-10T00:00:00Z")]).expect("ingest");
+    load::send(&mut open, Door::Ingest, &[&event(0, "2025-11-11T00:00:00Z")])
+        .expect("ingest into a partition that is new");
+    open.commit().expect("commit");
+    assert_eq!(load::usage_differences(&mut admin), Vec::<String>::new());
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
 fn customers_and_contracts_made_twice_at_once_are_made_once() {
     let db = Db::fresh("races_twins");
     let mut admin = load::prepare(&db);

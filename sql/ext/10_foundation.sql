@@ -79,6 +79,10 @@ CREATE FUNCTION billing_internal.schema_files() RETURNS TABLE (version int, name
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'schema_files_wrapper';
 COMMENT ON FUNCTION billing_internal.schema_files() IS 'The schema files this library carries, with their checksums.';
 
+CREATE FUNCTION billing_internal.heed_changes() RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'heed_changes_wrapper';
+COMMENT ON FUNCTION billing_internal.heed_changes() IS 'Takes in partitions that other sessions made since this transaction took its locks; else it would read past them.';
+
 CREATE FUNCTION billing_internal.require_installed() RETURNS void
     LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'require_installed_wrapper';
 COMMENT ON FUNCTION billing_internal.require_installed() IS 'Raises 55000 with the command that helps unless the tables are installed at this library''s version. First call of every public function; remembered per session.';

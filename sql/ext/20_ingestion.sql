@@ -67,6 +67,23 @@ CREATE FUNCTION billing_internal.stripe_of(customer_id bigint) RETURNS int
     RETURN (customer_id % 256)::int;
 COMMENT ON FUNCTION billing_internal.stripe_of(bigint) IS 'The customer''s lock stripe. Ingest holds it shared, finalization and back-fill exclusively; 256 stripes, since a lock per customer would exhaust the lock table.';
 
+CREATE FUNCTION billing_internal.month_number(at timestamptz) RETURNS int
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN (extract(year FROM at AT TIME ZONE 'UTC') * 12 + extract(month FROM at AT TIME ZONE 'UTC'))::int;
+COMMENT ON FUNCTION billing_internal.month_number(timestamptz) IS 'The UTC month of an instant as a number above 0: the second key of the lock under which its partitions are made.';
+
+CREATE FUNCTION billing_internal.partitions_heed(months timestamptz[]) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- A partition is visible a moment before its maker has told everybody; the maker's lock lasts until it has.
+    PERFORM pg_advisory_lock_shared(billing_internal.lock_class('partition'), m.n), pg_advisory_unlock_shared(billing_internal.lock_class('partition'), m.n)
+    FROM (SELECT DISTINCT billing_internal.month_number(x) AS n FROM unnest(months) x) m;
+    PERFORM billing_internal.heed_changes();
+END
+$$;
+COMMENT ON FUNCTION billing_internal.partitions_heed(timestamptz[]) IS 'Makes sure that this session knows the partitions of months that are committed.';
+
 CREATE FUNCTION billing_internal.partition_ensure(month timestamptz) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
@@ -77,10 +94,13 @@ DECLARE
     ends timestamptz;
 BEGIN
     IF to_regclass('billing_internal.usage_value_' || to_char(starts, 'YYYY_MM')) IS NOT NULL THEN
+        PERFORM billing_internal.partitions_heed(ARRAY[starts]);
         RETURN;
     END IF;
     -- One session makes a month; the others wait here and then find it.
     PERFORM pg_advisory_xact_lock(billing_internal.lock_class('partition'), 0);
+    PERFORM pg_advisory_xact_lock(billing_internal.lock_class('partition'), billing_internal.month_number(starts));
+    PERFORM billing_internal.heed_changes();
     ends := (starts AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC';
     FOREACH parent IN ARRAY ARRAY['usage_event', 'usage_bucket', 'usage_value'] LOOP
         child := parent || to_char(starts, '_YYYY_MM');
@@ -320,7 +340,7 @@ DECLARE
     missing text;
 BEGIN
     PERFORM billing_internal.require_installed();
-    IF source IS NULL THEN
+    IF coalesce(source::oid, 0) = 0 THEN
         PERFORM billing_internal.fail('ZB004', 'the table is NULL', 'CREATE TEMP TABLE batch (LIKE billing.usage_event_input); COPY into it, pass its name.');
     END IF;
     SELECT string_agg(n, ', ') INTO missing FROM unnest(ARRAY['customer', 'event_type', 'event_id', 'occurred_at', 'properties', 'bill_to']) n

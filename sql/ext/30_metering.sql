@@ -27,6 +27,8 @@ CREATE FUNCTION billing_internal.fold_customer(of_customer_id bigint, max_rows i
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
+    rows tid[];
+    months timestamptz[];
     folded bigint;
     collision bigint;
 BEGIN
@@ -43,10 +45,15 @@ BEGIN
     IF collision IS NOT NULL THEN
         PERFORM billing_internal.dimension_collision(of_customer_id, collision);
     END IF;
+    -- What is seen here may lie in a month whose partitions this transaction does not know yet.
+    SELECT array_agg(d.ctid), array_agg(DISTINCT date_trunc('month', d.bucket_start, 'UTC')) INTO rows, months
+    FROM (SELECT d.ctid, d.bucket_start FROM billing.usage_delta d WHERE d.customer_id = of_customer_id LIMIT max_rows) d;
+    IF rows IS NULL THEN
+        RETURN 0;
+    END IF;
+    PERFORM billing_internal.partitions_heed(months);
     WITH taken AS (
-        DELETE FROM billing.usage_delta
-        WHERE ctid = ANY (ARRAY(SELECT d.ctid FROM billing.usage_delta d WHERE d.customer_id = of_customer_id LIMIT max_rows))
-        RETURNING *
+        DELETE FROM billing.usage_delta WHERE ctid = ANY (rows) RETURNING *
     ), sets AS (
         INSERT INTO billing.dimension_set (customer_id, dimension_set_id, dimensions)
         SELECT DISTINCT t.customer_id, t.dimension_set_id, t.dimensions FROM taken t WHERE t.dimensions IS NOT NULL
@@ -106,18 +113,21 @@ DECLARE
     id uuid := billing_internal.uuid_v7();
 BEGIN
     PERFORM billing_internal.require_installed();
-    INSERT INTO billing.job_run (job_run_id, job, arguments, started_at, total) VALUES (id, job, arguments, clock_timestamp(), total);
+    IF job IS NULL THEN
+        PERFORM billing_internal.fail('ZB004', 'the job is NULL', 'Name it: fold, bill_run.');
+    END IF;
+    INSERT INTO billing.job_run (job_run_id, job, arguments, started_at, total) VALUES (id, job, coalesce(arguments, '{}'), clock_timestamp(), total);
     RETURN id;
 END
 $$;
-COMMENT ON FUNCTION billing.job_start(text, jsonb, bigint) IS 'Opens a job_run row; the procedures of jobs call it. Returns its id.';
+COMMENT ON FUNCTION billing.job_start(text, jsonb, bigint) IS 'Opens a job_run row; the procedures of jobs call it. Returns its id. Errors: ZB004 no name.';
 
 CREATE FUNCTION billing.job_end(run uuid, result jsonb DEFAULT '{}') RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM billing_internal.require_installed();
-    UPDATE billing.job_run r SET finished_at = clock_timestamp(), state = 'done', result = r.result || job_end.result,
+    UPDATE billing.job_run r SET finished_at = clock_timestamp(), state = 'done', result = r.result || coalesce(job_end.result, '{}'),
         issues = (SELECT count(*) FROM billing.job_issue i WHERE i.job_run_id = run)
     WHERE r.job_run_id = run;
 END
@@ -227,7 +237,7 @@ BEGIN
             'Give two instants, the first before the second; the second is exclusive.');
     ELSIF grain IS NOT NULL AND grain NOT IN ('hour', 'day', 'month') THEN
         PERFORM billing_internal.fail('ZB004', format('grain %L is not known', grain), 'Use hour, day, month, or NULL for one total.');
-    ELSIF group_by IS NULL OR array_position(group_by, NULL) IS NOT NULL OR cardinality(group_by) > 10 THEN
+    ELSIF group_by IS NULL OR array_ndims(group_by) > 1 OR array_position(group_by, NULL) IS NOT NULL OR cardinality(group_by) > 10 THEN
         PERFORM billing_internal.fail('ZB004', 'group_by must be an array of at most 10 property names', 'Pass ARRAY[''model''], or ''{}'' for none.');
     ELSIF jsonb_typeof(filter) IS DISTINCT FROM 'object' THEN
         PERFORM billing_internal.fail('ZB004', 'the filter must be a JSON object', 'Pass {"model":"gpt-4"} or {"region":["eu","us"]}, or {} for none.');

@@ -54,10 +54,20 @@ thread_local! {
     static SEEN: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Takes in what other sessions committed to the catalogue. Postgres does so with every lock that is new to a
+/// transaction; one that holds all its locks already would not learn of a partition made meanwhile: it could store
+/// nothing there and, worse, would read past it.
+#[pg_extern(sql = false)]
+fn heed_changes() {
+    // SAFETY: no argument, no result; we are inside a transaction, as its other callers are.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
+}
+
 /// Raises 55000 with the command that helps unless the tables are installed at this library's version.
 /// Answers from memory after the first time; `install()` and `migrate()` forget the answer.
 #[pg_extern(sql = false)]
 fn require_installed() {
+    heed_changes();
     if SEEN.get() {
         return;
     }
