@@ -54,6 +54,19 @@ pub fn error_of(statement: &str) -> String {
         .expect("not null")
 }
 
+/// Another session of this database, named "other": runs one statement at a time, each committed.
+pub fn other_session() -> impl Fn(&str) {
+    Spi::run("CREATE EXTENSION dblink SCHEMA tests").expect("an extension of contrib");
+    rows(
+        "SELECT tests.dblink_connect('other', format('host=localhost port=%s dbname=%s user=%s',
+            current_setting('port'), current_database(), current_user))",
+    );
+    |statement| {
+        Spi::run_with_args("SELECT tests.dblink_exec('other', $1)", &[statement.into()])
+            .expect("a statement");
+    }
+}
+
 /// The fields of a fault that a leaf described: `code message`.
 pub fn fault(call: &str) -> String {
     value(&format!("SELECT (f->>'code') || ' ' || (f->>'message') FROM CAST(({call}) AS jsonb) f"))
@@ -90,6 +103,7 @@ mod tests {
         ("a_refused_commit_rolls_back", &["refuse_commit"]),
         ("schema_files_are_carried_whole", &["schema_files"]),
         ("an_installation_is_required", &["require_installed", "forget_installed"]),
+        ("partitions_made_meanwhile_are_seen", &["heed_changes"]),
         ("money_in_text", &["money_in", "money_out"]),
         ("money_in_binary", &["money_recv", "money_send"]),
         (
@@ -167,7 +181,10 @@ mod tests {
             "a_computed_batch_has_documents_or_faults",
             &["bill_compute", "bill_outcomes", "bill_documents", "bill_lines"],
         ),
-        ("documents_are_issued_and_explained", &["bill_document", "bill_close", "explain_document"]),
+        (
+            "documents_are_issued_and_explained",
+            &["bill_document", "bill_close", "explain_document", "explain_document_error"],
+        ),
         ("canonical_json_is_one_text", &["canonical_json"]),
     ];
 

@@ -55,7 +55,7 @@ fn refuse_commit(reason: String) {
 #[cfg(any(test, feature = "pg_test"))]
 #[pg_schema]
 mod tests {
-    use crate::testing::{error_of, holds, rows, value};
+    use crate::testing::{error_of, holds, other_session, rows, value};
     use pgrx::prelude::*;
 
     /// billing.now() is the start of the transaction, or the test clock, which stands still to the microsecond;
@@ -76,13 +76,9 @@ mod tests {
     /// nothing of it stays. Tried in a session of its own, since a test ends in a rollback anyway.
     #[pg_test]
     fn a_refused_commit_rolls_back() {
-        Spi::run("CREATE EXTENSION dblink SCHEMA tests").unwrap();
-        rows(
-            "SELECT tests.dblink_connect('other', format('host=localhost port=%s dbname=%s user=%s',
-                current_setting('port'), current_database(), current_user))",
-        );
-        rows("SELECT tests.dblink_exec('other', 'BEGIN')");
-        rows("SELECT tests.dblink_exec('other', 'CREATE TABLE tests.refused (n int)')");
+        let elsewhere = other_session();
+        elsewhere("BEGIN");
+        elsewhere("CREATE TABLE tests.refused (n int)");
         rows(
             "SELECT * FROM tests.dblink('other', 'SELECT billing_internal.refuse_commit(''not here'')::text') t (nothing text)",
         );

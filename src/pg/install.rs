@@ -114,7 +114,7 @@ fn forget_installed() {
 #[cfg(any(test, feature = "pg_test"))]
 #[pg_schema]
 mod tests {
-    use crate::testing::{error_of, holds, rows};
+    use crate::testing::{error_of, holds, other_session, rows};
     use pgrx::prelude::*;
 
     /// The library carries every schema file in order of version, with the checksum by which a database
@@ -156,5 +156,21 @@ mod tests {
             "{old}"
         );
         assert!(old.ends_with(" HINT Run: SELECT * FROM billing.migrate();"), "{old}");
+    }
+
+    /// A transaction that holds its locks learns of a partition that another session attached meanwhile.
+    #[pg_test]
+    fn partitions_made_meanwhile_are_seen() {
+        let elsewhere = other_session();
+        let parts = || rows("SELECT count(*) FROM public.heeded");
+        elsewhere("DROP TABLE IF EXISTS public.heeded");
+        elsewhere("CREATE TABLE public.heeded (n int) PARTITION BY LIST (n)");
+        assert_eq!(parts(), ["0"]);
+        elsewhere("CREATE TABLE public.heeded_1 (n int)");
+        elsewhere("INSERT INTO public.heeded_1 VALUES (1)");
+        elsewhere("ALTER TABLE public.heeded ATTACH PARTITION public.heeded_1 FOR VALUES IN (1)");
+        // tests/races.rs shows what happens without.
+        rows("SELECT billing_internal.heed_changes()");
+        assert_eq!(parts(), ["1"]);
     }
 }
