@@ -411,7 +411,7 @@ BEGIN
                     WHEN item->>'kind' IN ('price', 'plan') THEN 'version' ELSE 'update' END);
             PERFORM billing_internal.audit('catalog_apply', item->>'kind', full_key, NULL, was, now_is);
         END LOOP;
-        IF dry_run THEN
+        IF dry_run IS NOT FALSE THEN
             RAISE EXCEPTION USING ERRCODE = 'ZBDRY';
         END IF;
     EXCEPTION WHEN SQLSTATE 'ZBDRY' THEN -- never ZB000: that would catch the whole class

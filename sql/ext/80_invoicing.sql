@@ -415,16 +415,21 @@ CREATE FUNCTION billing.invoice_generate(contract text, as_of timestamptz DEFAUL
 AS $$
 DECLARE
     k record;
+    ref billing_internal.bill_ref;
 BEGIN
     PERFORM billing_internal.require_installed();
     SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id) FOR NO KEY UPDATE OF c;
     IF k.next_bill_at IS NULL OR k.state NOT IN ('scheduled', 'active') THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s and has nothing to bill', k.key, k.state), 'Only live contracts are billed.');
-    ELSIF k.next_bill_at > coalesce(as_of, billing.now()) THEN
-        RETURN; -- nothing is due yet
     END IF;
-    RETURN QUERY SELECT b.key FROM billing_internal.bill(
-        ARRAY[ROW(k.customer_id, k.contract_id, ARRAY[k.next_n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref], false) b;
+    WHILE k.next_bill_at <= coalesce(as_of, billing.now()) LOOP
+        ref := ROW(k.customer_id, k.contract_id, ARRAY[k.next_n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref;
+        RETURN QUERY SELECT b.key FROM billing_internal.bill(ARRAY[ref], false) b;
+        EXIT WHEN FOUND OR k.next_n > 0;
+        -- Without fees in advance nothing can ever stand on boundary 0: it closes, and the next one may be due.
+        PERFORM FROM billing_internal.bill(ARRAY[ref], true);
+        SELECT * INTO k FROM billing.contract c WHERE c.customer_id = k.customer_id AND c.contract_id = k.contract_id;
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_generate(text, timestamptz) IS

@@ -7,6 +7,7 @@ SELECT billing.test_clock_set('2026-01-01T00:00:00Z') AS clock \gset
 -- The examples apply, a second time changes nothing; what is exported is what was applied
 SELECT name, (SELECT string_agg(action || ' ' || kind || ' ' || key, ', ') FROM billing.catalog_apply(billing.catalog_example(name), dry_run => true)) AS would
 FROM unnest(ARRAY['llm-api', 'seats', 'api', 'infra']) name;
+SELECT count(*) AS would FROM billing.catalog_apply(billing.catalog_example('api'), dry_run => NULL);
 SELECT count(*) AS kept FROM billing.product;
 SELECT action, kind, key FROM billing.catalog_apply(billing.catalog_example('llm-api'));
 SELECT count(*) AS changes FROM billing.catalog_apply(billing.catalog_example('llm-api'));

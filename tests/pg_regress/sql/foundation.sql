@@ -32,6 +32,7 @@ SELECT pg_temp.fails($$SELECT billing.test_clock_set('2027-01-01Z')$$);
 RESET ROLE;
 DROP ROLE billing_golden;
 -- Before install every function says what to do
+DROP DATABASE IF EXISTS golden_bare;
 CREATE DATABASE golden_bare TEMPLATE template0;
 \set database :DBNAME
 \c golden_bare

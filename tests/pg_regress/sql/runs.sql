@@ -65,12 +65,8 @@ SELECT billing.test_clock_set('2026-03-04T00:00:00Z') AS clock \gset
 CALL billing.bill_run();
 SELECT key, state, issued_on, total FROM invoices WHERE contract = 'grace-1';
 
--- By hand: generate, generate again, finalize
+-- By hand: boundary 0 has nothing to bill and closes; generate the next, generate again, finalize
 SELECT billing.customer_upsert('{"key":"hand"}') AS a, billing.subscribe('hand', 'usage', '2026-02-01') AS b, pg_temp.use('hand', 'h1', 7, '2026-02-10Z') AS c \gset
-SELECT billing.invoice_generate('hand');
-SELECT count(*) AS drafts FROM billing.invoice_generate('hand');
--- February of a contract signed in March: boundary 0 has nothing to bill and closes; boundary 1 is due
-CALL billing.bill_run('2026-02-01Z');
 SELECT billing.invoice_generate('hand');
 SELECT pg_temp.use('hand', 'h2', 1, '2026-02-11Z');
 SELECT billing.invoice_generate('hand');
@@ -120,6 +116,21 @@ SELECT pg_temp.fails($$SELECT billing.invoice_generate('broken')$$);
 SELECT pg_temp.use('broken', 'o2', -1, '2026-07-11Z');
 CALL billing.bill_run();
 SELECT contract, lines FROM invoices WHERE n = 1 AND contract = 'broken-1';
+
+-- … so is one that breaks in a way nobody foresaw, and one whose currency is no more
+SELECT billing.customer_upsert('{"key":"unlucky"}'), billing.subscribe('unlucky', 'usage', '2026-07-01'), pg_temp.use('unlucky', 'u13', 13, '2026-07-10Z');
+SELECT billing.contract_create('{"key":"beside","customer":"unlucky","starts_on":"2026-08-01","fees":[{"key":"f","product":"p","pricing":{"model":"flat","amount":"5"}}]}'), billing.contract_activate('beside');
+SELECT billing.customer_upsert('{"key":"lucky"}'), billing.subscribe('lucky', 'usage', '2026-07-01'), pg_temp.use('lucky', 'u7', 7, '2026-07-10Z');
+SELECT billing.customer_upsert('{"key":"frank","currency":"CHF"}'), billing.contract_create('{"key":"frank","customer":"frank","starts_on":"2026-07-01","fees":[{"key":"f","product":"p","pricing":{"model":"flat","amount":"1"}}]}'), billing.contract_activate('frank');
+ALTER TABLE billing.invoice ADD CONSTRAINT nobody_foresaw CHECK (total <> 13);
+UPDATE billing.currency SET valid_until = '2026-07-15' WHERE code = 'CHF';
+CALL billing.bill_run();
+SELECT i.key, i.sqlstate, i.message, i.hint FROM billing.job_issue i WHERE i.key NOT LIKE 'broken%' ORDER BY i.key;
+SELECT contract, lines FROM invoices WHERE contract IN ('unlucky-1', 'beside', 'lucky-1', 'frank') ORDER BY contract;
+ALTER TABLE billing.invoice DROP CONSTRAINT nobody_foresaw;
+UPDATE billing.currency SET valid_until = NULL WHERE code = 'CHF';
+CALL billing.bill_run();
+SELECT contract, lines FROM invoices WHERE contract IN ('unlucky-1', 'beside', 'lucky-1', 'frank') ORDER BY contract, n;
 
 -- Zero totals are issued and paid; an invoice without lines is not
 SELECT billing.customer_upsert('{"key":"zero"}') AS a, billing.subscribe('zero', 'usage', '2026-07-01', '{"charges":[{"key":"q","product":"p","meter":"q","pricing":{"model":"per_unit","unit_price":"0"}}]}') AS b, pg_temp.use('zero', 'z1', 5, '2026-07-10Z') AS c \gset
