@@ -42,7 +42,7 @@ fn prepare(server: &Server, name: &str) -> Db {
 /// The events of a round, all in one month.
 fn events_of(rng: &mut Rng, round: usize) -> Vec<Event> {
     let customers: Vec<String> = (0..CUSTOMERS).map(|n| format!("u{n}")).collect();
-    let mut events = load::events(rng, 1200, &customers);
+    let mut events = load::events(rng, 900, &customers);
     for event in &mut events {
         event.id = format!("r{round}-{}", event.id);
         event.at.replace_range(0..7, &month(round)[0..7]);
