@@ -944,7 +944,7 @@ fn catalogue_contracts_prices_ingest_and_runs_do_not_deadlock() {
         ("preview", "billing_operator", preview),
         ("run", "billing_operator", run),
     ];
-    against_each_other(&db, &mut rng, Duration::from_secs(7), &sessions);
+    against_each_other(&db, &mut rng, Duration::from_secs(5), &sessions);
     assert_eq!(load::usage_differences(&mut admin), Vec::<String>::new());
     assert_eq!(load::broken_but_for_late(&mut admin), Vec::<String>::new());
     let numbers = count(&mut admin, "billing.invoice WHERE number IS NOT NULL");
@@ -964,7 +964,7 @@ fn the_audit_chain_is_whole_however_many_write_and_seal() {
         ("seal too", "billing_operator", seal),
         ("run", "billing_operator", run),
     ];
-    against_each_other(&db, &mut rng, Duration::from_secs(4), &sessions);
+    against_each_other(&db, &mut rng, Duration::from_secs(3), &sessions);
     admin.batch_execute("CALL billing.audit_seal()").expect("the last seal");
     assert_eq!(count(&mut admin, "billing.audit_verify()"), 0);
     assert_eq!(count(&mut admin, "billing.audit_log WHERE seal_n IS NULL"), 0, "every entry is sealed");
