@@ -179,13 +179,25 @@ impl UsageCharge {
         if let Some(name) = list.dimensions_named().iter().find(|name| !declared(name)) {
             return wrong("its price", name);
         }
-        check_model(&self.key, meter, list)
+        check_model(self, meter, list)
     }
 }
 
 /// Whether a model fits what the meter counts.
-fn check_model(charge: &str, meter: &Meter, pricing: &Pricing) -> Result<(), Fault> {
-    let place = format!("charge {charge}");
+fn check_model(charge: &UsageCharge, meter: &Meter, pricing: &Pricing) -> Result<(), Fault> {
+    let place = format!("charge {}", charge.key);
+    let adds_up = matches!(meter.aggregation, Aggregation::Count | Aggregation::Sum);
+    if !adds_up && !charge.lines_by.is_empty() && !pricing.is_linear() && pricing.model_name() != "flat" {
+        let message = format!(
+            "lines_by does not go with a {} price of meter {}, a {}: what the lines count does not add up to the whole",
+            pricing.model_name(),
+            meter.key,
+            meter.aggregation.word()
+        );
+        return Err(
+            Fault::document(&place, message).with_hint("Leave lines_by out, or use a per_unit price.")
+        );
+    }
     if pricing.needs_events() && meter.aggregation != Aggregation::Sum {
         return Err(Fault::document(
             &place,
