@@ -91,6 +91,9 @@ SELECT billing.contract_create('{"key":"apart","customer":"own","starts_on":"202
 SELECT count(*) AS early FROM billing.catalog_apply('{"price_books":[{"key":"list","prices":[{"key":"later","meter":"x","valid_from":"2026-05-01T00:00:00Z","pricing":{"model":"per_unit","unit_price":"1"}}]}]}');
 SELECT billing.contract_create('{"key":"early","customer":"pinned","starts_on":"2026-01-01","price_book":"list","charges":[{"key":"x","product":"ai-api","meter":"x","price":"later"}]}');
 SELECT pg_temp.fails($$SELECT billing.contract_activate('early')$$);
+SELECT count(*) AS seats FROM billing.catalog_apply('{"meters":[{"key":"seats","event_type":"seen","aggregation":"unique_count","value":"user","dimensions":["model"]}]}');
+SELECT pg_temp.fails(format('SELECT billing.contract_create(%L)', '{"key":"seats","customer":"own","starts_on":"2026-01-01","charges":[{"key":"seats","product":"ai-api","meter":"seats","lines_by":["model"],"pricing":{"model":"graduated","tiers":[{"up_to":"10","unit_price":"2"},{"unit_price":"1"}]}}]}'));
+SELECT billing.contract_create('{"key":"seats","customer":"own","starts_on":"2026-01-01","charges":[{"key":"seats","product":"ai-api","meter":"seats","lines_by":["model"],"pricing":{"model":"per_unit","unit_price":"2"}}]}'), billing.contract_activate('seats');
 ROLLBACK;
 \a \t
 SELECT check_name, checked > 0 AS checked, failed, example FROM billing.verify('full') WHERE check_name LIKE 'contracts%';
