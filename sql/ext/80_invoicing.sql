@@ -748,6 +748,16 @@ $$;
 COMMENT ON FUNCTION billing.invoice_preview(text, timestamptz) IS
     'The invoice_document a contract''s next boundary would give, with the usage before as_of (default billing.now()): what boundary 0 left unbilled stands on it, too. Where several legal entities have lines, or none is left to bill, an array of documents. Stores nothing. Errors: ZB001, ZB002 contract, ZB005 nothing left to bill, ZB007 usage that no price matches.';
 
+CREATE FUNCTION billing_internal.issued_ref(of_customer_id bigint, of_invoice_id uuid, recorded_until timestamptz) RETURNS billing_internal.bill_ref
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ROW(i.customer_id, i.contract_id, ARRAY[i.n], NULL, i.contract_version, i.terms_version, recorded_until,
+        (SELECT coalesce(jsonb_object_agg(p, i.document->'inputs'->'price_ends'->p), '{}') FROM jsonb_array_elements_text(i.document->'inputs'->'prices') p),
+        i.document->'inputs'->'policies', i.minor_units)::billing_internal.bill_ref
+    FROM billing.invoice i WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id
+$$;
+COMMENT ON FUNCTION billing_internal.issued_ref(bigint, uuid, timestamptz) IS 'The bill of an invoice''s boundary with the terms, price versions and policies that the invoice recorded, and the events recorded until an instant.';
+
 CREATE FUNCTION billing_internal.recomputed(of_customer_id bigint, of_invoice_id uuid, recorded_until timestamptz) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -758,9 +768,7 @@ BEGIN
     SELECT * INTO i FROM billing.invoice x WHERE x.customer_id = of_customer_id AND x.invoice_id = of_invoice_id;
     -- The legal entity's own document; if nothing is left for it, the bill's without lines.
     SELECT jsonb_agg(CASE WHEN d.bill_to = i.document->>'bill_to' THEN d.document ELSE d.document || '{"lines": []}' END ORDER BY d.bill_to <> i.document->>'bill_to', d.place) INTO documents
-    FROM billing_internal.bill_look(ROW(i.customer_id, i.contract_id, ARRAY[i.n], NULL, i.contract_version, i.terms_version, recorded_until,
-        (SELECT coalesce(jsonb_object_agg(p, i.document->'inputs'->'price_ends'->p), '{}') FROM jsonb_array_elements_text(i.document->'inputs'->'prices') p),
-        i.document->'inputs'->'policies', i.minor_units)::billing_internal.bill_ref) d;
+    FROM billing_internal.bill_look(billing_internal.issued_ref(of_customer_id, of_invoice_id, recorded_until)) d;
     RETURN documents->0;
 END
 $$;

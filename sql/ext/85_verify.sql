@@ -109,16 +109,17 @@ CREATE FUNCTION billing_internal.unbilled_usage(of_customer_id bigint, of_contra
 AS $$
     WITH standing AS MATERIALIZED (
         -- What was invoiced for good: open, paid, or void and not to be issued again.
-        SELECT i.customer_id, i.invoice_id, i.number, i.document FROM billing.invoice i
+        SELECT i.customer_id, i.invoice_id, i.number, i.cut_at, i.document FROM billing.invoice i
         WHERE i.customer_id = of_customer_id AND i.contract_id = of_contract_id AND i.n = of_n AND i.number IS NOT NULL AND i.reissue IS NOT true
     ), line AS (
         SELECT s.number, l.key, l.quantity, l.amount, -1 AS sign FROM standing s, jsonb_to_recordset(s.document->'lines') l (key text, quantity numeric, amount numeric)
         UNION ALL
         SELECT s.number, l.key, l.quantity, l.amount, 1 FROM standing s, jsonb_to_recordset(billing_internal.recomputed(s.customer_id, s.invoice_id, 'infinity')->'lines') l (key text, quantity numeric, amount numeric)
         UNION ALL
-        -- Legal entities without an invoice, by the terms of today.
+        -- Legal entities without an invoice: by the terms of the last one of the others, else by those of today.
         SELECT billing_internal.invoice_key(d.document->>'contract', of_n, 1, CASE WHEN d.bill_to <> t.key THEN d.bill_to END), l.key, l.quantity, l.amount, 1
-        FROM billing_internal.bill_look(ROW(of_customer_id, of_contract_id, ARRAY[of_n], NULL, NULL, NULL, 'infinity', NULL, NULL, NULL)::billing_internal.bill_ref) d
+        FROM billing_internal.bill_look(coalesce((SELECT billing_internal.issued_ref(s.customer_id, s.invoice_id, 'infinity') FROM standing s ORDER BY s.cut_at DESC LIMIT 1),
+            ROW(of_customer_id, of_contract_id, ARRAY[of_n], NULL, NULL, NULL, 'infinity', NULL, NULL, NULL)::billing_internal.bill_ref)) d
         JOIN billing.contract k ON k.customer_id = of_customer_id AND k.contract_id = of_contract_id
         JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id,
         jsonb_to_recordset(d.document->'lines') l (key text, kind text, quantity numeric, amount numeric)
