@@ -815,7 +815,8 @@ BEGIN
     JOIN billing.contract_charge b ON b.customer_id = a.customer_id AND b.meter_id = a.meter_id AND b.kind = 'usage' AND b.until_version IS NULL
         AND b.valid_during && a.valid_during AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key)
     JOIN billing.contract k ON k.customer_id = b.customer_id AND k.contract_id = b.contract_id
-        AND (k.contract_id = of_contract_id OR k.state IN ('scheduled', 'active', 'paused'))
+        -- One that has ended has priced what came before its end: a contract from an earlier day would price it again.
+        AND (k.contract_id = of_contract_id OR k.state IN ('scheduled', 'active', 'paused', 'ended'))
     JOIN billing.meter m ON m.meter_id = a.meter_id
     WHERE a.customer_id = of_customer_id AND a.contract_id = of_contract_id AND a.kind = 'usage' AND a.until_version IS NULL
         -- One event could match both unless some dimension is asked for with two values.
@@ -824,12 +825,12 @@ BEGIN
     LIMIT 1;
     IF FOUND THEN
         PERFORM billing_internal.fail('ZB006', format('charge %s and charge %s of contract %s would both price the same events of meter %s', hit.mine, hit.theirs, hit.contract, hit.meter),
-            'Give the charges matches that exclude each other, or end the other contract first.',
+            'Give the charges matches that exclude each other, or let one contract begin where the other ends.',
             format('match %s and match %s', coalesce(hit.mine_match, '{}'), coalesce(hit.their_match, '{}')));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.check_overlap(bigint, uuid) IS 'Errors: ZB006 if two live usage charges of one meter could price one event.';
+COMMENT ON FUNCTION billing_internal.check_overlap(bigint, uuid) IS 'Errors: ZB006 if two usage charges of one meter, in contracts that are live or were, could price one event.';
 
 CREATE FUNCTION billing.contract_create(doc jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -978,7 +979,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.contract_activate(text, timestamptz, text, text) IS
-    'Starts a draft contract: from now on it is billed. signed_at defaults to billing.now(); pinned prices are those in force then. Returns the key. Errors: ZB001, ZB005 not a draft or a charge''s meter is retired, ZB006 two live usage charges of one meter, in this or another live contract of the customer, could price one event, ZB007 a price is not in force.';
+    'Starts a draft contract: from now on it is billed. signed_at defaults to billing.now(); pinned prices are those in force then. Returns the key. Errors: ZB001, ZB005 not a draft or a charge''s meter is retired, ZB006 two usage charges of one meter, in this or another live or ended contract of the customer, could price one event, ZB007 a price is not in force.';
 
 CREATE FUNCTION billing.subscribe(customer text, plan text, starts_on date DEFAULT NULL, doc jsonb DEFAULT '{}') RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -79,11 +79,11 @@ AS $$
     FROM (
         SELECT k.key || ' ' || a.charge_key AS mine, (SELECT j.key || ' ' || b.charge_key FROM billing.contract_charge b JOIN billing.contract j USING (customer_id, contract_id)
             WHERE b.customer_id = a.customer_id AND b.meter_id = a.meter_id AND b.kind = 'usage' AND b.until_version IS NULL AND b.valid_during && a.valid_during
-                AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key) AND j.state IN ('scheduled', 'active', 'paused')
+                AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key) AND j.state IN ('scheduled', 'active', 'paused', 'ended')
                 AND NOT EXISTS (SELECT FROM jsonb_each_text(coalesce(a.terms->'match', '{}')) x JOIN jsonb_each_text(coalesce(b.terms->'match', '{}')) y USING (key) WHERE x.value <> y.value)
             LIMIT 1) AS other
         FROM agreed g JOIN billing.contract_charge a USING (customer_id, contract_id) JOIN billing.contract k USING (customer_id, contract_id)
-        WHERE a.kind = 'usage' AND a.until_version IS NULL AND k.state IN ('scheduled', 'active', 'paused')
+        WHERE a.kind = 'usage' AND a.until_version IS NULL AND k.state IN ('scheduled', 'active', 'paused', 'ended')
     ) c
     UNION ALL
     SELECT 'contracts: billing periods tile time, and the earliest due one is next', count(*), count(*) FILTER (WHERE p.wrong), min(p.what) FILTER (WHERE p.wrong)

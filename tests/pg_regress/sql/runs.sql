@@ -90,6 +90,8 @@ SELECT billing.customer_upsert('{"key":"behind"}') AS a, billing.subscribe('behi
 CALL billing.bill_run();
 SELECT n, issued_on, lines, total FROM invoices WHERE contract = 'behind-1' ORDER BY n;
 SELECT key, state, next_bill_at FROM billing.contract WHERE key = 'behind-1';
+-- … what it priced is not priced again by a contract that begins before its end
+SELECT pg_temp.fails($$SELECT billing.subscribe('behind', 'usage', '2026-04-14')$$);
 -- … usage after it is priced by nothing
 SELECT meter, trim_scale(sum(quantity)) AS quantity, sum(events) AS events FROM billing.unpriced_usage WHERE customer = 'behind' GROUP BY meter ORDER BY meter;
 
