@@ -338,7 +338,8 @@ impl Batch {
             ItemTerms::Fee(_) => false,
         };
         let versions = item.price_key().and_then(|key| self.lists.get(&key));
-        own || versions.is_some_and(|versions| versions.iter().any(|v| v.needs_events && in_play.contains(&v.name)))
+        own || versions
+            .is_some_and(|versions| versions.iter().any(|v| v.needs_events && in_play.contains(&v.name)))
             || agreed.iter().any(|a| matches!(&a.change, Change::Pricing(pricing) if pricing.needs_events()))
     }
 
@@ -663,8 +664,9 @@ impl Bill {
         else {
             return Vec::new();
         };
-        let known =
-            |version: &&Version| self.known_prices.as_ref().is_none_or(|known| known.contains_key(&version.name));
+        let known = |version: &&Version| {
+            self.known_prices.as_ref().is_none_or(|known| known.contains_key(&version.name))
+        };
         let known: Vec<&Version> = versions.iter().filter(known).collect();
         let at_signature = self.pinned || self.policy("rate_at") == "contract_signature";
         let mut list = Vec::new();

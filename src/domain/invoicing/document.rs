@@ -126,7 +126,8 @@ impl Documents {
             ("sha256", Tree::text(self.sha256.clone())),
         ];
         if !self.price_ends.is_empty() {
-            let ends = self.price_ends.iter().map(|(name, at)| (name.clone().into(), Tree::text(at.to_string())));
+            let ends =
+                self.price_ends.iter().map(|(name, at)| (name.clone().into(), Tree::text(at.to_string())));
             fields.push(("price_ends", Tree::Object(ends.collect())));
         }
         Tree::Object(fields.into_iter().map(|(name, tree)| (name.into(), tree)).collect())

@@ -351,7 +351,7 @@ fn a_recompute_ends_prices_where_they_ended_then() {
     let case = |until, known| Case {
         prices: vec![(None, until, per_unit)],
         known,
-        ..november([priced("tokens", r#""price":"tokens""#, &[early.clone()])])
+        ..november([priced("tokens", r#""price":"tokens""#, std::slice::from_ref(&early))])
     };
     let issued = |until, known| {
         let documents = case(until, known).documents();
