@@ -825,13 +825,17 @@ fn run(client: &mut Client, _: &mut Rng, n: usize) -> Result<(), postgres::Error
     ))
 }
 
+/// Sessions keep the clock they find: September, as far as run() goes.
+fn let_runs_go_on(admin: &mut Client) {
+    admin.batch_execute("SELECT billing.test_clock_set('2026-09-01T00:00:00Z')").expect("the clock");
+}
+
 #[test]
 fn drafts_finalizations_voids_and_runs_do_not_lock_each_other_out() {
     let mut rng = load::seed("drafts and runs");
     let db = Db::fresh("races_drafts");
     let mut admin = billable(&db, 12);
-    // Sessions keep the clock they found: September, so that the runs may go on to there.
-    admin.batch_execute("SELECT billing.test_clock_set('2026-09-01T00:00:00Z')").expect("the clock");
+    let_runs_go_on(&mut admin);
     let sessions: [(&str, &str, Work); 6] = [
         ("generate", "billing_finance", generate),
         ("generate too", "billing_finance", generate),
@@ -958,6 +962,7 @@ fn the_audit_chain_is_whole_however_many_write_and_seal() {
     let mut rng = load::seed("audit");
     let db = Db::fresh("races_audit");
     let mut admin = billable(&db, 12);
+    let_runs_go_on(&mut admin);
     let sessions: [(&str, &str, Work); 6] = [
         ("terms", "billing_operator", terms),
         ("terms too", "billing_operator", terms),
