@@ -251,7 +251,7 @@ SELECT billing_internal.declare_table('billing.billing_period', 'customer-owned'
 -- ── what nothing prices ──────────────────────────────────────────────────────────────────────────
 
 CREATE VIEW billing.unpriced_usage WITH (security_invoker = true) AS
-    SELECT u.customer_id, k.key AS customer, m.key AS meter, u.day, u.dimensions, sum(u.events)::bigint AS events, sum(u.quantity)::numeric(38, 12) AS quantity, u.reason
+    SELECT u.customer_id, k.key AS customer, m.key AS meter, u.day, u.dimensions, sum(u.events)::bigint AS events, sum(u.quantity)::numeric(50, 12) AS quantity, u.reason
     FROM (
         SELECT c.customer_id, c.meter_id, (c.bucket_start AT TIME ZONE 'UTC')::date AS day, c.dimensions, c.events, c.quantity,
             CASE WHEN h.charge_key IS NULL THEN 'no charge' ELSE 'no price' END AS reason
