@@ -299,6 +299,40 @@ END
 $$;
 COMMENT ON PROCEDURE billing.audit_seal() IS 'Seals all audit entries written so far, committing per batch of 10,000.';
 
+CREATE FUNCTION billing.audit_erase(entries uuid[], reason text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id uuid := billing_internal.uuid_v7();
+    at timestamptz := clock_timestamp();
+    actor text;
+    summary jsonb;
+    erased bigint;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    actor := billing_internal.caller();
+    IF entries IS NULL OR cardinality(entries) > 10000 THEN
+        PERFORM billing_internal.fail('ZB004', 'the entries must be a list of at most 10,000 audit_ids',
+            'SELECT array_agg(audit_id) FROM billing.audit_log WHERE …; makes one.');
+    ELSIF coalesce(reason, '') = '' THEN
+        PERFORM billing_internal.fail('ZB004', 'an erasure needs a reason', 'Name the request it follows; the reason stays in the audit log.');
+    END IF;
+    UPDATE billing.audit_log a SET erased_by = id, before = NULL, after = NULL,
+        before_hash = sha256(convert_to(a.before::text, 'UTF8')), after_hash = sha256(convert_to(a.after::text, 'UTF8'))
+    WHERE a.audit_id = ANY (entries) AND a.erased_by IS NULL AND a.action <> 'audit_erase' AND (a.before IS NOT NULL OR a.after IS NOT NULL);
+    GET DIAGNOSTICS erased = ROW_COUNT;
+    IF erased > 0 THEN
+        summary := jsonb_build_object('entries', erased);
+        INSERT INTO billing.audit_log (audit_id, at, actor, action, kind, key, after, reason, content_hash)
+        VALUES (id, at, actor, 'audit_erase', 'audit', id::text, summary, reason,
+            billing_internal.audit_hash(id, at, actor, 'audit_erase', 'audit', id::text, NULL, NULL, summary, reason));
+    END IF;
+    RETURN erased;
+END
+$$;
+COMMENT ON FUNCTION billing.audit_erase(uuid[], text) IS
+    'Erases what stood before and after in these audit entries (personal data), for good; returns how many had any. Who changed what and when stays, and so do the hashes of what is gone: the chain still verifies. The erasure is itself an entry, to which erased_by points. Errors: ZB004 more than 10,000, or no reason.';
+
 CREATE FUNCTION billing.audit_verify() RETURNS TABLE (seal bigint, audit_id uuid, fault text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -533,20 +567,20 @@ COMMENT ON FUNCTION billing.customer_login_add(text, text) IS
 
 -- ── policies ─────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.policy_definition() RETURNS TABLE (name text, default_value text, form text, meaning text)
+CREATE FUNCTION billing_internal.policy_definition() RETURNS TABLE (name text, default_value text, form text, most interval, meaning text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     VALUES
-    ('rounding_mode', 'half_up', '^(half_up|half_even)$', 'How a line is rounded to the minor unit: half away from zero, or half to even. Both mirror for credits.'),
-    ('rounding_level', 'line', '^(line|invoice)$', 'line: every line is rounded once and the total is their sum. invoice: the exact total is rounded once and split over the lines.'),
-    ('proration_basis', 'day', '^(day|second|30_actual|30_strict|none)$', 'How a recurring amount is prorated over a partial period: by local days, elapsed seconds, days over 30, 30/360 days over 30, or not at all.'),
-    ('minimum_basis', 'after_discount', '^(after_discount|before_discount)$', 'Whether a minimum is tested on the amount after or before line discounts.'),
-    ('rate_at', 'usage_time', '^(usage_time|period_start|contract_signature)$', 'Which price version rates usage: the one in force when it happened, at the start of its service period, or at signature.'),
-    ('invoice_grace', '0', '^([0-9]{1,4})( (hour|hours|day|days))?$', 'How long a draft stays open for late usage before it is finalized: 0, 36 hours, 3 days. With 0 the bill run finalizes at once.'),
-    ('event_age_max', '5 years', '^[1-9][0-9]{0,3} (day|days|month|months|year|years)$', 'Events older than this are rejected.'),
-    ('event_future_max', '1 hour', '^[0-9]{1,4} (minute|minutes|hour|hours|day|days)$', 'Events later than now plus this are rejected.');
+    ('rounding_mode', 'half_up', '^(half_up|half_even)$', NULL::interval, 'How a line is rounded to the minor unit: half away from zero, or half to even. Both mirror for credits.'),
+    ('rounding_level', 'line', '^(line|invoice)$', NULL, 'line: every line is rounded once and the total is their sum. invoice: the exact total is rounded once and split over the lines.'),
+    ('proration_basis', 'day', '^(day|second|30_actual|30_strict|none)$', NULL, 'How a recurring amount is prorated over a partial period: by local days, elapsed seconds, days over 30, 30/360 days over 30, or not at all.'),
+    ('minimum_basis', 'after_discount', '^(after_discount|before_discount)$', NULL, 'Whether a minimum is tested on the amount after or before line discounts.'),
+    ('rate_at', 'usage_time', '^(usage_time|period_start|contract_signature)$', NULL, 'Which price version rates usage: the one in force when it happened, at the start of its service period, or at signature.'),
+    ('invoice_grace', '0', '^(0|[1-9][0-9]{0,3} (hour|hours|day|days))$', '366 days', 'How long a draft stays open for late usage before it is finalized: 0, 36 hours, 3 days. With 0 the bill run finalizes at once.'),
+    ('event_age_max', '5 years', '^[1-9][0-9]{0,3} (day|days|month|months|year|years)$', '100 years', 'Events older than this are rejected.'),
+    ('event_future_max', '1 hour', '^(0|[1-9][0-9]{0,3}) (minute|minutes|hour|hours|day|days)$', '366 days', 'Events later than now plus this are rejected.');
 END;
-COMMENT ON FUNCTION billing_internal.policy_definition() IS 'The policies, their defaults and the form of their values.';
+COMMENT ON FUNCTION billing_internal.policy_definition() IS 'The policies, their defaults, the form of their values and, of lengths of time, the longest.';
 
 CREATE FUNCTION billing_internal.seller_policies(names text[]) RETURNS TABLE (seller_id uuid, name text, value text)
     LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp SET jit = off
@@ -578,6 +612,9 @@ BEGIN
     ELSIF value IS NULL OR value !~ definition.form THEN
         PERFORM billing_internal.fail('ZB004', format('%s is not a value of policy %s', coalesce(quote_literal(value), 'NULL'), name),
             format('It must match %s. %s', definition.form, definition.meaning));
+    ELSIF definition.most IS NOT NULL AND value::interval > definition.most THEN
+        PERFORM billing_internal.fail('ZB004', format('%s is too long for policy %s', quote_literal(value), name),
+            format('At most %s. %s', definition.most, definition.meaning));
     END IF;
     IF scope = 'global' OR scope LIKE 'seller:%' THEN
         IF scope <> 'global' THEN
