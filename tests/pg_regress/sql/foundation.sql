@@ -46,6 +46,43 @@ BEGIN;
 SELECT billing.test_clock_set('2027-01-01T00:00:00Z');
 COMMIT;
 SELECT billing.now() = now() AS real_again;
+-- … nor in one that is prepared; what was done at that time and rolled back is no reason to refuse
+BEGIN;
+SELECT billing.test_clock_set('2030-01-01T00:00:00Z');
+SELECT billing.customer_upsert('{"key":"later"}');
+PREPARE TRANSACTION 'later';
+BEGIN;
+SELECT billing.customer_upsert('{"key":"now"}');
+SAVEPOINT before;
+SELECT billing.test_clock_set('2030-01-01T00:00:00Z');
+SELECT billing.customer_upsert('{"key":"later"}');
+ROLLBACK TO SAVEPOINT before;
+COMMIT;
+BEGIN;
+SAVEPOINT before;
+SELECT billing.test_clock_set('2030-01-01T00:00:00Z');
+RELEASE SAVEPOINT before;
+SELECT billing.test_clock_set(NULL) = now() AS real_again;
+COMMIT;
+SELECT key FROM billing.customer;
+-- An installation that is rolled back was none
+\c :database
+DROP DATABASE golden_bare;
+CREATE DATABASE golden_bare TEMPLATE template0;
+\c golden_bare
+CREATE EXTENSION pg_billing;
+BEGIN;
+SELECT count(*) > 0 AS installed FROM billing.install();
+SELECT count(*) FROM billing.policies();
+ROLLBACK;
+SELECT count(*) FROM billing.policies();
+BEGIN;
+SAVEPOINT before;
+SELECT count(*) > 0 AS installed FROM billing.install();
+SELECT count(*) FROM billing.policies();
+ROLLBACK TO SAVEPOINT before;
+SELECT count(*) FROM billing.policies();
+ROLLBACK;
 \c :database
 DROP DATABASE golden_bare;
 \set ECHO none
