@@ -473,7 +473,12 @@ BEGIN
     PERFORM billing_internal.check_currency(new.currency, (billing.now() AT TIME ZONE new.time_zone)::date);
     IF old.seller_id IS NULL THEN
         INSERT INTO billing.seller (seller_id, key, name, currency, time_zone, fiscal_year_start, invoice_series, address, tax_ids, created_at)
-        VALUES (new.seller_id, new.key, new.name, new.currency, new.time_zone, new.fiscal_year_start, new.invoice_series, new.address, new.tax_ids, new.created_at);
+        VALUES (new.seller_id, new.key, new.name, new.currency, new.time_zone, new.fiscal_year_start, new.invoice_series, new.address, new.tax_ids, new.created_at)
+        ON CONFLICT (key) DO NOTHING;
+        IF NOT FOUND THEN
+            -- Another session made it just now: then this changes it.
+            RETURN billing.seller_upsert(doc);
+        END IF;
     ELSIF new IS DISTINCT FROM old THEN
         UPDATE billing.seller SET name = new.name, currency = new.currency, time_zone = new.time_zone,
             fiscal_year_start = new.fiscal_year_start, invoice_series = new.invoice_series, address = new.address, tax_ids = new.tax_ids

@@ -67,6 +67,30 @@ CREATE FUNCTION billing_internal.stripe_of(customer_id bigint) RETURNS int
     RETURN (customer_id % 256)::int;
 COMMENT ON FUNCTION billing_internal.stripe_of(bigint) IS 'The customer''s lock stripe. Ingest holds it shared, finalization and back-fill exclusively; 256 stripes, since a lock per customer would exhaust the lock table.';
 
+CREATE FUNCTION billing_internal.lock_stripes(stripes int[]) RETURNS boolean
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
+AS $$
+DECLARE
+    stripe int;
+BEGIN
+    -- All of them, briefly and never while others wait for us in a circle: what can't be had in time is given back (the
+    -- subtransaction ends) and tried again.
+    FOR tries IN 1..20 LOOP
+        BEGIN
+            FOREACH stripe IN ARRAY stripes LOOP
+                PERFORM pg_advisory_xact_lock(billing_internal.lock_class('stripe'), stripe);
+            END LOOP;
+            RETURN true;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+    RETURN false;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.lock_stripes(int[]) IS
+    'Shuts ingest of these stripes out until the transaction ends, for what is rare and must not starve: waits in the queue, half a second at a time. false: not in 20 tries. The caller''s lock_timeout stays as it is.';
+
 CREATE FUNCTION billing_internal.month_number(at timestamptz) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN (extract(year FROM at AT TIME ZONE 'UTC') * 12 + extract(month FROM at AT TIME ZONE 'UTC'))::int;
