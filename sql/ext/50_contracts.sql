@@ -834,7 +834,12 @@ BEGIN
         PERFORM billing_internal.fail('ZB003', 'the contract document is NULL', 'Pass {"key", "customer", "starts_on", "plan"}.');
     END IF;
     -- Without a plan these are there, and empty.
-    SELECT * INTO plan FROM billing.plan p WHERE p.key = split_part(plan_key, '@', 1);
+    SELECT * INTO plan FROM billing.plan p WHERE split_part(plan_key, '@', 1) IN (p.key, p.plan_id::text)
+    ORDER BY p.key = split_part(plan_key, '@', 1) DESC LIMIT 1;
+    IF plan.key <> split_part(plan_key, '@', 1) THEN
+        plan_key := plan.key || substr(plan_key, length(split_part(plan_key, '@', 1)) + 1);
+        doc := doc || jsonb_build_object('plan', plan_key);
+    END IF;
     SELECT * INTO version FROM billing.plan_version v
     WHERE v.plan_id = plan.plan_id AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
     ORDER BY v.version DESC LIMIT 1;
@@ -966,10 +971,15 @@ DECLARE
     c record;
     n int;
     new_key text;
+    twice text;
 BEGIN
     PERFORM billing_internal.require_installed();
     IF jsonb_typeof(doc) IS DISTINCT FROM 'object' THEN
         PERFORM billing_internal.fail('ZB003', 'the subscription''s doc must be an object', 'Pass contract fields such as {"overrides": [...]}, or {}.');
+    END IF;
+    SELECT f INTO twice FROM unnest('{customer,plan,starts_on}'::text[]) f WHERE doc ? f LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB003', format('%s: is an argument of subscribe(), not a field of its doc', twice), 'Pass it once, as the argument.');
     END IF;
     of_customer_id := billing_internal.find_customer(customer);
     IF doc->>'time_zone' IS NOT NULL THEN -- before the row, as everywhere

@@ -93,7 +93,8 @@ COMMENT ON COLUMN billing.contract.created_at IS 'Real time.';
 COMMENT ON COLUMN billing.contract.stripe IS 'customer_id mod 256: the lock under which it is billed.';
 SELECT billing_internal.declare_table('billing.contract', 'customer-owned',
     '{state, version, next_n, next_bill_at, signed_at, document_url, document_sha256, ends_on, ends_at}',
-    '{customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on, starts_at, ends_at, billed_every, alignment, net_days, collection, prices, state, version, next_n, next_bill_at, signed_at, document_url, document_sha256, stripe, created_at}');
+    '{customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on, starts_at, ends_at, billed_every, alignment, net_days, collection, prices, state, version, next_n, next_bill_at, signed_at, document_url, document_sha256, stripe, created_at}',
+    'state <> ''draft''');
 
 CREATE TABLE billing.contract_key (
     key text COLLATE "C" PRIMARY KEY,
