@@ -16,7 +16,7 @@ COMMENT ON FUNCTION billing_internal.caller() IS
 --   seller-owned    our legal entities' counters and periods; no row security, staff only
 --   machinery       jobs, seals, rejected events; staff only
 CREATE FUNCTION billing_internal.declare_table(
-    target regclass, kind text, engine_updates text[] DEFAULT '{}', customer_columns text[] DEFAULT '{}'
+    target regclass, kind text, engine_updates text[] DEFAULT '{}', customer_columns text[] DEFAULT '{}', customer_rows text DEFAULT NULL
 ) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -43,12 +43,12 @@ BEGIN
         EXECUTE format('CREATE POLICY engine_all ON %s TO billing_engine USING (true) WITH CHECK (true)', target);
         EXECUTE format('CREATE POLICY staff_read ON %s FOR SELECT TO billing_reader USING (true)', target);
         EXECUTE format('CREATE POLICY customer_read ON %s FOR SELECT TO billing_customer '
-            'USING (customer_id = ANY ((SELECT billing_internal.my_customers())::bigint[]))', target);
+            'USING (customer_id = ANY ((SELECT billing_internal.my_customers())::bigint[])%s)', target, ' AND (' || customer_rows || ')');
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.declare_table(regclass, text, text[], text[]) IS
-    'Gives a new table its kind, its grants and its row security: the engine may select, insert and update only the named closing columns; a customer''s login sees the named columns of its own rows.';
+COMMENT ON FUNCTION billing_internal.declare_table(regclass, text, text[], text[], text) IS
+    'Gives a new table its kind, its grants and its row security: the engine may select, insert and update only the named closing columns; a customer''s login sees the named columns of its own rows, as far as customer_rows holds for them.';
 
 CREATE TABLE billing_internal.table_kind (
     table_name text COLLATE "C" PRIMARY KEY,
@@ -443,7 +443,7 @@ SELECT billing_internal.declare_table('billing.payment_method', 'customer-owned'
 
 GRANT EXECUTE ON FUNCTION billing_internal.caller(), billing_internal.my_customers() TO billing_engine, billing_reader, billing_customer;
 REVOKE EXECUTE ON FUNCTION billing_internal.caller(), billing_internal.my_customers(),
-    billing_internal.declare_table(regclass, text, text[], text[]) FROM PUBLIC;
+    billing_internal.declare_table(regclass, text, text[], text[], text) FROM PUBLIC;
 
 -- ── ISO 4217, as of 2026 ─────────────────────────────────────────────────────────────────────────
 INSERT INTO billing.currency (code, valid_from, valid_until, numeric_code, minor_units, name) VALUES

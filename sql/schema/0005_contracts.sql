@@ -105,7 +105,8 @@ COMMENT ON TABLE billing.contract_key IS 'Contract keys, unique in the installat
 COMMENT ON COLUMN billing.contract_key.key IS 'The key.';
 COMMENT ON COLUMN billing.contract_key.customer_id IS 'Whose contract it is.';
 COMMENT ON COLUMN billing.contract_key.contract_id IS 'The contract.';
-SELECT billing_internal.declare_table('billing.contract_key', 'directory', '{}', '{key, customer_id, contract_id}');
+SELECT billing_internal.declare_table('billing.contract_key', 'directory', '{}', '{key, customer_id, contract_id}',
+    'EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = contract_key.customer_id AND k.contract_id = contract_key.contract_id AND k.state <> ''draft'')');
 
 CREATE TABLE billing.contract_version (
     customer_id bigint NOT NULL,
@@ -129,7 +130,8 @@ COMMENT ON COLUMN billing.contract_version.kind IS 'create or amend.';
 COMMENT ON COLUMN billing.contract_version.reason IS 'Why, in the words of the person who did it.';
 COMMENT ON COLUMN billing.contract_version.document IS 'The canonical contract document.';
 SELECT billing_internal.declare_table('billing.contract_version', 'customer-owned', '{}',
-    '{customer_id, contract_id, version, effective_at, recorded_at, kind}');
+    '{customer_id, contract_id, version, effective_at, recorded_at, kind}',
+    'EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = contract_version.customer_id AND k.contract_id = contract_version.contract_id AND k.state <> ''draft'')');
 
 CREATE TABLE billing.contract_charge (
     customer_id bigint NOT NULL,
@@ -169,7 +171,8 @@ COMMENT ON COLUMN billing.contract_charge.price_key IS 'Key of the price in that
 COMMENT ON COLUMN billing.contract_charge.every IS 'Interval of its amounts, tiers and minimum; each is a service period of its own.';
 COMMENT ON COLUMN billing.contract_charge.terms IS 'The canonical charge or fee document.';
 SELECT billing_internal.declare_table('billing.contract_charge', 'customer-owned', '{until_version}',
-    '{customer_id, contract_id, charge_key, valid_during, from_version, until_version, position, kind, product_id, meter_id, every, terms}');
+    '{customer_id, contract_id, charge_key, valid_during, from_version, until_version, position, kind, product_id, meter_id, every, terms}',
+    'EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = contract_charge.customer_id AND k.contract_id = contract_charge.contract_id AND k.state <> ''draft'')');
 CREATE INDEX contract_charge_meter_idx ON billing.contract_charge (customer_id, meter_id) WHERE kind = 'usage';
 
 CREATE TABLE billing.price_override (
@@ -203,7 +206,8 @@ COMMENT ON COLUMN billing.price_override.from_version IS 'First version (of the 
 COMMENT ON COLUMN billing.price_override.until_version IS 'First version that no longer says so; NULL = still said.';
 COMMENT ON COLUMN billing.price_override.terms IS 'One of unit_price, percent_off, pricing; and stackable.';
 SELECT billing_internal.declare_table('billing.price_override', 'customer-owned', '{until_version}',
-    '{customer_id, override_id, contract_id, meter_id, charge_key, match, valid_during, from_version, until_version, terms}');
+    '{customer_id, override_id, contract_id, meter_id, charge_key, match, valid_during, from_version, until_version, terms}',
+    'contract_id IS NULL OR EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = price_override.customer_id AND k.contract_id = price_override.contract_id AND k.state <> ''draft'')');
 
 CREATE TABLE billing.contract_policy (
     customer_id bigint NOT NULL,
