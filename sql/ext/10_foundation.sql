@@ -256,12 +256,16 @@ $$;
 COMMENT ON FUNCTION billing_internal.audit(text, text, text, bigint, jsonb, jsonb, text) IS 'Writes one audit_log row in the transaction of the change.';
 
 CREATE FUNCTION billing_internal.audit_hash(
-    audit_id uuid, at timestamptz, actor text, action text, kind text, key text, customer_id bigint, before jsonb, after jsonb, reason text
+    audit_id uuid, at timestamptz, actor text, action text, kind text, key text, customer_id bigint, before jsonb, after jsonb, reason text,
+    before_hash bytea DEFAULT NULL, after_hash bytea DEFAULT NULL
 ) RETURNS bytea
     LANGUAGE sql STABLE -- bound when made: inlined, so no search_path
+    -- Of the documents only their hashes, so that the documents can be erased. What is there beats what is said of it.
     RETURN sha256(convert_to(jsonb_build_array(audit_id, extract(epoch FROM at), actor, action, kind, key, customer_id,
-        before, after, reason)::text, 'UTF8'));
-COMMENT ON FUNCTION billing_internal.audit_hash(uuid, timestamptz, text, text, text, text, bigint, jsonb, jsonb, text) IS 'SHA-256 of an audit row''s canonical content.';
+        encode(coalesce(sha256(convert_to(before::text, 'UTF8')), before_hash), 'hex'),
+        encode(coalesce(sha256(convert_to(after::text, 'UTF8')), after_hash), 'hex'), reason)::text, 'UTF8'));
+COMMENT ON FUNCTION billing_internal.audit_hash(uuid, timestamptz, text, text, text, text, bigint, jsonb, jsonb, text, bytea, bytea) IS
+    'SHA-256 of an audit row''s canonical content; of an erased document, its hash stands for it.';
 
 CREATE FUNCTION billing.audit_seal_step() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -341,7 +345,13 @@ BEGIN
     RETURN QUERY
     SELECT a.seal_n, a.audit_id, 'the entry is not what was written: ' || a.kind || ' ' || a.key
     FROM billing.audit_log a
-    WHERE a.content_hash <> billing_internal.audit_hash(a.audit_id, a.at, a.actor, a.action, a.kind, a.key, a.customer_id, a.before, a.after, a.reason);
+    WHERE a.content_hash <> billing_internal.audit_hash(a.audit_id, a.at, a.actor, a.action, a.kind, a.key, a.customer_id, a.before, a.after, a.reason,
+        a.before_hash, a.after_hash);
+    RETURN QUERY
+    SELECT a.seal_n, a.audit_id, 'the entry was erased without a record of it: ' || a.kind || ' ' || a.key
+    FROM billing.audit_log a
+    WHERE (a.erased_by IS NOT NULL OR a.before_hash IS NOT NULL OR a.after_hash IS NOT NULL)
+        AND NOT EXISTS (SELECT FROM billing.audit_log e WHERE e.audit_id = a.erased_by AND e.action = 'audit_erase');
     RETURN QUERY
     SELECT s.n, NULL::uuid, CASE
             WHEN s.previous IS DISTINCT FROM coalesce(p.chain_hash, decode(repeat('00', 32), 'hex')) THEN 'the chain is broken before this seal'
@@ -356,7 +366,7 @@ BEGIN
         OR s.chain_hash <> sha256(s.previous || coalesce(l.hashes, ''::bytea));
 END
 $$;
-COMMENT ON FUNCTION billing.audit_verify() IS 'Every audit entry or seal that is not as it was written: changed, deleted, reordered. No rows = the chain is whole.';
+COMMENT ON FUNCTION billing.audit_verify() IS 'Every audit entry or seal that is not as it was written: changed, deleted, reordered, or emptied by other means than audit_erase(). No rows = the chain is whole.';
 
 CREATE FUNCTION billing_internal.lock_class(purpose text) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp

@@ -112,7 +112,11 @@ CREATE TABLE billing.audit_log (
     after jsonb,
     reason text,
     content_hash bytea NOT NULL CHECK (length(content_hash) = 32),
-    seal_n bigint
+    seal_n bigint,
+    erased_by uuid,
+    before_hash bytea CHECK (length(before_hash) = 32),
+    after_hash bytea CHECK (length(after_hash) = 32),
+    CHECK (CASE WHEN erased_by IS NULL THEN before_hash IS NULL AND after_hash IS NULL ELSE before IS NULL AND after IS NULL END)
 );
 CREATE INDEX audit_log_unsealed_idx ON billing.audit_log (audit_id) WHERE seal_n IS NULL;
 CREATE INDEX audit_log_customer_idx ON billing.audit_log (customer_id, at) WHERE customer_id IS NOT NULL;
@@ -125,11 +129,14 @@ COMMENT ON COLUMN billing.audit_log.action IS 'The function that did it, such as
 COMMENT ON COLUMN billing.audit_log.kind IS 'Kind of thing changed: customer, contract, invoice, price …';
 COMMENT ON COLUMN billing.audit_log.key IS 'Its key or number.';
 COMMENT ON COLUMN billing.audit_log.customer_id IS 'The customer it belongs to; NULL for the catalogue.';
-COMMENT ON COLUMN billing.audit_log.before IS 'What stood before; NULL for something new. May be erased (personal data); the hash stays.';
-COMMENT ON COLUMN billing.audit_log.after IS 'What stands now; NULL for something ended. May be erased (personal data); the hash stays.';
+COMMENT ON COLUMN billing.audit_log.before IS 'What stood before; NULL for something new, or once erased (personal data) by billing.audit_erase().';
+COMMENT ON COLUMN billing.audit_log.after IS 'What stands now; NULL for something ended, or once erased (personal data) by billing.audit_erase().';
 COMMENT ON COLUMN billing.audit_log.reason IS 'Why, in the words of the person who did it.';
-COMMENT ON COLUMN billing.audit_log.content_hash IS 'SHA-256 of the row''s canonical content, taken when it was written.';
+COMMENT ON COLUMN billing.audit_log.content_hash IS 'SHA-256 of the row''s canonical content, taken when it was written; of before and after it covers their hashes.';
 COMMENT ON COLUMN billing.audit_log.seal_n IS 'The seal that covers this row; NULL until sealed.';
+COMMENT ON COLUMN billing.audit_log.erased_by IS 'The entry (action audit_erase) that erased before and after; NULL = they are as written.';
+COMMENT ON COLUMN billing.audit_log.before_hash IS 'SHA-256 of an erased before, by which the row still verifies.';
+COMMENT ON COLUMN billing.audit_log.after_hash IS 'SHA-256 of an erased after, by which the row still verifies.';
 SELECT billing_internal.declare_table('billing.audit_log', 'machinery', '{seal_n}');
 
 CREATE TABLE billing.audit_seal (

@@ -189,6 +189,58 @@ DELETE FROM billing.audit_log WHERE action = 'customer_login_add';
 SELECT seal, fault FROM billing.audit_verify();
 ROLLBACK;
 
+-- What is personal can be erased, and the chain still verifies; emptied by other means it does not
+BEGIN;
+UPDATE billing.audit_log SET before = NULL, after = NULL WHERE key = 'globex';
+SELECT seal, fault FROM billing.audit_verify();
+ROLLBACK;
+BEGIN;
+SELECT billing.audit_erase(array_agg(audit_id), 'request 17 of Ann') AS erased FROM billing.audit_log WHERE key = 'acme';
+SELECT billing.audit_erase(array_agg(audit_id), 'once more') AS erased FROM billing.audit_log WHERE key = 'acme';
+SELECT action, key, actor, before IS NULL AS no_before, after IS NULL AS no_after, before_hash IS NOT NULL AS had_before, after_hash IS NOT NULL AS had_after, erased_by IS NOT NULL AS erased, seal_n FROM billing.audit_log WHERE key = 'acme' ORDER BY audit_id;
+SELECT action, kind, after, reason FROM billing.audit_log WHERE action = 'audit_erase';
+SELECT count(*) AS faults FROM billing.audit_verify();
+SELECT billing.audit_seal_step() AS sealed;
+SELECT count(*) AS faults FROM billing.audit_verify();
+SELECT check_name, failed FROM billing.verify('full') WHERE failed <> 0;
+-- … by a stranger to the record of it, and with a content made up afterwards
+SAVEPOINT erased;
+UPDATE billing.audit_log SET erased_by = gen_random_uuid() WHERE erased_by IS NOT NULL;
+SELECT DISTINCT fault FROM billing.audit_verify();
+ROLLBACK TO SAVEPOINT erased;
+UPDATE billing.audit_log SET before_hash = sha256('x') WHERE before_hash IS NOT NULL;
+SELECT DISTINCT fault FROM billing.audit_verify();
+ROLLBACK TO SAVEPOINT erased;
+ALTER TABLE billing.audit_log DROP CONSTRAINT audit_log_check;
+UPDATE billing.audit_log SET after = '{"key":"made up"}' WHERE key = 'acme' AND erased_by IS NOT NULL;
+SELECT DISTINCT fault FROM billing.audit_verify();
+ROLLBACK;
+\a \t
+SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.audit_erase(NULL, 'x')$$, $$SELECT billing.audit_erase('{}', '')$$, $$SELECT billing.audit_erase('{}', NULL)$$, $$SELECT billing.audit_erase(array_fill(gen_random_uuid(), ARRAY[10001]), 'x')$$]) c;
+\a \t
+
+-- Schemas and roles that are not ours alone: nothing installs on them, and verify() says so
+CREATE FUNCTION pg_temp.ground(change text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    said text[];
+BEGIN
+    BEGIN
+        EXECUTE change;
+        SELECT array_agg(v.failed || ' ' || v.example) INTO said FROM billing.verify() v WHERE v.failed <> 0 AND v.check_name = 'security: schemas and roles are ours alone';
+        said := said || ARRAY(SELECT pg_temp.fails('SELECT billing.install(''test'')'));
+        RAISE EXCEPTION USING ERRCODE = 'XX998';
+    EXCEPTION WHEN SQLSTATE 'XX998' THEN
+        RETURN QUERY SELECT unnest(said);
+    END;
+END
+$$;
+\a \t
+SELECT pg_temp.ground(c) FROM unnest(ARRAY['ALTER SCHEMA billing OWNER TO billing_golden', 'ALTER SCHEMA billing_internal OWNER TO billing_golden', 'GRANT CREATE ON SCHEMA billing TO billing_golden', 'GRANT CREATE ON SCHEMA billing_internal TO PUBLIC',
+  $$CREATE FUNCTION billing.customer_upsert(doc text) RETURNS text LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION billing.customer_upsert(text) OWNER TO billing_golden$$, 'CREATE VIEW billing_internal.mine AS SELECT 1; ALTER VIEW billing_internal.mine OWNER TO billing_golden',
+  'CREATE TYPE billing.mine AS ENUM (); ALTER TYPE billing.mine OWNER TO billing_golden', 'ALTER ROLE billing_owner LOGIN', 'ALTER ROLE billing_engine BYPASSRLS', 'ALTER ROLE billing_customer BYPASSRLS', 'ALTER ROLE billing_admin CREATEROLE', 'ALTER ROLE billing_app SUPERUSER',
+  'GRANT billing_owner TO billing_golden', 'GRANT billing_engine TO billing_admin']) c;
+\a \t
+
 SELECT check_name, failed, example FROM billing.verify('full');
 DROP OWNED BY billing_golden;
 DROP ROLE billing_golden;
