@@ -573,12 +573,51 @@ BEGIN
         PERFORM billing_internal.fail('ZB005', format('role %I is not a member of billing_customer', login),
             format('GRANT billing_customer TO %I;', login));
     END IF;
-    INSERT INTO billing.login_customer (login, customer_id) VALUES (login, id) ON CONFLICT DO NOTHING;
-    PERFORM billing_internal.audit('customer_login_add', 'login', login, id, NULL, jsonb_build_object('login', login));
+    INSERT INTO billing.login_customer AS l (login, customer_id, role_oid) VALUES (login, id, of_role)
+    ON CONFLICT ON CONSTRAINT login_customer_pkey DO UPDATE SET role_oid = excluded.role_oid, removed_at = NULL
+        WHERE l.role_oid <> excluded.role_oid OR l.removed_at IS NOT NULL;
+    IF FOUND THEN
+        PERFORM billing_internal.audit('customer_login_add', 'login', login, id, NULL, jsonb_build_object('login', login));
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION billing.customer_login_add(text, text) IS
-    'Lets a database role see one customer''s rows. Errors: ZB001 unknown customer or role, ZB005 the role is not a member of billing_customer.';
+    'Lets a database role see one customer''s rows, until customer_login_remove() or until the role is dropped: a role made anew under that name sees nothing, nor does the same name on another server, before this is called again. Errors: ZB001 unknown customer or role, ZB005 the role is not a member of billing_customer.';
+
+CREATE FUNCTION billing.customer_login_remove(customer text, login text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id bigint;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    id := billing_internal.find_customer(customer);
+    UPDATE billing.login_customer l SET removed_at = clock_timestamp()
+    WHERE l.login = customer_login_remove.login AND l.customer_id = id AND l.removed_at IS NULL;
+    IF NOT FOUND THEN
+        PERFORM billing_internal.fail('ZB001', format('login %s does not speak for customer %s', coalesce(quote_literal(login), 'NULL'), quote_literal(customer)),
+            'SELECT login, customer_id FROM billing.login_customer WHERE removed_at IS NULL; lists them.');
+    END IF;
+    PERFORM billing_internal.audit('customer_login_remove', 'login', login, id, jsonb_build_object('login', login), NULL);
+END
+$$;
+COMMENT ON FUNCTION billing.customer_login_remove(text, text) IS
+    'Ends what customer_login_add() began, at once; the role may be gone already. Errors: ZB001 unknown customer, or the login does not speak for it.';
+
+CREATE FUNCTION billing_internal.verify_foundation() RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'customers: a name belongs to one customer, be it key or alias', count(*), count(*) FILTER (WHERE x.wrong), min(x.alias) FILTER (WHERE x.wrong)
+    FROM (SELECT a.alias, EXISTS (SELECT FROM billing.customer c WHERE c.key = a.alias AND c.customer_id <> a.customer_id) AS wrong
+        FROM billing.customer_alias a WHERE a.removed_at IS NULL) x
+    UNION ALL
+    SELECT 'security: schemas and roles are ours alone', 2, count(*), min(g.fault) FROM billing_internal.ground_faults() g
+    UNION ALL
+    SELECT 'security: logins are the roles they were given to', count(*), count(*) FILTER (WHERE x.wrong), min(format('%s of customer %s', x.login, x.customer)) FILTER (WHERE x.wrong)
+    FROM (SELECT l.login, c.key AS customer, r.oid IS NULL AS wrong FROM billing.login_customer l JOIN billing.customer c USING (customer_id)
+        LEFT JOIN pg_roles r ON r.rolname = l.login AND r.oid = l.role_oid WHERE l.removed_at IS NULL) x
+$$;
+COMMENT ON FUNCTION billing_internal.verify_foundation() IS 'The checks of verify() on parties, roles and logins.';
 
 -- ── policies ─────────────────────────────────────────────────────────────────────────────────────
 

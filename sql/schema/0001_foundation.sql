@@ -295,17 +295,22 @@ SELECT billing_internal.declare_table('billing.policy', 'catalogue', '{value, se
 CREATE TABLE billing.login_customer (
     login name NOT NULL,
     customer_id bigint NOT NULL,
+    role_oid oid NOT NULL,
+    removed_at timestamptz,
     PRIMARY KEY (login, customer_id)
 );
-COMMENT ON TABLE billing.login_customer IS 'Which database roles speak for which customer. Written by billing.customer_login_add() only.';
+COMMENT ON TABLE billing.login_customer IS 'Which database roles speak for which customer. Written by billing.customer_login_add() and customer_login_remove() only.';
 COMMENT ON COLUMN billing.login_customer.login IS 'A database role.';
 COMMENT ON COLUMN billing.login_customer.customer_id IS 'The customer whose rows it sees.';
+COMMENT ON COLUMN billing.login_customer.role_oid IS 'The role itself: one made anew under the same name, or of the same name on another server, is another one.';
+COMMENT ON COLUMN billing.login_customer.removed_at IS 'When that ended; NULL = it holds.';
 
 CREATE FUNCTION billing_internal.my_customers() RETURNS bigint[]
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-    RETURN (SELECT coalesce(array_agg(l.customer_id), '{}') FROM billing.login_customer l WHERE l.login = billing_internal.caller());
+    RETURN (SELECT coalesce(array_agg(l.customer_id), '{}') FROM billing.login_customer l JOIN pg_roles r ON r.rolname = l.login AND r.oid = l.role_oid
+        WHERE l.login = billing_internal.caller() AND l.removed_at IS NULL);
 COMMENT ON FUNCTION billing_internal.my_customers() IS 'The customers the caller speaks for. The one function every row policy asks.';
-SELECT billing_internal.declare_table('billing.login_customer', 'directory', '{}', '{login, customer_id}');
+SELECT billing_internal.declare_table('billing.login_customer', 'directory', '{role_oid, removed_at}', '{login, customer_id, removed_at}');
 
 CREATE TABLE billing.customer (
     customer_id bigint PRIMARY KEY CHECK (customer_id > 0),
