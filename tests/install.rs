@@ -349,21 +349,55 @@ fn only_a_superuser_installs() {
     client.batch_execute("DROP OWNED BY client_dba; DROP ROLE client_dba").expect("drop role");
 }
 
+/// What CREATE EXTENSION says of a database in which `before` was run; nothing of the attempt stays.
+fn refused_ground(db: &Db, before: &str) -> (String, String) {
+    let mut client = db.connect();
+    client.batch_execute(before).unwrap_or_else(|e| panic!("{before}: {e:?}"));
+    let said = refusal(client.batch_execute("CREATE EXTENSION pg_billing"));
+    assert!(said.hint.is_some(), "{said:?}");
+    (said.code, said.message)
+}
+
 #[test]
 fn a_schema_of_somebody_else_is_not_taken_over() {
     let db = Db::empty("install_squatter");
     let mut client = db.connect();
     client
-        .batch_execute("DROP ROLE IF EXISTS client_squatter; CREATE ROLE client_squatter LOGIN")
+        .batch_execute(&format!(
+            "DROP ROLE IF EXISTS client_squatter; CREATE ROLE client_squatter LOGIN; GRANT CREATE ON DATABASE {} TO client_squatter",
+            db.name
+        ))
         .expect("role");
-    client.batch_execute("CREATE SCHEMA billing_internal AUTHORIZATION client_squatter").expect("schema");
-    let said = refusal(client.batch_execute("CREATE EXTENSION pg_billing"));
-    assert_eq!(said.code, "42501");
-    assert_eq!(said.message, "the schema billing_internal belongs to client_squatter, who is no superuser");
-    assert!(said.hint.is_some());
+    // What the squatter would have the superuser run: in its place, or while the extension is made.
+    let traps = "CREATE TABLE public.trapped (what text);
+        CREATE FUNCTION {S}.format(text, text) RETURNS text LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.trapped VALUES ('format'); RETURN pg_catalog.format($1, $2); END$$;
+        CREATE FUNCTION {S}.customer_upsert(doc text) RETURNS text LANGUAGE sql AS $$SELECT 'mine'$$;";
+    for schema in ["billing", "billing_internal"] {
+        let mut squatter = db.connect_as("client_squatter");
+        client.batch_execute("GRANT CREATE ON SCHEMA public TO client_squatter").expect("grant");
+        squatter.batch_execute(&format!("CREATE SCHEMA {schema}")).expect("schema");
+        squatter.batch_execute(&traps.replace("{S}", schema)).expect("traps");
+        let owned = format!("the schema {schema} belongs to client_squatter, who is no superuser");
+        assert_eq!(refused_ground(&db, ""), ("42501".into(), owned));
+        // Taken from the squatter, but still with what the squatter put there, and may put there.
+        squatter.batch_execute(&format!("GRANT CREATE ON SCHEMA {schema} TO client_squatter")).expect("grant");
+        let (code, said) = refused_ground(&db, &format!("ALTER SCHEMA {schema} OWNER TO CURRENT_USER"));
+        assert_eq!(code, "42501");
+        if said != format!("client_squatter may create objects in the schema {schema}") {
+            assert!(said.ends_with("belongs to client_squatter, who is no superuser"), "{said}");
+        }
+        let (code, said) = refused_ground(&db, &format!("REVOKE CREATE ON SCHEMA {schema} FROM client_squatter"));
+        assert_eq!(code, "42501");
+        assert_eq!(said, format!("function {schema}.customer_upsert(text) belongs to client_squatter, who is no superuser"));
+        let trapped: i64 = client.query_one("SELECT count(*) FROM public.trapped", &[]).expect("trapped").get(0);
+        assert_eq!(trapped, 0, "something of the squatter was run as a superuser");
+        client.batch_execute("DROP TABLE public.trapped").expect("drop");
+        client.batch_execute(&format!("DROP SCHEMA {schema} CASCADE")).expect("drop");
+    }
     client.batch_execute("DROP OWNED BY client_squatter; DROP ROLE client_squatter").expect("drop");
+    // A superuser's schema is as good as one that is made.
     client
-        .batch_execute("CREATE EXTENSION pg_billing; SELECT billing.install()")
+        .batch_execute("CREATE SCHEMA billing; CREATE SCHEMA billing_internal; CREATE EXTENSION pg_billing; SELECT billing.install()")
         .expect("create and install");
     assert_eq!(db.verify(), Vec::<String>::new());
 }

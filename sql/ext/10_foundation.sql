@@ -101,6 +101,7 @@ DECLARE
     unknown text;
 BEGIN
     PERFORM billing_internal.forget_installed();
+    PERFORM billing_internal.check_ground();
     -- One session installs; the others wait here and then find everything made.
     PERFORM pg_advisory_xact_lock(billing_internal.lock_class('install'), 0);
     IF to_regclass('billing.schema_migration') IS NOT NULL THEN
@@ -147,7 +148,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.migrate_schema(text) IS 'The one walk over the schema files that install() and migrate() are.';
+COMMENT ON FUNCTION billing_internal.migrate_schema(text) IS 'The one walk over the schema files that install() and migrate() are. Errors: 42501 schemas or roles that are not ours alone.';
 
 CREATE FUNCTION billing.install(mode text DEFAULT 'live') RETURNS TABLE (step text, state text)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -165,7 +166,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.install(text) IS
-    'Creates pg_billing''s tables, views and the default seller, outside the extension, so that they survive DROP EXTENSION and stand whole in dumps. Idempotent; lists its steps. mode live or test: only a test installation lets the clock be moved for good. Errors: 42501 not a superuser, 55000 other mode or other schema file, ZB004 unknown mode.';
+    'Creates pg_billing''s tables, views and the default seller, outside the extension, so that they survive DROP EXTENSION and stand whole in dumps. Idempotent; lists its steps. mode live or test: only a test installation lets the clock be moved for good. Errors: 42501 not a superuser, or schemas or roles that are not ours alone, 55000 other mode or other schema file, ZB004 unknown mode.';
 
 CREATE FUNCTION billing.migrate() RETURNS TABLE (step text, state text)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -183,7 +184,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.migrate() IS
-    'Brings the tables of an older version, or of a restored dump, up to this library. Idempotent; lists its steps. Errors: 42501 not a superuser, 55000 not installed or another library''s schema.';
+    'Brings the tables of an older version, or of a restored dump, up to this library. Idempotent; lists its steps. Errors: 42501 not a superuser, or schemas or roles that are not ours alone, 55000 not installed or another library''s schema.';
 
 -- ── ids, calendars, documents ────────────────────────────────────────────────────────────────────
 
@@ -400,7 +401,7 @@ AS $$
         (SELECT a.customer_id FROM billing.customer_alias a WHERE a.alias = customer AND a.removed_at IS NULL),
         (SELECT c.customer_id FROM billing.customer c WHERE c.customer_id = CASE WHEN customer ~ '^[0-9]{1,18}$' THEN customer::bigint END))
 $$;
-COMMENT ON FUNCTION billing_internal.customer_of(text) IS 'A customer by key, then alias, then id; NULL if there is none.';
+COMMENT ON FUNCTION billing_internal.customer_of(text) IS 'A customer by key, then alias, then id; NULL if there is none. For people''s calls: ingest knows keys and aliases only.';
 
 CREATE FUNCTION billing_internal.find_customer(customer text) RETURNS bigint
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -561,15 +562,16 @@ CREATE FUNCTION billing.customer_login_add(customer text, login text) RETURNS vo
 AS $$
 DECLARE
     id bigint;
+    of_role oid;
 BEGIN
     PERFORM billing_internal.require_installed();
     id := billing_internal.find_customer(customer);
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = login) THEN
+    SELECT r.oid INTO of_role FROM pg_roles r WHERE r.rolname = login;
+    IF NOT FOUND THEN
         PERFORM billing_internal.fail('ZB001', format('role %s is not known', coalesce(quote_literal(login), 'NULL')),
             format('CREATE ROLE %I LOGIN IN ROLE billing_customer;', coalesce(login, 'name')));
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
-            WHERE g.rolname = 'billing_customer' AND r.rolname = login) THEN
+    IF NOT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE g.rolname = 'billing_customer' AND m.member = of_role) THEN
         PERFORM billing_internal.fail('ZB005', format('role %I is not a member of billing_customer', login),
             format('GRANT billing_customer TO %I;', login));
     END IF;

@@ -43,8 +43,6 @@ AS $$
 DECLARE
     m billing.meter;
     added bigint := 0;
-    batch_added bigint;
-    tries int := 0;
 BEGIN
     SELECT * INTO m FROM billing.meter k WHERE k.meter_id = of_meter_id;
     IF NOT billing_internal.lock_stripes(ARRAY(SELECT generate_series(0, 255))) THEN
@@ -617,11 +615,6 @@ BEGIN
         PERFORM billing_internal.lock_for_zone(c.customer_id, coalesce(d->>'time_zone', 'UTC')) FROM billing.customer c WHERE c.key = d->>'key';
     END IF;
     SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
-        -- One session makes customers at a time; the one before us may have made this one.
-        PERFORM FROM billing_internal.counter c WHERE c.name = 'customer_id' FOR NO KEY UPDATE;
-        SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR NO KEY UPDATE;
-    END IF;
     was := CASE WHEN old.customer_id IS NOT NULL THEN billing_internal.customer_document(old.customer_id) END;
     new := old;
     new.seller_id := coalesce(billing_internal.find_seller(coalesce(d->>'seller', CASE WHEN old.customer_id IS NULL OR d ? 'seller' THEN 'default' END, old.seller_id::text)));

@@ -228,6 +228,11 @@ SELECT f.name AS offender FROM our_function f WHERE f.pronamespace = 'billing_in
     AND (has_function_privilege('billing_customer', f.oid, 'EXECUTE') OR has_function_privilege('billing_reader', f.oid, 'EXECUTE'))
     AND NOT (f.proname IN ('fail', 'raise_fault')
         OR (f.proname LIKE 'bill\_%' AND f.lanname = 'c' AND NOT has_function_privilege('billing_customer', f.oid, 'EXECUTE'))) ORDER BY 1;
+\echo 'what staff may call and a customer''s login may not (to be read): it reads what that login can''t; row_security shows that the rest works for it'
+SELECT f.name FROM our_function f WHERE f.member AND f.pronamespace = 'billing'::regnamespace AND has_function_privilege('billing_reader', f.oid, 'EXECUTE') AND NOT has_function_privilege('billing_customer', f.oid, 'EXECUTE') ORDER BY f.name COLLATE "C";
+\echo 'what an administrator may call of the machinery that writes or acts on the session (to be read)'
+SELECT f.name FROM our_function f WHERE f.member AND f.pronamespace = 'billing_internal'::regnamespace AND f.provolatile = 'v' AND NOT (f.proname LIKE 'bill\_%' AND f.lanname = 'c')
+    AND has_function_privilege('billing_admin', f.oid, 'EXECUTE') ORDER BY f.name COLLATE "C";
 \echo 'a reader that staff may not call'
 SELECT f.name AS offender FROM our_function f WHERE f.member AND f.provolatile <> 'v' AND NOT has_function_privilege('billing_reader', f.oid, 'EXECUTE') ORDER BY 1;
 

@@ -242,5 +242,6 @@ SELECT pg_temp.ground(c) FROM unnest(ARRAY['ALTER SCHEMA billing OWNER TO billin
 \a \t
 
 SELECT check_name, failed, example FROM billing.verify('full');
+SELECT billing.customer_login_remove('acme', 'billing_golden');
 DROP OWNED BY billing_golden;
 DROP ROLE billing_golden;

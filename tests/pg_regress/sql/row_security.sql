@@ -199,6 +199,34 @@ SELECT billing.invoice_explain(:'globex_invoice');
 \set ON_ERROR_STOP on
 RESET ROLE;
 
+\echo 'a function granted to a customer''s login that does not work for it: it lacks a right, or there is no call of it here'
+CREATE TEMP TABLE customer_call (function text, call text);
+INSERT INTO customer_call VALUES
+    ('allocate', $$billing.allocate('1.00 USD', '{1,2}')$$), ('amount', $$billing.amount('1 USD')$$), ('currency', $$billing.currency('1 USD')$$), ('to_money', $$billing.to_money(1, 'USD')$$),
+    ('sum', $$(SELECT billing.sum(m) FROM unnest('{"1 USD"}'::billing.money[]) m)$$), ('now', $$billing.now()$$), ('catalog_example', $$billing.catalog_example('seats')$$),
+    ('usage_count', $$(SELECT billing.usage_count(x) + billing.usage_count(*) FROM generate_series(1, 3) x)$$), ('usage_sum', $$(SELECT billing.usage_sum(x) FROM generate_series(1, 3) x)$$),
+    ('usage_max', $$(SELECT billing.usage_max(x) FROM generate_series(1, 3) x)$$), ('usage_unique_count', $$(SELECT billing.usage_unique_count(x::text) FROM generate_series(1, 3) x)$$),
+    ('rate', $$billing.rate('{"model":"per_unit","unit_price":"1"}', 2)$$), ('rate_events', $$billing.rate_events('{"model":"per_unit","unit_price":"1"}', '{1,2}')$$),
+    ('rate_explain', $$billing.rate_explain('{"model":"per_unit","unit_price":"1"}', 2)$$), ('usage', $$billing.usage('acme', 'tokens', '2023-11-01 00:10Z', '2024-01-01Z', 'day', '{user_id}')$$),
+    ('usage', $$billing.usage('acme', 'users', '2023-11-01 00:10Z', '2024-01-01Z', 'hour', '{}', '{"user_id":"acme1"}', 'Asia/Kolkata')$$),
+    ('invoice_explain', format('billing.invoice_explain(%L)', :'acme_invoice')), ('invoice_explain', format('billing.invoice_explain((SELECT document FROM billing.invoice WHERE number = %L))', :'acme_invoice')),
+    ('invoice_line_events', format('billing.invoice_line_events(%L, ''tokens/2023-11-01/model=gpt-4'')', :'acme_invoice'));
+CREATE FUNCTION pg_temp.call_it(call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE said text := 'works';
+BEGIN
+    PERFORM set_config('role', 'golden_acme', true);
+    BEGIN
+        EXECUTE 'SELECT ' || call;
+    EXCEPTION WHEN OTHERS THEN
+        said := SQLSTATE || ' ' || SQLERRM;
+    END;
+    PERFORM set_config('role', 'none', true);
+    RETURN said;
+END $$;
+SELECT p.proname, coalesce(pg_temp.call_it(c.call), 'is not called here') AS said
+FROM (SELECT DISTINCT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'billing'::regnamespace AND has_function_privilege('billing_customer', p.oid, 'EXECUTE')
+    AND p.proname NOT IN ('install', 'migrate') /* PUBLIC's: they say who may */) p FULL JOIN customer_call c ON c.function = p.proname
+WHERE p.proname IS NULL OR c.call IS NULL OR pg_temp.call_it(c.call) <> 'works' ORDER BY 1;
 \echo 'a writer that a customer''s login may call'
 SELECT p.oid::regprocedure AS offender FROM pg_proc p WHERE p.pronamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace) AND (p.provolatile = 'v' OR p.prosecdef)
     AND has_function_privilege('golden_acme', p.oid, 'EXECUTE') AND p.proname NOT IN ('install', 'migrate', 'fail', 'raise_fault', 'my_customers') 
