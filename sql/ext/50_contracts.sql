@@ -12,9 +12,9 @@ COMMENT ON FUNCTION billing_internal.contract_terms(text, text) IS 'The canonica
 CREATE FUNCTION billing_internal.contract_terms_error(document text, plan text) RETURNS text
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_terms_error_wrapper';
 COMMENT ON FUNCTION billing_internal.contract_terms_error(text, text) IS 'Why contract_terms() gave NULL.';
-CREATE FUNCTION billing_internal.charge_error(charge text, meter text, pricing text) RETURNS text
+CREATE FUNCTION billing_internal.charge_error(charge text, meter text, pricing text, overrides text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'charge_error_wrapper';
-COMMENT ON FUNCTION billing_internal.charge_error(text, text, text) IS 'Why a usage charge can''t price a meter with a list price; NULL if it can.';
+COMMENT ON FUNCTION billing_internal.charge_error(text, text, text, text) IS 'Why a usage charge can''t price a meter with a list price and a list of overrides; NULL if it can.';
 CREATE FUNCTION billing_internal.overrides_read(overrides text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'overrides_read_wrapper';
 COMMENT ON FUNCTION billing_internal.overrides_read(text) IS 'A list of overrides in canonical form; NULL where overrides_read_error() says why not.';
@@ -22,13 +22,13 @@ CREATE FUNCTION billing_internal.overrides_read_error(overrides text) RETURNS te
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'overrides_read_error_wrapper';
 COMMENT ON FUNCTION billing_internal.overrides_read_error(text) IS 'Why overrides_read() gave NULL.';
 
-CREATE FUNCTION billing_internal.resolved_price(prices text, dimensions text, at timestamptz)
+CREATE FUNCTION billing_internal.resolved_price(prices text, dimensions text, at timestamptz, begins timestamptz)
     RETURNS TABLE (source text, label text, list_label text, pricing text)
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'resolved_price_wrapper';
-COMMENT ON FUNCTION billing_internal.resolved_price(text, text, timestamptz) IS 'Which of {"list","overrides","dimensions"} holds; no row where resolved_price_error() says why.';
-CREATE FUNCTION billing_internal.resolved_price_error(prices text, dimensions text, at timestamptz) RETURNS text
+COMMENT ON FUNCTION billing_internal.resolved_price(text, text, timestamptz, timestamptz) IS 'Which of {"list","overrides","dimensions"} holds; no row where resolved_price_error() says why.';
+CREATE FUNCTION billing_internal.resolved_price_error(prices text, dimensions text, at timestamptz, begins timestamptz) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'resolved_price_error_wrapper';
-COMMENT ON FUNCTION billing_internal.resolved_price_error(text, text, timestamptz) IS 'Why resolved_price() gave no row.';
+COMMENT ON FUNCTION billing_internal.resolved_price_error(text, text, timestamptz, timestamptz) IS 'Why resolved_price() gave no row.';
 
 CREATE FUNCTION billing_internal.local_midnight(day date, zone text) RETURNS timestamptz
     LANGUAGE sql STABLE STRICT PARALLEL SAFE -- bound when made: inlined, so no search_path
@@ -114,24 +114,28 @@ AS $$
 DECLARE
     hit record;
 BEGIN
-    -- A live contract that floats on this price must begin a service period at that very instant.
-    SELECT k.key, k.time_zone, p.starts_on, p.ends_on INTO hit
+    -- Live contracts that float on this price take it when a service period of theirs begins. Where none does at that
+    -- instant (their own midnight, or 00:00 UTC of that day), it was not meant as a period's start.
+    SELECT k.key, p.ends_on, p.starts_at = at OR p.starts_on::timestamp AT TIME ZONE 'UTC' = at AS begins INTO hit
     FROM billing.contract_charge h
     JOIN billing.contract k USING (customer_id, contract_id)
-    CROSS JOIN LATERAL billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, (at AT TIME ZONE k.time_zone)::date) b
-    CROSS JOIN LATERAL billing_internal.calendar_service_periods(k.starts_on, k.ends_on, k.billed_every, k.alignment, h.every, b.n) p
+    CROSS JOIN LATERAL (
+        SELECT s.starts_on, s.ends_on, billing_internal.local_midnight(s.starts_on, k.time_zone) AS starts_at
+        FROM (SELECT DISTINCT d.day FROM (VALUES ((at AT TIME ZONE k.time_zone)::date), ((at AT TIME ZONE 'UTC')::date)) d (day)) d
+        CROSS JOIN LATERAL billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, d.day) b
+        CROSS JOIN LATERAL billing_internal.calendar_service_periods(k.starts_on, k.ends_on, k.billed_every, k.alignment, h.every, b.n) s
+        WHERE s.starts_on <= d.day AND d.day < s.ends_on
+    ) p
     WHERE h.price_book_id = of_price_book_id AND h.price_key = of_key AND h.until_version IS NULL AND h.valid_during @> at
         AND k.state IN ('scheduled', 'active') AND k.prices = 'float'
-        AND billing_internal.local_midnight(p.starts_on, k.time_zone) < at AND at < billing_internal.local_midnight(p.ends_on, k.time_zone)
-    ORDER BY k.key LIMIT 1;
-    IF FOUND THEN
+    ORDER BY begins DESC, k.key LIMIT 1;
+    IF NOT hit.begins THEN
         PERFORM billing_internal.fail('ZB005', format('price %s can''t change at %s, inside a period of contract %s', of_key, at, hit.key),
-            format('Give valid_from as a period''s start, such as %s: tiers, packages, minimums and maximums run over a whole period.',
-                to_char(billing_internal.local_midnight(hit.ends_on, hit.time_zone) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')));
+            format('Give valid_from as a period''s start, such as %sT00:00:00Z: tiers, packages, minimums and maximums run over a whole period.', hit.ends_on));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.check_price_instant(uuid, text, timestamptz) IS 'Errors: ZB005 if a price that can''t be split in time would change inside a service period of a live contract.';
+COMMENT ON FUNCTION billing_internal.check_price_instant(uuid, text, timestamptz) IS 'Errors: ZB005 if a price that can''t be split in time would change when no service period of a live contract begins. Each contract takes it with its next period.';
 
 CREATE FUNCTION billing_internal.apply_product(item jsonb) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -301,7 +305,7 @@ BEGIN
         END IF;
         pricing := item.terms->>'pricing';
         IF pricing IS NULL THEN
-            SELECT p.pricing::text INTO pricing FROM billing.price p
+            SELECT CASE WHEN meter.aggregation = 'unique_count' THEN billing_internal.pricing_of(p.price_id) ELSE p.pricing END::text INTO pricing FROM billing.price p
             WHERE p.price_book_id = book.price_book_id AND p.key = item.terms->>'price' AND p.meter_id = meter.meter_id
             ORDER BY p.version DESC LIMIT 1;
             IF pricing IS NULL THEN
@@ -309,7 +313,7 @@ BEGIN
                     book_key, quote_literal(item.terms->>'price'), meter.key), 'Put the price into the book, or give the charge its own pricing.');
             END IF;
         END IF;
-        PERFORM billing_internal.raise_fault(billing_internal.charge_error(item.terms::text, meter.definition::text, pricing)::jsonb);
+        PERFORM billing_internal.raise_fault(billing_internal.charge_error(item.terms::text, meter.definition::text, pricing, '[]')::jsonb);
     END LOOP;
 END
 $$;
@@ -532,12 +536,28 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.insert_overrides(jsonb, bigint, uuid, text, int) IS 'Stores a list of overrides; dates become local midnights.';
 
-CREATE FUNCTION billing_internal.check_override_instants(of_customer_id bigint, of_contract_id uuid) RETURNS void
+CREATE FUNCTION billing_internal.check_overrides(of_customer_id bigint, of_contract_id uuid) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     hit record;
 BEGIN
+    -- Each live charge with the overrides of both scopes that target it.
+    FOR hit IN
+        SELECT h.terms::text AS charge, m.definition::text AS meter, coalesce(h.terms->'pricing', CASE WHEN m.aggregation = 'unique_count' THEN billing_internal.pricing_of(p.price_id) ELSE p.pricing END)::text AS pricing, o.list::text AS overrides
+        FROM billing.contract_charge h
+        JOIN billing.contract k ON k.customer_id = h.customer_id AND k.contract_id = h.contract_id AND k.state IN ('draft', 'scheduled', 'active', 'paused')
+        JOIN billing.meter m ON m.meter_id = h.meter_id
+        LEFT JOIN LATERAL (SELECT x.price_id, x.pricing FROM billing.price x WHERE x.price_book_id = h.price_book_id AND x.key = h.price_key AND x.meter_id = h.meter_id
+            ORDER BY x.version DESC LIMIT 1) p ON true
+        CROSS JOIN LATERAL (SELECT jsonb_agg(jsonb_build_object('charge', h.charge_key, 'match', o.match) || o.terms) AS list FROM billing.price_override o
+            WHERE o.customer_id = h.customer_id AND (o.contract_id IS NULL OR o.contract_id = h.contract_id) AND (o.meter_id = h.meter_id OR o.charge_key = h.charge_key)
+                AND o.until_version IS NULL) o
+        WHERE h.customer_id = of_customer_id AND (of_contract_id IS NULL OR h.contract_id = of_contract_id) AND h.kind = 'usage' AND h.until_version IS NULL AND o.list IS NOT NULL
+        ORDER BY k.key, h.position
+    LOOP
+        PERFORM billing_internal.raise_fault(billing_internal.charge_error(hit.charge, hit.meter, hit.pricing, hit.overrides)::jsonb);
+    END LOOP;
     -- An override that begins or ends inside a service period would cut tiers, packages, minimums: refused.
     SELECT h.charge_key, k.key AS contract, b.at INTO hit
     FROM billing.price_override o
@@ -561,7 +581,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.check_override_instants(bigint, uuid) IS 'Errors: ZB005 if an override would change a price that can''t be split in time inside a service period.';
+COMMENT ON FUNCTION billing_internal.check_overrides(bigint, uuid) IS 'Errors: ZB003 if an override doesn''t fit the charges it targets, ZB005 if it would change a price that can''t be split in time inside a service period.';
 
 CREATE FUNCTION billing_internal.usage_is_billed(of_customer_id bigint) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -686,7 +706,7 @@ BEGIN
         UPDATE billing.price_override o SET until_version = new.terms_version
         WHERE o.customer_id = new.customer_id AND o.contract_id IS NULL AND o.until_version IS NULL;
         PERFORM billing_internal.insert_overrides(overrides, new.customer_id, NULL, new.time_zone, new.terms_version);
-        PERFORM billing_internal.check_override_instants(new.customer_id, NULL);
+        PERFORM billing_internal.check_overrides(new.customer_id, NULL);
     END IF;
     IF was IS DISTINCT FROM billing_internal.customer_document(new.customer_id) OR d ? 'overrides' THEN
         PERFORM billing_internal.audit('customer_upsert', 'customer', d->>'key', new.customer_id, was,
@@ -898,7 +918,7 @@ BEGIN
     LEFT JOIN billing.price_book b ON b.key = t->>'price_book' AND i.value->'terms' ? 'price';
     PERFORM billing_internal.check_override_targets(made->'overrides', k.customer_id, k.contract_id);
     PERFORM billing_internal.insert_overrides(made->'overrides', k.customer_id, k.contract_id, k.time_zone, 1);
-    PERFORM billing_internal.check_override_instants(k.customer_id, k.contract_id);
+    PERFORM billing_internal.check_overrides(k.customer_id, k.contract_id);
     IF billing_internal.zone_minutes(k.time_zone) < customer.bucket_minutes THEN -- under the stripe lock taken above
         UPDATE billing.customer c SET bucket_minutes = 15 WHERE c.customer_id = k.customer_id;
     END IF;
@@ -1005,6 +1025,9 @@ DECLARE
     of_customer_id bigint;
     m record;
     h record;
+    rate_at text;
+    list_at timestamptz;
+    begins timestamptz;
     prices text;
     found_price record;
 BEGIN
@@ -1015,7 +1038,8 @@ BEGIN
     IF jsonb_typeof(dimensions) IS DISTINCT FROM 'object' THEN
         PERFORM billing_internal.fail('ZB004', 'dimensions must be a JSON object', 'Pass {"model":"gpt-4"}, or {}.');
     END IF;
-    SELECT c.*, k.key AS contract_key, k.version AS contract_version, k.prices, coalesce(k.signed_at, k.starts_at) AS signed_at, u.terms_version INTO h
+    SELECT c.*, k.key AS contract_key, k.version AS contract_version, k.prices, coalesce(k.signed_at, k.starts_at) AS signed_at, u.terms_version, k.seller_id,
+        k.time_zone, k.starts_on, k.ends_on, k.billed_every, k.alignment INTO h
     FROM billing.contract_charge c
     JOIN billing.contract k USING (customer_id, contract_id)
     JOIN billing.customer u USING (customer_id)
@@ -1026,28 +1050,43 @@ BEGIN
         PERFORM billing_internal.fail('ZB007', format('no live charge of customer %s prices meter %s for %s at %s', customer, m.key, dimensions, at),
             'SELECT * FROM billing.unpriced_usage; lists usage that nothing prices; billing.subscribe() makes a contract.');
     END IF;
+    -- As the bill does (ServicePeriod::price_at): what runs over the whole period has the price of its start.
+    SELECT greatest(billing_internal.local_midnight(p.starts_on, h.time_zone),
+            CASE WHEN p.starts_on::timestamp AT TIME ZONE 'UTC' < billing_internal.local_midnight(p.ends_on, h.time_zone) THEN p.starts_on::timestamp AT TIME ZONE 'UTC' END) INTO begins
+    FROM billing_internal.calendar_period_at(h.starts_on, h.ends_on, h.billed_every, h.alignment, (at AT TIME ZONE h.time_zone)::date) b
+    CROSS JOIN LATERAL billing_internal.calendar_service_periods(h.starts_on, h.ends_on, h.billed_every, h.alignment, h.every, b.n) p
+    WHERE p.starts_on <= (at AT TIME ZONE h.time_zone)::date AND (at AT TIME ZONE h.time_zone)::date < p.ends_on;
+    begins := coalesce(begins, at);
+    SELECT coalesce((SELECT c.value FROM billing.contract_policy c WHERE c.customer_id = h.customer_id AND c.contract_id = h.contract_id AND c.name = 'rate_at'), s.value) INTO rate_at
+    FROM billing_internal.seller_policies('{rate_at}') s WHERE s.seller_id = h.seller_id;
+    IF m.aggregation IN ('max', 'unique_count') OR rate_at = 'period_start' THEN
+        at := begins;
+    END IF;
+    list_at := CASE WHEN h.prices = 'pin' OR rate_at = 'contract_signature' THEN h.signed_at END;
     prices := jsonb_build_object(
         'dimensions', to_jsonb(m.dimensions),
         'list', CASE WHEN h.price_key IS NULL THEN jsonb_build_array(jsonb_build_object('label', 'charge', 'pricing', h.terms->'pricing'))
-            ELSE (SELECT coalesce(jsonb_agg(jsonb_build_object('label', p.key || '@' || p.version, 'pricing', CASE WHEN p.row_count = 0 THEN p.pricing
+            ELSE (SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('label', p.key || '@' || p.version,
+                    'from', CASE WHEN list_at IS NULL THEN lower(p.valid_during) END, 'until', CASE WHEN list_at IS NULL THEN upper(p.valid_during) END)) || jsonb_build_object('pricing', CASE WHEN p.row_count = 0 THEN p.pricing
                     ELSE p.pricing || jsonb_build_object('rows', (SELECT coalesce(jsonb_agg(r.pricing || jsonb_build_object('match', r.match) ORDER BY r.n), '[]')
                         FROM billing.price_row r WHERE r.price_id = p.price_id AND r.match IN (SELECT k::jsonb
                             FROM billing_internal.price_candidates(ARRAY(SELECT jsonb_array_elements_text(p.pricing->'dimensions')), dimensions::text) k))) END)), '[]')
                 FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key
-                    AND p.valid_during @> CASE WHEN h.prices = 'pin' THEN h.signed_at ELSE at END) END,
+                    AND (p.valid_during @> coalesce(list_at, at) OR (list_at IS NULL AND p.valid_during @> begins))) END,
         'overrides', (SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('scope', CASE WHEN o.contract_id IS NOT NULL THEN 'contract' ELSE 'customer' END,
-                'meter', CASE WHEN o.meter_id IS NOT NULL THEN m.key END, 'charge', o.charge_key, 'match', o.match)) || o.terms ORDER BY o.contract_id IS NULL, o.meter_id, o.charge_key, o.match), '[]')
+                'meter', CASE WHEN o.meter_id IS NOT NULL THEN m.key END, 'charge', o.charge_key, 'match', o.match,
+                'from', lower(o.valid_during), 'until', upper(o.valid_during))) || o.terms ORDER BY o.contract_id IS NULL, o.meter_id, o.charge_key, o.match), '[]')
             FROM billing.price_override o
-            WHERE o.customer_id = of_customer_id AND (o.meter_id = m.meter_id OR o.charge_key = h.charge_key) AND o.valid_during @> at
+            WHERE o.customer_id = of_customer_id AND (o.meter_id = m.meter_id OR o.charge_key = h.charge_key) AND (o.valid_during @> at OR o.valid_during @> begins)
                 AND CASE WHEN o.contract_id IS NULL THEN o.from_version <= h.terms_version AND (o.until_version IS NULL OR o.until_version > h.terms_version)
                     ELSE o.contract_id = h.contract_id AND o.from_version <= h.contract_version AND (o.until_version IS NULL OR o.until_version > h.contract_version) END))::text;
-    SELECT * INTO found_price FROM billing_internal.resolved_price(prices, dimensions::text, at);
+    SELECT * INTO found_price FROM billing_internal.resolved_price(prices, dimensions::text, at, begins);
     IF found_price.source IS NULL THEN
-        PERFORM billing_internal.raise_fault(billing_internal.resolved_price_error(prices, dimensions::text, at)::jsonb);
+        PERFORM billing_internal.raise_fault(billing_internal.resolved_price_error(prices, dimensions::text, at, begins)::jsonb);
     END IF;
     RETURN QUERY SELECT h.contract_key, h.charge_key, found_price.source, CASE WHEN found_price.list_label = 'charge' THEN NULL ELSE split_part(found_price.list_label, '@', 1) END,
         nullif(split_part(found_price.list_label, '@', 2), '')::int, found_price.pricing::jsonb;
 END
 $$;
 COMMENT ON FUNCTION billing.price_resolve(text, text, jsonb, timestamptz) IS
-    'The price a customer''s usage of a meter has, for dimension values at an instant (default billing.now()): contract override, customer override, the charge''s own pricing, or the price book''s version in force. pricing is one model, never a matrix. Errors: ZB001, ZB004, ZB007 nothing prices it.';
+    'The price a customer''s usage of a meter has, for dimension values at an instant (default billing.now()): contract override, customer override, the charge''s own pricing, or the price book''s version in force; tiers and other prices that run over a whole period are those in force at its start. pricing is one model, never a matrix. Errors: ZB001, ZB004, ZB007 nothing prices it.';

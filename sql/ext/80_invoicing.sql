@@ -27,9 +27,9 @@ CREATE FUNCTION billing_internal.bill_add_midnight(handle bigint, zone text, day
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_midnight_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_add_midnight(bigint, text, date, timestamptz) IS 'Gives the batch the instant of a local midnight.';
 CREATE FUNCTION billing_internal.bill_stretches(handle bigint) RETURNS TABLE (n int, customer_id bigint, meter_id int, from_at timestamptz, until_at timestamptz, source text,
-    recorded_until timestamptz, matches text, dropped text[])
+    recorded_until timestamptz, matches text, dropped text[], bill_to text)
     LANGUAGE c VOLATILE STRICT ROWS 500 AS 'MODULE_PATHNAME', 'bill_stretches_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_stretches(bigint) IS 'The stretches of time whose usage the batch needs: source buckets, values, cells, amounts or events; matches limits it, dropped dimensions are summed away.';
+COMMENT ON FUNCTION billing_internal.bill_stretches(bigint) IS 'The stretches of time whose usage the batch needs: source buckets, values, cells, amounts or events; matches limits it, dropped dimensions are summed away; bill_to is the entity of usage that names none.';
 CREATE FUNCTION billing_internal.bill_add_usage(handle bigint, stretches int[], dimensions text[], events bigint[], quantities numeric[], amounts text[]) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_usage_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_add_usage(bigint, int[], text[], bigint[], numeric[], text[]) IS 'Gives the batch usage: columns of equal length, one row per stretch and line dimensions.';
@@ -140,10 +140,12 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
+    -- Usage that names the entity of the contract is the same as usage that names none.
     WITH stretch AS MATERIALIZED (
         SELECT s.*, s.matches::jsonb AS match, m.aggregation FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
     ), used AS (
-        SELECT s.n, s.aggregation, coalesce(d.dimensions, u.dimensions) - s.dropped AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::timestamptz AS at, NULL::uuid AS event_key
+        SELECT s.n, s.aggregation, coalesce(d.dimensions, u.dimensions) - s.dropped
+                - CASE WHEN coalesce(d.dimensions, u.dimensions)->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::timestamptz AS at, NULL::uuid AS event_key
         FROM stretch s
         CROSS JOIN LATERAL (
             SELECT x.dimension_set_id, (array_agg(x.dimensions) FILTER (WHERE x.dimensions IS NOT NULL))[1] AS dimensions, sum(x.events) AS events,
@@ -159,17 +161,17 @@ BEGIN
         LEFT JOIN billing.dimension_set d ON d.customer_id = s.customer_id AND d.dimension_set_id = u.dimension_set_id
         WHERE s.source = 'buckets' AND coalesce(d.dimensions, u.dimensions) @> s.match
         UNION ALL
-        SELECT s.n, s.aggregation, u.dimensions - s.dropped, u.events, u.quantity, u.value_key, NULL, NULL
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, u.events, u.quantity, u.value_key, NULL, NULL
         FROM stretch s CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, s.meter_id, s.from_at, s.until_at) u
         WHERE s.source IN ('cells', 'values') AND u.dimensions @> s.match
         UNION ALL
-        SELECT s.n, s.aggregation, u.dimensions - s.dropped, CASE WHEN v.n IS NULL OR v.n = 1 THEN u.events ELSE 0 END, u.quantity, v.key, NULL, NULL
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, CASE WHEN v.n IS NULL OR v.n = 1 THEN u.events ELSE 0 END, u.quantity, v.key, NULL, NULL
         FROM stretch s
         CROSS JOIN LATERAL billing_internal.stored_cells(s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until) u
         LEFT JOIN LATERAL unnest(u.value_keys) WITH ORDINALITY v (key, n) ON true
         WHERE s.source = 'events' AND u.dimensions @> s.match
         UNION ALL
-        SELECT s.n, s.aggregation, u.dimensions - s.dropped, 1, u.value, NULL, u.occurred_at, u.event_key
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, 1, u.value, NULL, u.occurred_at, u.event_key
         FROM stretch s CROSS JOIN LATERAL billing_internal.stored_measures(s.customer_id, s.meter_id, s.from_at, s.until_at, coalesce(s.recorded_until, 'infinity')) u
         WHERE s.source = 'amounts' AND u.dimensions @> s.match
     )

@@ -64,17 +64,20 @@ fn terms(document: &str, plan: Option<&str>) -> Result<String, Fault> {
     .canonical()
 }
 
-/// Why a usage charge can't price a meter with a list price; NULL if it can.
+/// Why a usage charge can't price a meter with a list price and a list of overrides; NULL if it can.
 #[pg_extern(sql = false)]
-fn charge_error(charge: &str, meter: &str, pricing: &str) -> Option<String> {
-    check_charge(charge, meter, pricing).err().as_ref().map(FaultJson::text)
+fn charge_error(charge: &str, meter: &str, pricing: &str, overrides: &str) -> Option<String> {
+    check_charge(charge, meter, pricing, overrides).err().as_ref().map(FaultJson::text)
 }
 
-fn check_charge(charge: &str, meter: &str, pricing: &str) -> Result<(), Fault> {
+fn check_charge(charge: &str, meter: &str, pricing: &str, overrides: &str) -> Result<(), Fault> {
     let charge = UsageCharge::read(&Node::root(&json::parse(charge)?))?;
     let meter = super::metering::read_meter(meter)?;
     let pricing = json::parse_nested(pricing, json::DOCUMENT_DEPTH_MAX, "pricing")?;
-    charge.check(&meter, &Pricing::read_header(&Node::root(&pricing))?)
+    let overrides = json::parse_nested(overrides, json::DOCUMENT_DEPTH_MAX, "overrides")?;
+    let overrides = Node { tree: &overrides, path: "overrides".into() };
+    let overrides = overrides.items()?.iter().map(Override::read).collect::<Result<Vec<_>, Fault>>()?;
+    charge.check(&meter, &Pricing::read_header(&Node::root(&pricing))?, &overrides)
 }
 
 /// A list of overrides in canonical form; NULL where `overrides_read_error` says why.
@@ -94,33 +97,47 @@ fn overrides_of(overrides: &str) -> Result<String, Fault> {
     Tree::List(list.iter().map(Override::to_tree).collect()).canonical()
 }
 
-/// Which price holds for these dimensions at this instant, of `{"list", "overrides", "dimensions"}`; no row where
-/// `resolved_price_error` says why.
+/// Which price bills these dimensions at this instant, of `{"list", "overrides", "dimensions"}`: where one of the two
+/// runs over the whole period, that of `begins`. No row where `resolved_price_error` says why.
 #[pg_extern(sql = false)]
 fn resolved_price(
     prices: &str,
     dimensions: &str,
     at: TimestampWithTimeZone,
+    begins: TimestampWithTimeZone,
 ) -> TableIterator<
     'static,
     (name!(source, String), name!(label, String), name!(list_label, String), name!(pricing, String)),
 > {
-    TableIterator::new(resolved(prices, dimensions, at).ok())
+    TableIterator::new(resolved(prices, dimensions, at, begins).ok())
 }
 
 #[pg_extern(sql = false)]
-fn resolved_price_error(prices: &str, dimensions: &str, at: TimestampWithTimeZone) -> Option<String> {
-    resolved(prices, dimensions, at).err().as_ref().map(FaultJson::text)
+fn resolved_price_error(
+    prices: &str,
+    dimensions: &str,
+    at: TimestampWithTimeZone,
+    begins: TimestampWithTimeZone,
+) -> Option<String> {
+    resolved(prices, dimensions, at, begins).err().as_ref().map(FaultJson::text)
 }
 
 fn resolved(
     prices: &str,
     dimensions: &str,
     at: TimestampWithTimeZone,
+    begins: TimestampWithTimeZone,
 ) -> Result<(String, String, String, String), Fault> {
-    let at = from_timestamptz(at).ok_or_else(|| Fault::value("prices hold at instants, not at infinity"))?;
+    let instant =
+        |at| from_timestamptz(at).ok_or_else(|| Fault::value("prices hold at instants, not at infinity"));
     let prices = Prices::read(&Node::root(&json::parse_nested(prices, json::DOCUMENT_DEPTH_MAX, "")?))?;
-    let found = prices.resolve(&Dimensions::read(&Node::root(&json::parse(dimensions)?))?, at)?;
+    let dimensions = Dimensions::read(&Node::root(&json::parse(dimensions)?))?;
+    let mut found = prices.resolve(&dimensions, instant(at)?)?;
+    if let Ok(first) = prices.resolve(&dimensions, instant(begins)?)
+        && !(found.splits_in_time() && first.splits_in_time())
+    {
+        found = first;
+    }
     let list_label = prices.list[found.list].label.clone();
     Ok((found.source.to_string(), found.label, list_label, found.pricing.canonical()))
 }
@@ -184,7 +201,8 @@ mod tests {
         let call = |dimension: &str| {
             format!(
                 r#"SELECT billing_internal.charge_error('{{"key":"tokens","product":"ai","meter":"tokens","match":{{"{dimension}":"x"}},"pricing":{{"model":"per_unit","unit_price":"1"}}}}',
-                   '{{"key":"tokens","event_type":"e","aggregation":"count","dimensions":["model"]}}', '{{"model":"per_unit","unit_price":"1"}}')"#
+                   '{{"key":"tokens","event_type":"e","aggregation":"count","dimensions":["model"]}}', '{{"model":"per_unit","unit_price":"1"}}',
+                   '[{{"charge":"tokens","match":{{"model":"y"}},"percent_off":"5"}}]')"#
             )
         };
         assert_eq!(value(&call("model")), None);
@@ -221,7 +239,7 @@ mod tests {
     fn prices_resolve_by_time_and_match() {
         let at = |model: &str, instant: &str| {
             rows(&format!(
-                r#"SELECT source, list_label, CAST(pricing AS json)->>'unit_price' AS unit_price FROM billing_internal.resolved_price({PRICES}, '{{"model":"{model}"}}', '{instant}')"#
+                r#"SELECT source, list_label, CAST(pricing AS json)->>'unit_price' AS unit_price FROM billing_internal.resolved_price({PRICES}, '{{"model":"{model}"}}', '{instant}', '{instant}')"#
             ))
         };
         assert_eq!(at("gpt-4", "2023-11-15 23:59:59.999999+00"), ["customer override|tokens@1|0.015"]);
@@ -229,7 +247,9 @@ mod tests {
         assert_eq!(at("gpt-3.5", "2023-11-16 00:00+00"), ["price book|tokens@2|0.04"]);
         assert!(at("gpt-4", "2023-10-31 00:00+00").is_empty());
         let why = |instant: &str| {
-            format!("SELECT billing_internal.resolved_price_error({PRICES}, '{{}}', '{instant}')")
+            format!(
+                "SELECT billing_internal.resolved_price_error({PRICES}, '{{}}', '{instant}', '{instant}')"
+            )
         };
         assert_eq!(fault(&why("2023-10-31 00:00+00")), "ZB007 no price is in force at 2023-10-31T00:00:00Z");
         assert_eq!(fault(&why("infinity")), "ZB004 prices hold at instants, not at infinity");

@@ -178,6 +178,7 @@ fn bill_stretches(
         name!(recorded_until, Option<TimestampWithTimeZone>),
         name!(matches, String),
         name!(dropped, Vec<String>),
+        name!(bill_to, String),
     ),
 > {
     let rows = with_batch(handle, |batch| {
@@ -197,6 +198,7 @@ fn bill_stretches(
                     recorded_until,
                     matches,
                     s.dropped,
+                    s.bill_to,
                 ))
             })
             .collect::<Result<Vec<_>, Fault>>()

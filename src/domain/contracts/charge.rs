@@ -1,5 +1,6 @@
 //! Usage charges (priced by a meter) and fees (priced by themselves). Plans and contracts share their form.
 
+use super::overrides::{Change, Override};
 use crate::domain::foundation::calendar::Interval;
 use crate::domain::foundation::json::{Fields, Node, Tree};
 use crate::domain::foundation::proration::ProrationBasis;
@@ -7,6 +8,7 @@ use crate::domain::foundation::{Exact, Fault};
 use crate::domain::metering::dimensions::BILL_TO;
 use crate::domain::metering::{Aggregation, Dimensions, Meter};
 use crate::domain::rating::Pricing;
+use std::collections::BTreeSet;
 
 const USAGE_FIELDS: [&str; 9] =
     ["key", "product", "meter", "price", "pricing", "match", "lines_by", "every", "prorate_units"];
@@ -154,9 +156,9 @@ impl UsageCharge {
         Tree::Object(fields)
     }
 
-    /// Whether this charge can price this meter with this list price. The price is the charge's own or its
-    /// book's; a matrix may come without its rows.
-    pub fn check(&self, meter: &Meter, list: &Pricing) -> Result<(), Fault> {
+    /// Whether this charge can price this meter with this list price and the overrides that target it. The price
+    /// is the charge's own or its book's; a matrix may come without its rows.
+    pub fn check(&self, meter: &Meter, list: &Pricing, overrides: &[Override]) -> Result<(), Fault> {
         let mut names: Vec<String> = meter.dimensions.iter().map(|path| path.to_string()).collect();
         names.push(BILL_TO.to_string());
         let declared = |name: &str| names.iter().any(|d| d == name);
@@ -179,24 +181,71 @@ impl UsageCharge {
         if let Some(name) = list.dimensions_named().iter().find(|name| !declared(name)) {
             return wrong("its price", name);
         }
-        check_model(self, meter, list)
+        check_model(self, meter, list)?;
+        let overrides = overrides.iter().filter(|agreed| agreed.matches.compatible(&self.matches));
+        let pricings = overrides.clone().filter_map(|agreed| match &agreed.change {
+            Change::Pricing(pricing) => Some((pricing.as_ref(), &agreed.matches)),
+            _ => None,
+        });
+        pricings.clone().try_for_each(|(pricing, _)| check_model(self, meter, pricing))?;
+        if meter.aggregation == Aggregation::UniqueCount {
+            let matches = overrides.flat_map(|agreed| agreed.matches.iter().map(|(name, _)| name));
+            let mut lines_by: BTreeSet<&str> =
+                self.lines_by.iter().map(String::as_str).chain(matches).collect();
+            let named: Vec<String> = list
+                .dimensions_named()
+                .into_iter()
+                .chain(pricings.clone().flat_map(|(p, _)| p.dimensions_named()))
+                .collect();
+            lines_by.extend(named.iter().map(String::as_str));
+            lines_by.retain(|name| *name != BILL_TO && self.matches.get(name).is_none());
+            check_whole(self, meter, list, &Dimensions::new(), &lines_by)?;
+            pricings
+                .clone()
+                .try_for_each(|(pricing, matches)| check_whole(self, meter, pricing, matches, &lines_by))?;
+        }
+        Ok(())
     }
+}
+
+/// Distinct values of several lines don't add up, so what runs over a whole quantity must be one line: its match
+/// fixes every dimension by which lines are kept apart.
+fn check_whole(
+    charge: &UsageCharge,
+    meter: &Meter,
+    pricing: &Pricing,
+    matches: &Dimensions,
+    lines_by: &BTreeSet<&str>,
+) -> Result<(), Fault> {
+    if pricing.is_matrix() {
+        return pricing.rows().iter().try_for_each(|row| {
+            let mut of_row = matches.clone();
+            row.matched().iter().for_each(|(name, value)| of_row.set(name, value));
+            check_whole(charge, meter, row.pricing(), &of_row, lines_by)
+        });
+    }
+    let apart = lines_by.iter().find(|name| matches.get(name).is_none());
+    let Some(apart) = apart.filter(|_| !pricing.is_linear() && pricing.model_name() != "flat") else {
+        return Ok(());
+    };
+    let message = format!(
+        "a {} price of meter {}, a unique_count, needs the whole count, but lines are kept apart by {apart}",
+        pricing.model_name(),
+        meter.key
+    );
+    Err(Fault::document(&format!("charge {}", charge.key), message)
+        .with_hint("Use a per_unit price, or leave out lines_by and matches by that dimension."))
 }
 
 /// Whether a model fits what the meter counts.
 fn check_model(charge: &UsageCharge, meter: &Meter, pricing: &Pricing) -> Result<(), Fault> {
     let place = format!("charge {}", charge.key);
-    let adds_up = matches!(meter.aggregation, Aggregation::Count | Aggregation::Sum);
-    if !adds_up && !charge.lines_by.is_empty() && !pricing.is_linear() && pricing.model_name() != "flat" {
-        let message = format!(
-            "lines_by does not go with a {} price of meter {}, a {}: what the lines count does not add up to the whole",
-            pricing.model_name(),
-            meter.key,
-            meter.aggregation.word()
-        );
-        return Err(
-            Fault::document(&place, message).with_hint("Leave lines_by out, or use a per_unit price.")
-        );
+    if charge.prorate_units && pricing.needs_events() {
+        return Err(Fault::document(
+            &place,
+            "prorate_units does not go with per-event bounds: what is free is free event by event",
+        )
+        .with_hint("Leave prorate_units out."));
     }
     if pricing.needs_events() && meter.aggregation != Aggregation::Sum {
         return Err(Fault::document(

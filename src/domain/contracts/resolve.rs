@@ -119,13 +119,20 @@ pub struct Prices {
     pub priority: Vec<String>,
 }
 
-/// Minimum and maximum of the price that encloses a row: they act on all lines priced through it.
+/// Minimum and maximum of a price, or of a row of one: they act on all lines priced through it, also where an
+/// override takes a percentage off or puts in a unit price (definitions 7 and 8).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bounds {
     /// Lines with the same scope are bounded together.
     pub scope: String,
+    /// Of a row: the scope of its matrix, whose bounds include what this one adds or takes.
+    pub enclosing: Option<String>,
     pub minimum: Option<Exact>,
     pub maximum: Option<Exact>,
+    /// The price they stand in, for people.
+    pub label: String,
+    /// What the row or the override matches.
+    pub matches: Dimensions,
 }
 
 /// The price of some usage.
@@ -141,10 +148,15 @@ pub struct Resolved {
     pub list: usize,
     /// One price, never a matrix.
     pub pricing: Pricing,
-    /// The matched values of the row or override, for the label of its bounds.
-    pub matches: Dimensions,
-    /// Bounds of the enclosing matrix, if any.
-    pub enclosing: Option<Bounds>,
+    /// The minimums and maximums it is under, innermost first.
+    pub bounds: Vec<Bounds>,
+}
+
+impl Resolved {
+    /// Whether usage before and after an instant may be priced apart: nothing runs over the whole period.
+    pub fn splits_in_time(&self) -> bool {
+        self.pricing.is_linear() && self.bounds.is_empty()
+    }
 }
 
 /// A price on the way through the scopes.
@@ -158,8 +170,7 @@ struct Candidate {
 struct Row {
     identity: String,
     pricing: Pricing,
-    matches: Dimensions,
-    enclosing: Option<Bounds>,
+    bounds: Vec<Bounds>,
 }
 
 fn holds(from: Option<Instant>, until: Option<Instant>, at: Instant) -> bool {
@@ -202,8 +213,21 @@ impl Prices {
             (Some(agreed), Some(next)) => self.apply(agreed, Some(next), list, dimensions)?,
         };
         let Candidate { source, label, row } = resolved;
-        let Row { identity, pricing, matches, enclosing } = row;
-        Ok(Resolved { identity, source, label, list, pricing, matches, enclosing })
+        let Row { identity, pricing, bounds } = row;
+        Ok(Resolved { identity, source, label, list, pricing, bounds })
+    }
+
+    /// The list's own minimum and maximum, unless an override replaces the whole list at that instant.
+    pub fn list_bounds(&self, at: Instant) -> Option<Bounds> {
+        let replaced = |agreed: &Agreed| {
+            agreed.matches.is_empty()
+                && holds(agreed.from, agreed.until, at)
+                && matches!(agreed.change, Change::Pricing(_))
+        };
+        let list = &self.list[self.list_at(at)?];
+        let bounds =
+            || Home { scope: LIST, label: &list.label, matches: &Dimensions::new() }.bounds(&list.pricing);
+        if self.agreed.iter().any(replaced) { None } else { bounds() }
     }
 
     /// The override of one scope that wins alone: most matched dimensions, then one for the charge itself,
@@ -223,7 +247,8 @@ impl Prices {
     fn list_price(&self, list: usize, dimensions: &Dimensions) -> Result<Candidate, Fault> {
         let price = &self.list[list];
         let source = if price.label == CHARGE { CHARGE } else { "price book" };
-        let row = narrow(&price.pricing, &price.label, "list", dimensions)?;
+        let home = Home { scope: LIST, label: &price.label, matches: &Dimensions::new() };
+        let row = home.narrow(&price.pricing, &price.label, dimensions)?;
         Ok(Candidate { source, label: price.label.clone(), row })
     }
 
@@ -239,20 +264,22 @@ impl Prices {
         match &agreed.change {
             Change::Pricing(pricing) => {
                 let scope = format!("override {position}");
-                let mut row = narrow(pricing, &scope, &scope, dimensions)?;
-                if !pricing.is_matrix() {
-                    row.matches = agreed.matches.clone();
-                }
+                let home = Home { scope: &scope, label: source, matches: &agreed.matches };
+                let row = home.narrow(pricing, &scope, dimensions)?;
                 Ok(Candidate { source, label: source.to_string(), row })
             }
             Change::UnitPrice(unit_price) => {
-                let (pricing, enclosing) = match self.list_price(list, dimensions) {
-                    Ok(list) => (list.row.pricing.with_unit_price(*unit_price), list.row.enclosing),
-                    // No row of the list matches: the agreed price stands alone, per what the list says.
-                    Err(_) => (self.list[list].pricing.with_unit_price(*unit_price), None),
+                let (pricing, bounds) = match self.list_price(list, dimensions) {
+                    Ok(list) => (list.row.pricing.with_unit_price(*unit_price), list.row.bounds),
+                    // No row of the list matches: the agreed price, per what the list says.
+                    Err(_) => {
+                        let home = Home { scope: LIST, label: list_label, matches: &Dimensions::new() };
+                        let list = &self.list[list].pricing;
+                        (list.with_unit_price(*unit_price), home.bounds(list).into_iter().collect())
+                    }
                 };
                 let identity = format!("override {position} per {}", pricing.per());
-                let row = Row { identity, pricing, matches: agreed.matches.clone(), enclosing };
+                let row = Row { identity, pricing, bounds };
                 Ok(Candidate { source, label: format!("{source}, {list_label}"), row })
             }
             Change::PercentOff(percent) => {
@@ -263,12 +290,7 @@ impl Prices {
                 let row = Row {
                     identity: format!("override {position} of {}", base.row.identity),
                     pricing: base.row.pricing.percent_off(*percent)?,
-                    matches: if agreed.matches.is_empty() {
-                        base.row.matches
-                    } else {
-                        agreed.matches.clone()
-                    },
-                    enclosing: base.row.enclosing,
+                    bounds: base.row.bounds,
                 };
                 Ok(Candidate { source, label: format!("{source} {percent}% off, {}", base.label), row })
             }
@@ -279,18 +301,49 @@ impl Prices {
 /// The label of a charge's own pricing.
 pub const CHARGE: &str = "charge";
 
-/// Selects the row of a matrix; other models stay as they are.
-fn narrow(pricing: &Pricing, identity: &str, scope: &str, dimensions: &Dimensions) -> Result<Row, Fault> {
-    let single = pricing.resolve(dimensions)?.clone();
-    let Some((_, row)) = pricing.select(dimensions) else {
-        let identity = identity.to_string();
-        return Ok(Row { identity, pricing: single, matches: Dimensions::new(), enclosing: None });
-    };
-    let bounds = Bounds { scope: scope.to_string(), minimum: pricing.minimum(), maximum: pricing.maximum() };
-    // Rows are named by what they match, not by position: a pruned matrix has other positions.
-    let matches = row.matched().clone();
-    let identity = format!("{identity} {}", matches.canonical());
-    Ok(Row { identity, pricing: single, matches, enclosing: Some(bounds) })
+/// The scope of the list price's bounds.
+const LIST: &str = "list";
+
+/// Where a pricing stands: in the list or in an override.
+struct Home<'a> {
+    scope: &'a str,
+    label: &'a str,
+    /// What the override matches.
+    matches: &'a Dimensions,
+}
+
+impl Home<'_> {
+    /// Selects the row of a matrix; other models stay as they are.
+    fn narrow(&self, pricing: &Pricing, identity: &str, dimensions: &Dimensions) -> Result<Row, Fault> {
+        let single = pricing.resolve(dimensions)?.clone();
+        let whole = self.bounds(pricing);
+        let Some((_, row)) = pricing.select(dimensions) else {
+            let bounds = whole.into_iter().collect();
+            return Ok(Row { identity: identity.to_string(), pricing: single, bounds });
+        };
+        // Rows are named by what they match, not by position: a pruned matrix has other positions.
+        let name = row.matched().canonical();
+        let mut matches = self.matches.clone();
+        row.matched().iter().for_each(|(name, value)| matches.set(name, value));
+        let of_row = Home { scope: &format!("{} {name}", self.scope), matches: &matches, ..*self };
+        let of_row =
+            of_row.bounds(&single).map(|bounds| Bounds { enclosing: Some(self.scope.to_string()), ..bounds });
+        let bounds = of_row.into_iter().chain(whole).collect();
+        Ok(Row { identity: format!("{identity} {name}"), pricing: single, bounds })
+    }
+
+    /// Its own minimum and maximum, if it has any.
+    fn bounds(&self, pricing: &Pricing) -> Option<Bounds> {
+        let (minimum, maximum) = (pricing.minimum(), pricing.maximum());
+        (minimum.is_some() || maximum.is_some()).then(|| Bounds {
+            scope: self.scope.to_string(),
+            enclosing: None,
+            minimum,
+            maximum,
+            label: self.label.to_string(),
+            matches: self.matches.clone(),
+        })
+    }
 }
 
 #[cfg(test)]

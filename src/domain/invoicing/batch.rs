@@ -171,6 +171,8 @@ pub struct Stretch {
     pub matches: Dimensions,
     /// Dimensions that lines do not look at: summed away.
     pub dropped: Vec<String>,
+    /// The legal entity of usage that names none; naming it is the same.
+    pub bill_to: String,
 }
 
 struct Place {
@@ -313,6 +315,7 @@ impl Batch {
                         recorded_until: bill.recorded_until,
                         matches: usage.matches.clone(),
                         dropped: dropped.clone(),
+                        bill_to: inputs.header.bill_to.clone(),
                     });
                     self.places.push(Place {
                         bill: at,
@@ -622,6 +625,7 @@ impl Bill {
         };
         UsageTerms {
             meter: meter.key.clone(),
+            aggregation: meter.aggregation,
             unit: meter.unit.clone(),
             matches: charge.matches.clone(),
             lines_by: charge.lines_by.clone(),
@@ -643,23 +647,23 @@ impl Bill {
         let known =
             |version: &&Version| self.known_prices.as_ref().is_none_or(|known| known.contains(&version.name));
         let known: Vec<&Version> = versions.iter().filter(known).collect();
+        let at_signature = self.pinned || self.policy("rate_at") == "contract_signature";
         let mut list = Vec::new();
         for (at, version) in known.iter().enumerate() {
             let next = known.get(at + 1).and_then(|next| next.from);
             // A version whose end was only the beginning of an unknown one holds on.
             let follows = versions.iter().any(|v| v.from.is_some() && v.from == version.until);
             let until = if follows { next } else { version.until };
-            let (start, end) = match (self.pinned, self.policy("rate_at")) {
-                (true, _) => (self.signed_at, Instant(self.signed_at.0 + 1)),
-                (false, "contract_signature") => (self.signed_at.min(first), last),
-                (false, _) => (first, last),
+            let (start, end) = match at_signature {
+                true => (self.signed_at, Instant(self.signed_at.0 + 1)),
+                false => (first, last),
             };
             let starts_before_end = version.from.is_none_or(|from| from < end);
             let ends_after_start = until.is_none_or(|until| until > start);
             if !(starts_before_end && ends_after_start) {
                 continue;
             }
-            let (from, until) = match self.pinned {
+            let (from, until) = match at_signature {
                 true => (None, None),
                 false => (version.from.filter(|at| *at > start), until.filter(|at| *at < end)),
             };
@@ -673,7 +677,7 @@ impl Bill {
     }
 
     /// The period, cut where a price may change. A maximum or a distinct count has one price for the whole
-    /// period, and so has everything unless prices are taken at usage time.
+    /// period, and so has everything where prices are taken at the period's start.
     fn segments(
         &self,
         period: &ServicePeriod,
@@ -681,26 +685,23 @@ impl Bill {
         meter: &Meter,
         terms: &UsageTerms,
     ) -> Vec<Segment> {
-        let rate_at = self.policy("rate_at");
+        let one_price = self.policy("rate_at") == "period_start"
+            || matches!(meter.aggregation, Aggregation::Max | Aggregation::UniqueCount);
         let mut starts = BTreeSet::from([period.from]);
-        if rate_at == "usage_time" && matches!(meter.aggregation, Aggregation::Count | Aggregation::Sum) {
+        if !one_price {
             let mine = |a: &&Agreed| match &a.target {
                 Target::Charge(key) => key == charge,
                 Target::Meter(key) => *key == meter.key,
             };
             let agreed = self.agreed.iter().filter(mine).flat_map(|a| [a.from, a.until]);
-            let points = terms.list.iter().map(|price| price.from).chain(agreed).flatten();
-            starts.extend(points.filter(|at| *at > period.from && *at < period.until));
+            let list = terms.list.iter().flat_map(|price| [price.from, price.until]);
+            starts.extend(list.chain(agreed).flatten().filter(|at| *at > period.from && *at < period.until));
         }
         let starts: Vec<Instant> = starts.into_iter().collect();
         let segment = |(at, from): (usize, &Instant)| Segment {
             from: *from,
             until: starts.get(at + 1).copied().unwrap_or(period.until),
-            price_at: match rate_at {
-                "contract_signature" => self.signed_at,
-                "period_start" => period.from,
-                _ => *from,
-            },
+            price_at: if one_price { period.price_at() } else { *from },
             usage: Vec::new(),
         };
         starts.iter().enumerate().map(segment).collect()

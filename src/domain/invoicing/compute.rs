@@ -2,18 +2,18 @@
 //!
 //! A usage line is (charge, service period, bill_to, line dimensions), cut where its price changes. Tiers,
 //! packages, steps, free units and flat fees run over the whole quantity of one resolved price; such an
-//! amount is computed once, rounded once and split over its lines. Minimums and maximums are lines of
-//! their own.
+//! amount is computed once, rounded once and split over its lines. A price that runs over the whole period
+//! changes only with the next one (definitions 29). Minimums and maximums are lines of their own.
 
-use super::inputs::{Charge, ChargeKind, Inputs, ServicePeriod, Usage, UsageTerms};
+use super::inputs::{Charge, ChargeKind, Inputs, Segment, ServicePeriod, Usage, UsageTerms};
 use super::total::round_to_total;
 use crate::domain::contracts::overrides::Change;
-use crate::domain::contracts::resolve::{Agreed, Bounds, Prices, Resolved};
+use crate::domain::contracts::resolve::{Bounds, Prices, Resolved};
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::proration::{ProrationBasis, share};
 use crate::domain::foundation::{Code, Exact, Fault, Ratio, RoundingLevel, allocate};
-use crate::domain::metering::Dimensions;
 use crate::domain::metering::dimensions::BILL_TO;
+use crate::domain::metering::{Aggregation, Dimensions};
 use crate::domain::rating::Pricing;
 use std::collections::BTreeMap;
 
@@ -61,9 +61,8 @@ pub struct Line {
     pub share: Option<Ratio>,
     pub exact: Ratio,
     pub amount: Exact,
-    /// The resolved price behind a usage line, and the matrix around it: minimums and maximums act on these.
-    identity: String,
-    scope: Option<String>,
+    /// The scopes of the minimums and maximums that act on the line.
+    scopes: Vec<String>,
 }
 
 /// All lines of a bill, in order: charges as the contract lists them, then periods, then dimensions.
@@ -119,7 +118,7 @@ fn label(key: &str, dimensions: &Dimensions) -> String {
     dimensions.iter().fold(label_of(key), |label, (_, value)| format!("{label} · {value}"))
 }
 
-/// `tokens/2023-11-01/model=gpt-4`; `/` and `=` inside values stay, the key is for matching, not parsing.
+/// `tokens/2023-11-01/model=gpt-4`. What joins its parts is escaped inside them, so no two lines share a key.
 fn line_key(
     charge: &Charge,
     period: &ServicePeriod,
@@ -127,13 +126,16 @@ fn line_key(
     bill_to: Option<&str>,
 ) -> String {
     let mut key = format!("{}/{}", charge.key, period.day());
-    for (name, value) in dimensions.iter() {
-        key.push_str(&format!("/{name}={value}"));
-    }
-    if let Some(bill_to) = bill_to {
-        key.push_str(&format!("/{BILL_TO}={bill_to}"));
+    let bill_to = bill_to.map(|bill_to| (BILL_TO, bill_to));
+    for (name, value) in dimensions.iter().chain(bill_to) {
+        key.push_str(&format!("/{}={}", escaped(name), escaped(value)));
     }
     key
+}
+
+/// As in URLs: `a/b` → `a%2Fb`.
+fn escaped(part: &str) -> String {
+    part.replace('%', "%25").replace('/', "%2F").replace('=', "%3D")
 }
 
 // ── fees ─────────────────────────────────────────────────────────────────────────────────────────
@@ -172,8 +174,7 @@ fn fee_lines(
                 share: partial(share),
                 amount: exact.round(inputs.minor_units, inputs.rounding_mode)?,
                 exact,
-                identity: String::new(),
-                scope: None,
+                scopes: Vec::new(),
             })
         })
         .collect()
@@ -252,8 +253,8 @@ impl<'a> UsageBill<'a> {
         for period in &self.charge.periods {
             let parts = self.parts(period)?;
             let mut of_period = self.price(period, &parts)?;
-            for bound in self.bounds(period, &parts) {
-                let line = self.bound_line(period, &bound, &of_period)?;
+            for bounds in self.bounds(period, &parts) {
+                let line = self.bound_line(period, &bounds, &of_period)?;
                 of_period.extend(line);
             }
             lines.append(&mut of_period);
@@ -297,16 +298,11 @@ impl<'a> UsageBill<'a> {
         lookup.set(BILL_TO, bill_to);
         let mut parts: Vec<Part> = Vec::new();
         let mut open = false;
-        for (at, segment) in period.segments.iter().enumerate() {
-            let used = used.remove(&at);
-            let resolved = match self.prices.resolve(&lookup, segment.price_at) {
-                Ok(resolved) => resolved,
-                // A stretch without a price is only a fault if something was used in it.
-                Err(_) if used.is_none() => {
-                    open = false;
-                    continue;
-                }
-                Err(fault) => return Err(fault),
+        let prices = self.prices_of(period, &lookup, |at| used.contains_key(&at))?;
+        for (at, (segment, resolved)) in period.segments.iter().zip(prices).enumerate() {
+            let Some(resolved) = resolved else {
+                open = false;
+                continue;
             };
             match parts.last_mut().filter(|part| open && part.resolved.identity == resolved.identity) {
                 Some(part) => part.until = segment.until,
@@ -320,16 +316,44 @@ impl<'a> UsageBill<'a> {
                 }),
             }
             open = true;
-            if let (Some(part), Some(used)) = (parts.last_mut(), used) {
+            if let (Some(part), Some(used)) = (parts.last_mut(), used.remove(&at)) {
                 part.used.append(used);
             }
         }
         Ok(parts)
     }
 
+    /// The price of each segment. A stretch without a price is only a fault if something was used in it. Where
+    /// a price runs over the whole period, the one that holds when the period begins does.
+    fn prices_of(
+        &self,
+        period: &ServicePeriod,
+        lookup: &Dimensions,
+        is_used: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Option<Resolved>>, Fault> {
+        let of_segment =
+            |(at, segment): (usize, &Segment)| match self.prices.resolve(lookup, segment.price_at) {
+                Ok(resolved) => Ok(Some(resolved)),
+                Err(_) if !is_used(at) => Ok(None),
+                Err(fault) => Err(fault),
+            };
+        let mut prices =
+            period.segments.iter().enumerate().map(of_segment).collect::<Result<Vec<_>, Fault>>()?;
+        let changes = prices
+            .iter()
+            .flatten()
+            .any(|p| Some(&p.identity) != prices.iter().flatten().next().map(|first| &first.identity));
+        if changes && !prices.iter().flatten().all(Resolved::splits_in_time) {
+            let first = period.first_segment();
+            let holds = prices[first..].iter().chain(&prices[..first]).flatten().next().cloned();
+            prices.iter_mut().filter(|price| price.is_some()).for_each(|price| price.clone_from(&holds));
+        }
+        Ok(prices)
+    }
+
     /// With no usage at all, a price may still ask for something: a flat amount, a minimum, a first flat fee.
     fn unused(&self, period: &ServicePeriod) -> Option<Part> {
-        let segment = period.segments.first()?;
+        let segment = period.segments.get(period.first_segment())?;
         let resolved = self.prices.resolve(&Dimensions::new(), segment.price_at).ok()?;
         Some(Part {
             dimensions: Dimensions::new(),
@@ -344,7 +368,7 @@ impl<'a> UsageBill<'a> {
     /// Parts become lines: linear prices each by itself, all others once per resolved price and then split.
     fn price(&self, period: &ServicePeriod, parts: &[Part]) -> Result<Vec<Line>, Fault> {
         let mut priced: Vec<Option<Priced>> = vec![None; parts.len()];
-        let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
         for (at, part) in parts.iter().enumerate() {
             if part.resolved.pricing.is_linear() {
                 let pricing = &part.resolved.pricing;
@@ -353,7 +377,10 @@ impl<'a> UsageBill<'a> {
                 let amount = self.post(&exact)?;
                 priced[at] = Some((exact, amount));
             } else {
-                groups.entry(&part.resolved.identity).or_default().push(at);
+                // Distinct values of two legal entities don't add up to a whole; each has its own.
+                let entity =
+                    if self.terms.aggregation == Aggregation::UniqueCount { &part.bill_to } else { "" };
+                groups.entry((&part.resolved.identity, entity)).or_default().push(at);
             }
         }
         for places in groups.values() {
@@ -370,30 +397,50 @@ impl<'a> UsageBill<'a> {
     fn price_group(&self, period: &ServicePeriod, members: &[&Part]) -> Result<Vec<Priced>, Fault> {
         let exact = self.group_amount(period, members)?;
         let weights: Vec<Ratio> = members.iter().map(|part| part.used.quantity.clone()).collect();
-        let split = allocate(self.post(&exact)?, &weights, self.inputs.minor_units)?;
         let whole = weights.iter().fold(Ratio::ZERO, |sum, weight| sum.add(weight));
         let portion =
             |weight: &Ratio| weight.div(&whole).unwrap_or_else(|| Ratio::new(1, members.len() as i128));
-        Ok(weights.iter().map(|weight| exact.mul(&portion(weight))).zip(split).collect())
+        let portions: Vec<Ratio> = weights.iter().map(|weight| exact.mul(&portion(weight))).collect();
+        let (scale, mode) = (self.inputs.minor_units, self.inputs.rounding_mode);
+        // A line of corrections can be below 0 where the whole is not.
+        let split = match weights.iter().any(Ratio::is_negative) && !whole.is_negative() {
+            true => round_to_total(&portions, scale, mode)?,
+            false => allocate(self.post(&exact)?, &weights, scale)?,
+        };
+        Ok(portions.into_iter().zip(split).collect())
+    }
+
+    /// The quantity a price runs over. What lines of a maximum count does not add up: the largest is the whole.
+    fn whole(&self, members: &[&Part]) -> Result<Ratio, Fault> {
+        let quantities = members.iter().map(|part| &part.used.quantity);
+        match self.terms.aggregation {
+            Aggregation::Count | Aggregation::Sum => Ok(quantities.fold(Ratio::ZERO, |sum, q| sum.add(q))),
+            Aggregation::Max => Ok(quantities.max().cloned().unwrap_or(Ratio::ZERO)),
+            Aggregation::UniqueCount => match members {
+                [only] => Ok(only.used.quantity.clone()),
+                _ => Err(not_additive(&members[0].resolved.pricing, &self.terms.meter)),
+            },
+        }
     }
 
     /// The exact amount of one resolved price over its whole quantity in the service period.
     fn group_amount(&self, period: &ServicePeriod, members: &[&Part]) -> Result<Ratio, Fault> {
         let pricing = &members[0].resolved.pricing;
         if pricing.needs_events() {
+            let rate = |part: &&Part| {
+                pricing.rate_events_without_bounds(part.used.amounts.as_deref().unwrap_or(&[]))
+            };
             return match members {
-                [only] => pricing.rate_events_without_bounds(only.used.amounts.as_deref().unwrap_or(&[])),
+                [only] => rate(only),
                 _ => Err(Fault::new(Code::Unrated, "a price with per-event bounds can't be split over several lines")
                     .with_hint("Price by dimension with a matrix whose rows hold the per-event pricing, or drop lines_by.")),
             };
         }
-        let quantity = members.iter().fold(Ratio::ZERO, |sum, part| sum.add(&part.used.quantity));
+        let quantity = self.whole(members)?;
         let events = members.iter().map(|part| part.used.events).sum();
         let share = self.share(period);
         if self.terms.prorate_units {
-            // The period counts as this share of a whole one: its tiers, free units and flat fees shrink alike.
-            let as_whole = quantity.div(&share).unwrap_or(Ratio::ZERO);
-            return Ok(pricing.rate_without_bounds(&as_whole, &Dimensions::new(), events)?.mul(&share));
+            return pricing.rate_share(&quantity, events, &share);
         }
         let amount = pricing.rate_without_bounds(&quantity, &Dimensions::new(), events)?;
         Ok(if self.prorates(pricing) { amount.mul(&share) } else { amount })
@@ -437,8 +484,7 @@ impl<'a> UsageBill<'a> {
             price: Some(resolved.label.clone()),
             pricing: Some(resolved.pricing.clone()),
             share: self.prorates(&resolved.pricing).then(|| self.share(period)).and_then(partial),
-            identity: resolved.identity.clone(),
-            scope: resolved.enclosing.as_ref().map(|bounds| bounds.scope.clone()),
+            scopes: resolved.bounds.iter().map(|bounds| bounds.scope.clone()).collect(),
             ..self.line(period, key, exact, amount)
         })
     }
@@ -465,68 +511,38 @@ impl<'a> UsageBill<'a> {
             share: None,
             exact,
             amount,
-            identity: String::new(),
-            scope: None,
+            scopes: Vec::new(),
         }
     }
 
-    /// The minimums and maximums in play, innermost first, each once.
-    fn bounds(&self, period: &ServicePeriod, parts: &[Part]) -> Vec<Bound> {
-        let mut own: BTreeMap<&str, Bound> = BTreeMap::new();
-        let mut enclosing: BTreeMap<String, Bound> = BTreeMap::new();
-        for part in parts {
-            let resolved = &part.resolved;
-            let scope = resolved.enclosing.as_ref().map(|bounds| bounds.scope.clone());
-            own.insert(
-                &resolved.identity,
-                Bound {
-                    acts_on: ActsOn::Price(resolved.identity.clone()),
-                    scope,
-                    minimum: resolved.pricing.minimum(),
-                    maximum: resolved.pricing.maximum(),
-                    label: resolved.label.clone(),
-                    matches: resolved.matches.clone(),
-                },
-            );
-            if let Some(bounds) = &resolved.enclosing {
-                let label = &self.prices.list[resolved.list].label;
-                enclosing.insert(bounds.scope.clone(), Bound::enclosing(bounds, label));
-            }
+    /// The minimums and maximums in play, those of rows first, each once. The list's own are due whatever was
+    /// used, as they are when nothing was.
+    fn bounds(&self, period: &ServicePeriod, parts: &[Part]) -> Vec<Bounds> {
+        let begins = period.segments.get(period.first_segment());
+        let of_list = begins.and_then(|segment| self.prices.list_bounds(segment.price_at));
+        let of_parts = parts.iter().flat_map(|part| part.resolved.bounds.iter().cloned());
+        let mut bounds = BTreeMap::new();
+        for found in of_parts.chain(of_list) {
+            bounds.entry((found.enclosing.is_none(), found.scope.clone())).or_insert(found);
         }
-        // A matrix without a default row has no price for "nothing used"; its minimum is due all the same.
-        if parts.is_empty()
-            && let Some(bound) = self.unused_matrix(period)
-        {
-            enclosing.insert("list".into(), bound);
-        }
-        own.into_values().chain(enclosing.into_values()).filter(Bound::is_set).collect()
-    }
-
-    fn unused_matrix(&self, period: &ServicePeriod) -> Option<Bound> {
-        let list = &self.prices.list[self.prices.list_at(period.segments.first()?.price_at)?];
-        let replaced =
-            |agreed: &Agreed| agreed.matches.is_empty() && matches!(agreed.change, Change::Pricing(_));
-        if !list.pricing.is_matrix() || self.prices.agreed.iter().any(replaced) {
-            return None;
-        }
-        let (minimum, maximum) = (list.pricing.minimum(), list.pricing.maximum());
-        Some(Bound::enclosing(&Bounds { scope: "list".into(), minimum, maximum }, &list.label))
+        bounds.into_values().collect()
     }
 
     /// minimum − Σ lines as a true-up, maximum − Σ lines as a cap: the sum is then the bound exactly.
     fn bound_line(
         &self,
         period: &ServicePeriod,
-        bound: &Bound,
+        bounds: &Bounds,
         lines: &[Line],
     ) -> Result<Option<Line>, Fault> {
         let by_line = self.inputs.rounding_level == RoundingLevel::Line;
-        let posted = lines.iter().filter(|line| bound.covers(line)).fold(Ratio::ZERO, |sum, line| {
-            if by_line { sum.add(&Ratio::from(line.amount)) } else { sum.add(&line.exact) }
-        });
+        let posted =
+            lines.iter().filter(|line| line.scopes.contains(&bounds.scope)).fold(Ratio::ZERO, |sum, line| {
+                if by_line { sum.add(&Ratio::from(line.amount)) } else { sum.add(&line.exact) }
+            });
         let share = self.share(period);
-        let minimum = bound.minimum.map(|minimum| Ratio::from(minimum).mul(&share));
-        let maximum = bound.maximum.map(|maximum| match self.terms.prorate_units {
+        let minimum = bounds.minimum.map(|minimum| Ratio::from(minimum).mul(&share));
+        let maximum = bounds.maximum.map(|maximum| match self.terms.prorate_units {
             true => Ratio::from(maximum).mul(&share),
             false => Ratio::from(maximum),
         });
@@ -539,14 +555,17 @@ impl<'a> UsageBill<'a> {
         let target = if by_line { Ratio::from(self.post(&target)?) } else { target };
         let exact = target.sub(&posted);
         let amount = self.post(&exact)?;
-        let key = format!("{}/{}", line_key(self.charge, period, &bound.matches, None), kind.as_str());
+        let mut key = format!("{}/{}", line_key(self.charge, period, &bounds.matches, None), kind.as_str());
+        while lines.iter().any(|line| line.key == key) {
+            key.push_str("/2"); // a row of the list and one of an override can match the same
+        }
         Ok(Some(Line {
             kind,
-            label: format!("{} · {word}", label(&self.charge.key, &bound.matches)),
+            label: format!("{} · {word}", label(&self.charge.key, &bounds.matches)),
             share: (kind == LineKind::TrueUp || self.terms.prorate_units).then_some(share).and_then(partial),
-            dimensions: bound.matches.clone(),
-            price: Some(bound.label.clone()),
-            scope: bound.scope.clone(),
+            dimensions: bounds.matches.clone(),
+            price: Some(bounds.label.clone()),
+            scopes: bounds.enclosing.iter().cloned().collect(),
             ..self.line(period, key, exact, amount)
         }))
     }
@@ -578,44 +597,11 @@ fn quantity_of(quantity: &Ratio) -> Result<Exact, Fault> {
         .map_err(|_| Fault::new(Code::Unrated, format!("quantity {shown} has more than 28 digits")))
 }
 
-/// A minimum or maximum and the lines it acts on.
-struct Bound {
-    acts_on: ActsOn,
-    /// The matrix around it, whose own bounds include the line this one makes.
-    scope: Option<String>,
-    minimum: Option<Exact>,
-    maximum: Option<Exact>,
-    label: String,
-    matches: Dimensions,
-}
-
-enum ActsOn {
-    /// The lines of one resolved price.
-    Price(String),
-    /// All lines priced through one matrix, with the true-ups and caps of its rows.
-    Matrix(String),
-}
-
-impl Bound {
-    fn enclosing(bounds: &Bounds, label: &str) -> Bound {
-        Bound {
-            acts_on: ActsOn::Matrix(bounds.scope.clone()),
-            scope: None,
-            minimum: bounds.minimum,
-            maximum: bounds.maximum,
-            label: label.to_string(),
-            matches: Dimensions::new(),
-        }
-    }
-
-    fn is_set(&self) -> bool {
-        self.minimum.is_some() || self.maximum.is_some()
-    }
-
-    fn covers(&self, line: &Line) -> bool {
-        match &self.acts_on {
-            ActsOn::Price(identity) => line.kind == LineKind::Usage && line.identity == *identity,
-            ActsOn::Matrix(scope) => line.scope.as_ref() == Some(scope),
-        }
-    }
+fn not_additive(pricing: &Pricing, meter: &str) -> Fault {
+    let message = format!(
+        "a {} price of meter {meter}, a unique_count, is over several lines, and what they count does not add up",
+        pricing.model_name()
+    );
+    Fault::new(Code::Unrated, message)
+        .with_hint("Use a per_unit price, or drop lines_by and the matches of overrides.")
 }

@@ -110,6 +110,9 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes) -> Result<Branch, Fau
         ("cap", _) => format!("what this charge's other lines exceed {part} maximum by"),
         (_, "") if exact == text("amount") => String::new(),
         (_, "") => format!("exact {exact}, rounded once"),
+        ("usage", share) if model(line) == "percentage" => {
+            format!("for {share} of the period: exact {exact}, rounded once")
+        }
         (_, share) => format!("× {share} of the period = exact {exact}, rounded once"),
     }));
     let extra = notes.iter().filter(|(of, _)| *of == key).flat_map(|(_, notes)| notes.clone());
@@ -131,6 +134,12 @@ fn working(line: &Node) -> Result<Vec<Branch>, Fault> {
     }
     // A partial period counts as its share of a whole one: usage at a whole period's rate, fees by the period.
     let share = share(line)?;
+    if share.is_some() && pricing.model_name() == "percentage" {
+        return Ok(vec![Branch::leaf(
+            "rate on the amount beyond this share of what is free, and a fixed part for each such event"
+                .into(),
+        )]);
+    }
     let by_rate = share.is_some() && !matches!(pricing.model_name(), "flat") && text(line, "kind") == "usage";
     let share = share.unwrap_or(Ratio::from(1i64));
     let quantity = if by_rate { quantity.div(&share).unwrap_or(Ratio::ZERO) } else { quantity };
@@ -157,6 +166,10 @@ fn working(line: &Node) -> Result<Vec<Branch>, Fault> {
     let steps =
         steps.iter().filter(|step| !matches!(step.what.as_str(), "minimum" | "maximum")).map(step_leaf);
     Ok(at_whole.into_iter().chain(steps).collect())
+}
+
+fn model(line: &Node) -> String {
+    line.tree.get("pricing").and_then(|pricing| pricing.get("model")).map(leaf_text).unwrap_or_default()
 }
 
 fn text(line: &Node, name: &str) -> String {

@@ -7,9 +7,9 @@ use crate::domain::foundation::hash::sha256_hex;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
 use crate::domain::foundation::{Exact, RoundingLevel, RoundingMode};
-use crate::domain::metering::Dimensions;
+use crate::domain::metering::{Aggregation, Dimensions};
 use crate::domain::rating::Pricing;
-use chrono::NaiveDate;
+use chrono::{NaiveDate, NaiveTime};
 use std::fmt::Write;
 
 #[derive(Debug, Clone)]
@@ -59,6 +59,7 @@ pub enum ChargeKind {
 #[derive(Debug, Clone)]
 pub struct UsageTerms {
     pub meter: String,
+    pub aggregation: Aggregation,
     pub unit: Option<String>,
     pub matches: Dimensions,
     pub lines_by: Vec<String>,
@@ -120,6 +121,19 @@ impl ServicePeriod {
     /// The local day that names the period in line keys.
     pub fn day(&self) -> NaiveDate {
         self.days.starts_on
+    }
+
+    /// The instant whose prices hold for what runs over the whole period: its start, but a price valid from
+    /// 00:00 UTC of its first day counts as valid from its start, so that one instant suits all time zones.
+    pub fn price_at(&self) -> Instant {
+        let utc_midnight = Instant(self.days.starts_on.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
+        if utc_midnight < self.until { self.from.max(utc_midnight) } else { self.from }
+    }
+
+    /// The segment in which that instant is.
+    pub fn first_segment(&self) -> usize {
+        let begins = self.price_at();
+        self.segments.iter().rposition(|segment| segment.from <= begins).unwrap_or(0)
     }
 }
 
@@ -191,8 +205,9 @@ impl Charge {
             ChargeKind::Usage(terms) => {
                 writeln!(
                     out,
-                    "usage {:?} {:?} {} {:?} {:?} {}",
+                    "usage {:?} {} {:?} {} {:?} {:?} {}",
                     terms.meter,
+                    terms.aggregation.word(),
                     terms.unit,
                     terms.matches.canonical(),
                     terms.lines_by,

@@ -10,6 +10,7 @@ use crate::domain::foundation::{Exact, Fault};
 use crate::domain::metering::{Aggregation, Dimensions};
 use crate::domain::rating::Pricing;
 use chrono::NaiveDate;
+use proptest::prelude::*;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -421,4 +422,65 @@ fn lines_of_nothing_are_left_out() {
 fn a_contract_of_nothing_gives_an_empty_document() {
     let documents = november([]).documents();
     assert_eq!((documents.list.len(), documents.list[0].total), (1, Exact::ZERO));
+}
+
+/// A version that comes inside the period is the next period's where tiers, amounts or bounds run over it; one
+/// of a linear price cuts the line.
+#[test]
+fn what_runs_over_the_period_keeps_the_price_of_its_start() {
+    let half = |at: &'static str| {
+        [
+            Used { from: Some(at), ..used("{}", "8000", 1) },
+            Used { from: Some("2023-11-16T00:00:00Z"), ..used("{}", "6000", 1) },
+        ]
+    };
+    let versions = |first, second| {
+        let mut case = november([priced("tokens", r#""price":"tokens""#, &half("2023-11-01T00:00:00Z"))]);
+        case.prices =
+            vec![(None, Some("2023-11-16T00:00:00Z"), first), (Some("2023-11-16T00:00:00Z"), None, second)];
+        case.amounts()
+    };
+    let graduated = [
+        r#"{"model":"graduated","tiers":[{"up_to":"10000","unit_price":"0.01"},{"unit_price":"0.008"}]}"#,
+        r#"{"model":"graduated","tiers":[{"up_to":"10000","unit_price":"0.02"},{"unit_price":"0.016"}]}"#,
+    ];
+    assert_eq!(versions(graduated[0], graduated[1]), ["132.00"]);
+    let linear =
+        [r#"{"model":"per_unit","unit_price":"0.01"}"#, r#"{"model":"per_unit","unit_price":"0.02"}"#];
+    assert_eq!(versions(linear[0], linear[1]), ["80.00", "120.00"]);
+    // one of the two is enough
+    assert_eq!(versions(linear[0], graduated[1]), ["140.00"]);
+    assert_eq!(versions(graduated[0], linear[1]), ["132.00"]);
+    let least = r#"{"model":"per_unit","unit_price":"0.02","minimum":"200"}"#;
+    assert_eq!(versions(least, linear[0]), ["280.00"]);
+    assert_eq!(versions(linear[0], least), ["140.00"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// definitions 7 and 8: minimum and maximum stay under a percentage off and under a unit price, so the lines
+    /// sum to the amounts between the bounds, whichever models were used.
+    #[test]
+    fn bounds_hold_under_overrides(
+        used_cents in proptest::collection::vec(0i64..20_000, 3), percent in 0i64..=100, price_cents in 0i64..300,
+        minimum in 0i64..200, above in 0i64..200,
+    ) {
+        let maximum = minimum + above;
+        let list = format!(r#"{{"model":"per_unit","unit_price":"1","minimum":"{minimum}","maximum":"{maximum}"}}"#);
+        let usages: Vec<Used> = ["a", "b", "c"].iter().zip(&used_cents).filter(|(_, cents)| **cents > 0)
+            .map(|(model, cents)| used(&format!(r#"{{"model":"{model}"}}"#), &format!("{}.{:02}", cents / 100, cents % 100), 1)).collect();
+        let overrides = format!(
+            r#"{{"scope":"contract","meter":"m","match":{{"model":"a"}},"percent_off":"{percent}"}},
+               {{"scope":"customer","meter":"m","match":{{"model":"b"}},"unit_price":"{}.{:02}"}}"#, price_cents / 100, price_cents % 100);
+        let lines = november([usage("m", &list, &usages)]).overrides(&overrides).lines();
+        // in units of 0.0001, half up to 0.01
+        let cents = |amount: i64| (amount + 50) / 100;
+        let posted = cents(used_cents[0] * (100 - percent)) + cents(used_cents[1] * price_cents) + used_cents[2];
+        let expected = posted.clamp(minimum * 100, maximum * 100);
+        let total = lines.iter().fold(Exact::ZERO, |sum, line| sum.add(line.amount).unwrap());
+        prop_assert_eq!(total, Exact::from_parts(expected.into(), 2).unwrap());
+        let keys: std::collections::BTreeSet<_> = lines.iter().map(|line| &line.key).collect();
+        prop_assert_eq!(keys.len(), lines.len());
+    }
 }

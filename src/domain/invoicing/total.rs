@@ -5,8 +5,8 @@ use crate::domain::foundation::{Exact, Fault, Ratio, RoundingMode};
 /// Rounds each line so that the lines sum to the rounded exact total: 3 × 33.335 → 33.34, 33.34, 33.33.
 ///
 /// Every line starts at its own rounding; the few units that are then missing or too many go to the lines
-/// whose rounding was furthest off. Ties: a unit that makes a line larger goes to the first, one that makes
-/// it smaller to the last, so a credit mirrors its charge. Lines of both signs are fine.
+/// whose rounding was furthest off. Ties: a unit goes to lines that it makes larger, the first one first, before
+/// lines that it makes smaller, the last one first, so a credit mirrors its charge. Lines of both signs are fine.
 pub fn round_to_total(exact: &[Ratio], scale: u32, mode: RoundingMode) -> Result<Vec<Exact>, Fault> {
     let total = exact.iter().fold(Ratio::ZERO, |sum, line| sum.add(line)).round(scale, mode)?;
     let mut lines = exact.iter().map(|line| line.round(scale, mode)).collect::<Result<Vec<_>, _>>()?;
@@ -25,10 +25,9 @@ pub fn round_to_total(exact: &[Ratio], scale: u32, mode: RoundingMode) -> Result
     };
     let grows = |at: usize| exact[at].is_negative() == missing.is_negative();
     let mut order: Vec<(usize, Ratio)> = (0..lines.len()).map(|at| (at, gain(at))).collect();
-    order.sort_by(|(a, gain_a), (b, gain_b)| {
-        let tie = if grows(*a) { a.cmp(b) } else { b.cmp(a) };
-        gain_b.cmp(gain_a).then(tie)
-    });
+    // Lines that grow come before those that shrink; the latter from the last.
+    let place = |at: usize| if grows(at) { (false, at) } else { (true, usize::MAX - at) };
+    order.sort_by(|(a, gain_a), (b, gain_b)| gain_b.cmp(gain_a).then(place(*a).cmp(&place(*b))));
     for (at, _) in order.iter().cycle().take(units as usize) {
         lines[*at] = lines[*at].add(unit)?;
     }
@@ -62,8 +61,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_sum_to_the_rounded_total(parts in proptest::collection::vec(-1_000_000i128..1_000_000, 0..30)) {
-            let exact: Vec<Ratio> = parts.iter().map(|p| Ratio::new(*p, 7000)).collect();
+        fn lines_sum_to_the_rounded_total(
+            parts in proptest::collection::vec(-100_000i128..100_000, 0..60),
+            of in prop_oneof![Just(7000), Just(200)], // in two hundredths every other line is a tie
+        ) {
+            let exact: Vec<Ratio> = parts.iter().map(|p| Ratio::new(*p, of)).collect();
             let total = exact.iter().fold(Ratio::ZERO, |s, l| s.add(l)).round(2, RoundingMode::HalfUp).unwrap();
             let lines = round_to_total(&exact, 2, RoundingMode::HalfUp).unwrap();
             prop_assert_eq!(lines.iter().fold(Exact::ZERO, |s, l| s.add(*l).unwrap()), total);

@@ -3,6 +3,7 @@
 
 use super::pricing::{Terms, reduced, sum};
 use crate::domain::foundation::{Code, Exact, Fault, Ratio};
+use std::cmp::max;
 
 /// The model as it stands in the document. `rate` is a fraction: 2.9% is 0.029.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,6 +116,18 @@ impl PercentageRule {
             fixed_events: i128::from(events - free_events),
             ..Tally::new()
         })
+    }
+
+    /// The amount where only a share of what is free is free.
+    pub(super) fn amount_in_share(&self, total: &Ratio, events: u64, share: &Ratio) -> Result<Ratio, Fault> {
+        if self.is_per_event() {
+            return Ok(self.tally(total, events)?.amount(self));
+        }
+        let rated =
+            PercentageRule { free_amount: self.free_amount.mul(share), ..self.clone() }.beyond_free(total);
+        let free_events = Ratio::from(self.free_events).mul(share);
+        let paying = max(Ratio::from(events).sub(&free_events), Ratio::ZERO);
+        Ok(self.rate.mul(&rated).add(&self.fixed.mul(&paying)))
     }
 
     /// From single events, in order.

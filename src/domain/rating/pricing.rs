@@ -243,6 +243,19 @@ impl Pricing {
         self.resolve(dimensions)?.measure(quantity, events)
     }
 
+    /// As [`rate_without_bounds`](Pricing::rate_without_bounds) for a share of a whole period, whose free
+    /// parts, tiers, packages and flat amounts shrink to that share. A fixed part per event does not shrink.
+    pub fn rate_share(&self, quantity: &Ratio, events: u64, share: &Ratio) -> Result<Ratio, Fault> {
+        let single = self.resolve(&Dimensions::new())?;
+        match &single.rule {
+            Rule::Percentage(rule) => rule.amount_in_share(quantity, events, share),
+            _ => {
+                let as_whole = quantity.div(share).unwrap_or(Ratio::ZERO);
+                Ok(single.measure(&as_whole, events)?.mul(share))
+            }
+        }
+    }
+
     /// The exact amount of single event amounts in (occurred_at, event_key) order (definitions 11), with
     /// minimum and maximum. Pricings that don't need events rate the sum; a matrix its default row, so
     /// select the row first where there are dimensions.

@@ -1,27 +1,9 @@
 -- Invoicing: amounts, from event to line. Every worked number of rules 10.1 to 10.4 and of rules 1 that a line can show.
 \set ECHO none
 \i tests/pg_regress/helpers.sql
+\i tests/pg_regress/deals.sql
 \set ECHO all
 SELECT billing.test_clock_set('2026-02-01T00:00:00Z') AS clock \gset
-SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"p"}],"meters":[
-  {"key":"q","event_type":"use","aggregation":"sum","value":"n","dimensions":["model","region","state"]},
-  {"key":"users","event_type":"use","aggregation":"unique_count","value":"user","dimensions":["model"]},
-  {"key":"peak","event_type":"use","aggregation":"max","value":"n","dimensions":["model"]},
-  {"key":"calls","event_type":"use","aggregation":"count","dimensions":["model"]}]}');
-CREATE SEQUENCE event_n;
-CREATE FUNCTION pg_temp.deal(key text, charges jsonb, extra jsonb DEFAULT '{}') RETURNS text LANGUAGE sql AS $$
-    SELECT billing.customer_upsert(jsonb_build_object('key', key));
-    SELECT billing.contract_create(jsonb_build_object('key', key, 'customer', key, 'starts_on', '2026-01-01', 'charges',
-      (SELECT jsonb_agg('{"product":"p","meter":"q"}'::jsonb || c ORDER BY c->>'key') FROM jsonb_array_elements(charges) c)) || extra);
-    SELECT billing.contract_activate(key, '2026-01-01Z')
-$$;
-CREATE FUNCTION pg_temp.use(key text, n numeric, properties jsonb DEFAULT '{}', at timestamptz DEFAULT '2026-01-15Z') RETURNS bigint LANGUAGE sql AS $$
-    SELECT accepted FROM billing.ingest(json_build_object('customer', key, 'event_id', 'e' || nextval('event_n'), 'event_type', 'use', 'occurred_at', at, 'properties', jsonb_build_object('n', n) || properties))
-$$;
-CREATE TEMP VIEW lines AS SELECT k.key AS contract, l.line_n, l.key, l.kind, l.label, l.dimensions, trim_scale(l.quantity) AS quantity, trim_scale(l.exact) AS exact, l.amount
-  FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id) JOIN billing.contract k USING (customer_id, contract_id) WHERE i.state <> 'void' ORDER BY k.key, i.n, l.line_n;
-CREATE TEMP VIEW totals AS SELECT k.key AS contract, i.number, i.currency, i.total FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id);
-
 -- 10.1 Twilio; 10.2 AssemblyAI; 10.3 Datadog per 720 and 744; 10.4 the rate card with its two deals
 SELECT pg_temp.deal('twilio', '[{"key":"sms","pricing":{"model":"per_unit","unit_price":"0.0083"},"match":{"model":"sms"}},{"key":"three","pricing":{"model":"per_unit","unit_price":"0.0083"},"match":{"model":"three"}}]'),
   pg_temp.deal('assembly', '[{"key":"speech","pricing":{"model":"matrix","dimensions":["model"],"per":3600,"rows":[{"match":{"model":"nano"},"unit_price":"0.15"},{"match":{"model":"best"},"unit_price":"0.45"}]}}]'),

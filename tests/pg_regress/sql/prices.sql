@@ -1,0 +1,96 @@
+-- Prices over time and under overrides: what runs over a whole period keeps one price for it, minimums and maximums hold
+-- whatever overrides say, and what does not add up is not added. Amounts worked out by hand beside each case.
+\set ECHO none
+\i tests/pg_regress/helpers.sql
+\i tests/pg_regress/deals.sql
+\set ECHO all
+SELECT billing.test_clock_set('2026-02-02T00:00:00Z') AS clock \gset
+
+-- A version of a flat price from 00:00 UTC of 1 February is February's in every zone, though New York's January still runs
+SELECT count(*) AS changes FROM billing.catalog_apply('{"price_books":[{"key":"j","currency":"USD","prices":[{"key":"flat","meter":"q","pricing":{"model":"flat","amount":"100"}},
+  {"key":"tiers","meter":"q","pricing":{"model":"graduated","tiers":[{"up_to":"10000","unit_price":"0.01"},{"unit_price":"0.008"}]}},
+  {"key":"linear","meter":"q","pricing":{"model":"per_unit","unit_price":"0.01"}},{"key":"least","meter":"q","pricing":{"model":"per_unit","unit_price":"1","minimum":"100"}}]}]}');
+SELECT count(*) AS changes FROM billing.catalog_apply('{"price_books":[{"key":"j","prices":[{"key":"flat","meter":"q","valid_from":"2026-02-01T00:00:00Z","pricing":{"model":"flat","amount":"120"}},
+  {"key":"tiers","meter":"q","valid_from":"2026-01-16T00:00:00Z","pricing":{"model":"graduated","tiers":[{"up_to":"10000","unit_price":"0.02"},{"unit_price":"0.016"}]}},
+  {"key":"linear","meter":"q","valid_from":"2026-01-16T00:00:00Z","pricing":{"model":"per_unit","unit_price":"0.02"}},{"key":"least","meter":"q","valid_from":"2026-01-16T00:00:00Z","pricing":{"model":"per_unit","unit_price":"2","minimum":"100"}}]}]}');
+SELECT pg_temp.deal('flat-ny', '[{"key":"m","price":"flat"}]', '{"price_book":"j","time_zone":"America/New_York","term":"2 months"}'),
+  pg_temp.deal('flat-tokyo', '[{"key":"m","price":"flat"}]', '{"price_book":"j","time_zone":"Asia/Tokyo","term":"2 months"}'),
+-- January's graduated price is the one of 1 January, 8,000 + 6,000 = 10,000 × 0.01 + 4,000 × 0.008 = 132; a linear one is cut: 80 + 120; one minimum: 10 × 1 + 10 × 1 + 80
+  pg_temp.deal('tiers', '[{"key":"m","price":"tiers"}]', '{"price_book":"j"}'), pg_temp.deal('linear', '[{"key":"m","price":"linear"}]', '{"price_book":"j"}'), pg_temp.deal('least', '[{"key":"m","price":"least"}]', '{"price_book":"j"}');
+SELECT sum(pg_temp.use(c, 8000, '{}', '2026-01-10Z') + pg_temp.use(c, 6000, '{}', '2026-01-20Z')) AS events FROM unnest(ARRAY['tiers', 'linear', 'flat-ny', 'flat-tokyo']) c;
+SELECT pg_temp.use('least', 10, '{}', '2026-01-10Z') + pg_temp.use('least', 10, '{}', '2026-01-20Z') AS events;
+-- What billing takes is what price_resolve tells
+SELECT customer, at::date AS day, r.price, r.version, r.pricing FROM unnest(ARRAY['tiers', 'linear', 'least', 'flat-ny', 'flat-tokyo']) customer, unnest(ARRAY['2026-01-10Z', '2026-01-20Z', '2026-02-01 12:00Z']::timestamptz[]) at, billing.price_resolve(customer, 'q', '{}', at) r;
+
+-- Minimums and maximums of the list act on overridden lines too: 10 × 0.9 + 10 + 81; 900 + 1,000 − 1,800; 9 + 91; of rows, 9 + 10 + 81; each row its own
+SELECT pg_temp.deal('least-off', '[{"key":"m","pricing":{"model":"per_unit","unit_price":"1","minimum":"100"}}]', '{"overrides":[{"meter":"q","match":{"model":"a"},"percent_off":"10"}]}'),
+  pg_temp.deal('most-off', '[{"key":"m","pricing":{"model":"per_unit","unit_price":"1","maximum":"100"}}]', '{"overrides":[{"meter":"q","match":{"model":"a"},"percent_off":"10"}]}'),
+  pg_temp.deal('least-unit', '[{"key":"m","pricing":{"model":"per_unit","unit_price":"1","minimum":"100"}}]', '{"overrides":[{"meter":"q","match":{"model":"a"},"unit_price":"0.9"}]}'),
+  pg_temp.deal('least-unit-unused', '[{"key":"m","pricing":{"model":"per_unit","unit_price":"1","minimum":"100"}}]', '{"overrides":[{"meter":"q","match":{"model":"a"},"unit_price":"0.9"}]}'),
+  pg_temp.deal('least-rows', '[{"key":"m","pricing":{"model":"matrix","dimensions":["model"],"rows":[{"match":{"model":"a"},"unit_price":"1","minimum":"100"},{"match":{"model":"b"},"unit_price":"1","minimum":"50"}]}}]', '{"overrides":[{"meter":"q","match":{"region":"eu"},"percent_off":"10"}]}'),
+  pg_temp.deal('least-replaced', '[{"key":"m","pricing":{"model":"per_unit","unit_price":"1","minimum":"100"}}]', '{"overrides":[{"meter":"q","pricing":{"model":"per_unit","unit_price":"2"}}]}');
+SELECT sum(pg_temp.use(c, n, jsonb_build_object('model', m))) AS events FROM (VALUES ('least-off', 10, 'a'), ('least-off', 10, 'b'), ('most-off', 1000, 'a'), ('most-off', 1000, 'b'), ('least-unit', 10, 'a'), ('least-replaced', 10, 'a')) x (c, n, m);
+SELECT sum(pg_temp.use('least-rows', 10, jsonb_build_object('model', m, 'region', r))) AS events FROM (VALUES ('a', 'eu'), ('a', 'us'), ('b', 'eu')) x (m, r);
+
+-- Naming the contract's own legal entity is the same as naming none: one peak of 10, one user. A peak in tiers is that of all lines:
+-- 60 and 40 in packages of 100 at 10 are one package
+SELECT pg_temp.deal('entity', '[{"key":"peak","meter":"peak","pricing":{"model":"per_unit","unit_price":"1"}},{"key":"users","meter":"users","pricing":{"model":"per_unit","unit_price":"1"}}]'),
+  pg_temp.deal('peak-rows', '[{"key":"peak","meter":"peak","pricing":{"model":"matrix","dimensions":["model"],"rows":[{"match":{},"pricing":{"model":"package","package_size":"100","amount":"10"}}]}}]');
+SELECT pg_temp.use('entity', 10, '{"user":"a"}') + (SELECT accepted FROM billing.ingest('{"customer":"entity","event_id":"named","event_type":"use","occurred_at":"2026-01-16T00:00:00Z","bill_to":"entity","properties":{"n":8,"user":"a"}}'))
+  + pg_temp.use('peak-rows', 60, '{"model":"a"}') + pg_temp.use('peak-rows', 40, '{"model":"b"}') AS events;
+\a \t
+SELECT pg_temp.fails(format('SELECT pg_temp.deal(%L, %L, %L)', 'refused', c, o)) FROM (VALUES
+  ('[{"key":"u","meter":"users","pricing":{"model":"volume","tiers":[{"up_to":"2","unit_price":"10"},{"unit_price":"100"}]}}]', '{"overrides":[{"meter":"users","match":{"model":"zzz"},"unit_price":"1"}]}'),
+  ('[{"key":"u","meter":"users","pricing":{"model":"matrix","dimensions":["model"],"rows":[{"match":{},"pricing":{"model":"package","package_size":"2","amount":"1"}}]}}]', '{}'),
+  ('[{"key":"u","meter":"users","pricing":{"model":"per_unit","unit_price":"1"}}]', '{"overrides":[{"meter":"users","pricing":{"model":"percentage","rate":"0.1","per_event_minimum":"1"}}]}'),
+  ('[{"key":"m","prorate_units":true,"pricing":{"model":"percentage","rate":"0.1","per_event_minimum":"1"}}]', '{}')) x (c, o);
+\a \t
+
+-- prorate_units leaves the fixed part of real events alone: 0.029 × 1,000 + 0.30 × 100 = 59; of 50 free in a whole month 12/31 are: 980.645… × 0.1
+SELECT pg_temp.deal('fixed-part', '[{"key":"m","prorate_units":true,"pricing":{"model":"percentage","rate":"0.029","fixed":"0.30"}}]', '{"starts_on":"2026-01-20"}'),
+  pg_temp.deal('free-part', '[{"key":"m","prorate_units":true,"pricing":{"model":"percentage","rate":"0.1","free_amount":"50"}}]', '{"starts_on":"2026-01-20"}');
+SELECT sum(pg_temp.use('fixed-part', 10, '{}', '2026-01-25Z')) AS fixed FROM generate_series(1, 100);
+SELECT pg_temp.use('free-part', 1000, '{}', '2026-01-25Z') AS free;
+
+-- rate_at contract_signature: the list of the day of signing for the whole term, overrides by usage time. Signed 20 January: 10,000 × 0.02; half of 0.01 from 1 January
+SELECT billing.customer_upsert(jsonb_build_object('key', k)), billing.contract_create(jsonb_build_object('key', k, 'customer', k, 'starts_on', '2026-01-01', 'price_book', 'j', 'charges', '[{"key":"m","product":"p","meter":"q","price":"linear"}]'::jsonb) || o), billing.contract_activate(k, s)
+FROM (VALUES ('signed-late', '{}'::jsonb, '2026-01-20Z'::timestamptz), ('signed-early', '{"overrides":[{"meter":"q","percent_off":"50","from":"2026-01-01"}]}', '2026-01-02Z')) x (k, o, s);
+SELECT billing.policy_set('rate_at', 'contract_signature', 'contract:signed-late') AS late, billing.policy_set('rate_at', 'contract_signature', 'contract:signed-early') AS early \gset
+SELECT pg_temp.use('signed-late', 10000) + pg_temp.use('signed-early', 10000, '{}', '2026-01-20Z') AS events;
+SELECT customer, r.version, r.pricing FROM unnest(ARRAY['signed-late', 'signed-early']) customer, billing.price_resolve(customer, 'q', '{}', '2026-01-20Z') r;
+CALL billing.bill_run();
+SELECT contract, key, kind, quantity, exact, amount FROM lines WHERE contract LIKE 'signed%';
+
+-- Lines whose values hold what joins a key; corrections below 0 in one line of a graduated price: 80 × 1 over 100 and −20
+SELECT pg_temp.deal('joined', '[{"key":"m","lines_by":["model","region"],"pricing":{"model":"per_unit","unit_price":"1"}}]'),
+  pg_temp.deal('corrected', '[{"key":"m","lines_by":["model"],"pricing":{"model":"graduated","tiers":[{"up_to":"1000","unit_price":"1"},{"unit_price":"0.5"}]}}]');
+SELECT pg_temp.use('joined', 1, '{"model":"x","region":"eu"}') + pg_temp.use('joined', 2, '{"model":"x/region=eu"}') + pg_temp.use('joined', 3, '{"model":"100%"}')
+  + pg_temp.use('corrected', 100, '{"model":"x"}') + pg_temp.use('corrected', -20, '{"model":"y"}') AS events;
+CALL billing.bill_run();
+SELECT contract, key, kind, quantity, exact, amount FROM lines WHERE contract NOT LIKE 'signed%';
+
+-- One instant suits all zones: 00:00 UTC of a first day. Inside everybody's period a tiered price does not change; at one contract's
+-- start it does, and the others take it with their next period
+SELECT pg_temp.deal('zone-ny', '[{"key":"m","price":"tiers"}]', '{"price_book":"j","time_zone":"America/New_York"}'), pg_temp.deal('zone-tokyo', '[{"key":"m","price":"tiers"}]', '{"price_book":"j","time_zone":"Asia/Tokyo"}'),
+  pg_temp.deal('tenth', '[{"key":"m","price":"tiers"}]', '{"price_book":"j","starts_on":"2026-01-10","billing":{"alignment":"anniversary"}}');
+CREATE FUNCTION pg_temp.publish(price text, at timestamptz) RETURNS text LANGUAGE sql AS $$
+  SELECT string_agg(key || ' ' || action, ', ') FROM billing.catalog_apply(jsonb_build_object('price_books', jsonb_build_array(jsonb_build_object('key', 'j', 'prices', jsonb_build_array(jsonb_build_object(
+    'key', 'tiers', 'meter', 'q', 'valid_from', at, 'pricing', jsonb_build_object('model', 'graduated', 'tiers', jsonb_build_array(jsonb_build_object('unit_price', price)))))))))
+$$;
+\a \t
+SELECT pg_temp.fails($$SELECT pg_temp.publish('0.03', '2026-03-05T00:00:00Z')$$);
+\a \t
+SELECT pg_temp.publish('0.03', '2026-03-01T00:00:00Z') AS march, pg_temp.publish('0.04', '2026-04-10T00:00:00Z') AS tenth;
+SELECT at AT TIME ZONE 'UTC' AS at, string_agg(customer || ' ' || r.version, ', ' ORDER BY customer) AS versions
+FROM unnest(ARRAY['tiers', 'tenth', 'zone-ny', 'zone-tokyo']) customer, unnest(ARRAY['2026-02-28 14:59Z', '2026-02-28 15:00Z', '2026-03-01 00:00Z', '2026-03-01 05:00Z', '2026-03-10 00:00Z', '2026-04-10 00:00Z', '2026-05-01 12:00Z']::timestamptz[]) at, billing.price_resolve(customer, 'q', '{}', at) r GROUP BY at ORDER BY at;
+
+-- A price retired inside a period prices nothing after that: the invoice waits
+SELECT pg_temp.deal('retired', '[{"key":"m","price":"linear"}]', '{"price_book":"j","starts_on":"2026-02-01"}');
+SELECT count(*) AS changes FROM billing.catalog_apply('{"price_books":[{"key":"j","prices":[{"key":"linear","retired":true,"valid_from":"2026-02-10T00:00:00Z"}]}]}');
+SELECT billing.test_clock_set('2026-03-01T00:00:00Z') AS clock \gset
+SELECT pg_temp.use('retired', 5, '{}', '2026-02-05Z') + pg_temp.use('retired', 70, '{}', '2026-02-20Z') AS events;
+\a \t
+SELECT pg_temp.fails($$SELECT billing.invoice_generate('retired', '2026-03-01Z')$$);
+\a \t
+SELECT day, quantity, reason FROM billing.unpriced_usage WHERE customer = 'retired';
+SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0;
