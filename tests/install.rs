@@ -380,16 +380,25 @@ fn a_schema_of_somebody_else_is_not_taken_over() {
         let owned = format!("the schema {schema} belongs to client_squatter, who is no superuser");
         assert_eq!(refused_ground(&db, ""), ("42501".into(), owned));
         // Taken from the squatter, but still with what the squatter put there, and may put there.
-        squatter.batch_execute(&format!("GRANT CREATE ON SCHEMA {schema} TO client_squatter")).expect("grant");
+        squatter
+            .batch_execute(&format!("GRANT CREATE ON SCHEMA {schema} TO client_squatter"))
+            .expect("grant");
         let (code, said) = refused_ground(&db, &format!("ALTER SCHEMA {schema} OWNER TO CURRENT_USER"));
         assert_eq!(code, "42501");
         if said != format!("client_squatter may create objects in the schema {schema}") {
             assert!(said.ends_with("belongs to client_squatter, who is no superuser"), "{said}");
         }
-        let (code, said) = refused_ground(&db, &format!("REVOKE CREATE ON SCHEMA {schema} FROM client_squatter"));
+        let (code, said) =
+            refused_ground(&db, &format!("REVOKE CREATE ON SCHEMA {schema} FROM client_squatter"));
         assert_eq!(code, "42501");
-        assert_eq!(said, format!("function {schema}.customer_upsert(text) belongs to client_squatter, who is no superuser"));
-        let trapped: i64 = client.query_one("SELECT count(*) FROM public.trapped", &[]).expect("trapped").get(0);
+        assert_eq!(
+            said,
+            format!(
+                "function {schema}.customer_upsert(text) belongs to client_squatter, who is no superuser"
+            )
+        );
+        let trapped: i64 =
+            client.query_one("SELECT count(*) FROM public.trapped", &[]).expect("trapped").get(0);
         assert_eq!(trapped, 0, "something of the squatter was run as a superuser");
         client.batch_execute("DROP TABLE public.trapped").expect("drop");
         client.batch_execute(&format!("DROP SCHEMA {schema} CASCADE")).expect("drop");
@@ -411,11 +420,31 @@ fn roles_of_somebody_else_are_not_taken_over() {
     client.batch_execute("CREATE ROLE mallory LOGIN CREATEROLE").expect("role");
     for (before, after, wanted) in [
         ("CREATE ROLE billing_owner LOGIN", "DROP ROLE billing_owner", "the role billing_owner may log in"),
-        ("CREATE ROLE billing_engine LOGIN BYPASSRLS", "DROP ROLE billing_engine", "the role billing_engine may bypass row security"),
-        ("CREATE ROLE billing_owner SUPERUSER", "DROP ROLE billing_owner", "the role billing_owner may do everything"),
-        ("CREATE ROLE billing_customer CREATEROLE", "DROP ROLE billing_customer", "the role billing_customer may make roles"),
-        ("CREATE ROLE billing_engine ROLE mallory", "DROP ROLE billing_engine", "mallory is a member of billing_engine"),
-        ("CREATE ROLE billing_owner ADMIN mallory", "DROP ROLE billing_owner", "mallory is a member of billing_owner"),
+        (
+            "CREATE ROLE billing_engine LOGIN BYPASSRLS",
+            "DROP ROLE billing_engine",
+            "the role billing_engine may bypass row security",
+        ),
+        (
+            "CREATE ROLE billing_owner SUPERUSER",
+            "DROP ROLE billing_owner",
+            "the role billing_owner may do everything",
+        ),
+        (
+            "CREATE ROLE billing_customer CREATEROLE",
+            "DROP ROLE billing_customer",
+            "the role billing_customer may make roles",
+        ),
+        (
+            "CREATE ROLE billing_engine ROLE mallory",
+            "DROP ROLE billing_engine",
+            "mallory is a member of billing_engine",
+        ),
+        (
+            "CREATE ROLE billing_owner ADMIN mallory",
+            "DROP ROLE billing_owner",
+            "mallory is a member of billing_owner",
+        ),
     ] {
         assert_eq!(refused_ground(&db, before), ("42501".into(), wanted.into()), "{before}");
         client.batch_execute(after).expect(after);
@@ -428,8 +457,14 @@ fn roles_of_somebody_else_are_not_taken_over() {
     client.batch_execute("GRANT billing_owner TO mallory").expect("grant");
     for call in ["SELECT billing.install('test')", "SELECT billing.migrate()"] {
         let said = refusal(client.batch_execute(call));
-        assert_eq!((said.code.as_str(), said.message.as_str()), ("42501", "mallory is a member of billing_owner"));
-        assert_eq!(said.hint.as_deref(), Some("REVOKE billing_owner FROM mallory; nobody acts as this role."));
+        assert_eq!(
+            (said.code.as_str(), said.message.as_str()),
+            ("42501", "mallory is a member of billing_owner")
+        );
+        assert_eq!(
+            said.hint.as_deref(),
+            Some("REVOKE billing_owner FROM mallory; nobody acts as this role.")
+        );
     }
     assert_eq!(
         db.verify(),
@@ -446,7 +481,10 @@ fn a_login_speaks_for_its_customer_after_a_restore_only_when_told_again() {
             SELECT billing.customer_login_add('acme', 'client_acme')")
         .expect("login");
     let sees = |db: &Db| -> i64 {
-        db.connect_as("client_acme").query_one("SELECT count(*) FROM billing.customer", &[]).expect("customers").get(0)
+        db.connect_as("client_acme")
+            .query_one("SELECT count(*) FROM billing.customer", &[])
+            .expect("customers")
+            .get(0)
     };
     assert_eq!(sees(&source), 1);
     let file = DumpFile::new("logins");
@@ -460,10 +498,15 @@ fn a_login_speaks_for_its_customer_after_a_restore_only_when_told_again() {
     let there = server.empty("install_logins_there");
     run(&mut restore_plain(&there, &file));
     let mut admin = there.connect();
-    admin.batch_execute("CREATE ROLE shifts_the_oids; CREATE ROLE client_acme LOGIN IN ROLE billing_customer").expect("role");
+    admin
+        .batch_execute("CREATE ROLE shifts_the_oids; CREATE ROLE client_acme LOGIN IN ROLE billing_customer")
+        .expect("role");
     admin.batch_execute("SELECT billing.migrate()").expect("migrate");
     assert_eq!(sees(&there), 0);
-    assert_eq!(there.verify(), ["security: logins are the roles they were given to: 1 (client_acme of customer acme)"]);
+    assert_eq!(
+        there.verify(),
+        ["security: logins are the roles they were given to: 1 (client_acme of customer acme)"]
+    );
     admin.batch_execute("SELECT billing.customer_login_add('acme', 'client_acme')").expect("again");
     assert_eq!((sees(&there), there.verify()), (1, vec![]));
     drop((here, there));
@@ -474,11 +517,14 @@ fn a_login_speaks_for_its_customer_after_a_restore_only_when_told_again() {
 #[test]
 fn advisory_locks_can_be_kept_from_logins() {
     let text = std::fs::read_to_string(common::checkout().join("SECURITY.md")).expect("SECURITY.md");
-    let statements = text.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of SQL");
+    let statements =
+        text.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of SQL");
     let db = Db::fresh("install_locks");
     let mut client = db.connect();
     client
-        .batch_execute("DROP ROLE IF EXISTS client_locker; CREATE ROLE client_locker LOGIN IN ROLE billing_customer")
+        .batch_execute(
+            "DROP ROLE IF EXISTS client_locker; CREATE ROLE client_locker LOGIN IN ROLE billing_customer",
+        )
         .expect("role");
     let mut locker = db.connect_as("client_locker");
     let calls = ["", "try_"].map(|how| {

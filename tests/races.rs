@@ -410,9 +410,8 @@ fn met(db: &Db, first: &str, second: &str, then: &str) -> Result<(), String> {
     one.batch_execute("BEGIN").expect("begin");
     one.batch_execute(first).map_err(|e| told(&e)).expect("the first");
     thread::scope(|scope| {
-        let two = scope.spawn(|| {
-            db.connect_as("billing_admin").batch_execute(second).map(|_| ()).map_err(|e| told(&e))
-        });
+        let two = scope
+            .spawn(|| db.connect_as("billing_admin").batch_execute(second).map(|_| ()).map_err(|e| told(&e)));
         thread::sleep(Duration::from_millis(300));
         one.batch_execute(then).map_err(|e| told(&e)).expect("the first goes on");
         one.batch_execute("COMMIT").expect("commit");
@@ -449,9 +448,11 @@ fn a_name_is_given_to_one_customer_be_it_key_or_alias() {
     met(&db, &acme("seven"), &upsert(json!({"key": "acme", "name": "Acme"})), "").expect("the same customer");
     // A snapshot from before the name was given can't see it.
     let mut late = db.connect_as("billing_admin");
-    late.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM billing.customer").expect("snapshot");
+    late.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM billing.customer")
+        .expect("snapshot");
     admin.batch_execute(&acme("eight")).expect("alias");
-    let said = late.batch_execute(&upsert(json!({"key": "eight"}))).map_err(|e| told(&e)).expect_err("too late");
+    let said =
+        late.batch_execute(&upsert(json!({"key": "eight"}))).map_err(|e| told(&e)).expect_err("too late");
     assert!(said.starts_with("40001"), "{said}");
     let names: Vec<String> = admin
         .query("SELECT alias FROM billing.customer_alias WHERE removed_at IS NULL ORDER BY 1", &[])
@@ -488,12 +489,17 @@ fn a_zone_that_narrows_buckets_waits_for_ingest_before_it_takes_the_customer() {
         load::upsert_customer(&mut admin, &json!({"key": customer})).expect("customer");
     }
     let event = |customer: &str| {
-        format!("SELECT billing.ingest_event('{customer}', 'llm', 'e', '2026-02-01T00:00:00Z', '{{\"input\": 1, \"output\": 1}}')")
+        format!(
+            "SELECT billing.ingest_event('{customer}', 'llm', 'e', '2026-02-01T00:00:00Z', '{{\"input\": 1, \"output\": 1}}')"
+        )
     };
     // Whoever has ingested may go on and change the same customer: nobody holds its row and waits for ingest.
-    let change = |customer: &str| format!("SELECT billing.customer_upsert('{{\"key\": \"{customer}\", \"name\": \"New\"}}')");
+    let change = |customer: &str| {
+        format!("SELECT billing.customer_upsert('{{\"key\": \"{customer}\", \"name\": \"New\"}}')")
+    };
     let contract = r#"SELECT billing.contract_create('{"key": "k", "customer": "globex", "starts_on": "2026-02-01", "plan": "usage", "time_zone": "Asia/Kathmandu"}')"#;
-    let subscription = r#"SELECT billing.subscribe('initech', 'usage', '2026-02-01', '{"time_zone": "Asia/Kathmandu"}')"#;
+    let subscription =
+        r#"SELECT billing.subscribe('initech', 'usage', '2026-02-01', '{"time_zone": "Asia/Kathmandu"}')"#;
     let zone = r#"SELECT billing.customer_upsert('{"key": "acme", "time_zone": "Asia/Kathmandu"}')"#;
     for (customer, narrows) in [("acme", zone), ("globex", contract), ("initech", subscription)] {
         met(&db, &event(customer), narrows, &change(customer)).expect(customer);

@@ -70,6 +70,11 @@ AS $$
         SELECT 5, format('%s is a member of %s', m.rolname, r.rolname), format('REVOKE %I FROM %I; nobody acts as this role.', r.rolname, m.rolname)
         FROM pg_auth_members a JOIN pg_roles r ON r.oid = a.roleid JOIN pg_roles m ON m.oid = a.member
         WHERE r.rolname IN ('billing_owner', 'billing_engine') AND NOT m.rolsuper
+        UNION ALL
+        -- What a former member may have left behind: rights on every table that install() makes.
+        SELECT DISTINCT 6, format('new objects of %s come with rights for others', r.rolname),
+            format('ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE …; psql''s \ddp shows them.', r.rolname)
+        FROM pg_default_acl d JOIN pg_roles r ON r.oid = d.defaclrole WHERE r.rolname IN ('billing_owner', 'billing_engine')
     ) f ORDER BY f.place, f.fault
 $$;
 COMMENT ON FUNCTION billing_internal.ground_faults() IS

@@ -238,7 +238,8 @@ $$;
 SELECT pg_temp.ground(c) FROM unnest(ARRAY['ALTER SCHEMA billing OWNER TO billing_golden', 'ALTER SCHEMA billing_internal OWNER TO billing_golden', 'GRANT CREATE ON SCHEMA billing TO billing_golden', 'GRANT CREATE ON SCHEMA billing_internal TO PUBLIC',
   $$CREATE FUNCTION billing.customer_upsert(doc text) RETURNS text LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION billing.customer_upsert(text) OWNER TO billing_golden$$, 'CREATE VIEW billing_internal.mine AS SELECT 1; ALTER VIEW billing_internal.mine OWNER TO billing_golden',
   'CREATE TYPE billing.mine AS ENUM (); ALTER TYPE billing.mine OWNER TO billing_golden', 'ALTER ROLE billing_owner LOGIN', 'ALTER ROLE billing_engine BYPASSRLS', 'ALTER ROLE billing_customer BYPASSRLS', 'ALTER ROLE billing_admin CREATEROLE', 'ALTER ROLE billing_app SUPERUSER',
-  'GRANT billing_owner TO billing_golden', 'GRANT billing_engine TO billing_admin']) c;
+  'GRANT billing_owner TO billing_golden', 'GRANT billing_engine TO billing_admin',
+  'ALTER DEFAULT PRIVILEGES FOR ROLE billing_owner GRANT SELECT ON TABLES TO billing_golden']) c;
 \a \t
 
 SELECT check_name, failed, example FROM billing.verify('full');
