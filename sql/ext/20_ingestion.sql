@@ -375,7 +375,8 @@ BEGIN
     IF coalesce(source::oid, 0) = 0 THEN
         PERFORM billing_internal.fail('ZB004', 'the table is NULL', 'CREATE TEMP TABLE batch (LIKE billing.usage_event_input); COPY into it, pass its name.');
     END IF;
-    SELECT string_agg(n, ', ') INTO missing FROM unnest(ARRAY['customer', 'event_type', 'event_id', 'occurred_at', 'properties', 'bill_to']) n
+    SELECT string_agg(n, ', ' ORDER BY place) INTO missing
+    FROM unnest(ARRAY['customer', 'event_type', 'event_id', 'occurred_at', 'properties', 'bill_to']) WITH ORDINALITY x (n, place)
     WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = source AND a.attname = n AND a.attnum > 0 AND NOT a.attisdropped);
     IF missing IS NOT NULL THEN
         PERFORM billing_internal.fail('ZB004', format('table %s has no column %s', source, missing),
