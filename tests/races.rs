@@ -935,6 +935,8 @@ fn drafts_finalizations_voids_and_runs_do_not_lock_each_other_out() {
     let mut rng = load::seed("drafts and runs");
     let db = Db::fresh("races_drafts");
     let mut admin = billable(&db, 12);
+    // Sessions keep the clock they found: September, so that the runs may go on to there.
+    admin.batch_execute("SELECT billing.test_clock_set('2026-09-01T00:00:00Z')").expect("the clock");
     let sessions: [(&str, &str, Work); 6] = [
         ("generate", "billing_finance", generate),
         ("generate too", "billing_finance", generate),
@@ -1097,7 +1099,8 @@ fn runs_that_meet_broken_contracts_of_two_sellers_do_not_deadlock() {
     let (customers, contracts) = (16, 4);
     admin
         .batch_execute(&format!(
-            "SELECT billing.customer_upsert(jsonb_build_object('key', 't' || n)) FROM generate_series(1, {customers}) n;
+            "SELECT billing.test_clock_set('2026-06-01T00:00:00Z');
+             SELECT billing.customer_upsert(jsonb_build_object('key', 't' || n)) FROM generate_series(1, {customers}) n;
              SELECT billing.subscribe('t' || n, 'fee', '2026-02-01', jsonb_build_object('seller', CASE (n + c) % 2 WHEN 0 THEN 'default' ELSE 'second' END))
              FROM generate_series(1, {customers}) n, generate_series(1, {contracts}) c;
              CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'odd'; END$$;

@@ -34,8 +34,8 @@ SELECT x.customer_id, x.contract_id, v.version, v.effective_at, v.recorded_at, v
 INSERT INTO billing.contract_charge (customer_id, contract_id, charge_key, valid_during, from_version, position, kind, product_id, meter_id, price_book_id, price_key, every, terms)
 SELECT x.customer_id, x.contract_id, h.charge_key, h.valid_during, h.from_version, h.position, h.kind, h.product_id, h.meter_id, h.price_book_id, h.price_key, h.every, h.terms
 FROM copy x, billing.contract_charge h WHERE h.customer_id = 1;
-INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, state)
-SELECT x.customer_id, x.contract_id, p.n, p.starts_on, p.ends_on, p.starts_at, p.ends_at, p.state FROM copy x, billing.billing_period p WHERE p.customer_id = 1;
+INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, state, recorded_at)
+SELECT x.customer_id, x.contract_id, p.n, p.starts_on, p.ends_on, p.starts_at, p.ends_at, p.state, p.recorded_at FROM copy x, billing.billing_period p WHERE p.customer_id = 1;
 CREATE TEMP TABLE batch (LIKE billing.usage_event_input);
 INSERT INTO batch (customer, event_type, event_id, occurred_at, properties)
 SELECT 'c' || n, 'llm.request', n || '-' || i, format('2026-06-15T0%s:00:00Z', i), json_build_object('model', (ARRAY['gpt-4', 'gpt-3.5', 'o1'])[i], 'input_tokens', 100 * i + n, 'output_tokens', i)

@@ -338,20 +338,24 @@ $$;
 COMMENT ON FUNCTION billing.audit_erase(uuid[], text) IS
     'Erases what stood before and after in these audit entries (personal data), for good; returns how many had any. Who changed what and when stays, and so do the hashes of what is gone: the chain still verifies. The erasure is itself an entry, to which erased_by points. Errors: ZB004 more than 10,000, or no reason.';
 
-CREATE FUNCTION billing.audit_verify() RETURNS TABLE (seal bigint, audit_id uuid, fault text)
+CREATE FUNCTION billing_internal.first_id(since timestamptz) RETURNS uuid
+    LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN (CASE WHEN since < 'epoch' THEN repeat('0', 12) ELSE lpad(to_hex((extract(epoch FROM least(since, '9999-12-31 00:00+00')) * 1000)::bigint), 12, '0') END || repeat('0', 20))::uuid;
+COMMENT ON FUNCTION billing_internal.first_id(timestamptz) IS 'The least UUIDv7 that can have been made at or after an instant: what is newer has a greater id.';
+
+CREATE FUNCTION billing_internal.audit_faults(since timestamptz) RETURNS TABLE (seal bigint, audit_id uuid, fault text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM billing_internal.require_installed();
     RETURN QUERY
     SELECT a.seal_n, a.audit_id, 'the entry is not what was written: ' || a.kind || ' ' || a.key
     FROM billing.audit_log a
-    WHERE a.content_hash <> billing_internal.audit_hash(a.audit_id, a.at, a.actor, a.action, a.kind, a.key, a.customer_id, a.before, a.after, a.reason,
+    WHERE a.audit_id >= billing_internal.first_id(since) AND a.content_hash <> billing_internal.audit_hash(a.audit_id, a.at, a.actor, a.action, a.kind, a.key, a.customer_id, a.before, a.after, a.reason,
         a.before_hash, a.after_hash);
     RETURN QUERY
     SELECT a.seal_n, a.audit_id, 'the entry was erased without a record of it: ' || a.kind || ' ' || a.key
     FROM billing.audit_log a
-    WHERE (a.erased_by IS NOT NULL OR a.before_hash IS NOT NULL OR a.after_hash IS NOT NULL)
+    WHERE a.audit_id >= billing_internal.first_id(since) AND (a.erased_by IS NOT NULL OR a.before_hash IS NOT NULL OR a.after_hash IS NOT NULL)
         AND NOT EXISTS (SELECT FROM billing.audit_log e WHERE e.audit_id = a.erased_by AND e.action = 'audit_erase');
     RETURN QUERY
     SELECT s.n, NULL::uuid, CASE
@@ -362,9 +366,19 @@ BEGIN
     LEFT JOIN billing.audit_seal p ON p.n = s.n - 1
     LEFT JOIN LATERAL (SELECT count(*) AS entries, string_agg(a.content_hash, ''::bytea ORDER BY a.audit_id) AS hashes
         FROM billing.audit_log a WHERE a.seal_n = s.n) l ON true
-    WHERE s.previous IS DISTINCT FROM coalesce(p.chain_hash, decode(repeat('00', 32), 'hex'))
+    WHERE s.sealed_at >= since AND (s.previous IS DISTINCT FROM coalesce(p.chain_hash, decode(repeat('00', 32), 'hex'))
         OR coalesce(l.entries, 0) <> s.entries
-        OR s.chain_hash <> sha256(s.previous || coalesce(l.hashes, ''::bytea));
+        OR s.chain_hash <> sha256(s.previous || coalesce(l.hashes, ''::bytea)));
+END
+$$;
+COMMENT ON FUNCTION billing_internal.audit_faults(timestamptz) IS 'Audit entries written and seals made since an instant that are not as they were written.';
+
+CREATE FUNCTION billing.audit_verify() RETURNS TABLE (seal bigint, audit_id uuid, fault text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM billing_internal.require_installed();
+    RETURN QUERY SELECT * FROM billing_internal.audit_faults('-infinity');
 END
 $$;
 COMMENT ON FUNCTION billing.audit_verify() IS 'Every audit entry or seal that is not as it was written: changed, deleted, reordered, or emptied by other means than audit_erase(). No rows = the chain is whole.';

@@ -161,6 +161,7 @@ DECLARE
     old billing.meter;
     d jsonb := item->'document';
     id int;
+    live record;
 BEGIN
     SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR NO KEY UPDATE;
     IF old.meter_id IS NULL AND d <> 'null' THEN
@@ -182,6 +183,14 @@ BEGIN
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
     END IF;
     IF (item->>'retired')::boolean AND old.retired_at IS NULL AND (old.meter_id IS NOT NULL OR d <> 'null') THEN
+        -- Charges refer to the meter: with its row locked so that none is added meanwhile, is one of them live?
+        PERFORM FROM billing.meter m WHERE m.meter_id = old.meter_id FOR UPDATE;
+        SELECT k.key AS contract, h.charge_key INTO live FROM billing.contract_charge h JOIN billing.contract k USING (customer_id, contract_id)
+        WHERE h.meter_id = old.meter_id AND h.until_version IS NULL AND k.state IN ('draft', 'scheduled', 'active', 'paused') ORDER BY k.key, h.charge_key LIMIT 1;
+        IF FOUND THEN
+            PERFORM billing_internal.fail('ZB005', format('%s: meter %s is in use by charge %s of contract %s', item->>'path', old.key, live.charge_key, live.contract),
+                'A retired meter counts nothing, so its charges would bill nothing. Retire it when no draft or live contract needs it any more.');
+        END IF;
         UPDATE billing.meter m SET retired_at = clock_timestamp() WHERE m.key = item->>'key';
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
     ELSIF NOT (item->>'retired')::boolean AND old.retired_at IS NOT NULL THEN
@@ -190,7 +199,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.apply_meter(jsonb) IS 'Applies one meter of a catalogue document. Errors: ZB005 it is in use and counts otherwise, or is retired.';
+COMMENT ON FUNCTION billing_internal.apply_meter(jsonb) IS 'Applies one meter of a catalogue document. Errors: ZB005 it is in use and counts otherwise, is retired, or is to be retired under a charge of a draft or live contract.';
 
 CREATE FUNCTION billing_internal.apply_price_book(item jsonb) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -810,7 +819,8 @@ BEGIN
     JOIN billing.contract_charge b ON b.customer_id = a.customer_id AND b.meter_id = a.meter_id AND b.kind = 'usage' AND b.until_version IS NULL
         AND b.valid_during && a.valid_during AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key)
     JOIN billing.contract k ON k.customer_id = b.customer_id AND k.contract_id = b.contract_id
-        AND (k.contract_id = of_contract_id OR k.state IN ('scheduled', 'active', 'paused'))
+        -- One that has ended has priced what came before its end: a contract from an earlier day would price it again.
+        AND (k.contract_id = of_contract_id OR k.state IN ('scheduled', 'active', 'paused', 'ended'))
     JOIN billing.meter m ON m.meter_id = a.meter_id
     WHERE a.customer_id = of_customer_id AND a.contract_id = of_contract_id AND a.kind = 'usage' AND a.until_version IS NULL
         -- One event could match both unless some dimension is asked for with two values.
@@ -819,12 +829,12 @@ BEGIN
     LIMIT 1;
     IF FOUND THEN
         PERFORM billing_internal.fail('ZB006', format('charge %s and charge %s of contract %s would both price the same events of meter %s', hit.mine, hit.theirs, hit.contract, hit.meter),
-            'Give the charges matches that exclude each other, or end the other contract first.',
+            'Give the charges matches that exclude each other, or let one contract begin where the other ends.',
             format('match %s and match %s', coalesce(hit.mine_match, '{}'), coalesce(hit.their_match, '{}')));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.check_overlap(bigint, uuid) IS 'Errors: ZB006 if two live usage charges of one meter could price one event.';
+COMMENT ON FUNCTION billing_internal.check_overlap(bigint, uuid) IS 'Errors: ZB006 if two usage charges of one meter, in contracts that are live or were, could price one event.';
 
 CREATE FUNCTION billing.contract_create(doc jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -950,6 +960,12 @@ BEGIN
     ELSIF document_sha256 IS NOT NULL AND document_sha256 !~ '^[0-9a-f]{64}$' THEN
         PERFORM billing_internal.fail('ZB004', 'document_sha256 is not 64 lower-case hexadecimal digits', 'Pass the SHA-256 of the signed document.');
     END IF;
+    -- A meter may have been retired while the draft was being made.
+    SELECT h.charge_key, m.key AS meter INTO wrong FROM billing.contract_charge h JOIN billing.meter m USING (meter_id)
+    WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL AND m.retired_at IS NOT NULL ORDER BY h.position LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB005', format('charge %s: meter %s is retired and counts nothing', wrong.charge_key, wrong.meter), 'Make the contract anew, with a meter that counts.');
+    END IF;
     SELECT h.charge_key, h.price_key, b.key AS book INTO wrong FROM billing.contract_charge h JOIN billing.price_book b USING (price_book_id)
     WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL
         AND NOT EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key
@@ -961,9 +977,9 @@ BEGIN
     END IF;
     PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
     SELECT * INTO first FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, 0);
-    INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at)
+    INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, recorded_at)
     VALUES (k.customer_id, k.contract_id, 0, first.starts_on, first.ends_on,
-        billing_internal.local_midnight(first.starts_on, k.time_zone), billing_internal.local_midnight(first.ends_on, k.time_zone));
+        billing_internal.local_midnight(first.starts_on, k.time_zone), billing_internal.local_midnight(first.ends_on, k.time_zone), clock_timestamp());
     UPDATE billing.contract c SET state = CASE WHEN k.starts_at <= billing.now() THEN 'active' ELSE 'scheduled' END, next_n = 0, next_bill_at = k.starts_at,
         signed_at = coalesce(contract_activate.signed_at, billing.now()), document_url = contract_activate.document_url,
         document_sha256 = contract_activate.document_sha256
@@ -974,7 +990,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.contract_activate(text, timestamptz, text, text) IS
-    'Starts a draft contract: from now on it is billed. signed_at defaults to billing.now(); pinned prices are those in force then. Returns the key. Errors: ZB001, ZB005 not a draft, ZB006 two live usage charges of one meter, in this or another live contract of the customer, could price one event, ZB007 a price is not in force.';
+    'Starts a draft contract: from now on it is billed. signed_at defaults to billing.now(); pinned prices are those in force then. Returns the key. Errors: ZB001, ZB005 not a draft or a charge''s meter is retired, ZB006 two usage charges of one meter, in this or another live or ended contract of the customer, could price one event, ZB007 a price is not in force.';
 
 CREATE FUNCTION billing.subscribe(customer text, plan text, starts_on date DEFAULT NULL, doc jsonb DEFAULT '{}') RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

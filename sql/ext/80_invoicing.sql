@@ -73,10 +73,10 @@ COMMENT ON FUNCTION billing_internal.canonical_json(text) IS 'Canonical JSON: so
 
 CREATE TYPE billing_internal.bill_ref AS (
     customer_id bigint, contract_id uuid, boundaries int[], usage_until timestamptz, contract_version int, terms_version int,
-    recorded_until timestamptz, prices text[], policies jsonb, minor_units smallint
+    recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint
 );
 COMMENT ON TYPE billing_internal.bill_ref IS
-    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play, policies, minor units; NULL = as of now.';
+    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units; NULL = as of now.';
 
 CREATE FUNCTION billing_internal.each_ref(refs billing_internal.bill_ref[]) RETURNS SETOF billing_internal.bill_ref
     -- Kept apart from unnest() for its ROWS: the planner must expect a batch, or it joins the parts of a bill row by row.
@@ -106,7 +106,7 @@ BEGIN
         'starts_on', k.starts_on, 'ends_on', k.ends_on, 'every', k.billed_every, 'alignment', k.alignment,
         'pinned', k.prices = 'pin', 'signed_at', coalesce(k.signed_at, k.starts_at), 'version', v.contract, 'terms_version', v.terms,
         'boundaries', r.boundaries, 'usage_until', nullif(r.usage_until, 'infinity'), 'recorded_until', CASE WHEN r.recorded_until = 'infinity' THEN '9999-12-31 00:00+00' ELSE r.recorded_until END,
-        'known_prices', r.prices,
+        'known_prices', r.known_prices,
         'minor_units', coalesce(r.minor_units, (SELECT u.minor_units FROM billing.currency u WHERE u.code = k.currency
             AND (today AT TIME ZONE k.time_zone)::date >= u.valid_from AND (u.valid_until IS NULL OR (today AT TIME ZONE k.time_zone)::date < u.valid_until))),
         'policies', coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
@@ -234,21 +234,23 @@ AS $$
 DECLARE
     n int;
 BEGIN
-    RETURN QUERY SELECT x.customer_id, x.invoice_id FROM billing.invoice_number x WHERE x.number = invoice;
+    RETURN QUERY
+    SELECT x.customer_id, x.invoice_id FROM billing.invoice_number x WHERE x.number = invoice
+    UNION
+    SELECT i.customer_id, i.invoice_id FROM billing.invoice i WHERE i.key = invoice
+    UNION
+    SELECT i.customer_id, i.invoice_id FROM billing.invoice i
+    WHERE i.invoice_id = CASE WHEN invoice ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' THEN invoice::uuid END;
     GET DIAGNOSTICS n = ROW_COUNT;
     IF n > 1 THEN
-        PERFORM billing_internal.fail('ZB002', format('%s sellers have an invoice %s', n, quote_literal(invoice)), 'Name it by its key: SELECT key, number FROM billing.invoice;');
-    ELSIF n = 1 THEN
-        RETURN;
-    END IF;
-    RETURN QUERY SELECT i.customer_id, i.invoice_id FROM billing.invoice i
-    WHERE i.key = invoice OR i.invoice_id = CASE WHEN invoice ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' THEN invoice::uuid END LIMIT 1;
-    IF NOT FOUND THEN
+        PERFORM billing_internal.fail('ZB002', format('%s invoices are called %s', n, quote_literal(invoice)),
+            'Sellers number apart; name it by its key or id: SELECT key, invoice_id, number FROM billing.invoice;');
+    ELSIF n = 0 THEN
         PERFORM billing_internal.fail('ZB001', format('invoice %s is not known', coalesce(quote_literal(invoice), 'NULL')), 'SELECT key, number, state FROM billing.invoice; lists them.');
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.find_invoice(text) IS 'An invoice by number, key or id. Errors: ZB001, ZB002 two sellers use the number.';
+COMMENT ON FUNCTION billing_internal.find_invoice(text) IS 'An invoice by number, key or id. Errors: ZB001, ZB002 more than one is called so: two sellers use the number.';
 
 -- ── storing ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -264,6 +266,24 @@ CREATE FUNCTION billing_internal.fiscal_year(at timestamptz, zone text, starts_i
     RETURN (extract(year FROM at AT TIME ZONE zone) - CASE WHEN extract(month FROM at AT TIME ZONE zone) < starts_in THEN 1 ELSE 0 END)::int;
 COMMENT ON FUNCTION billing_internal.fiscal_year(timestamptz, text, smallint) IS 'Fiscal year of an instant in a zone, named by the calendar year it begins in.';
 
+CREATE FUNCTION billing_internal.invoice_key(contract text, n int, k bigint, bill_to text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE -- bound when made: inlined, so no search_path
+    RETURN contract || '/' || n || CASE WHEN k > 1 THEN '.' || k ELSE '' END || coalesce(':' || replace(replace(bill_to, '%', '%25'), '/', '%2F'), '');
+COMMENT ON FUNCTION billing_internal.invoice_key(text, int, bigint, text) IS
+    'Key of the k-th invoice of a boundary to a legal entity (NULL = the contract''s own). Keys may hold any of its characters, so none separates; but after the last slash stand only digits, a dot and the legal entity after a colon: two different invoices never have one key.';
+
+CREATE FUNCTION billing_internal.require_past(as_of timestamptz) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+BEGIN
+    IF as_of > billing.now() THEN
+        PERFORM billing_internal.fail('ZB004', format('%s has not come yet: it is %s', as_of, billing.now()),
+            'What has not happened is not billed. billing.invoice_preview(contract, as_of) looks ahead and stores nothing.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.require_past(timestamptz) IS 'Periods are billed once they are over: usage that came after would be on no invoice. Errors: ZB004 the instant is after billing.now().';
+
 CREATE FUNCTION billing_internal.bill(refs billing_internal.bill_ref[], finalize boolean, run uuid DEFAULT NULL)
     RETURNS TABLE (customer_id bigint, contract_id uuid, key text, number text)
     -- Plans are kept for the session. Made while tables are empty they would scan them when they are full.
@@ -271,7 +291,7 @@ CREATE FUNCTION billing_internal.bill(refs billing_internal.bill_ref[], finalize
 AS $$
 #variable_conflict use_column
 DECLARE
-    cut_at timestamptz := clock_timestamp();
+    cut timestamptz := clock_timestamp();
     today timestamptz := billing.now();
     who text := billing_internal.caller();
     handle bigint;
@@ -294,7 +314,8 @@ BEGIN
     FROM billing_internal.each_ref(refs) r JOIN billing.invoice i ON i.customer_id = r.customer_id AND i.contract_id = r.contract_id
         AND i.n = r.boundaries[cardinality(r.boundaries)] AND i.state = 'draft';
 
-    -- 2. One invoice per document, in a fixed order. What a legal entity was already invoiced for this boundary stays.
+    -- 2. One invoice per document, in a fixed order. What a legal entity was already invoiced for this boundary stays,
+    -- and so does a void that is not to be issued again.
     -- The last lock taken is that of the number series, in order, so that sellers never wait for each other in a circle.
     RETURN QUERY
     WITH made AS MATERIALIZED (
@@ -303,14 +324,14 @@ BEGIN
             b.bill, b.place, b.customer_id, b.contract_id, b.boundary, b.minor_units, b.contract_version, b.terms_version, b.starts_at, b.ends_at, b.total, b.sha256,
             (today AT TIME ZONE coalesce(t.time_zone, k.time_zone))::date AS issued_on,
             s.invoice_series AS series, billing_internal.fiscal_year(today, s.time_zone, s.fiscal_year_start) AS fiscal_year,
-            k.key || '/' || b.boundary || CASE WHEN t.bill_to_id <> k.bill_to_id THEN '/' || t.key ELSE '' END || CASE WHEN v.voided > 0 THEN '.' || (v.voided + 1) ELSE '' END AS key,
+            billing_internal.invoice_key(k.key, b.boundary, v.voided + 1, CASE WHEN t.bill_to_id <> k.bill_to_id THEN t.key END) AS key,
             v.replaces
         FROM billing_internal.bill_documents(handle) b
         JOIN billing.contract k ON k.customer_id = b.customer_id AND k.contract_id = b.contract_id
         JOIN billing.seller s ON s.seller_id = k.seller_id
         JOIN billing.bill_to t ON t.customer_id = b.customer_id AND t.key = b.bill_to
         CROSS JOIN LATERAL (
-            SELECT count(*) AS voided, (array_agg(x.invoice_id ORDER BY x.created_at DESC))[1] AS replaces, coalesce(bool_or(x.state <> 'void'), false) AS stands
+            SELECT count(*) AS voided, (array_agg(x.invoice_id ORDER BY x.created_at DESC))[1] AS replaces, coalesce(bool_or(x.reissue IS NOT true), false) AS stands
             FROM billing.invoice x WHERE x.customer_id = b.customer_id AND x.contract_id = b.contract_id AND x.n = b.boundary AND x.bill_to_id = t.bill_to_id
         ) v
         WHERE NOT v.stands
@@ -330,7 +351,7 @@ BEGIN
         INSERT INTO billing.invoice (customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at,
             period_ends_at, issued_on, due_on, lines_total, total, contract_version, terms_version, cut_at, input_sha256, document, created_at, replaces)
         SELECT n.customer_id, n.invoice_id, n.contract_id, n.boundary, n.seller_id, n.bill_to_id, n.key, n.state, n.number, n.currency, n.minor_units,
-            n.starts_at, n.ends_at, n.issued_on, n.issued_on + n.net_days, n.total, n.total, n.contract_version, n.terms_version, cut_at, n.sha256,
+            n.starts_at, n.ends_at, n.issued_on, n.issued_on + n.net_days, n.total, n.total, n.contract_version, n.terms_version, cut, n.sha256,
             billing_internal.bill_document(handle, n.bill, n.place, n.state, n.number, n.issued_on, n.issued_on + n.net_days)::jsonb, clock_timestamp(), n.replaces
         FROM named n
     ), lines AS (
@@ -360,12 +381,12 @@ BEGIN
     END IF;
 
     -- 3. The boundary is billed (or had nothing to bill); the next one is due.
-    UPDATE billing.billing_period p SET state = CASE WHEN o.documents = 0 THEN 'closed' ELSE 'billed' END
+    UPDATE billing.billing_period p SET state = CASE WHEN o.documents = 0 THEN 'closed' ELSE 'billed' END, cut_at = cut
     FROM billing_internal.bill_outcomes(handle) o JOIN billing_internal.each_ref(refs) r USING (customer_id, contract_id), unnest(r.boundaries) of_n
     WHERE o.fault IS NULL AND p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.n = of_n;
-    INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at)
+    INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, recorded_at)
     SELECT o.customer_id, o.contract_id, last.n + 1, last.ends_on, coalesce(o.next_ends_on, last.ends_on), last.ends_at,
-        coalesce(billing_internal.local_midnight(o.next_ends_on, k.time_zone), last.ends_at)
+        coalesce(billing_internal.local_midnight(o.next_ends_on, k.time_zone), last.ends_at), cut
     FROM billing_internal.bill_outcomes(handle) o
     JOIN billing.contract k ON k.customer_id = o.customer_id AND k.contract_id = o.contract_id
     JOIN billing.billing_period last ON last.customer_id = o.customer_id AND last.contract_id = o.contract_id AND last.n = o.boundary AND last.starts_on < last.ends_on
@@ -420,6 +441,7 @@ DECLARE
     ref billing_internal.bill_ref;
 BEGIN
     PERFORM billing_internal.require_installed();
+    PERFORM billing_internal.require_past(as_of);
     SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id) FOR NO KEY UPDATE OF c;
     IF k.next_bill_at IS NULL OR k.state NOT IN ('scheduled', 'active') THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s and has nothing to bill', k.key, k.state), 'Only live contracts are billed.');
@@ -435,7 +457,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_generate(text, timestamptz) IS
-    'Makes the drafts of a contract''s earliest unbilled boundary, if it is due as of the given instant (default billing.now()), replacing those of before; returns their keys. A draft has no number and can be made anew at any time. Errors: ZB001, ZB002 contract, ZB005 nothing to bill, ZB007 usage that no price matches.';
+    'Makes the drafts of a contract''s earliest unbilled boundary, if it is due as of the given instant (default billing.now()), replacing those of before; returns their keys. A draft has no number and can be made anew at any time. Errors: ZB001, ZB002 contract, ZB004 as_of is after billing.now(), ZB005 nothing to bill, ZB007 usage that no price matches.';
 
 CREATE FUNCTION billing.invoice_finalize(invoice text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -462,6 +484,7 @@ BEGIN
             AND k.next_bill_at IS NOT NULL) THEN
         PERFORM billing_internal.fail('ZB005', format('draft %s was finalized or replaced meanwhile', draft.key), 'SELECT key, number, state FROM billing.invoice; shows what stands.');
     END IF;
+    PERFORM billing_internal.require_past(k.next_bill_at) FROM billing.contract k WHERE k.customer_id = draft.customer_id AND k.contract_id = draft.contract_id;
     SELECT b.number INTO issued FROM billing_internal.bill(
         ARRAY[ROW(draft.customer_id, draft.contract_id, ARRAY[draft.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref], true) b
     WHERE b.key = draft.key;
@@ -489,41 +512,65 @@ BEGIN
             CASE i.state WHEN 'draft' THEN 'A draft has no number; make it anew with billing.invoice_generate().' WHEN 'paid' THEN 'A paid invoice is corrected by a credit note.' ELSE 'It is void already.' END);
     ELSIF coalesce(trim(reason), '') = '' THEN
         PERFORM billing_internal.fail('ZB004', 'a void needs a reason', 'Say why: the number stays used for ever.');
+    ELSIF invoice_void.reissue IS NULL THEN
+        PERFORM billing_internal.fail('ZB004', 'reissue is NULL', 'Pass true (its boundary is billed again) or false (the void stands).');
     END IF;
-    UPDATE billing.invoice x SET state = 'void', voided_at = clock_timestamp(), void_reason = reason WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id;
-    IF reissue THEN
+    UPDATE billing.invoice x SET state = 'void', voided_at = clock_timestamp(), void_reason = reason, reissue = invoice_void.reissue WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id;
+    IF invoice_void.reissue THEN
         UPDATE billing.billing_period p SET state = 'due' WHERE p.customer_id = i.customer_id AND p.contract_id = i.contract_id AND p.n = i.n;
         UPDATE billing.contract k SET next_n = due.n, next_bill_at = due.starts_at, state = CASE WHEN k.state = 'ended' THEN 'active' ELSE k.state END
         FROM (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = i.customer_id AND p.contract_id = i.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) due
         WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
     END IF;
-    PERFORM billing_internal.audit('invoice_void', 'invoice', i.number, i.customer_id, jsonb_build_object('state', i.state), jsonb_build_object('state', 'void', 'reissue', reissue), reason);
+    PERFORM billing_internal.audit('invoice_void', 'invoice', i.number, i.customer_id, jsonb_build_object('state', i.state), jsonb_build_object('state', 'void', 'reissue', invoice_void.reissue), reason);
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_void(text, text, boolean) IS
-    'Voids an open invoice; its number stays used. With reissue its boundary is due again and the next run issues it anew. Errors: ZB001, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note).';
+    'Voids an open invoice; its number stays used. With reissue its boundary is due again and the next run issues it anew; without, it stays void for good, also when another legal entity''s invoice of that boundary is issued again. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note).';
 
 -- ── the run ──────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.due_contracts(as_of timestamptz, run uuid, of_stripe int DEFAULT NULL)
-    RETURNS TABLE (customer_id bigint, contract_id uuid, n int, stripe smallint, final boolean)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+CREATE FUNCTION billing_internal.grace_over(due_at timestamptz, grace text, as_of timestamptz) RETURNS boolean
+    LANGUAGE sql STABLE -- bound when made: inlined, so no search_path
+    RETURN (due_at AT TIME ZONE 'UTC' + grace::interval) AT TIME ZONE 'UTC' <= as_of;
+COMMENT ON FUNCTION billing_internal.grace_over(timestamptz, text, timestamptz) IS 'Whether the grace after a boundary has passed. A day of grace has 24 hours, in whatever zone the session is.';
+
+CREATE FUNCTION billing_internal.due_final(as_of timestamptz, run uuid, of_stripe int, max_rows int) RETURNS TABLE (customer_id bigint, contract_id uuid, n int)
+    -- In the order of an index, with a look-up for each row: a page costs what it holds, not what is left.
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    WITH grace AS MATERIALIZED (
-        SELECT p.seller_id, coalesce(nullif(p.value, '0')::interval, '0') AS value FROM billing_internal.seller_policies('{invoice_grace}') p
-    )
-    SELECT k.customer_id, k.contract_id, k.next_n, k.stripe,
-        k.next_bill_at + coalesce(nullif(p.value, '0')::interval, CASE WHEN p.value IS NOT NULL THEN interval '0' END, g.value) <= as_of
-    FROM billing.contract k JOIN grace g USING (seller_id)
-    LEFT JOIN billing.contract_policy p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.name = 'invoice_grace'
-    WHERE k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of AND (of_stripe IS NULL OR k.stripe = of_stripe)
-        AND NOT EXISTS (SELECT FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'contract' AND i.key = k.key);
+    WITH grace AS MATERIALIZED (SELECT p.seller_id, p.value FROM billing_internal.seller_policies('{invoice_grace}') p)
+    SELECT k.customer_id, k.contract_id, k.next_n
+    FROM billing.contract k
+    WHERE k.stripe = of_stripe AND k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of AND billing_internal.grace_over(k.next_bill_at, coalesce((SELECT p.value FROM billing.contract_policy p
+            WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.name = 'invoice_grace'), (SELECT g.value FROM grace g WHERE g.seller_id = k.seller_id)), as_of)
+        AND (SELECT true FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'contract' AND i.key = k.key LIMIT 1) IS NULL
+    ORDER BY k.next_bill_at, k.customer_id, k.contract_id LIMIT max_rows;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.due_contracts(timestamptz, uuid, int) IS 'Contracts with a boundary that is due as of an instant and had no issue in this run; final = its grace is over, so it is issued, else it gets a draft.';
+COMMENT ON FUNCTION billing_internal.due_final(timestamptz, uuid, int, int) IS 'The next contracts of a stripe to be issued as of an instant: a boundary is due, its grace is over, and it had no issue in this run.';
+
+CREATE FUNCTION billing_internal.due_drafts(as_of timestamptz, run uuid, after_customer_id bigint, after_contract_id uuid, max_rows int) RETURNS TABLE (customer_id bigint, contract_id uuid, n int)
+    -- In the order of an index, with a look-up for each row: a page costs what it holds, not what is left.
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH grace AS MATERIALIZED (SELECT p.seller_id, p.value FROM billing_internal.seller_policies('{invoice_grace}') p)
+    SELECT k.customer_id, k.contract_id, k.next_n
+    FROM billing.contract k
+    WHERE (k.customer_id, k.contract_id) > (after_customer_id, after_contract_id) AND k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of
+        AND NOT billing_internal.grace_over(k.next_bill_at, coalesce((SELECT p.value FROM billing.contract_policy p
+            WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.name = 'invoice_grace'), (SELECT g.value FROM grace g WHERE g.seller_id = k.seller_id)), as_of)
+        AND (SELECT true FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'contract' AND i.key = k.key LIMIT 1) IS NULL
+    ORDER BY k.customer_id, k.contract_id LIMIT max_rows;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.due_drafts(timestamptz, uuid, bigint, uuid, int) IS 'The next contracts, after one, that are due as of an instant and in their grace, and had no issue in this run.';
 
 CREATE FUNCTION billing.bill_run_step(run uuid, max_rows int DEFAULT 500) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -539,6 +586,7 @@ DECLARE
     ref billing_internal.bill_ref;
     issued bigint := 0;
     one bigint;
+    page record;
 BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM billing_internal.require_read_committed();
@@ -547,12 +595,13 @@ BEGIN
         PERFORM billing_internal.fail('ZB001', format('bill run %s is not known', coalesce(run::text, 'NULL')), 'CALL billing.bill_run(); starts one.');
     END IF;
     as_of := (r.arguments->>'as_of')::timestamptz;
-    -- The next stripe with something due whose lock is free, from where the run was; the lock in a statement of its
-    -- own, before the one that reads usage.
-    FOR n IN 0..255 LOOP
+    PERFORM billing_internal.require_past(as_of);
+    -- The next stripe with something to issue whose lock is free, from where the run was; the lock in a statement of
+    -- its own, before the one that reads usage. Once the run drafts, nothing is left to issue.
+    FOR n IN 0..CASE WHEN r.result ? 'drafted_to' THEN -1 ELSE 255 END LOOP
         candidate := (coalesce((r.result->>'stripe')::int, 0) + n) % 256;
         CONTINUE WHEN NOT EXISTS (SELECT FROM billing.contract k WHERE k.stripe = candidate AND k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of); -- most have none
-        CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_contracts(as_of, run, candidate) d WHERE d.final);
+        CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_final(as_of, run, candidate, 1));
         waits := true;
         IF pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), candidate) THEN
             of_stripe := candidate;
@@ -566,8 +615,8 @@ BEGIN
     END IF;
     IF waits THEN
         SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
-        FROM (SELECT d.customer_id, d.contract_id, d.n FROM billing_internal.due_contracts(as_of, run, of_stripe) d JOIN billing.contract k USING (customer_id, contract_id)
-            WHERE d.final ORDER BY d.customer_id, d.contract_id LIMIT max_rows FOR NO KEY UPDATE OF k SKIP LOCKED) d;
+        FROM (SELECT d.customer_id, d.contract_id, d.n FROM billing_internal.due_final(as_of, run, of_stripe, max_rows) d JOIN billing.contract k USING (customer_id, contract_id)
+            WHERE k.next_n = d.n ORDER BY d.customer_id, d.contract_id FOR NO KEY UPDATE OF k SKIP LOCKED) d;
         IF refs IS NULL THEN
             -- Another run billed them before we had the stripe, or a session drafts, issues or voids: other stripes first.
             PERFORM pg_sleep(0.01);
@@ -600,22 +649,26 @@ BEGIN
         RETURN greatest(r.total - r.done - cardinality(refs), 1);
     END IF;
     -- In grace: drafts, remade by every run, a batch of contracts after another.
-    SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
-    FROM (SELECT d.customer_id, d.contract_id, d.n FROM billing_internal.due_contracts(as_of, run) d JOIN billing.contract k USING (customer_id, contract_id)
-        WHERE NOT d.final AND (r.result->'drafted_to' IS NULL OR (d.customer_id, d.contract_id) > ((r.result->'drafted_to'->>0)::bigint, (r.result->'drafted_to'->>1)::uuid))
-        ORDER BY d.customer_id, d.contract_id LIMIT max_rows FOR NO KEY UPDATE OF k) d;
-    IF refs IS NULL THEN
+    SELECT array_agg(d.customer_id) AS customers, array_agg(d.contract_id) AS contracts, array_agg(d.n) AS boundaries, count(*)::int AS size INTO page
+    FROM billing_internal.due_drafts(as_of, run, coalesce((r.result->'drafted_to'->>0)::bigint, 0), coalesce((r.result->'drafted_to'->>1)::uuid, '00000000-0000-0000-0000-000000000000'), max_rows) d;
+    IF page.size = 0 THEN
         RETURN 0;
     END IF;
-    SELECT count(*) INTO issued FROM billing_internal.bill(refs, false, run);
-    UPDATE billing.job_run x SET done = x.done + cardinality(refs),
+    -- What another session billed meanwhile needs no draft.
+    SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
+    FROM (SELECT d.customer_id, d.contract_id, d.n FROM unnest(page.customers, page.contracts, page.boundaries) d (customer_id, contract_id, n)
+        JOIN billing.contract k USING (customer_id, contract_id) WHERE k.next_n = d.n ORDER BY d.customer_id, d.contract_id FOR NO KEY UPDATE OF k) d;
+    IF refs IS NOT NULL THEN
+        SELECT count(*) INTO issued FROM billing_internal.bill(refs, false, run);
+    END IF;
+    UPDATE billing.job_run x SET done = x.done + page.size,
         result = x.result || jsonb_build_object('drafts', coalesce((x.result->>'drafts')::bigint, 0) + issued,
-            'drafted_to', jsonb_build_array(refs[cardinality(refs)].customer_id, refs[cardinality(refs)].contract_id))
+            'drafted_to', jsonb_build_array(page.customers[page.size], page.contracts[page.size]))
     WHERE x.job_run_id = run;
-    RETURN greatest(r.total - r.done - cardinality(refs), 1);
+    RETURN greatest(r.total - r.done - page.size, 1);
 END
 $$;
-COMMENT ON FUNCTION billing.bill_run_step(uuid, int) IS 'One step of a bill run: takes one free stripe and bills up to max_rows due contracts of it, one boundary each; when none is left to issue, drafts those in grace. Returns how much is left, 0 = done. Errors: ZB001 no such run, ZB005 above READ COMMITTED.';
+COMMENT ON FUNCTION billing.bill_run_step(uuid, int) IS 'One step of a bill run: takes one free stripe and bills up to max_rows due contracts of it, one boundary each; when none is left to issue, drafts those in grace. Returns how much is left, 0 = done. Errors: ZB001 no such run, ZB004 its instant is after billing.now(), ZB005 above READ COMMITTED.';
 
 CREATE FUNCTION billing.bill_run_start(as_of timestamptz DEFAULT NULL) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -625,17 +678,16 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     as_of := coalesce(as_of, billing.now());
-    IF as_of IN ('infinity', '-infinity') THEN
+    PERFORM billing_internal.require_past(as_of);
+    IF as_of = '-infinity' THEN
         PERFORM billing_internal.fail('ZB004', 'a bill run needs an instant', 'CALL billing.bill_run(); bills what is due now.');
     END IF;
     run := billing.job_start('bill_run', jsonb_build_object('as_of', as_of));
-    UPDATE billing.job_run r SET total = (SELECT count(*) FROM billing_internal.due_contracts(as_of, run)) WHERE r.job_run_id = run;
+    UPDATE billing.job_run r SET total = (SELECT count(*) FROM billing.contract k WHERE k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of) WHERE r.job_run_id = run;
     RETURN run;
 END
 $$;
-COMMENT ON FUNCTION billing.bill_run_start(timestamptz) IS 'Opens a bill run as of an instant (default billing.now()); bill_run_step() does it. Returns its job_run id. Errors: ZB004 infinity.';
-
-
+COMMENT ON FUNCTION billing.bill_run_start(timestamptz) IS 'Opens a bill run as of an instant (default billing.now()); bill_run_step() does it. Returns its job_run id. Errors: ZB004 as_of is after billing.now().';
 
 CREATE PROCEDURE billing.bill_run(as_of timestamptz DEFAULT NULL)
     LANGUAGE plpgsql
@@ -651,7 +703,7 @@ BEGIN
 END
 $$;
 COMMENT ON PROCEDURE billing.bill_run(timestamptz) IS
-    'Bills every contract with a boundary due as of an instant (default billing.now()): issues invoices, or drafts while policy invoice_grace lasts; a contract several boundaries behind gets one invoice for each. Commits step by step; progress in job_run, what could not be billed and why in job_issue. Can be stopped and started at any time.';
+    'Bills every contract with a boundary due as of an instant (default billing.now()): issues invoices, or drafts while policy invoice_grace lasts; a contract several boundaries behind gets one invoice for each. Commits step by step; progress in job_run, what could not be billed and why in job_issue. Can be stopped and started at any time. Errors: ZB004 as_of is after billing.now().';
 
 -- ── looking ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -660,7 +712,8 @@ CREATE FUNCTION billing.invoice_preview(contract text, as_of timestamptz DEFAULT
 AS $$
 DECLARE
     k record;
-    next_n int;
+    boundaries int[];
+    last_n int;
     boundary_on date;
     boundary_at timestamptz;
     documents jsonb;
@@ -671,20 +724,43 @@ BEGIN
     IF k.state IN ('ended', 'cancelled') THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s and has nothing left to bill', k.key, k.state), 'SELECT number, document FROM billing.invoice; shows what was billed.');
     END IF;
-    next_n := greatest(k.next_n, 1);
-    SELECT p.ends_on INTO boundary_on FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, next_n - 1) p;
-    boundary_at := coalesce((SELECT p.ends_at FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = next_n - 1),
-        billing_internal.local_midnight(boundary_on, k.time_zone));
+    -- What boundary 0 left unbilled stands on the first boundary's document, unless that one is billed itself (boundary 0 was voided).
+    boundaries := CASE WHEN k.next_n > 0 THEN ARRAY[k.next_n]
+        WHEN EXISTS (SELECT FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = 1 AND p.state <> 'due')
+            OR EXISTS (SELECT FROM billing.invoice v WHERE v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.n = 1 AND v.number IS NOT NULL AND v.reissue IS NOT true) THEN '{0}'
+        ELSE '{0, 1}' END;
+    last_n := boundaries[cardinality(boundaries)];
+    IF last_n = 0 THEN
+        boundary_on := k.starts_on;
+        boundary_at := k.starts_at;
+    ELSE
+        SELECT p.ends_on INTO boundary_on FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, last_n - 1) p;
+        boundary_at := coalesce((SELECT p.ends_at FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = last_n - 1),
+            billing_internal.local_midnight(boundary_on, k.time_zone));
+    END IF;
     SELECT jsonb_agg(d.document || jsonb_build_object('status', 'preview', 'issued_on', i.day, 'due_on', i.day + k.net_days) ORDER BY d.place) INTO documents
-    FROM billing_internal.bill_look(ROW(k.customer_id, k.contract_id, CASE WHEN k.next_n = 0 THEN ARRAY[0, next_n] ELSE ARRAY[next_n] END, least(as_of, boundary_at),
+    FROM billing_internal.bill_look(ROW(k.customer_id, k.contract_id, boundaries, least(as_of, boundary_at),
         NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) d
     JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.key = d.bill_to
-    CROSS JOIN LATERAL (SELECT greatest(boundary_on, (billing.now() AT TIME ZONE coalesce(t.time_zone, k.time_zone))::date) AS day) i;
-    RETURN CASE WHEN jsonb_array_length(documents) = 1 THEN documents->0 ELSE documents END;
+    CROSS JOIN LATERAL (SELECT greatest(boundary_on, (billing.now() AT TIME ZONE coalesce(t.time_zone, k.time_zone))::date) AS day) i
+    -- Of a boundary that is billed again, what other legal entities were invoiced for it stays.
+    WHERE NOT EXISTS (SELECT FROM billing.invoice v WHERE v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.n = last_n AND v.bill_to_id = t.bill_to_id
+        AND v.number IS NOT NULL AND v.reissue IS NOT true);
+    RETURN CASE WHEN jsonb_array_length(documents) = 1 THEN documents->0 ELSE coalesce(documents, '[]') END;
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_preview(text, timestamptz) IS
-    'The invoice_document a contract''s next boundary would give, with the usage before as_of (default billing.now()): what boundary 0 left unbilled stands on it, too. Where several legal entities have lines, an array of documents. Stores nothing. Errors: ZB001, ZB002 contract, ZB005 nothing left to bill, ZB007 usage that no price matches.';
+    'The invoice_document a contract''s next boundary would give, with the usage before as_of (default billing.now()): what boundary 0 left unbilled stands on it, too. Where several legal entities have lines, or none is left to bill, an array of documents. Stores nothing. Errors: ZB001, ZB002 contract, ZB005 nothing left to bill, ZB007 usage that no price matches.';
+
+CREATE FUNCTION billing_internal.issued_ref(of_customer_id bigint, of_invoice_id uuid, recorded_until timestamptz) RETURNS billing_internal.bill_ref
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ROW(i.customer_id, i.contract_id, ARRAY[i.n], NULL, i.contract_version, i.terms_version, recorded_until,
+        (SELECT coalesce(jsonb_object_agg(p, i.document->'inputs'->'price_ends'->p), '{}') FROM jsonb_array_elements_text(i.document->'inputs'->'prices') p),
+        i.document->'inputs'->'policies', i.minor_units)::billing_internal.bill_ref
+    FROM billing.invoice i WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id
+$$;
+COMMENT ON FUNCTION billing_internal.issued_ref(bigint, uuid, timestamptz) IS 'The bill of an invoice''s boundary with the terms, price versions and policies that the invoice recorded, and the events recorded until an instant.';
 
 CREATE FUNCTION billing_internal.recomputed(of_customer_id bigint, of_invoice_id uuid, recorded_until timestamptz) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -696,8 +772,7 @@ BEGIN
     SELECT * INTO i FROM billing.invoice x WHERE x.customer_id = of_customer_id AND x.invoice_id = of_invoice_id;
     -- The legal entity's own document; if nothing is left for it, the bill's without lines.
     SELECT jsonb_agg(CASE WHEN d.bill_to = i.document->>'bill_to' THEN d.document ELSE d.document || '{"lines": []}' END ORDER BY d.bill_to <> i.document->>'bill_to', d.place) INTO documents
-    FROM billing_internal.bill_look(ROW(i.customer_id, i.contract_id, ARRAY[i.n], NULL, i.contract_version, i.terms_version, recorded_until,
-        ARRAY(SELECT jsonb_array_elements_text(i.document->'inputs'->'prices')), i.document->'inputs'->'policies', i.minor_units)::billing_internal.bill_ref) d;
+    FROM billing_internal.bill_look(billing_internal.issued_ref(of_customer_id, of_invoice_id, recorded_until)) d;
     RETURN documents->0;
 END
 $$;

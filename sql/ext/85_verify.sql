@@ -66,43 +66,78 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.verify_usage(timestamptz) IS 'The usage checks of verify().';
 
-CREATE FUNCTION billing_internal.verify_contracts() RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
+CREATE FUNCTION billing_internal.verify_contracts(since timestamptz) RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
+    WITH period AS MATERIALIZED (
+        SELECT p.customer_id, p.contract_id, p.n, p.starts_at FROM billing.billing_period p WHERE p.recorded_at >= since OR p.cut_at >= since
+    ), agreed AS MATERIALIZED (
+        -- activated, or given other terms
+        SELECT p.customer_id, p.contract_id FROM period p WHERE p.n = 0 UNION SELECT v.customer_id, v.contract_id FROM billing.contract_version v WHERE v.recorded_at >= since
+    )
     SELECT 'contracts: one event is priced by at most one charge of a meter', count(*), count(*) FILTER (WHERE c.other IS NOT NULL), min(format('%s and %s', c.mine, c.other)) FILTER (WHERE c.other IS NOT NULL)
     FROM (
         SELECT k.key || ' ' || a.charge_key AS mine, (SELECT j.key || ' ' || b.charge_key FROM billing.contract_charge b JOIN billing.contract j USING (customer_id, contract_id)
             WHERE b.customer_id = a.customer_id AND b.meter_id = a.meter_id AND b.kind = 'usage' AND b.until_version IS NULL AND b.valid_during && a.valid_during
-                AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key) AND j.state IN ('scheduled', 'active', 'paused')
+                AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key) AND j.state IN ('scheduled', 'active', 'paused', 'ended')
                 AND NOT EXISTS (SELECT FROM jsonb_each_text(coalesce(a.terms->'match', '{}')) x JOIN jsonb_each_text(coalesce(b.terms->'match', '{}')) y USING (key) WHERE x.value <> y.value)
             LIMIT 1) AS other
-        FROM billing.contract_charge a JOIN billing.contract k USING (customer_id, contract_id)
-        WHERE a.kind = 'usage' AND a.until_version IS NULL AND k.state IN ('scheduled', 'active', 'paused')
+        FROM agreed g JOIN billing.contract_charge a USING (customer_id, contract_id) JOIN billing.contract k USING (customer_id, contract_id)
+        WHERE a.kind = 'usage' AND a.until_version IS NULL AND k.state IN ('scheduled', 'active', 'paused', 'ended')
     ) c
     UNION ALL
     SELECT 'contracts: billing periods tile time, and the earliest due one is next', count(*), count(*) FILTER (WHERE p.wrong), min(p.what) FILTER (WHERE p.wrong)
     FROM (
-        SELECT p.starts_at <> coalesce(lag(p.ends_at) OVER w, k.starts_at) OR p.n <> coalesce(lag(p.n) OVER w + 1, 0) AS wrong, format('contract %s period %s', k.key, p.n) AS what
-        FROM billing.billing_period p JOIN billing.contract k USING (customer_id, contract_id) WINDOW w AS (PARTITION BY p.customer_id, p.contract_id ORDER BY p.n)
+        SELECT p.starts_at IS DISTINCT FROM CASE WHEN p.n = 0 THEN k.starts_at ELSE q.ends_at END AS wrong, format('contract %s period %s', k.key, p.n) AS what
+        FROM period p JOIN billing.contract k USING (customer_id, contract_id)
+        LEFT JOIN billing.billing_period q ON q.customer_id = p.customer_id AND q.contract_id = p.contract_id AND q.n = p.n - 1
         UNION ALL
         SELECT (k.next_bill_at IS NOT NULL AND (k.next_n, k.next_bill_at) IS DISTINCT FROM (d.n, d.starts_at)) OR (k.state = 'ended' AND d.n IS NOT NULL), format('contract %s next boundary %s', k.key, k.next_n)
-        FROM billing.contract k
+        FROM (SELECT p.customer_id, p.contract_id FROM period p UNION SELECT c.customer_id, c.contract_id FROM billing.contract c WHERE c.created_at >= since) t
+        JOIN billing.contract k USING (customer_id, contract_id)
         LEFT JOIN LATERAL (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) d ON true
         WHERE k.state NOT IN ('draft', 'cancelled')
         UNION ALL
         SELECT NOT EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = x.customer_id AND k.contract_id = x.contract_id AND k.key = x.key), format('contract key %s', x.key)
-        FROM billing.contract_key x
+        FROM billing.contract_key x WHERE x.contract_id >= billing_internal.first_id(since)
     ) p
 $$;
-COMMENT ON FUNCTION billing_internal.verify_contracts() IS 'The contract checks of verify().';
+COMMENT ON FUNCTION billing_internal.verify_contracts(timestamptz) IS 'The contract checks of verify(): contracts made, activated, changed or billed since.';
+
+CREATE FUNCTION billing_internal.unbilled_usage(of_customer_id bigint, of_contract_id uuid, of_n int) RETURNS TABLE (invoice text, line_key text, quantity numeric, amount numeric)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH standing AS MATERIALIZED (
+        -- What was invoiced for good: open, paid, or void and not to be issued again.
+        SELECT i.customer_id, i.invoice_id, i.number, i.cut_at, i.document FROM billing.invoice i
+        WHERE i.customer_id = of_customer_id AND i.contract_id = of_contract_id AND i.n = of_n AND i.number IS NOT NULL AND i.reissue IS NOT true
+    ), line AS (
+        SELECT s.number, l.key, l.quantity, l.amount, -1 AS sign FROM standing s, jsonb_to_recordset(s.document->'lines') l (key text, quantity numeric, amount numeric)
+        UNION ALL
+        SELECT s.number, l.key, l.quantity, l.amount, 1 FROM standing s, jsonb_to_recordset(billing_internal.recomputed(s.customer_id, s.invoice_id, 'infinity')->'lines') l (key text, quantity numeric, amount numeric)
+        UNION ALL
+        -- Legal entities without an invoice: by the terms of the last one of the others, else by those of today.
+        SELECT billing_internal.invoice_key(d.document->>'contract', of_n, 1, CASE WHEN d.bill_to <> t.key THEN d.bill_to END), l.key, l.quantity, l.amount, 1
+        FROM billing_internal.bill_look(coalesce((SELECT billing_internal.issued_ref(s.customer_id, s.invoice_id, 'infinity') FROM standing s ORDER BY s.cut_at DESC LIMIT 1),
+            ROW(of_customer_id, of_contract_id, ARRAY[of_n], NULL, NULL, NULL, 'infinity', NULL, NULL, NULL)::billing_internal.bill_ref)) d
+        JOIN billing.contract k ON k.customer_id = of_customer_id AND k.contract_id = of_contract_id
+        JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id,
+        jsonb_to_recordset(d.document->'lines') l (key text, kind text, quantity numeric, amount numeric)
+        WHERE l.kind = 'usage' AND NOT EXISTS (SELECT FROM standing s WHERE s.document->>'bill_to' = d.bill_to)
+    )
+    SELECT l.number, l.key, sum(l.sign * coalesce(l.quantity, 0)), sum(l.sign * l.amount) FROM line l
+    GROUP BY l.number, l.key HAVING sum(l.sign * coalesce(l.quantity, 0)) <> 0 ORDER BY l.number, l.key
+$$;
+COMMENT ON FUNCTION billing_internal.unbilled_usage(bigint, uuid, int) IS
+    'What usage of a billed boundary is on no invoice, line by line, with the invoice it is missing on (or would stand on): quantity in the meter''s unit, amount in the contract''s currency. What can''t be computed is raised.';
 
 CREATE FUNCTION billing_internal.verify_invoices(since timestamptz) RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
 DECLARE
+    first_id uuid := billing_internal.first_id(since);
     i record;
-    again jsonb;
     seen bigint := 0;
     wrong bigint := 0;
     wrong_example text;
@@ -118,47 +153,63 @@ BEGIN
             OR l.lines IS DISTINCT FROM jsonb_array_length(i.document->'lines') OR l.keys IS DISTINCT FROM (SELECT array_agg(d->>'key') FROM jsonb_array_elements(i.document->'lines') d) AS wrong
         FROM billing.invoice i LEFT JOIN LATERAL (SELECT sum(x.amount) AS amount, count(*)::int AS lines, array_agg(x.key ORDER BY x.line_n) AS keys FROM billing.invoice_line x
             WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id) l ON true
-        WHERE i.created_at >= since OR i.period_ends_at >= since
+        WHERE i.invoice_id >= first_id
     ) x
     UNION ALL
     SELECT 'invoices: numbers have no gap and no duplicate', count(*), count(*) FILTER (WHERE x.wrong), min(x.name) FILTER (WHERE x.wrong)
     FROM (
-        SELECT format('series %s %s', s.series, s.fiscal_year) AS name, s.last_number <> coalesce(n.given, 0) OR s.last_number <> coalesce(n.highest, 0) OR n.strangers > 0 AS wrong
+        SELECT format('series %s %s', s.series, s.fiscal_year) AS name, s.last_number IS DISTINCT FROM (SELECT coalesce(max(x.counter), 0) FROM billing.invoice_number x
+            WHERE x.seller_id = s.seller_id AND x.series = s.series AND x.fiscal_year = s.fiscal_year) AS wrong
         FROM billing.invoice_number_series s
-        LEFT JOIN LATERAL (SELECT count(*) AS given, max(x.counter) AS highest, count(*) FILTER (WHERE v.number IS DISTINCT FROM x.number) AS strangers
-            FROM billing.invoice_number x LEFT JOIN billing.invoice v ON v.customer_id = x.customer_id AND v.invoice_id = x.invoice_id
-            WHERE x.seller_id = s.seller_id AND x.series = s.series AND x.fiscal_year = s.fiscal_year) n ON true
+        UNION ALL
+        SELECT 'number ' || x.number, v.number IS DISTINCT FROM x.number
+            OR x.counter > 1 AND NOT EXISTS (SELECT FROM billing.invoice_number y WHERE y.seller_id = x.seller_id AND y.series = x.series AND y.fiscal_year = x.fiscal_year AND y.counter = x.counter - 1)
+        FROM billing.invoice_number x LEFT JOIN billing.invoice v ON v.customer_id = x.customer_id AND v.invoice_id = x.invoice_id
+        WHERE x.invoice_id >= first_id
         UNION ALL
         SELECT 'invoice ' || v.number, NOT EXISTS (SELECT FROM billing.invoice_number x WHERE x.customer_id = v.customer_id AND x.invoice_id = v.invoice_id AND x.number = v.number)
-        FROM billing.invoice v WHERE v.number IS NOT NULL
+        FROM billing.invoice v WHERE v.number IS NOT NULL AND v.invoice_id >= first_id
     ) x;
-    FOR i IN SELECT x.*, EXISTS (SELECT FROM billing.usage_event e WHERE e.customer_id = x.customer_id AND e.occurred_at >= x.period_starts_at
-            AND e.occurred_at < x.period_ends_at AND e.recorded_at > x.cut_at) AS has_late
-        FROM billing.invoice x WHERE x.state NOT IN ('draft', 'void') AND (x.created_at >= since OR x.period_ends_at >= since) LOOP
+    -- What can't be computed any more is a failure of that invoice and hides no other.
+    FOR i IN SELECT x.customer_id, x.invoice_id, x.number, x.cut_at, x.document FROM billing.invoice x WHERE x.state NOT IN ('draft', 'void') AND x.invoice_id >= first_id LOOP
         seen := seen + 1;
-        again := billing_internal.recomputed(i.customer_id, i.invoice_id, i.cut_at);
-        IF billing_internal.comparable(again) IS DISTINCT FROM billing_internal.comparable(i.document) THEN
+        BEGIN
+            IF billing_internal.comparable(billing_internal.recomputed(i.customer_id, i.invoice_id, i.cut_at)) IS DISTINCT FROM billing_internal.comparable(i.document) THEN
+                wrong := wrong + 1;
+                wrong_example := coalesce(wrong_example, i.number);
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
             wrong := wrong + 1;
-            wrong_example := coalesce(wrong_example, i.number);
-        END IF;
+            wrong_example := coalesce(wrong_example, format('%s: %s', i.number, SQLERRM));
+        END;
+    END LOOP;
+    -- Every boundary that was billed, or closed with nothing to bill: is all usage of the period before it on an invoice?
+    -- Only a boundary with events recorded after a cut, or with events and no invoice at all, is computed.
+    FOR i IN SELECT p.customer_id, p.contract_id, p.n, k.key, EXISTS (SELECT FROM billing.usage_event e WHERE e.customer_id = q.customer_id AND e.occurred_at >= q.starts_at
+            AND e.occurred_at < q.ends_at AND (s.cut_at IS NULL OR e.recorded_at > least(p.cut_at, s.cut_at))) AS doubtful
+        FROM billing.billing_period p
+        JOIN billing.billing_period q ON q.customer_id = p.customer_id AND q.contract_id = p.contract_id AND q.n = p.n - 1
+        JOIN billing.contract k ON k.customer_id = p.customer_id AND k.contract_id = p.contract_id
+        LEFT JOIN LATERAL (SELECT min(v.cut_at) AS cut_at FROM billing.invoice v
+            WHERE v.customer_id = p.customer_id AND v.contract_id = p.contract_id AND v.n = p.n AND v.number IS NOT NULL AND v.reissue IS NOT true) s ON true
+        WHERE p.n > 0 AND p.state <> 'due' AND p.cut_at >= since ORDER BY p.customer_id, p.contract_id, p.n LOOP
         late_seen := late_seen + 1;
-        IF i.has_late THEN
-            FOR difference IN
-                SELECT coalesce(b.key, a.key) AS key, coalesce(a.quantity, 0) - coalesce(b.quantity, 0) AS quantity, coalesce(a.amount, 0) - coalesce(b.amount, 0) AS amount
-                FROM (SELECT l->>'key' AS key, (l->>'quantity')::numeric AS quantity, (l->>'amount')::numeric AS amount FROM jsonb_array_elements(i.document->'lines') l) b
-                FULL JOIN (SELECT l->>'key' AS key, (l->>'quantity')::numeric AS quantity, (l->>'amount')::numeric AS amount
-                    FROM jsonb_array_elements(billing_internal.recomputed(i.customer_id, i.invoice_id, 'infinity')->'lines') l) a USING (key)
-                WHERE a.quantity IS DISTINCT FROM b.quantity LOOP
+        CONTINUE WHEN NOT i.doubtful;
+        BEGIN
+            FOR difference IN SELECT u.* FROM billing_internal.unbilled_usage(i.customer_id, i.contract_id, i.n) u LOOP
                 late := late + 1;
-                late_example := coalesce(late_example, format('%s of %s: late usage %s, worth %s, is on no invoice yet', difference.key, i.number, difference.quantity, difference.amount));
+                late_example := coalesce(late_example, format('%s of %s: late usage %s, worth %s, is on no invoice yet', difference.line_key, difference.invoice, difference.quantity, difference.amount));
             END LOOP;
-        END IF;
+        EXCEPTION WHEN OTHERS THEN
+            late := late + 1;
+            late_example := coalesce(late_example, format('contract %s boundary %s: %s', i.key, i.n, SQLERRM));
+        END;
     END LOOP;
     RETURN QUERY VALUES ('invoices: recomputed from their events they are the same bytes', seen, wrong, wrong_example),
         ('invoices: late usage is billed', late_seen, late, late_example);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.verify_invoices(timestamptz) IS 'The invoice checks of verify().';
+COMMENT ON FUNCTION billing_internal.verify_invoices(timestamptz) IS 'The invoice checks of verify(): invoices made and boundaries billed since.';
 
 CREATE FUNCTION billing.verify(scope text DEFAULT 'recent', since timestamptz DEFAULT NULL)
     RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
@@ -172,10 +223,10 @@ BEGIN
     since := CASE WHEN scope = 'full' THEN '0001-01-01 00:00+00' ELSE coalesce(since, least(billing.now(), clock_timestamp()) - interval '35 days') END;
     RETURN QUERY SELECT * FROM billing_internal.verify_foundation();
     RETURN QUERY SELECT * FROM billing_internal.verify_usage(since);
-    RETURN QUERY SELECT * FROM billing_internal.verify_contracts();
+    RETURN QUERY SELECT * FROM billing_internal.verify_contracts(since);
     RETURN QUERY SELECT * FROM billing_internal.verify_invoices(since);
     RETURN QUERY
-    SELECT 'audit: the sealed chain is unbroken', (SELECT count(*) FROM billing.audit_log), count(*), min(v.fault) FROM billing.audit_verify() v;
+    SELECT 'audit: the sealed chain is unbroken', (SELECT count(*) FROM billing.audit_log a WHERE a.audit_id >= billing_internal.first_id(since)), count(*), min(v.fault) FROM billing_internal.audit_faults(since) v;
     RETURN QUERY
     SELECT 'security: row security is forced on every customer''s table', count(*), count(*) FILTER (WHERE NOT (c.relrowsecurity AND c.relforcerowsecurity)),
         min(t.table_name) FILTER (WHERE NOT (c.relrowsecurity AND c.relforcerowsecurity))
@@ -183,4 +234,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.verify(text, timestamptz) IS
-    'Checks what always holds: usage against events, charges, periods, invoices against their events, numbers, the audit chain, row security, names, roles and logins. Clean = failed is 0 in every row; example names one failure. scope recent looks at what happened since (default 35 days), full at everything. Changes nothing. Errors: ZB004.';
+    'Checks what always holds: usage against events, charges, periods, invoices against their events, numbers, the audit chain, row security, names, roles and logins. Clean = failed is 0 in every row; example names one failure. scope recent looks at usage, contracts, invoices and audit entries since an instant (default 35 days ago), full at everything. Changes nothing. Errors: ZB004.';

@@ -160,7 +160,7 @@ CREATE TABLE billing.job_run (
     arguments jsonb NOT NULL DEFAULT '{}',
     started_at timestamptz NOT NULL,
     finished_at timestamptz,
-    state text COLLATE "C" NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'failed')),
+    state text COLLATE "C" NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done')),
     done bigint NOT NULL DEFAULT 0,
     total bigint,
     issues bigint NOT NULL DEFAULT 0,
@@ -172,8 +172,8 @@ COMMENT ON COLUMN billing.job_run.job_run_id IS 'UUIDv7 of the run.';
 COMMENT ON COLUMN billing.job_run.job IS 'bill_run, fold, audit_seal …';
 COMMENT ON COLUMN billing.job_run.arguments IS 'What it was called with.';
 COMMENT ON COLUMN billing.job_run.started_at IS 'Real time it began.';
-COMMENT ON COLUMN billing.job_run.finished_at IS 'Real time it ended; NULL while it runs (or when it was killed).';
-COMMENT ON COLUMN billing.job_run.state IS 'running, done or failed. done may have issues.';
+COMMENT ON COLUMN billing.job_run.finished_at IS 'Real time it ended; NULL while it runs, or when an error or a crash ended it.';
+COMMENT ON COLUMN billing.job_run.state IS 'running or done. done may have issues; a run that an error or a crash ended stays running: a new one takes up what it left.';
 COMMENT ON COLUMN billing.job_run.done IS 'Things done so far (contracts billed, customers folded).';
 COMMENT ON COLUMN billing.job_run.total IS 'Things to do, counted when the run began; NULL if unknown.';
 COMMENT ON COLUMN billing.job_run.issues IS 'How many things were left out with a reason in job_issue.';

@@ -62,7 +62,7 @@ CREATE TABLE billing.contract (
     FOREIGN KEY (customer_id, bill_to_id) REFERENCES billing.bill_to (customer_id, bill_to_id),
     FOREIGN KEY (plan_id, plan_version) REFERENCES billing.plan_version (plan_id, version)
 );
-CREATE INDEX contract_due_idx ON billing.contract (stripe, next_bill_at) WHERE state IN ('scheduled', 'active');
+CREATE INDEX contract_due_idx ON billing.contract (stripe, next_bill_at, customer_id, contract_id) WHERE state IN ('scheduled', 'active');
 COMMENT ON TABLE billing.contract IS 'A deal with a customer. Its terms are in contract_charge and price_override, by effective range and version.';
 COMMENT ON COLUMN billing.contract.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.contract.contract_id IS 'UUIDv7.';
@@ -101,6 +101,7 @@ CREATE TABLE billing.contract_key (
     customer_id bigint NOT NULL,
     contract_id uuid NOT NULL
 );
+CREATE INDEX contract_key_contract_idx ON billing.contract_key (contract_id);
 COMMENT ON TABLE billing.contract_key IS 'Contract keys, unique in the installation.';
 COMMENT ON COLUMN billing.contract_key.key IS 'The key.';
 COMMENT ON COLUMN billing.contract_key.customer_id IS 'Whose contract it is.';
@@ -120,6 +121,7 @@ CREATE TABLE billing.contract_version (
     PRIMARY KEY (customer_id, contract_id, version),
     FOREIGN KEY (customer_id, contract_id) REFERENCES billing.contract
 );
+CREATE INDEX contract_version_recorded_idx ON billing.contract_version (recorded_at);
 COMMENT ON TABLE billing.contract_version IS 'What was agreed, version by version: effective_at says from when it holds, recorded_at since when we know.';
 COMMENT ON COLUMN billing.contract_version.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.contract_version.contract_id IS 'The contract.';
@@ -237,10 +239,15 @@ CREATE TABLE billing.billing_period (
     starts_at timestamptz NOT NULL,
     ends_at timestamptz NOT NULL CHECK (ends_at >= starts_at),
     state text COLLATE "C" NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'billed', 'closed')),
+    recorded_at timestamptz NOT NULL,
+    cut_at timestamptz,
+    CHECK (state = 'due' OR cut_at IS NOT NULL),
     PRIMARY KEY (customer_id, contract_id, n),
     FOREIGN KEY (customer_id, contract_id) REFERENCES billing.contract
 );
 CREATE INDEX billing_period_due_idx ON billing.billing_period (customer_id, contract_id, n) WHERE state = 'due';
+CREATE INDEX billing_period_recorded_idx ON billing.billing_period (recorded_at);
+CREATE INDEX billing_period_cut_idx ON billing.billing_period (cut_at);
 COMMENT ON TABLE billing.billing_period IS 'Billing periods that have begun or are next, each with the boundary at its start. Boundaries are instants from the moment the row is made, whatever later time zone data say. The last row of an ended contract is its end: an empty period.';
 COMMENT ON COLUMN billing.billing_period.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.billing_period.contract_id IS 'The contract.';
@@ -250,8 +257,10 @@ COMMENT ON COLUMN billing.billing_period.ends_on IS 'Day after the last (exclusi
 COMMENT ON COLUMN billing.billing_period.starts_at IS 'Its start as an instant (inclusive).';
 COMMENT ON COLUMN billing.billing_period.ends_at IS 'Its end as an instant (exclusive).';
 COMMENT ON COLUMN billing.billing_period.state IS 'Of the boundary at its start: due (not billed yet), billed (an invoice stands), closed (nothing to bill).';
-SELECT billing_internal.declare_table('billing.billing_period', 'customer-owned', '{state}',
-    '{customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, state}');
+COMMENT ON COLUMN billing.billing_period.recorded_at IS 'Real time the row was made: the contract was activated, or the boundary before it billed.';
+COMMENT ON COLUMN billing.billing_period.cut_at IS 'Real clock under the exclusive lock when the boundary was last billed or closed: usage of the period before it that was recorded later is late. NULL = never yet.';
+SELECT billing_internal.declare_table('billing.billing_period', 'customer-owned', '{state, cut_at}',
+    '{customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, state, recorded_at, cut_at}');
 
 -- ── what nothing prices ──────────────────────────────────────────────────────────────────────────
 

@@ -26,9 +26,11 @@ CREATE TABLE billing.invoice (
     created_at timestamptz NOT NULL,
     voided_at timestamptz,
     void_reason text,
+    reissue boolean,
     replaces uuid,
     CHECK ((state = 'draft') = (number IS NULL)),
     CHECK ((state = 'void') = (voided_at IS NOT NULL)),
+    CHECK ((state = 'void') = (reissue IS NOT NULL)),
     PRIMARY KEY (customer_id, invoice_id),
     UNIQUE (customer_id, key),
     FOREIGN KEY (customer_id, contract_id) REFERENCES billing.contract,
@@ -36,6 +38,9 @@ CREATE TABLE billing.invoice (
 );
 -- One live invoice per boundary and legal entity: what can't be billed twice, the table refuses.
 CREATE UNIQUE INDEX invoice_live_idx ON billing.invoice (customer_id, contract_id, n, bill_to_id) WHERE state <> 'void';
+-- An invoice is asked for by its key or id alone; drafts have no number.
+CREATE INDEX invoice_key_idx ON billing.invoice (key);
+CREATE INDEX invoice_id_idx ON billing.invoice (invoice_id);
 CREATE INDEX invoice_contract_idx ON billing.invoice (customer_id, contract_id, period_ends_at);
 COMMENT ON TABLE billing.invoice IS 'Invoices: drafts, and those with a number, whose content never changes.';
 COMMENT ON COLUMN billing.invoice.customer_id IS 'The customer.';
@@ -44,7 +49,7 @@ COMMENT ON COLUMN billing.invoice.contract_id IS 'The contract.';
 COMMENT ON COLUMN billing.invoice.n IS 'The boundary it bills: arrears of period n−1, advance of period n.';
 COMMENT ON COLUMN billing.invoice.seller_id IS 'Our legal entity.';
 COMMENT ON COLUMN billing.invoice.bill_to_id IS 'The customer''s legal entity.';
-COMMENT ON COLUMN billing.invoice.key IS 'Its name before and beside the number: contract/boundary, then bill_to and .2, .3 after voids.';
+COMMENT ON COLUMN billing.invoice.key IS 'Its name before and beside the number: contract/boundary, .2 or .3 after voids, :bill_to if it is not the contract''s own. Unique in the installation: what follows the last slash has no other (a / of the bill_to is written %2F, a % %25).';
 COMMENT ON COLUMN billing.invoice.state IS 'draft, open, paid, uncollectible or void.';
 COMMENT ON COLUMN billing.invoice.number IS 'Its number; NULL while a draft. Gapless per seller, series and fiscal year.';
 COMMENT ON COLUMN billing.invoice.currency IS 'Currency of all its amounts.';
@@ -63,9 +68,10 @@ COMMENT ON COLUMN billing.invoice.document IS 'The invoice_document: what previe
 COMMENT ON COLUMN billing.invoice.created_at IS 'Real time.';
 COMMENT ON COLUMN billing.invoice.voided_at IS 'When it was voided; NULL = not.';
 COMMENT ON COLUMN billing.invoice.void_reason IS 'Why it was voided.';
+COMMENT ON COLUMN billing.invoice.reissue IS 'Of a voided one: whether its boundary is billed again; false = the void stands for good. NULL = not voided.';
 COMMENT ON COLUMN billing.invoice.replaces IS 'The voided invoice it stands for.';
-SELECT billing_internal.declare_table('billing.invoice', 'customer-owned', '{state, voided_at, void_reason}',
-    '{customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at, period_ends_at, issued_on, due_on, lines_total, total, cut_at, document, created_at, voided_at, replaces}', 'state <> ''draft''');
+SELECT billing_internal.declare_table('billing.invoice', 'customer-owned', '{state, voided_at, void_reason, reissue}',
+    '{customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at, period_ends_at, issued_on, due_on, lines_total, total, cut_at, document, created_at, voided_at, reissue, replaces}', 'state <> ''draft''');
 
 CREATE TABLE billing.invoice_line (
     customer_id bigint NOT NULL,

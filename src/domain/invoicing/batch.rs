@@ -80,8 +80,8 @@ struct Bill {
     usage_until: Option<Instant>,
     /// Measure events recorded until then, not buckets.
     recorded_until: Option<Instant>,
-    /// Only these price versions are known: `book/key@version`.
-    known_prices: Option<BTreeSet<String>>,
+    /// Only these price versions are known: `book/key@version`, each until the next one or the end it had then.
+    known_prices: Option<BTreeMap<String, Option<Instant>>>,
     pinned: bool,
     signed_at: Instant,
     charges: Vec<Item>,
@@ -299,7 +299,7 @@ impl Batch {
             let looked_at = super::compute::line_dimensions(&prices, &terms.matches, &terms.lines_by);
             let dropped: Vec<String> =
                 meter.dimensions.iter().filter(|name| !looked_at.contains(name)).cloned().collect();
-            let by_event = self.needs_events(item, &prices.agreed);
+            let by_event = self.needs_events(item, &terms.list_names, &prices.agreed);
             for (period_at, period) in charge.periods.iter().enumerate() {
                 for (segment_at, segment) in period.segments.iter().enumerate() {
                     let until = bill.usage_until.map_or(segment.until, |until| until.min(segment.until));
@@ -328,7 +328,8 @@ impl Batch {
         }
     }
 
-    fn needs_events(&self, item: &Item, agreed: &[Agreed]) -> bool {
+    /// Only versions in play count: one published later must not change what a recompute sees.
+    fn needs_events(&self, item: &Item, in_play: &[String], agreed: &[Agreed]) -> bool {
         let own = match &item.terms {
             ItemTerms::Usage { charge, .. } => match &charge.source {
                 PriceSource::Own(pricing) => pricing.needs_events(),
@@ -337,7 +338,8 @@ impl Batch {
             ItemTerms::Fee(_) => false,
         };
         let versions = item.price_key().and_then(|key| self.lists.get(&key));
-        own || versions.is_some_and(|versions| versions.iter().any(|version| version.needs_events))
+        own || versions
+            .is_some_and(|versions| versions.iter().any(|v| v.needs_events && in_play.contains(&v.name)))
             || agreed.iter().any(|a| matches!(&a.change, Change::Pricing(pricing) if pricing.needs_events()))
     }
 
@@ -495,8 +497,13 @@ impl Bill {
             (fields.optional("periods"), fields.optional("charges"), fields.optional("overrides"));
         let read_charges = |node: Node| node.items_at_most(CHARGES_MAX)?.iter().map(Item::read).collect();
         let read_agreed = |node: Node| node.items()?.iter().map(Agreed::read).collect();
-        let known =
-            |node: Node| node.items()?.iter().map(|n| n.text().map(str::to_string)).collect::<Result<_, _>>();
+        let known = |node: Node| {
+            let ends = node.entries()?.into_iter().map(|(name, end)| {
+                let end = (!end.is_null()).then(|| end.instant()).transpose()?;
+                Ok((name.to_string(), end))
+            });
+            ends.collect::<Result<_, Fault>>()
+        };
         Ok(Bill {
             header,
             minor_units,
@@ -540,7 +547,7 @@ impl Bill {
 
     /// Everything but the usage.
     fn inputs(&self, batch: &Batch) -> Result<Inputs, Fault> {
-        let mut prices = BTreeSet::new();
+        let mut prices = BTreeMap::new();
         let charges = self
             .charges
             .iter()
@@ -555,11 +562,19 @@ impl Bill {
             policies: self.policies.clone().into_iter().collect(),
             charges,
             agreed: self.agreed.clone(),
-            prices: prices.into_iter().collect(),
+            price_ends: prices.iter().filter_map(|(name, end)| Some((name.clone(), (*end)?))).collect(),
+            prices: prices.into_keys().collect(),
         })
     }
 
-    fn charge(&self, item: &Item, batch: &Batch, prices: &mut BTreeSet<String>) -> Result<Charge, Fault> {
+    /// A charge with its periods; the price versions it has in play go to `prices`, with the end of those that no
+    /// other version follows.
+    fn charge(
+        &self,
+        item: &Item,
+        batch: &Batch,
+        prices: &mut BTreeMap<String, Option<Instant>>,
+    ) -> Result<Charge, Fault> {
         let mut periods = self
             .periods(item)
             .into_iter()
@@ -576,7 +591,11 @@ impl Bill {
                     .get(meter_id)
                     .ok_or_else(|| Fault::new(Code::Unknown, format!("meter {meter_id} is not known")))?;
                 let terms = self.usage_terms(item, charge, meter, &periods, batch);
-                prices.extend(terms.list_names.iter().cloned());
+                for (price, name) in terms.list.iter().zip(&terms.list_names) {
+                    let followed = terms.list.iter().any(|next| next.from == price.until);
+                    let end = prices.entry(name.clone()).or_default();
+                    *end = end.or(price.until.filter(|_| !followed));
+                }
                 for period in &mut periods {
                     period.segments = self.segments(period, &charge.key, meter, &terms);
                 }
@@ -636,24 +655,26 @@ impl Bill {
         }
     }
 
-    /// The versions in play, each with its name. Each holds until the next one that is known, and where it holds
-    /// is only said as far as it cuts the bill's periods: what is published later changes nothing here.
+    /// The versions in play, each with its name. Of what was known then, each holds until the next one or the end
+    /// it had; and where it holds is only said as far as it cuts the bill's periods: what is published or ended
+    /// later changes nothing here.
     fn versions(&self, versions: &[Version], periods: &[ServicePeriod]) -> Vec<(ListPrice, String)> {
         let (Some(first), Some(last)) =
             (periods.iter().map(|p| p.from).min(), periods.iter().map(|p| p.until).max())
         else {
             return Vec::new();
         };
-        let known =
-            |version: &&Version| self.known_prices.as_ref().is_none_or(|known| known.contains(&version.name));
+        let known = |version: &&Version| {
+            self.known_prices.as_ref().is_none_or(|known| known.contains_key(&version.name))
+        };
         let known: Vec<&Version> = versions.iter().filter(known).collect();
         let at_signature = self.pinned || self.policy("rate_at") == "contract_signature";
         let mut list = Vec::new();
         for (at, version) in known.iter().enumerate() {
-            let next = known.get(at + 1).and_then(|next| next.from);
-            // A version whose end was only the beginning of an unknown one holds on.
-            let follows = versions.iter().any(|v| v.from.is_some() && v.from == version.until);
-            let until = if follows { next } else { version.until };
+            let until = match &self.known_prices {
+                None => version.until,
+                Some(ends) => ends[&version.name].or_else(|| known.get(at + 1).and_then(|next| next.from)),
+            };
             let (start, end) = match at_signature {
                 true => (self.signed_at, Instant(self.signed_at.0 + 1)),
                 false => (first, last),

@@ -5,6 +5,7 @@
 
 use super::compute::{Line, lines};
 use super::inputs::{Header, Inputs};
+use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::Tree;
 use crate::domain::foundation::{Exact, Fault, Ratio};
 use chrono::NaiveDate;
@@ -16,6 +17,7 @@ pub struct Documents {
     pub minor_units: u32,
     policies: Vec<(String, String)>,
     prices: Vec<String>,
+    price_ends: Vec<(String, Instant)>,
     pub sha256: String,
     pub list: Vec<Document>,
 }
@@ -61,8 +63,8 @@ impl Documents {
             })
             .collect::<Result<_, Fault>>()?;
         let sha256 = inputs.sha256();
-        let Inputs { header, minor_units, policies, prices, .. } = inputs;
-        Ok(Documents { header, minor_units, policies, prices, sha256, list })
+        let Inputs { header, minor_units, policies, prices, price_ends, .. } = inputs;
+        Ok(Documents { header, minor_units, policies, prices, price_ends, sha256, list })
     }
 
     pub fn contract_version(&self) -> i64 {
@@ -116,13 +118,19 @@ impl Documents {
     fn inputs_tree(&self) -> Tree<'static> {
         let policies =
             self.policies.iter().map(|(name, value)| (name.clone().into(), Tree::text(value.clone())));
-        Tree::object([
+        let mut fields = vec![
             ("contract_version", Tree::number(self.header.contract_version)),
             ("terms_version", Tree::number(self.header.terms_version)),
             ("prices", Tree::List(self.prices.iter().map(|price| Tree::text(price.clone())).collect())),
             ("policies", Tree::Object(policies.collect())),
             ("sha256", Tree::text(self.sha256.clone())),
-        ])
+        ];
+        if !self.price_ends.is_empty() {
+            let ends =
+                self.price_ends.iter().map(|(name, at)| (name.clone().into(), Tree::text(at.to_string())));
+            fields.push(("price_ends", Tree::Object(ends.collect())));
+        }
+        Tree::Object(fields.into_iter().map(|(name, tree)| (name.into(), tree)).collect())
     }
 }
 

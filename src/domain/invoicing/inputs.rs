@@ -26,6 +26,8 @@ pub struct Inputs {
     pub agreed: Vec<Agreed>,
     /// Price versions in play, `book/key@version`, as the document records them.
     pub prices: Vec<String>,
+    /// Where one of them ends inside the bill's periods and no other follows.
+    pub price_ends: Vec<(String, Instant)>,
 }
 
 /// Whose bill it is.

@@ -67,6 +67,8 @@ struct Case {
     policies: Vec<(&'static str, &'static str)>,
     /// Versions of the price "tokens": from, until, pricing.
     prices: Vec<(Option<&'static str>, Option<&'static str>, &'static str)>,
+    /// Of a recompute: which of them were known, and their ends then.
+    known: Option<&'static str>,
 }
 
 /// Charges of November 2023.
@@ -78,6 +80,7 @@ fn november(charges: impl IntoIterator<Item = Charge>) -> Case {
         overrides: String::new(),
         policies: Vec::new(),
         prices: Vec::new(),
+        known: None,
     }
 }
 
@@ -122,13 +125,14 @@ impl Case {
         format!(
             r#"{{"key":"acme-1","customer":"acme","seller":"default","currency":"USD","bill_to":"acme","zone":"UTC",
             "starts_on":"{}","ends_on":null,"every":"1 month","alignment":"calendar","pinned":false,"signed_at":"{}T00:00:00Z",
-            "version":1,"terms_version":1,"boundaries":{},"minor_units":2,"policies":{{{}}},"charges":[{}],"overrides":[{}]}}"#,
+            "version":1,"terms_version":1,"boundaries":{},"minor_units":2,"policies":{{{}}},"charges":[{}],"overrides":[{}],"known_prices":{}}}"#,
             self.starts_on,
             self.starts_on,
             self.boundaries,
             policies.join(","),
             charges.join(","),
-            self.overrides
+            self.overrides,
+            self.known.unwrap_or("null")
         )
     }
 
@@ -338,6 +342,32 @@ fn a_price_change_splits_the_line_of_a_linear_model() {
     // two segments with one price are one line
     let same = case().overrides(r#"{"scope":"contract","meter":"tokens","unit_price":"0.01"}"#);
     assert_eq!(same.amounts(), ["220.00"]);
+}
+
+#[test]
+fn a_recompute_ends_prices_where_they_ended_then() {
+    let (middle, per_unit) = ("2023-11-16T00:00:00Z", r#"{"model":"per_unit","unit_price":"0.010"}"#);
+    let early = Used { from: Some("2023-11-01T00:00:00Z"), ..used("{}", "100", 1) };
+    let case = |until, known| Case {
+        prices: vec![(None, until, per_unit)],
+        known,
+        ..november([priced("tokens", r#""price":"tokens""#, std::slice::from_ref(&early))])
+    };
+    let issued = |until, known| {
+        let documents = case(until, known).documents();
+        documents.text(&documents.list[0], &Issue::default()).unwrap()
+    };
+    // Issued while it had no end: an end recorded later, before the period or in it, changes nothing.
+    let open = issued(None, None);
+    assert!(!open.contains("price_ends"));
+    for end in [middle, "2023-10-01T00:00:00Z"] {
+        assert_eq!(issued(Some(end), Some(r#"{"list/tokens@1":null}"#)), open);
+    }
+    // Issued when it had ended: the document says so, and it stays so whatever came after it.
+    let ended = issued(Some(middle), None);
+    assert!(ended.contains(r#""price_ends":{"list/tokens@1":"2023-11-16T00:00:00Z"}"#), "{ended}");
+    let known = Some(r#"{"list/tokens@1":"2023-11-16T00:00:00Z"}"#);
+    assert_eq!(issued(Some("2023-11-10T00:00:00Z"), known), ended);
 }
 
 /// definitions 9 and rules.md 1: 3 × 33.335 is 100.02 by line and 100.01 by invoice.

@@ -109,4 +109,14 @@ SELECT pg_temp.fails(format('SELECT billing.contract_create(%L)', '{"key":"seats
 SELECT billing.contract_create('{"key":"seats","customer":"own","starts_on":"2026-01-01","charges":[{"key":"seats","product":"ai-api","meter":"seats","lines_by":["model"],"pricing":{"model":"per_unit","unit_price":"2"}}]}'), billing.contract_activate('seats');
 ROLLBACK;
 \a \t
+-- A meter is not retired under a charge that is drafted or live: its usage would be billed by nobody, and nobody would be told
+\a \t
+SELECT pg_temp.fails($$SELECT billing.catalog_apply('{"meters":[{"key":"tokens","retired":true}]}')$$);
+BEGIN;
+SELECT billing.customer_upsert('{"key":"drafts"}'), billing.contract_create('{"key":"drafted","customer":"drafts","starts_on":"2026-01-01","charges":[{"key":"x","product":"ai-api","meter":"x","pricing":{"model":"flat","amount":"1"}}]}');
+SELECT pg_temp.fails($$SELECT billing.catalog_apply('{"meters":[{"key":"x","retired":true}]}')$$);
+UPDATE billing.meter SET retired_at = now() WHERE key = 'x';
+SELECT pg_temp.fails($$SELECT billing.contract_activate('drafted')$$);
+ROLLBACK;
+\a \t
 SELECT check_name, checked > 0 AS checked, failed, example FROM billing.verify('full') WHERE check_name LIKE 'contracts%';

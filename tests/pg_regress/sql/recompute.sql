@@ -37,9 +37,24 @@ CALL billing.fold();
 SELECT pg_temp.same();
 -- A new name of the customer, its legal entity, the product; a retired meter; a finer bucket
 SELECT billing.customer_upsert('{"key":"acme","name":"Acme Reborn","bill_tos":[{"key":"uk","name":"UK Ltd"},{"key":"us","name":"US Inc"}]}');
-SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"p","name":"Renamed"}],"meters":[{"key":"peak","retired":true}]}');
+SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"p","name":"Renamed"}]}');
+UPDATE billing.contract SET state = 'ended';
+SELECT count(*) FROM billing.catalog_apply('{"meters":[{"key":"peak","retired":true}]}');
+UPDATE billing.contract SET state = 'active';
 SELECT billing.contract_create('{"key":"kolkata","customer":"acme","starts_on":"2026-02-01","time_zone":"Asia/Kolkata","fees":[{"key":"f","product":"p","pricing":{"model":"flat","amount":"1"}}]}') AS made, (SELECT bucket_minutes FROM billing.customer) AS minutes_before;
 SELECT bucket_minutes FROM billing.customer;
 SELECT pg_temp.same();
+-- Prices that are said later to have ended, before the period and in it
+UPDATE billing.price SET valid_during = tstzrange(NULL, '2025-12-01Z') WHERE key = 'users';
+UPDATE billing.price SET valid_during = tstzrange(NULL, '2026-01-15Z') WHERE key = 'peak';
+SELECT pg_temp.same();
+-- A later version that is rated event by event
+SELECT count(*) FROM billing.catalog_apply('{"price_books":[{"key":"list","prices":[{"key":"q","meter":"q","valid_from":"2026-06-01T04:00:00Z","pricing":{"model":"percentage","rate":"0.01","per_event_minimum":"0.5"}}]}]}');
+SELECT pg_temp.same();
 -- … what is missing is the late event, and nothing else
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0;
+-- … an invoice that can't be computed any more is one failure, and hides no other
+BEGIN;
+UPDATE billing.invoice SET document = jsonb_set(document, '{inputs,policies,rounding_mode}', '"sideways"') WHERE number = 'INV-2026-000002';
+SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0;
+ROLLBACK;

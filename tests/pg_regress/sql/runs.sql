@@ -25,8 +25,15 @@ SELECT * FROM pg_temp.lines(billing.invoice_preview('acme'));
 SELECT * FROM pg_temp.lines(billing.invoice_preview('acme', '2026-01-10Z'));
 SELECT p->>'status' AS status, p->>'number' AS number, p->>'issued_on' AS issued_on, p->>'due_on' AS due_on FROM billing.invoice_preview('acme') p;
 SELECT count(*) AS nothing_due FROM billing.invoice_generate('acme');
-CALL billing.bill_run('2026-01-31T23:59:59.999999Z');
+SELECT billing.test_clock_set('2026-01-31T23:59:59.999999Z') AS clock \gset
+CALL billing.bill_run();
 SELECT count(*) AS invoices FROM invoices;
+-- … what has not happened is not billed, whoever asks; only a preview looks ahead
+\a \t
+SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.bill_run_start('2026-02-01Z')$$, $$SELECT billing.invoice_generate('acme', '2026-02-01Z')$$,
+  $$SELECT billing.bill_run_step(billing.job_start('bill_run', '{"as_of":"2026-02-01T00:00:00Z"}'))$$]) c;
+\a \t
+SELECT billing.invoice_preview('acme', '2026-03-01Z')->'totals'->>'total' AS looks_ahead;
 SELECT billing.test_clock_set('2026-02-01T00:00:00Z') AS clock \gset
 CALL billing.bill_run();
 SELECT number, lines, total, total = 950 + 10 + 49 AS ok FROM invoices WHERE n = 1;
@@ -83,6 +90,8 @@ SELECT billing.customer_upsert('{"key":"behind"}') AS a, billing.subscribe('behi
 CALL billing.bill_run();
 SELECT n, issued_on, lines, total FROM invoices WHERE contract = 'behind-1' ORDER BY n;
 SELECT key, state, next_bill_at FROM billing.contract WHERE key = 'behind-1';
+-- … what it priced is not priced again by a contract that begins before its end
+SELECT pg_temp.fails($$SELECT billing.subscribe('behind', 'usage', '2026-04-14')$$);
 -- … usage after it is priced by nothing
 SELECT meter, trim_scale(sum(quantity)) AS quantity, sum(events) AS events FROM billing.unpriced_usage WHERE customer = 'behind' GROUP BY meter ORDER BY meter;
 
@@ -97,7 +106,7 @@ SELECT key, bill_to, issued_on, lines, total FROM invoices WHERE contract = 'glo
 SELECT sum(l.amount) AS usage, sum(l.amount) = 1500 AS ok FROM billing.invoice_line l WHERE l.kind = 'usage' AND l.invoice_id IN (SELECT invoice_id FROM billing.invoice WHERE key LIKE 'globex-1/1%');
 SELECT i.key, bool_and(r.same_bytes) AS same FROM invoices i, billing.invoice_recompute(i.number) r WHERE i.contract = 'globex-1' GROUP BY i.key ORDER BY i.key;
 -- … one of them is voided and issued again, the others stay
-SELECT billing.invoice_void(number, 'wrong address') FROM invoices WHERE key = 'globex-1/1/gmbh';
+SELECT billing.invoice_void(number, 'wrong address') FROM invoices WHERE key = 'globex-1/1:gmbh';
 CALL billing.bill_run();
 SELECT key, state, total FROM invoices WHERE contract = 'globex-1' AND n = 1;
 
@@ -149,11 +158,97 @@ SELECT billing.test_clock_set('2027-03-31T23:00:00Z') AS clock \gset
 CALL billing.bill_run('2026-02-01Z');
 SELECT number, total, currency FROM invoices WHERE contract = 'brit';
 
+-- Late usage is missed wherever nothing was invoiced: on a boundary with a fee alone, on one that closed, for another legal entity
+SELECT billing.test_clock_set('2026-02-01T00:00:00Z') AS clock \gset
+SELECT billing.customer_upsert('{"key":"fee"}') AS a, billing.subscribe('fee', 'pro', '2026-01-01') AS b, billing.customer_upsert('{"key":"closed"}') AS c, billing.subscribe('closed', 'usage', '2026-01-01') AS d,
+  billing.customer_upsert('{"key":"pair","bill_tos":[{"key":"a","name":"A"},{"key":"b","name":"B"}]}') AS e, billing.subscribe('pair', 'usage', '2026-01-01') AS f, pg_temp.use('pair', 'p1', 30, '2026-01-10Z') AS g \gset
+CALL billing.bill_run();
+SELECT key, lines FROM invoices WHERE contract IN ('fee-1', 'closed-1', 'pair-1') AND n = 1;
+CREATE TEMP VIEW unbilled AS SELECT u.* FROM billing.contract k, billing.billing_period p, billing_internal.unbilled_usage(k.customer_id, k.contract_id, p.n) u
+  WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n > 0 AND p.state <> 'due' AND k.key IN ('fee-1', 'closed-1', 'pair-1');
+CREATE TEMP VIEW late AS SELECT failed, example FROM billing.verify() WHERE check_name = 'invoices: late usage is billed';
+SELECT * FROM late;
+BEGIN;
+SELECT pg_temp.use('fee', 'l1', 7, '2026-01-20Z'), pg_temp.use('closed', 'l2', 8, '2026-01-20Z'), pg_temp.use('pair', 'l3', 9, '2026-01-20Z', 'b'), pg_temp.use('closed', 'l4', 1, '2026-02-01Z') AS in_time;
+SELECT * FROM unbilled ORDER BY invoice;
+SELECT * FROM late;
+ROLLBACK;
+-- … also when the late usage came between two bills of the boundary
+BEGIN;
+SELECT pg_temp.use('pair', 'p2', 50, '2026-01-11Z', 'b');
+SELECT billing.invoice_void('pair-1/1', 'wrong address');
+SELECT billing.invoice_generate('pair');
+SELECT billing.invoice_finalize('pair-1/1.2') IS NOT NULL AS issued;
+SELECT pg_temp.use('pair', 'p3', 5, '2026-01-12Z', 'a');
+SELECT billing.invoice_void('pair-1/1:b', 'wrong address');
+SELECT billing.invoice_generate('pair');
+SELECT billing.invoice_finalize('pair-1/1.2:b') IS NOT NULL AS issued;
+SELECT key, state, total FROM invoices WHERE contract = 'pair-1';
+SELECT * FROM unbilled;
+SELECT * FROM late;
+ROLLBACK;
+
+-- A void that is not to be issued again stands, also when another legal entity's is
+SELECT pg_temp.use('pair', 'p4', 50, '2026-01-11Z', 'b') AS late, billing.invoice_void('pair-1/1', 'bill both') \gset
+CALL billing.bill_run();
+SELECT billing.invoice_void('pair-1/1.2', 'goodwill', false), billing.invoice_void('pair-1/1:b', 'wrong address', true);
+SELECT jsonb_agg(d->>'bill_to') AS previewed FROM (SELECT billing.invoice_preview('pair') AS d) p;
+CALL billing.bill_run();
+SELECT key, state, total FROM invoices WHERE contract = 'pair-1';
+SELECT * FROM late;
+
+-- A preview does not repeat what stands billed: boundary 0 voided while boundary 1 stands, and both voided
+SELECT pg_temp.use('fee', 'f1', 7, '2026-01-10Z') AS late, billing.invoice_void('fee-1/1', 'bill the late usage') \gset
+CALL billing.bill_run();
+SELECT billing.invoice_void('fee-1/0', 'x');
+SELECT * FROM pg_temp.lines(billing.invoice_preview('fee'));
+SELECT starts_at, dimensions->>'charge' AS charge, amount, state FROM billing.spend('fee', '2026-01-01Z', '2026-03-01Z', 'month', '{charge}');
+BEGIN;
+SELECT billing.invoice_void('fee-1/1.2', 'x');
+SELECT * FROM pg_temp.lines(billing.invoice_preview('fee'));
+ROLLBACK;
+SELECT billing.invoice_generate('fee');
+CALL billing.bill_run();
+SELECT key, state, lines FROM invoices WHERE contract = 'fee-1';
+SELECT * FROM late;
+
+-- Keys of invoices are unique, whatever the keys of contracts and legal entities are
+SELECT billing.customer_upsert('{"key":"multi","bill_tos":[{"key":"main","name":"M"},{"key":"x","name":"X"},{"key":"x.2","name":"X2"},{"key":"1/1:%","name":"S"}]}') AS a, billing.subscribe('multi', 'usage', '2026-01-01') AS b,
+  billing.customer_upsert('{"key":"c"}') AS c, billing.contract_create('{"key":"multi-1/1","customer":"c","plan":"usage","starts_on":"2026-01-01"}') AS d, billing.contract_activate('multi-1/1') AS e \gset
+SELECT pg_temp.use('multi', 'm' || b, 10, '2026-01-10Z', b) FROM unnest('{main,x,x.2,1/1:%}'::text[]) b;
+SELECT pg_temp.use('c', 'c1', 10, '2026-01-10Z');
+CALL billing.bill_run();
+SELECT billing.invoice_void('multi-1/1:x', 'wrong address');
+CALL billing.bill_run();
+SELECT bill_to, key, state, total FROM invoices WHERE key LIKE 'multi-1/%';
+-- … two sellers may give one number, which then names none of the two
+SELECT billing.seller_upsert('{"key":"ie","invoice_series":"UK","fiscal_year_start":4,"currency":"GBP"}') AS a, billing.customer_upsert('{"key":"irish","seller":"ie"}') AS b,
+  billing.contract_create('{"key":"irish","customer":"irish","starts_on":"2026-01-01","currency":"GBP","fees":[{"key":"f","product":"p","pricing":{"model":"flat","amount":"2"}}]}') AS c, billing.contract_activate('irish') AS d \gset
+SELECT billing.test_clock_set('2027-03-31T22:00:00Z') AS clock \gset
+CALL billing.bill_run('2026-01-01Z');
+SELECT key, number, total FROM invoices WHERE number LIKE 'UK%000001' ORDER BY key;
+SELECT pg_temp.fails($$SELECT billing.invoice_recompute('UK-2026-000001')$$);
+SELECT line_key, billed FROM billing.invoice_recompute('irish/0');
+
+-- Grace: a run in small steps drafts each contract once; a day has 24 hours wherever the session is
+SELECT billing.customer_upsert(jsonb_build_object('key', 'g' || i)) AS a, billing.subscribe('g' || i, 'pro', '2026-01-01') AS b FROM generate_series(1, 3) i;
+SELECT billing.policy_set('invoice_grace', '9999 days', 'contract:g' || i || '-1') FROM generate_series(1, 3) i;
+SELECT billing.bill_run_start('2026-01-01Z') AS run \gset
+SELECT billing.bill_run_step(:'run', 1) > 0 AS a, billing.bill_run_step(:'run', 2) > 0 AS b, billing.bill_run_step(:'run', 2) AS c;
+SELECT done, result->>'drafts' AS drafts FROM billing.job_run WHERE job_run_id = :'run';
+SELECT billing.bill_run_step(:'run', 2) AS left;
+SELECT key, state FROM invoices WHERE contract LIKE 'g_-1';
+UPDATE billing.contract SET state = 'paused' WHERE key LIKE 'g_-1';
+SET timezone = 'America/New_York';
+SELECT billing_internal.grace_over('2026-03-01Z', '10 days', '2026-03-10T23:59:59Z') AS before, billing_internal.grace_over('2026-03-01Z', '10 days', '2026-03-11Z') AS after;
+RESET timezone;
+SELECT billing.test_clock_set('2027-03-31T23:00:00Z') AS clock \gset
+
 -- Errors
 \a \t
 SELECT pg_temp.fails(c) FROM unnest(ARRAY[
   $$SELECT billing.invoice_preview('nobody')$$, $$SELECT billing.invoice_preview('behind-1')$$, $$SELECT billing.invoice_generate('nobody')$$, $$SELECT billing.invoice_generate('behind-1')$$,
-  $$SELECT billing.invoice_finalize('INV-2026-999999')$$, $$SELECT billing.invoice_finalize('INV-2026-000001')$$, $$SELECT billing.invoice_finalize(NULL)$$, $$SELECT billing.invoice_void('INV-2026-000002', 'again')$$, $$SELECT billing.invoice_void('INV-2026-000001', ' ')$$, $$SELECT billing.invoice_void('nothing', 'x')$$,
+  $$SELECT billing.invoice_finalize('INV-2026-999999')$$, $$SELECT billing.invoice_finalize('INV-2026-000001')$$, $$SELECT billing.invoice_finalize(NULL)$$, $$SELECT billing.invoice_void('INV-2026-000002', 'again')$$, $$SELECT billing.invoice_void('INV-2026-000001', ' ')$$, $$SELECT billing.invoice_void('INV-2026-000001', 'x', NULL)$$, $$SELECT billing.invoice_void('nothing', 'x')$$,
   $$SELECT billing.invoice_recompute('nothing')$$, $$SELECT billing.invoice_explain('nothing')$$, $$SELECT billing.invoice_explain(NULL::jsonb)$$, $$SELECT billing.invoice_explain('{}'::jsonb)$$, $$SELECT billing.invoice_explain('[5]'::jsonb)$$, $$SELECT billing.invoice_explain('"x"'::jsonb)$$,
   $$SELECT billing.invoice_line_events('INV-2026-000001', 'nothing')$$, $$SELECT billing.invoice_line_events('INV-2026-000001', NULL)$$, $$SELECT billing.bill_run_start('infinity')$$, $$SELECT billing.bill_run_step('00000000-0000-7000-8000-000000000000')$$, $$SELECT billing.bill_run_step(NULL)$$, $$SELECT billing.verify('all')$$, $$SELECT billing.verify(NULL)$$]) c;
 SELECT pg_temp.fails(format('SELECT billing.invoice_void(%L, %L)', number, 'x')) FROM invoices WHERE state = 'paid';
@@ -176,3 +271,7 @@ BEGIN;
 UPDATE billing.usage_delta SET quantity = quantity + 1 WHERE customer_id = (SELECT customer_id FROM billing.customer WHERE key = 'fine') AND quantity IS NOT NULL;
 SELECT check_name, failed FROM billing.verify('full') WHERE failed <> 0;
 ROLLBACK;
+
+-- … recent looks at what happened since, and at nothing else
+SELECT check_name, checked FROM billing.verify('recent', clock_timestamp() + interval '1 day') WHERE check_name !~ '^(security|usage)';
+SELECT count(*) AS checks, count(*) FILTER (WHERE r.checked <> f.checked) AS differing FROM billing.verify('full') f JOIN billing.verify('recent', clock_timestamp() - interval '1 day') r USING (check_name) WHERE check_name !~ '^usage';
