@@ -349,22 +349,209 @@ fn only_a_superuser_installs() {
     client.batch_execute("DROP OWNED BY client_dba; DROP ROLE client_dba").expect("drop role");
 }
 
+/// What CREATE EXTENSION says of a database in which `before` was run; nothing of the attempt stays.
+fn refused_ground(db: &Db, before: &str) -> (String, String) {
+    let mut client = db.connect();
+    client.batch_execute(before).unwrap_or_else(|e| panic!("{before}: {e:?}"));
+    let said = refusal(client.batch_execute("CREATE EXTENSION pg_billing"));
+    assert!(said.hint.is_some(), "{said:?}");
+    (said.code, said.message)
+}
+
 #[test]
 fn a_schema_of_somebody_else_is_not_taken_over() {
     let db = Db::empty("install_squatter");
     let mut client = db.connect();
     client
-        .batch_execute("DROP ROLE IF EXISTS client_squatter; CREATE ROLE client_squatter LOGIN")
+        .batch_execute(&format!(
+            "DROP ROLE IF EXISTS client_squatter; CREATE ROLE client_squatter LOGIN; GRANT CREATE ON DATABASE {} TO client_squatter",
+            db.name
+        ))
         .expect("role");
-    client.batch_execute("CREATE SCHEMA billing_internal AUTHORIZATION client_squatter").expect("schema");
-    let said = refusal(client.batch_execute("CREATE EXTENSION pg_billing"));
-    assert_eq!(said.code, "42501");
-    assert_eq!(said.message, "the schema billing_internal belongs to client_squatter, who is no superuser");
-    assert!(said.hint.is_some());
+    // What the squatter would have the superuser run: in its place, or while the extension is made.
+    let traps = "CREATE TABLE public.trapped (what text);
+        CREATE FUNCTION {S}.format(text, text) RETURNS text LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.trapped VALUES ('format'); RETURN pg_catalog.format($1, $2); END$$;
+        CREATE FUNCTION {S}.customer_upsert(doc text) RETURNS text LANGUAGE sql AS $$SELECT 'mine'$$;";
+    for schema in ["billing", "billing_internal"] {
+        let mut squatter = db.connect_as("client_squatter");
+        client.batch_execute("GRANT CREATE ON SCHEMA public TO client_squatter").expect("grant");
+        squatter.batch_execute(&format!("CREATE SCHEMA {schema}")).expect("schema");
+        squatter.batch_execute(&traps.replace("{S}", schema)).expect("traps");
+        let owned = format!("the schema {schema} belongs to client_squatter, who is no superuser");
+        assert_eq!(refused_ground(&db, ""), ("42501".into(), owned));
+        // Taken from the squatter, but still with what the squatter put there, and may put there.
+        squatter
+            .batch_execute(&format!("GRANT CREATE ON SCHEMA {schema} TO client_squatter"))
+            .expect("grant");
+        let (code, said) = refused_ground(&db, &format!("ALTER SCHEMA {schema} OWNER TO CURRENT_USER"));
+        assert_eq!(code, "42501");
+        if said != format!("client_squatter may create objects in the schema {schema}") {
+            assert!(said.ends_with("belongs to client_squatter, who is no superuser"), "{said}");
+        }
+        let (code, said) =
+            refused_ground(&db, &format!("REVOKE CREATE ON SCHEMA {schema} FROM client_squatter"));
+        assert_eq!(code, "42501");
+        assert_eq!(
+            said,
+            format!(
+                "function {schema}.customer_upsert(text) belongs to client_squatter, who is no superuser"
+            )
+        );
+        let trapped: i64 =
+            client.query_one("SELECT count(*) FROM public.trapped", &[]).expect("trapped").get(0);
+        assert_eq!(trapped, 0, "something of the squatter was run as a superuser");
+        client.batch_execute("DROP TABLE public.trapped").expect("drop");
+        client.batch_execute(&format!("DROP SCHEMA {schema} CASCADE")).expect("drop");
+    }
     client.batch_execute("DROP OWNED BY client_squatter; DROP ROLE client_squatter").expect("drop");
+    // A superuser's schema is as good as one that is made.
     client
-        .batch_execute("CREATE EXTENSION pg_billing; SELECT billing.install()")
+        .batch_execute("CREATE SCHEMA billing; CREATE SCHEMA billing_internal; CREATE EXTENSION pg_billing; SELECT billing.install()")
         .expect("create and install");
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn roles_of_somebody_else_are_not_taken_over() {
+    // Roles belong to the server: this needs one of its own.
+    let server = Server::spawn("roles");
+    let db = server.empty("install_roles");
+    let mut client = db.connect();
+    client.batch_execute("CREATE ROLE mallory LOGIN CREATEROLE").expect("role");
+    for (before, after, wanted) in [
+        ("CREATE ROLE billing_owner LOGIN", "DROP ROLE billing_owner", "the role billing_owner may log in"),
+        (
+            "CREATE ROLE billing_engine LOGIN BYPASSRLS",
+            "DROP ROLE billing_engine",
+            "the role billing_engine may bypass row security",
+        ),
+        (
+            "CREATE ROLE billing_owner SUPERUSER",
+            "DROP ROLE billing_owner",
+            "the role billing_owner may do everything",
+        ),
+        (
+            "CREATE ROLE billing_customer CREATEROLE",
+            "DROP ROLE billing_customer",
+            "the role billing_customer may make roles",
+        ),
+        (
+            "CREATE ROLE billing_engine ROLE mallory",
+            "DROP ROLE billing_engine",
+            "mallory is a member of billing_engine",
+        ),
+        (
+            "CREATE ROLE billing_owner ADMIN mallory",
+            "DROP ROLE billing_owner",
+            "mallory is a member of billing_owner",
+        ),
+    ] {
+        assert_eq!(refused_ground(&db, before), ("42501".into(), wanted.into()), "{before}");
+        client.batch_execute(after).expect(after);
+    }
+    // Those of an installation in another database are taken as they are.
+    client.batch_execute("CREATE EXTENSION pg_billing; SELECT billing.install('test')").expect("install");
+    let other = server.fresh("install_roles_again");
+    assert_eq!(other.verify(), Vec::<String>::new());
+    // What becomes of them later, install() and migrate() refuse and verify() shows.
+    client.batch_execute("GRANT billing_owner TO mallory").expect("grant");
+    for call in ["SELECT billing.install('test')", "SELECT billing.migrate()"] {
+        let said = refusal(client.batch_execute(call));
+        assert_eq!(
+            (said.code.as_str(), said.message.as_str()),
+            ("42501", "mallory is a member of billing_owner")
+        );
+        assert_eq!(
+            said.hint.as_deref(),
+            Some("REVOKE billing_owner FROM mallory; nobody acts as this role.")
+        );
+    }
+    assert_eq!(
+        db.verify(),
+        ["security: schemas and roles are ours alone: 1 (mallory is a member of billing_owner)"]
+    );
+}
+
+#[test]
+fn a_login_speaks_for_its_customer_after_a_restore_only_when_told_again() {
+    let source = Db::fresh("install_logins");
+    let mut client = source.connect();
+    client
+        .batch_execute("DROP ROLE IF EXISTS client_acme; CREATE ROLE client_acme LOGIN IN ROLE billing_customer; SELECT billing.customer_upsert('{\"key\": \"acme\"}');
+            SELECT billing.customer_login_add('acme', 'client_acme')")
+        .expect("login");
+    let sees = |db: &Db| -> i64 {
+        db.connect_as("client_acme")
+            .query_one("SELECT count(*) FROM billing.customer", &[])
+            .expect("customers")
+            .get(0)
+    };
+    assert_eq!(sees(&source), 1);
+    let file = DumpFile::new("logins");
+    dump(&source, &["-Fp"], &file);
+    // On this server it is the same role.
+    let here = Db::empty("install_logins_here");
+    run(&mut restore_plain(&here, &file));
+    assert_eq!((sees(&here), here.verify()), (1, vec![]));
+    // On another one, somebody else may bear the name.
+    let server = Server::spawn("logins");
+    let there = server.empty("install_logins_there");
+    run(&mut restore_plain(&there, &file));
+    let mut admin = there.connect();
+    admin
+        .batch_execute("CREATE ROLE shifts_the_oids; CREATE ROLE client_acme LOGIN IN ROLE billing_customer")
+        .expect("role");
+    admin.batch_execute("SELECT billing.migrate()").expect("migrate");
+    assert_eq!(sees(&there), 0);
+    assert_eq!(
+        there.verify(),
+        ["security: logins are the roles they were given to: 1 (client_acme of customer acme)"]
+    );
+    admin.batch_execute("SELECT billing.customer_login_add('acme', 'client_acme')").expect("again");
+    assert_eq!((sees(&there), there.verify()), (1, vec![]));
+    drop((here, there));
+    client.batch_execute("DROP OWNED BY client_acme; DROP ROLE client_acme").expect("drop role");
+}
+
+/// SECURITY.md's statements against a login that takes our advisory locks, as they stand there.
+#[test]
+fn advisory_locks_can_be_kept_from_logins() {
+    let text = std::fs::read_to_string(common::checkout().join("SECURITY.md")).expect("SECURITY.md");
+    let statements =
+        text.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of SQL");
+    let db = Db::fresh("install_locks");
+    let mut client = db.connect();
+    client
+        .batch_execute(
+            "DROP ROLE IF EXISTS client_locker; CREATE ROLE client_locker LOGIN IN ROLE billing_customer",
+        )
+        .expect("role");
+    let mut locker = db.connect_as("client_locker");
+    let calls = ["", "try_"].map(|how| {
+        ["", "xact_"].map(|until| {
+            ["", "_shared"].map(|mode| format!("SELECT pg_{how}advisory_{until}lock{mode}(1651076199, 0)"))
+        })
+    });
+    let mut refused = 0;
+    locker.batch_execute(&calls[0][0][0]).expect("before, it may");
+    locker.batch_execute("SELECT pg_advisory_unlock_all()").expect("unlock");
+    client.batch_execute(statements).expect("SECURITY.md");
+    for call in calls.iter().flatten().flatten() {
+        let said = refusal(locker.batch_execute(call));
+        assert_eq!(said.code, "42501", "{call}");
+        refused += 1;
+    }
+    assert_eq!(refused, 8);
+    // We go on, and a dump keeps it so.
+    fill(&db);
+    works(&db);
+    let file = DumpFile::new("locks");
+    dump(&db, &["-Fp"], &file);
+    let restored = Db::empty("install_locks_restored");
+    run(&mut restore_plain(&restored, &file));
+    assert_eq!(refusal(restored.connect_as("client_locker").batch_execute(&calls[0][0][0])).code, "42501");
+    drop((locker, restored));
+    client.batch_execute("DROP OWNED BY client_locker; DROP ROLE client_locker").expect("drop role");
 }
 
 #[test]

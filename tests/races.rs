@@ -403,6 +403,111 @@ fn customers_and_contracts_made_twice_at_once_are_made_once() {
     assert_eq!(db.verify(), Vec::<String>::new());
 }
 
+/// What a session says whose statement meets what another one has done and not yet committed: `first` runs in a
+/// transaction, `second` is sent, then `first`'s transaction goes on with `then` and commits.
+fn met(db: &Db, first: &str, second: &str, then: &str) -> Result<(), String> {
+    let mut one = db.connect_as("billing_admin");
+    one.batch_execute("BEGIN").expect("begin");
+    one.batch_execute(first).map_err(|e| told(&e)).expect("the first");
+    thread::scope(|scope| {
+        let two = scope
+            .spawn(|| db.connect_as("billing_admin").batch_execute(second).map(|_| ()).map_err(|e| told(&e)));
+        thread::sleep(Duration::from_millis(300));
+        one.batch_execute(then).map_err(|e| told(&e)).expect("the first goes on");
+        one.batch_execute("COMMIT").expect("commit");
+        two.join().expect("the second")
+    })
+}
+
+#[test]
+fn a_name_is_given_to_one_customer_be_it_key_or_alias() {
+    let db = Db::fresh("races_names");
+    let mut admin = db.connect();
+    let upsert = |document: serde_json::Value| format!("SELECT billing.customer_upsert('{document}')");
+    let taken = |said: Result<(), String>, message: &str| {
+        let said = said.expect_err("two customers of one name");
+        assert!(said.starts_with(message), "{said}");
+    };
+    for key in ["acme", "globex"] {
+        admin.batch_execute(&upsert(json!({"key": key}))).expect("customer");
+    }
+    let acme = |alias: &str| upsert(json!({"key": "acme", "aliases": ["acme-inc", alias]}));
+    let globex = |alias: &str| upsert(json!({"key": "globex", "aliases": [alias]}));
+    taken(met(&db, &acme("one"), &globex("one"), ""), "ZB005 aliases: 'one' belongs to another customer");
+    taken(
+        met(&db, &acme("two"), &upsert(json!({"key": "two"})), ""),
+        "ZB005 key: 'two' is an alias of another customer",
+    );
+    taken(
+        met(&db, &upsert(json!({"key": "three"})), &acme("three"), ""),
+        "ZB005 aliases: 'three' belongs to another customer",
+    );
+    // The other order of the same two, and both at one customer, are no quarrel.
+    met(&db, &upsert(json!({"key": "four", "aliases": ["vier"]})), &acme("five"), "").expect("two names");
+    met(&db, &acme("six"), &acme("six"), "").expect("the same twice");
+    met(&db, &acme("seven"), &upsert(json!({"key": "acme", "name": "Acme"})), "").expect("the same customer");
+    // A snapshot from before the name was given can't see it.
+    let mut late = db.connect_as("billing_admin");
+    late.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM billing.customer")
+        .expect("snapshot");
+    admin.batch_execute(&acme("eight")).expect("alias");
+    let said =
+        late.batch_execute(&upsert(json!({"key": "eight"}))).map_err(|e| told(&e)).expect_err("too late");
+    assert!(said.starts_with("40001"), "{said}");
+    let names: Vec<String> = admin
+        .query("SELECT alias FROM billing.customer_alias WHERE removed_at IS NULL ORDER BY 1", &[])
+        .expect("aliases")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert_eq!(names, ["acme-inc", "eight", "vier"]);
+    assert_eq!(count(&mut admin, "billing.customer"), 4);
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn a_seller_made_twice_at_once_is_made_once() {
+    let db = Db::fresh("races_sellers");
+    let seller = |name: &str| {
+        format!(
+            "SELECT billing.seller_upsert('{}')",
+            json!({"key": "gmbh", "name": name, "bank_accounts": [{"key": "main", "currency": "EUR", "holder": name}]})
+        )
+    };
+    met(&db, &seller("One"), &seller("Two"), "").expect("the second changes it");
+    let mut admin = db.connect();
+    assert_eq!(count(&mut admin, "billing.seller WHERE key = 'gmbh' AND name = 'Two'"), 1);
+    assert_eq!(count(&mut admin, "billing.seller_bank_account WHERE holder = 'Two'"), 1);
+    assert_eq!(count(&mut admin, "billing.audit_log WHERE action = 'seller_upsert'"), 2);
+}
+
+#[test]
+fn a_zone_that_narrows_buckets_waits_for_ingest_before_it_takes_the_customer() {
+    let db = Db::fresh("races_zone");
+    let mut admin = load::prepare(&db);
+    for customer in ["acme", "globex", "initech"] {
+        load::upsert_customer(&mut admin, &json!({"key": customer})).expect("customer");
+    }
+    let event = |customer: &str| {
+        format!(
+            "SELECT billing.ingest_event('{customer}', 'llm', 'e', '2026-02-01T00:00:00Z', '{{\"input\": 1, \"output\": 1}}')"
+        )
+    };
+    // Whoever has ingested may go on and change the same customer: nobody holds its row and waits for ingest.
+    let change = |customer: &str| {
+        format!("SELECT billing.customer_upsert('{{\"key\": \"{customer}\", \"name\": \"New\"}}')")
+    };
+    let contract = r#"SELECT billing.contract_create('{"key": "k", "customer": "globex", "starts_on": "2026-02-01", "plan": "usage", "time_zone": "Asia/Kathmandu"}')"#;
+    let subscription =
+        r#"SELECT billing.subscribe('initech', 'usage', '2026-02-01', '{"time_zone": "Asia/Kathmandu"}')"#;
+    let zone = r#"SELECT billing.customer_upsert('{"key": "acme", "time_zone": "Asia/Kathmandu"}')"#;
+    for (customer, narrows) in [("acme", zone), ("globex", contract), ("initech", subscription)] {
+        met(&db, &event(customer), narrows, &change(customer)).expect(customer);
+    }
+    assert_eq!(count(&mut admin, "billing.customer WHERE bucket_minutes = 15 AND name = 'New'"), 3);
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
 // ---------------------------------------------------------------- invoices
 
 /// Customers u0, u1 …, two sellers in turn, each with a contract from 1 February and three events in it; nothing

@@ -62,7 +62,7 @@ sql -c "SELECT format('All %s of them sum to %s tokens, × 0.02 / 1,000 = %s, ro
   FROM billing.invoice_line_events('$acme', 'tokens/2023-11-01/model=gpt-4') e"
 echo
 echo 'The requests, tier by tier:'
-table -c "SELECT what, units, unit_price, amount FROM billing.rate_explain((SELECT pricing FROM billing.fact_invoice_line f JOIN billing.invoice_line l USING (customer_id, line_n)
+table -c "SELECT what, quantity, unit_price, amount FROM billing.rate_explain((SELECT pricing FROM billing.fact_invoice_line f JOIN billing.invoice_line l USING (customer_id, line_n)
     WHERE f.invoice = '$acme' AND l.key = 'requests/2023-11-01' AND f.line_key = l.key), 9395)"
 
 title '5. The same files are sent again'

@@ -101,6 +101,7 @@ DECLARE
     unknown text;
 BEGIN
     PERFORM billing_internal.forget_installed();
+    PERFORM billing_internal.check_ground();
     -- One session installs; the others wait here and then find everything made.
     PERFORM pg_advisory_xact_lock(billing_internal.lock_class('install'), 0);
     IF to_regclass('billing.schema_migration') IS NOT NULL THEN
@@ -147,7 +148,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.migrate_schema(text) IS 'The one walk over the schema files that install() and migrate() are.';
+COMMENT ON FUNCTION billing_internal.migrate_schema(text) IS 'The one walk over the schema files that install() and migrate() are. Errors: 42501 schemas or roles that are not ours alone.';
 
 CREATE FUNCTION billing.install(mode text DEFAULT 'live') RETURNS TABLE (step text, state text)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -165,7 +166,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.install(text) IS
-    'Creates pg_billing''s tables, views and the default seller, outside the extension, so that they survive DROP EXTENSION and stand whole in dumps. Idempotent; lists its steps. mode live or test: only a test installation lets the clock be moved for good. Errors: 42501 not a superuser, 55000 other mode or other schema file, ZB004 unknown mode.';
+    'Creates pg_billing''s tables, views and the default seller, outside the extension, so that they survive DROP EXTENSION and stand whole in dumps. Idempotent; lists its steps. mode live or test: only a test installation lets the clock be moved for good. Errors: 42501 not a superuser, or schemas or roles that are not ours alone, 55000 other mode or other schema file, ZB004 unknown mode.';
 
 CREATE FUNCTION billing.migrate() RETURNS TABLE (step text, state text)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -183,7 +184,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.migrate() IS
-    'Brings the tables of an older version, or of a restored dump, up to this library. Idempotent; lists its steps. Errors: 42501 not a superuser, 55000 not installed or another library''s schema.';
+    'Brings the tables of an older version, or of a restored dump, up to this library. Idempotent; lists its steps. Errors: 42501 not a superuser, or schemas or roles that are not ours alone, 55000 not installed or another library''s schema.';
 
 -- ── ids, calendars, documents ────────────────────────────────────────────────────────────────────
 
@@ -256,12 +257,16 @@ $$;
 COMMENT ON FUNCTION billing_internal.audit(text, text, text, bigint, jsonb, jsonb, text) IS 'Writes one audit_log row in the transaction of the change.';
 
 CREATE FUNCTION billing_internal.audit_hash(
-    audit_id uuid, at timestamptz, actor text, action text, kind text, key text, customer_id bigint, before jsonb, after jsonb, reason text
+    audit_id uuid, at timestamptz, actor text, action text, kind text, key text, customer_id bigint, before jsonb, after jsonb, reason text,
+    before_hash bytea DEFAULT NULL, after_hash bytea DEFAULT NULL
 ) RETURNS bytea
     LANGUAGE sql STABLE -- bound when made: inlined, so no search_path
+    -- Of the documents only their hashes, so that the documents can be erased. What is there beats what is said of it.
     RETURN sha256(convert_to(jsonb_build_array(audit_id, extract(epoch FROM at), actor, action, kind, key, customer_id,
-        before, after, reason)::text, 'UTF8'));
-COMMENT ON FUNCTION billing_internal.audit_hash(uuid, timestamptz, text, text, text, text, bigint, jsonb, jsonb, text) IS 'SHA-256 of an audit row''s canonical content.';
+        encode(coalesce(sha256(convert_to(before::text, 'UTF8')), before_hash), 'hex'),
+        encode(coalesce(sha256(convert_to(after::text, 'UTF8')), after_hash), 'hex'), reason)::text, 'UTF8'));
+COMMENT ON FUNCTION billing_internal.audit_hash(uuid, timestamptz, text, text, text, text, bigint, jsonb, jsonb, text, bytea, bytea) IS
+    'SHA-256 of an audit row''s canonical content; of an erased document, its hash stands for it.';
 
 CREATE FUNCTION billing.audit_seal_step() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -299,6 +304,40 @@ END
 $$;
 COMMENT ON PROCEDURE billing.audit_seal() IS 'Seals all audit entries written so far, committing per batch of 10,000.';
 
+CREATE FUNCTION billing.audit_erase(entries uuid[], reason text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id uuid := billing_internal.uuid_v7();
+    at timestamptz := clock_timestamp();
+    actor text;
+    summary jsonb;
+    erased bigint;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    actor := billing_internal.caller();
+    IF entries IS NULL OR cardinality(entries) > 10000 THEN
+        PERFORM billing_internal.fail('ZB004', 'the entries must be a list of at most 10,000 audit_ids',
+            'SELECT array_agg(audit_id) FROM billing.audit_log WHERE …; makes one.');
+    ELSIF coalesce(reason, '') = '' THEN
+        PERFORM billing_internal.fail('ZB004', 'an erasure needs a reason', 'Name the request it follows; the reason stays in the audit log.');
+    END IF;
+    UPDATE billing.audit_log a SET erased_by = id, before = NULL, after = NULL,
+        before_hash = sha256(convert_to(a.before::text, 'UTF8')), after_hash = sha256(convert_to(a.after::text, 'UTF8'))
+    WHERE a.audit_id = ANY (entries) AND a.erased_by IS NULL AND a.action <> 'audit_erase' AND (a.before IS NOT NULL OR a.after IS NOT NULL);
+    GET DIAGNOSTICS erased = ROW_COUNT;
+    IF erased > 0 THEN
+        summary := jsonb_build_object('entries', erased);
+        INSERT INTO billing.audit_log (audit_id, at, actor, action, kind, key, after, reason, content_hash)
+        VALUES (id, at, actor, 'audit_erase', 'audit', id::text, summary, reason,
+            billing_internal.audit_hash(id, at, actor, 'audit_erase', 'audit', id::text, NULL, NULL, summary, reason));
+    END IF;
+    RETURN erased;
+END
+$$;
+COMMENT ON FUNCTION billing.audit_erase(uuid[], text) IS
+    'Erases what stood before and after in these audit entries (personal data), for good; returns how many had any. Who changed what and when stays, and so do the hashes of what is gone: the chain still verifies. The erasure is itself an entry, to which erased_by points. Errors: ZB004 more than 10,000, or no reason.';
+
 CREATE FUNCTION billing_internal.first_id(since timestamptz) RETURNS uuid
     LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN (CASE WHEN since < 'epoch' THEN repeat('0', 12) ELSE lpad(to_hex((extract(epoch FROM least(since, '9999-12-31 00:00+00')) * 1000)::bigint), 12, '0') END || repeat('0', 20))::uuid;
@@ -311,8 +350,13 @@ BEGIN
     RETURN QUERY
     SELECT a.seal_n, a.audit_id, 'the entry is not what was written: ' || a.kind || ' ' || a.key
     FROM billing.audit_log a
-    WHERE a.audit_id >= billing_internal.first_id(since)
-        AND a.content_hash <> billing_internal.audit_hash(a.audit_id, a.at, a.actor, a.action, a.kind, a.key, a.customer_id, a.before, a.after, a.reason);
+    WHERE a.audit_id >= billing_internal.first_id(since) AND a.content_hash <> billing_internal.audit_hash(a.audit_id, a.at, a.actor, a.action, a.kind, a.key, a.customer_id, a.before, a.after, a.reason,
+        a.before_hash, a.after_hash);
+    RETURN QUERY
+    SELECT a.seal_n, a.audit_id, 'the entry was erased without a record of it: ' || a.kind || ' ' || a.key
+    FROM billing.audit_log a
+    WHERE a.audit_id >= billing_internal.first_id(since) AND (a.erased_by IS NOT NULL OR a.before_hash IS NOT NULL OR a.after_hash IS NOT NULL)
+        AND NOT EXISTS (SELECT FROM billing.audit_log e WHERE e.audit_id = a.erased_by AND e.action = 'audit_erase');
     RETURN QUERY
     SELECT s.n, NULL::uuid, CASE
             WHEN s.previous IS DISTINCT FROM coalesce(p.chain_hash, decode(repeat('00', 32), 'hex')) THEN 'the chain is broken before this seal'
@@ -337,7 +381,7 @@ BEGIN
     RETURN QUERY SELECT * FROM billing_internal.audit_faults('-infinity');
 END
 $$;
-COMMENT ON FUNCTION billing.audit_verify() IS 'Every audit entry or seal that is not as it was written: changed, deleted, reordered. No rows = the chain is whole.';
+COMMENT ON FUNCTION billing.audit_verify() IS 'Every audit entry or seal that is not as it was written: changed, deleted, reordered, or emptied by other means than audit_erase(). No rows = the chain is whole.';
 
 CREATE FUNCTION billing_internal.lock_class(purpose text) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -371,7 +415,7 @@ AS $$
         (SELECT a.customer_id FROM billing.customer_alias a WHERE a.alias = customer AND a.removed_at IS NULL),
         (SELECT c.customer_id FROM billing.customer c WHERE c.customer_id = CASE WHEN customer ~ '^[0-9]{1,18}$' THEN customer::bigint END))
 $$;
-COMMENT ON FUNCTION billing_internal.customer_of(text) IS 'A customer by key, then alias, then id; NULL if there is none.';
+COMMENT ON FUNCTION billing_internal.customer_of(text) IS 'A customer by key, then alias, then id; NULL if there is none. For people''s calls: ingest knows keys and aliases only.';
 
 CREATE FUNCTION billing_internal.find_customer(customer text) RETURNS bigint
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -454,7 +498,12 @@ BEGIN
     PERFORM billing_internal.check_currency(new.currency, (billing.now() AT TIME ZONE new.time_zone)::date);
     IF old.seller_id IS NULL THEN
         INSERT INTO billing.seller (seller_id, key, name, currency, time_zone, fiscal_year_start, invoice_series, address, tax_ids, created_at)
-        VALUES (new.seller_id, new.key, new.name, new.currency, new.time_zone, new.fiscal_year_start, new.invoice_series, new.address, new.tax_ids, new.created_at);
+        VALUES (new.seller_id, new.key, new.name, new.currency, new.time_zone, new.fiscal_year_start, new.invoice_series, new.address, new.tax_ids, new.created_at)
+        ON CONFLICT (key) DO NOTHING;
+        IF NOT FOUND THEN
+            -- Another session made it just now: then this changes it.
+            RETURN billing.seller_upsert(doc);
+        END IF;
     ELSIF new IS DISTINCT FROM old THEN
         UPDATE billing.seller SET name = new.name, currency = new.currency, time_zone = new.time_zone,
             fiscal_year_start = new.fiscal_year_start, invoice_series = new.invoice_series, address = new.address, tax_ids = new.tax_ids
@@ -527,41 +576,81 @@ CREATE FUNCTION billing.customer_login_add(customer text, login text) RETURNS vo
 AS $$
 DECLARE
     id bigint;
+    of_role oid;
 BEGIN
     PERFORM billing_internal.require_installed();
     id := billing_internal.find_customer(customer);
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = login) THEN
+    SELECT r.oid INTO of_role FROM pg_roles r WHERE r.rolname = login;
+    IF NOT FOUND THEN
         PERFORM billing_internal.fail('ZB001', format('role %s is not known', coalesce(quote_literal(login), 'NULL')),
             format('CREATE ROLE %I LOGIN IN ROLE billing_customer;', coalesce(login, 'name')));
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
-            WHERE g.rolname = 'billing_customer' AND r.rolname = login) THEN
+    IF NOT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE g.rolname = 'billing_customer' AND m.member = of_role) THEN
         PERFORM billing_internal.fail('ZB005', format('role %I is not a member of billing_customer', login),
             format('GRANT billing_customer TO %I;', login));
     END IF;
-    INSERT INTO billing.login_customer (login, customer_id) VALUES (login, id) ON CONFLICT DO NOTHING;
-    PERFORM billing_internal.audit('customer_login_add', 'login', login, id, NULL, jsonb_build_object('login', login));
+    INSERT INTO billing.login_customer AS l (login, customer_id, role_oid) VALUES (login, id, of_role)
+    ON CONFLICT ON CONSTRAINT login_customer_pkey DO UPDATE SET role_oid = excluded.role_oid, removed_at = NULL
+        WHERE l.role_oid <> excluded.role_oid OR l.removed_at IS NOT NULL;
+    IF FOUND THEN
+        PERFORM billing_internal.audit('customer_login_add', 'login', login, id, NULL, jsonb_build_object('login', login));
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION billing.customer_login_add(text, text) IS
-    'Lets a database role see one customer''s rows. Errors: ZB001 unknown customer or role, ZB005 the role is not a member of billing_customer.';
+    'Lets a database role see one customer''s rows, until customer_login_remove() or until the role is dropped: a role made anew under that name sees nothing, nor does the same name on another server, before this is called again. Errors: ZB001 unknown customer or role, ZB005 the role is not a member of billing_customer.';
+
+CREATE FUNCTION billing.customer_login_remove(customer text, login text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id bigint;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    id := billing_internal.find_customer(customer);
+    UPDATE billing.login_customer l SET removed_at = clock_timestamp()
+    WHERE l.login = customer_login_remove.login AND l.customer_id = id AND l.removed_at IS NULL;
+    IF NOT FOUND THEN
+        PERFORM billing_internal.fail('ZB001', format('login %s does not speak for customer %s', coalesce(quote_literal(login), 'NULL'), quote_literal(customer)),
+            'SELECT login, customer_id FROM billing.login_customer WHERE removed_at IS NULL; lists them.');
+    END IF;
+    PERFORM billing_internal.audit('customer_login_remove', 'login', login, id, jsonb_build_object('login', login), NULL);
+END
+$$;
+COMMENT ON FUNCTION billing.customer_login_remove(text, text) IS
+    'Ends what customer_login_add() began, at once; the role may be gone already. Errors: ZB001 unknown customer, or the login does not speak for it.';
+
+CREATE FUNCTION billing_internal.verify_foundation() RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'customers: a name belongs to one customer, be it key or alias', count(*), count(*) FILTER (WHERE x.wrong), min(x.alias) FILTER (WHERE x.wrong)
+    FROM (SELECT a.alias, EXISTS (SELECT FROM billing.customer c WHERE c.key = a.alias AND c.customer_id <> a.customer_id) AS wrong
+        FROM billing.customer_alias a WHERE a.removed_at IS NULL) x
+    UNION ALL
+    SELECT 'security: schemas and roles are ours alone', 2, count(*), min(g.fault) FROM billing_internal.ground_faults() g
+    UNION ALL
+    SELECT 'security: logins are the roles they were given to', count(*), count(*) FILTER (WHERE x.wrong), min(format('%s of customer %s', x.login, x.customer)) FILTER (WHERE x.wrong)
+    FROM (SELECT l.login, c.key AS customer, r.oid IS NULL AS wrong FROM billing.login_customer l JOIN billing.customer c USING (customer_id)
+        LEFT JOIN pg_roles r ON r.rolname = l.login AND r.oid = l.role_oid WHERE l.removed_at IS NULL) x
+$$;
+COMMENT ON FUNCTION billing_internal.verify_foundation() IS 'The checks of verify() on parties, roles and logins.';
 
 -- ── policies ─────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.policy_definition() RETURNS TABLE (name text, default_value text, form text, meaning text)
+CREATE FUNCTION billing_internal.policy_definition() RETURNS TABLE (name text, default_value text, form text, most interval, meaning text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     VALUES
-    ('rounding_mode', 'half_up', '^(half_up|half_even)$', 'How a line is rounded to the minor unit: half away from zero, or half to even. Both mirror for credits.'),
-    ('rounding_level', 'line', '^(line|invoice)$', 'line: every line is rounded once and the total is their sum. invoice: the exact total is rounded once and split over the lines.'),
-    ('proration_basis', 'day', '^(day|second|30_actual|30_strict|none)$', 'How a recurring amount is prorated over a partial period: by local days, elapsed seconds, days over 30, 30/360 days over 30, or not at all.'),
-    ('minimum_basis', 'after_discount', '^(after_discount|before_discount)$', 'Whether a minimum is tested on the amount after or before line discounts.'),
-    ('rate_at', 'usage_time', '^(usage_time|period_start|contract_signature)$', 'Which price version rates usage: the one in force when it happened, at the start of its service period, or at signature.'),
-    ('invoice_grace', '0', '^([0-9]{1,4})( (hour|hours|day|days))?$', 'How long a draft stays open for late usage before it is finalized: 0, 36 hours, 3 days. With 0 the bill run finalizes at once.'),
-    ('event_age_max', '5 years', '^[1-9][0-9]{0,3} (day|days|month|months|year|years)$', 'Events older than this are rejected.'),
-    ('event_future_max', '1 hour', '^[0-9]{1,4} (minute|minutes|hour|hours|day|days)$', 'Events later than now plus this are rejected.');
+    ('rounding_mode', 'half_up', '^(half_up|half_even)$', NULL::interval, 'How a line is rounded to the minor unit: half away from zero, or half to even. Both mirror for credits.'),
+    ('rounding_level', 'line', '^(line|invoice)$', NULL, 'line: every line is rounded once and the total is their sum. invoice: the exact total is rounded once and split over the lines.'),
+    ('proration_basis', 'day', '^(day|second|30_actual|30_strict|none)$', NULL, 'How a recurring amount is prorated over a partial period: by local days, elapsed seconds, days over 30, 30/360 days over 30, or not at all.'),
+    ('minimum_basis', 'after_discount', '^(after_discount|before_discount)$', NULL, 'Whether a minimum is tested on the amount after or before line discounts.'),
+    ('rate_at', 'usage_time', '^(usage_time|period_start|contract_signature)$', NULL, 'Which price version rates usage: the one in force when it happened, at the start of its service period, or at signature.'),
+    ('invoice_grace', '0', '^(0|[1-9][0-9]{0,3} (hour|hours|day|days))$', '366 days', 'How long a draft stays open for late usage before it is finalized: 0, 36 hours, 3 days. With 0 the bill run finalizes at once.'),
+    ('event_age_max', '5 years', '^[1-9][0-9]{0,3} (day|days|month|months|year|years)$', '100 years', 'Events older than this are rejected.'),
+    ('event_future_max', '1 hour', '^(0|[1-9][0-9]{0,3}) (minute|minutes|hour|hours|day|days)$', '366 days', 'Events later than now plus this are rejected.');
 END;
-COMMENT ON FUNCTION billing_internal.policy_definition() IS 'The policies, their defaults and the form of their values.';
+COMMENT ON FUNCTION billing_internal.policy_definition() IS 'The policies, their defaults, the form of their values and, of lengths of time, the longest.';
 
 CREATE FUNCTION billing_internal.seller_policies(names text[]) RETURNS TABLE (seller_id uuid, name text, value text)
     LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp SET jit = off
@@ -593,6 +682,9 @@ BEGIN
     ELSIF value IS NULL OR value !~ definition.form THEN
         PERFORM billing_internal.fail('ZB004', format('%s is not a value of policy %s', coalesce(quote_literal(value), 'NULL'), name),
             format('It must match %s. %s', definition.form, definition.meaning));
+    ELSIF definition.most IS NOT NULL AND value::interval > definition.most THEN
+        PERFORM billing_internal.fail('ZB004', format('%s is too long for policy %s', quote_literal(value), name),
+            format('At most %s. %s', definition.most, definition.meaning));
     END IF;
     IF scope = 'global' OR scope LIKE 'seller:%' THEN
         IF scope <> 'global' THEN

@@ -67,6 +67,30 @@ CREATE FUNCTION billing_internal.stripe_of(customer_id bigint) RETURNS int
     RETURN (customer_id % 256)::int;
 COMMENT ON FUNCTION billing_internal.stripe_of(bigint) IS 'The customer''s lock stripe. Ingest holds it shared, finalization and back-fill exclusively; 256 stripes, since a lock per customer would exhaust the lock table.';
 
+CREATE FUNCTION billing_internal.lock_stripes(stripes int[]) RETURNS boolean
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
+AS $$
+DECLARE
+    stripe int;
+BEGIN
+    -- All of them, briefly and never while others wait for us in a circle: what can't be had in time is given back (the
+    -- subtransaction ends) and tried again.
+    FOR tries IN 1..20 LOOP
+        BEGIN
+            FOREACH stripe IN ARRAY stripes LOOP
+                PERFORM pg_advisory_xact_lock(billing_internal.lock_class('stripe'), stripe);
+            END LOOP;
+            RETURN true;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+    RETURN false;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.lock_stripes(int[]) IS
+    'Shuts ingest of these stripes out until the transaction ends, for what is rare and must not starve: waits in the queue, half a second at a time. false: not in 20 tries. The caller''s lock_timeout stays as it is.';
+
 CREATE FUNCTION billing_internal.month_number(at timestamptz) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN (extract(year FROM at AT TIME ZONE 'UTC') * 12 + extract(month FROM at AT TIME ZONE 'UTC'))::int;
@@ -186,8 +210,8 @@ BEGIN
     FROM billing_internal.call_parties(handle) p
     LEFT JOIN billing.customer k ON k.key = p.customer
     LEFT JOIN billing.customer_alias a ON a.alias = p.customer AND a.removed_at IS NULL
-    LEFT JOIN billing.customer c
-        ON c.customer_id = coalesce(k.customer_id, a.customer_id, CASE WHEN p.customer ~ '^[0-9]{1,18}$' THEN p.customer::bigint END)
+    -- Never by our id: an event for a customer '3' that is not there yet would count for whoever was made third.
+    LEFT JOIN billing.customer c ON c.customer_id = coalesce(k.customer_id, a.customer_id)
     LEFT JOIN bounds b ON b.seller_id = c.seller_id
     LEFT JOIN billing.bill_to t ON t.customer_id = c.customer_id AND t.key = p.bill_to AND t.retired_at IS NULL;
 
@@ -322,13 +346,21 @@ CREATE FUNCTION billing_internal.ingest_rows(customers text[], event_ids text[],
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    state text := billing_internal.meters_ready();
+    state text;
 BEGIN
+    PERFORM billing_internal.require_installed();
+    -- An event without a legal entity has a NULL in the list; a list that is NULL is a mistake.
+    IF (customers IS NULL OR event_ids IS NULL OR event_types IS NULL OR occurred_at IS NULL OR bill_tos IS NULL OR properties IS NULL) THEN
+        PERFORM billing_internal.fail('ZB004', 'a column of the events is NULL', 'Call billing.ingest_from().');
+    ELSIF cardinality(customers) > 10000 THEN
+        PERFORM billing_internal.fail('ZB010', format('%s events in one batch', cardinality(customers)), 'At most 10,000; call billing.ingest_from(), which makes batches.');
+    END IF;
+    state := billing_internal.meters_ready();
     RETURN QUERY SELECT * FROM billing_internal.ingest_call(
         billing_internal.call_read_rows(customers, event_ids, event_types, occurred_at, bill_tos, properties), state);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.ingest_rows(text[], text[], text[], text[], text[], text[]) IS 'One batch of ingest_from(), whose reading half runs with the caller''s rights.';
+COMMENT ON FUNCTION billing_internal.ingest_rows(text[], text[], text[], text[], text[], text[]) IS 'One batch of ingest_from(), whose reading half runs with the caller''s rights. Errors: ZB004 NULL, ZB010 more than 10,000 events.';
 
 CREATE FUNCTION billing.ingest_from(source regclass)
     RETURNS TABLE (accepted bigint, duplicate bigint, conflicting bigint, rejected bigint, errors jsonb)

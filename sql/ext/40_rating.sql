@@ -83,8 +83,11 @@ $$;
 COMMENT ON FUNCTION billing.rate_events(billing.pricing, numeric[]) IS
     'What single events cost, in the order given: for percentages with per-event minimum or maximum, free events and free amount. Other prices rate the sum. Errors: ZB007, ZB004.';
 
+CREATE TYPE billing.rate_step AS (step int, what text, quantity text, unit_price text, amount numeric);
+COMMENT ON TYPE billing.rate_step IS 'A row of billing.rate_explain(): what a step is about, its quantity and unit price as text, and its exact amount.';
+
 CREATE FUNCTION billing.rate_explain(pricing billing.pricing, quantity numeric, dimensions jsonb DEFAULT '{}', events bigint DEFAULT 1)
-    RETURNS TABLE (step int, what text, units text, unit_price text, amount numeric)
+    RETURNS SETOF billing.rate_step -- a type of its own, since an argument is called quantity, too
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN

@@ -42,30 +42,13 @@ CREATE FUNCTION billing_internal.back_fill_meter(of_meter_id int) RETURNS bigint
 AS $$
 DECLARE
     m billing.meter;
-    stripe int;
     added bigint := 0;
-    batch_added bigint;
-    tries int := 0;
 BEGIN
     SELECT * INTO m FROM billing.meter k WHERE k.meter_id = of_meter_id;
-    -- All stripes at once, briefly and never while others wait for us in a circle: what can't be had in
-    -- time is given back (the subtransaction ends) and tried again.
-    LOOP
-        BEGIN
-            PERFORM set_config('lock_timeout', '500ms', true);
-            FOR stripe IN 0..255 LOOP
-                PERFORM pg_advisory_xact_lock(billing_internal.lock_class('stripe'), stripe);
-            END LOOP;
-            EXIT;
-        EXCEPTION WHEN lock_not_available THEN
-            tries := tries + 1;
-            IF tries >= 20 THEN
-                PERFORM billing_internal.fail('55P03', format('meter %s could not be added: ingest never paused', m.key),
-                    'Try again, or when transactions that ingest are shorter.');
-            END IF;
-        END;
-    END LOOP;
-    PERFORM set_config('lock_timeout', '0', true);
+    IF NOT billing_internal.lock_stripes(ARRAY(SELECT generate_series(0, 255))) THEN
+        PERFORM billing_internal.fail('55P03', format('meter %s could not be added: ingest never paused', m.key),
+            'Try again, or when transactions that ingest are shorter.');
+    END IF;
     WITH filled AS (
         INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys)
         SELECT u.customer_id, u.meter_id, u.bucket_minutes, u.bucket_start, u.dimension_set_id, u.events, u.quantity,
@@ -617,6 +600,23 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.usage_is_billed(bigint) IS 'Whether an issued invoice has usage of the customer: then its currency and zone are fixed.';
 
+CREATE FUNCTION billing_internal.lock_for_zone(of_customer_id bigint, zone text) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c record;
+BEGIN
+    SELECT k.key, k.bucket_minutes INTO c FROM billing.customer k WHERE k.customer_id = of_customer_id;
+    PERFORM billing_internal.check_zone(zone);
+    IF billing_internal.zone_minutes(zone) < c.bucket_minutes AND NOT billing_internal.lock_stripes(ARRAY[billing_internal.stripe_of(of_customer_id)]) THEN
+        PERFORM billing_internal.fail('55P03', format('customer %s could not take on time zone %s: ingest never paused', c.key, zone),
+            'Try again, or when transactions that ingest are shorter.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.lock_for_zone(bigint, text) IS
+    'Shuts ingest of a customer out where a zone will narrow its buckets, whose width ingest reads under its stripe lock. Called before the customer''s row is locked; buckets never get wider, so what it decides stays right. Errors: ZB004 zone, 55P03 ingest never paused.';
+
 CREATE FUNCTION billing.customer_upsert(doc jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -631,12 +631,19 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     d := billing_internal.read_document('customer', doc);
-    SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
-        -- One session makes customers at a time; the one before us may have made this one.
-        PERFORM FROM billing_internal.counter c WHERE c.name = 'customer_id' FOR NO KEY UPDATE;
-        SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR NO KEY UPDATE;
+    -- One session gives out names at a time, since a name is unique over keys and aliases; the one before us may have made
+    -- this customer. Written, not just locked: whoever looks with an older snapshot is refused (40001).
+    IF NOT EXISTS (SELECT FROM billing.customer c WHERE c.key = d->>'key')
+        OR EXISTS (SELECT FROM jsonb_array_elements_text(coalesce(nullif(d->'aliases', 'null'), '[]')) x (alias)
+            WHERE NOT EXISTS (SELECT FROM billing.customer_alias a JOIN billing.customer c USING (customer_id)
+                WHERE a.alias = x.alias AND a.removed_at IS NULL AND c.key = d->>'key')) THEN
+        UPDATE billing_internal.counter c SET value = c.value WHERE c.name = 'customer_id';
     END IF;
+    -- Then the stripe, then the row.
+    IF d ? 'time_zone' THEN
+        PERFORM billing_internal.lock_for_zone(c.customer_id, coalesce(d->>'time_zone', 'UTC')) FROM billing.customer c WHERE c.key = d->>'key';
+    END IF;
+    SELECT * INTO old FROM billing.customer c WHERE c.key = d->>'key' FOR NO KEY UPDATE;
     was := CASE WHEN old.customer_id IS NOT NULL THEN billing_internal.customer_document(old.customer_id) END;
     new := old;
     new.seller_id := coalesce(billing_internal.find_seller(coalesce(d->>'seller', CASE WHEN old.customer_id IS NULL OR d ? 'seller' THEN 'default' END, old.seller_id::text)));
@@ -647,7 +654,8 @@ BEGIN
     new.attributes := CASE WHEN d ? 'attributes' THEN coalesce(nullif(d->'attributes', 'null'), '{}') ELSE coalesce(old.attributes, '{}') END;
     PERFORM billing_internal.check_zone(new.time_zone);
     PERFORM billing_internal.check_currency(new.currency, (billing.now() AT TIME ZONE new.time_zone)::date);
-    new.bucket_minutes := least(coalesce(old.bucket_minutes, 60), billing_internal.zone_minutes(new.time_zone));
+    new.bucket_minutes := CASE WHEN d ? 'time_zone' OR old.customer_id IS NULL THEN least(coalesce(old.bucket_minutes, 60), billing_internal.zone_minutes(new.time_zone))
+        ELSE old.bucket_minutes END;
     IF old.customer_id IS NOT NULL AND (new.currency, new.time_zone) IS DISTINCT FROM (old.currency, old.time_zone)
         AND billing_internal.usage_is_billed(old.customer_id) THEN
         PERFORM billing_internal.fail('ZB005', format('customer %s is billed in %s and %s, which stay so', old.key, old.currency, old.time_zone),
@@ -662,10 +670,6 @@ BEGIN
         INSERT INTO billing.customer (customer_id, key, name, seller_id, currency, time_zone, attributes, bucket_minutes, created_at)
         VALUES (new.customer_id, d->>'key', new.name, new.seller_id, new.currency, new.time_zone, new.attributes, new.bucket_minutes, clock_timestamp());
     ELSIF new IS DISTINCT FROM old THEN
-        -- Ingest reads the bucket width under its stripe lock; a change waits for it.
-        IF new.bucket_minutes <> old.bucket_minutes THEN
-            PERFORM pg_advisory_xact_lock(billing_internal.lock_class('stripe'), billing_internal.stripe_of(old.customer_id));
-        END IF;
         UPDATE billing.customer c SET name = new.name, seller_id = new.seller_id, currency = new.currency, time_zone = new.time_zone,
             attributes = new.attributes, bucket_minutes = new.bucket_minutes
         WHERE c.customer_id = new.customer_id;
@@ -721,7 +725,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.customer_upsert(jsonb) IS
-    'Makes or changes a customer: {"key","name","seller","currency","time_zone","aliases":[],"attributes":{},"bill_tos":[],"contacts":[],"overrides":[]}. Keeps what is absent, clears what is null, replaces lists. Defaults: seller default, the seller''s currency, UTC, one bill_to with the customer''s key. Currency and zone are fixed once usage is billed. Returns the key. Errors: ZB003 form, ZB001 unknown references, ZB004 time zone, ZB005 what can''t change.';
+    'Makes or changes a customer: {"key","name","seller","currency","time_zone","aliases":[],"attributes":{},"bill_tos":[],"contacts":[],"overrides":[]}. Keeps what is absent, clears what is null, replaces lists. Defaults: seller default, the seller''s currency, UTC, one bill_to with the customer''s key. Currency and zone are fixed once usage is billed. Returns the key. Errors: ZB003 form, ZB001 unknown references, ZB004 time zone, ZB005 what can''t change, 55P03 ingest never paused for a zone that narrows its buckets.';
 
 -- ── contracts ────────────────────────────────────────────────────────────────────────────────────
 
@@ -853,7 +857,12 @@ BEGIN
         PERFORM billing_internal.fail('ZB003', 'the contract document is NULL', 'Pass {"key", "customer", "starts_on", "plan"}.');
     END IF;
     -- Without a plan these are there, and empty.
-    SELECT * INTO plan FROM billing.plan p WHERE p.key = split_part(plan_key, '@', 1);
+    SELECT * INTO plan FROM billing.plan p WHERE split_part(plan_key, '@', 1) IN (p.key, p.plan_id::text)
+    ORDER BY p.key = split_part(plan_key, '@', 1) DESC LIMIT 1;
+    IF plan.key <> split_part(plan_key, '@', 1) THEN
+        plan_key := plan.key || substr(plan_key, length(split_part(plan_key, '@', 1)) + 1);
+        doc := doc || jsonb_build_object('plan', plan_key);
+    END IF;
     SELECT * INTO version FROM billing.plan_version v
     WHERE v.plan_id = plan.plan_id AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
     ORDER BY v.version DESC LIMIT 1;
@@ -870,6 +879,10 @@ BEGIN
     t := made->'terms';
     -- Found by itself: in a WHERE the planner would call it with the snapshot of the caller's statement.
     of_customer_id := billing_internal.find_customer(d->>'customer');
+    -- Buckets must hold this zone's midnights, too. The stripe first, then the row.
+    IF d->>'time_zone' IS NOT NULL THEN
+        PERFORM billing_internal.lock_for_zone(of_customer_id, d->>'time_zone');
+    END IF;
     SELECT * INTO customer FROM billing.customer c WHERE c.customer_id = of_customer_id FOR NO KEY UPDATE;
     IF EXISTS (SELECT FROM billing.contract_key x WHERE x.key = d->>'key') THEN
         PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(d->>'key')), 'Choose another key; a contract that exists is amended, not created again.');
@@ -916,9 +929,7 @@ BEGIN
     PERFORM billing_internal.check_override_targets(made->'overrides', k.customer_id, k.contract_id);
     PERFORM billing_internal.insert_overrides(made->'overrides', k.customer_id, k.contract_id, k.time_zone, 1);
     PERFORM billing_internal.check_overrides(k.customer_id, k.contract_id);
-    -- Buckets must hold this zone's midnights, too; ingest reads the width under its stripe lock.
-    IF billing_internal.zone_minutes(k.time_zone) < customer.bucket_minutes THEN
-        PERFORM pg_advisory_xact_lock(billing_internal.lock_class('stripe'), billing_internal.stripe_of(k.customer_id));
+    IF billing_internal.zone_minutes(k.time_zone) < customer.bucket_minutes THEN -- under the stripe lock taken above
         UPDATE billing.customer c SET bucket_minutes = 15 WHERE c.customer_id = k.customer_id;
     END IF;
     PERFORM billing_internal.audit('contract_create', 'contract', k.key, k.customer_id, NULL, d);
@@ -926,7 +937,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.contract_create(jsonb) IS
-    'Makes a draft contract from its document (docs/contracts.md): {"key","customer","starts_on","term","plan","charges","fees","overrides","billing", …}. Items with a plan item''s key replace it; "remove": true drops it. Returns the key. Errors: ZB003 form, with the JSON path, ZB001 unknown references, ZB005 the key exists, ZB011 currency.';
+    'Makes a draft contract from its document (docs/contracts.md): {"key","customer","starts_on","term","plan","charges","fees","overrides","billing", …}. Items with a plan item''s key replace it; "remove": true drops it. Returns the key. Errors: ZB003 form, with the JSON path, ZB001 unknown references, ZB005 the key exists, ZB011 currency, 55P03 ingest never paused for a zone that narrows its buckets.';
 
 CREATE FUNCTION billing.contract_activate(
     contract text, signed_at timestamptz DEFAULT NULL, document_url text DEFAULT NULL, document_sha256 text DEFAULT NULL
@@ -989,12 +1000,20 @@ DECLARE
     c record;
     n int;
     new_key text;
+    twice text;
 BEGIN
     PERFORM billing_internal.require_installed();
     IF jsonb_typeof(doc) IS DISTINCT FROM 'object' THEN
         PERFORM billing_internal.fail('ZB003', 'the subscription''s doc must be an object', 'Pass contract fields such as {"overrides": [...]}, or {}.');
     END IF;
+    SELECT f INTO twice FROM unnest('{customer,plan,starts_on}'::text[]) f WHERE doc ? f LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB003', format('%s: is an argument of subscribe(), not a field of its doc', twice), 'Pass it once, as the argument.');
+    END IF;
     of_customer_id := billing_internal.find_customer(customer);
+    IF doc->>'time_zone' IS NOT NULL THEN -- before the row, as everywhere
+        PERFORM billing_internal.lock_for_zone(of_customer_id, doc->>'time_zone');
+    END IF;
     SELECT * INTO c FROM billing.customer k WHERE k.customer_id = of_customer_id FOR NO KEY UPDATE;
     -- The next free <customer>-<n>; another contract may bear such a key by hand.
     SELECT count(*) INTO n FROM billing.contract k WHERE k.customer_id = c.customer_id;

@@ -221,6 +221,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB004', format('verify scope %s is not known', coalesce(quote_literal(scope), 'NULL')), 'Use recent or full.');
     END IF;
     since := CASE WHEN scope = 'full' THEN '0001-01-01 00:00+00' ELSE coalesce(since, least(billing.now(), clock_timestamp()) - interval '35 days') END;
+    RETURN QUERY SELECT * FROM billing_internal.verify_foundation();
     RETURN QUERY SELECT * FROM billing_internal.verify_usage(since);
     RETURN QUERY SELECT * FROM billing_internal.verify_contracts(since);
     RETURN QUERY SELECT * FROM billing_internal.verify_invoices(since);
@@ -233,4 +234,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.verify(text, timestamptz) IS
-    'Checks what always holds: usage against events, charges, periods, invoices against their events, numbers, the audit chain, row security. Clean = failed is 0 in every row; example names one failure. scope recent looks at usage, contracts, invoices and audit entries since an instant (default 35 days ago), full at everything. Changes nothing. Errors: ZB004.';
+    'Checks what always holds: usage against events, charges, periods, invoices against their events, numbers, the audit chain, row security, names, roles and logins. Clean = failed is 0 in every row; example names one failure. scope recent looks at usage, contracts, invoices and audit entries since an instant (default 35 days ago), full at everything. Changes nothing. Errors: ZB004.';

@@ -8,13 +8,25 @@ DECLARE
     f record;
     may record;
     needs_owner regprocedure[] := ARRAY[
-        -- more than the engine has: making partitions, deleting what was moved, dropping drafts
+        -- more than the engine has: making partitions, deleting what was moved, dropping drafts, erasing what was logged
         'billing_internal.partition_ensure(timestamptz)'::regprocedure,
         'billing_internal.fold_customer(bigint, int)'::regprocedure,
-        'billing_internal.draft_discard(bigint, uuid, int)'::regprocedure];
+        'billing_internal.draft_discard(bigint, uuid, int)'::regprocedure,
+        'billing.audit_erase(uuid[], text)'::regprocedure];
     raises regprocedure[] := ARRAY['billing_internal.fail(text, text, text, text)'::regprocedure, 'billing_internal.raise_fault(jsonb)'::regprocedure];
+    -- What works with the rights a customer's login has. The others read list prices, policies or the log: for staff.
+    for_customers regprocedure[] := ARRAY[
+        'billing.now()'::regprocedure, 'billing.usage(text, text, timestamptz, timestamptz, text, text[], jsonb, text)'::regprocedure,
+        'billing.invoice_explain(text)'::regprocedure, 'billing.invoice_explain(jsonb)'::regprocedure, 'billing.invoice_line_events(text, text, int)'::regprocedure,
+        'billing.amount(billing.money)'::regprocedure, 'billing.currency(billing.money)'::regprocedure, 'billing.to_money(numeric, text)'::regprocedure,
+        'billing.sum(billing.money)'::regprocedure, 'billing.allocate(billing.money, numeric[])'::regprocedure,
+        'billing.usage_count()'::regprocedure, 'billing.usage_count("any")'::regprocedure, 'billing.usage_sum(numeric)'::regprocedure,
+        'billing.usage_max(numeric)'::regprocedure, 'billing.usage_unique_count(text)'::regprocedure,
+        'billing.rate(billing.pricing, numeric, jsonb, bigint)'::regprocedure, 'billing.rate_events(billing.pricing, numeric[])'::regprocedure,
+        'billing.rate_explain(billing.pricing, numeric, jsonb, bigint)'::regprocedure, 'billing.catalog_example(text)'::regprocedure];
 BEGIN
-    FOR f IN SELECT p.oid::regprocedure AS signature, p.proname AS name, p.prosecdef, p.provolatile, l.lanname AS language FROM pg_catalog.pg_proc p
+    FOR f IN SELECT p.oid::regprocedure AS signature, p.pronamespace = 'billing'::regnamespace AS public, p.proname AS name, p.prosecdef, p.provolatile,
+            l.lanname AS language FROM pg_catalog.pg_proc p
         JOIN pg_catalog.pg_language l ON l.oid = p.prolang
         JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
         JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_billing' LOOP
@@ -23,19 +35,27 @@ BEGIN
         END IF;
         -- Grants come after: a change of owner rewrites them.
         EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', f.signature);
-        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO billing_owner, billing_engine, billing_admin', f.signature);
+        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO billing_owner, billing_engine', f.signature);
+        IF f.public THEN
+            -- What is behind these is not for it: who could load meters into a pooled backend (meters_load, call_*) would
+            -- change what the application's next ingest counts.
+            EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO billing_admin', f.signature);
+        END IF;
         IF NOT f.prosecdef AND (f.provolatile <> 'v' OR f.signature = ANY (raises)) THEN
             -- Readers, leaves, and what they raise with: harmless without rights on the tables.
-            EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO billing_reader, billing_customer', f.signature);
+            EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO billing_reader', f.signature);
+            IF NOT f.public OR f.signature = ANY (for_customers) THEN
+                EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO billing_customer', f.signature);
+            END IF;
         ELSIF NOT f.prosecdef AND f.language = 'c' AND f.name LIKE 'bill\_%' THEN
             -- The batch in which invoice_preview() computes. Staff only, since the backend's memory may hold a batch that
-            -- an error left behind. Other functions with such memory (call_*, meters_load) are for the engine alone: who
-            -- could load meters into a pooled backend would change what the application's next ingest counts.
+            -- an error left behind.
             EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO billing_reader', f.signature);
         END IF;
     END LOOP;
     FOR may IN SELECT * FROM (VALUES
-        ('{billing_app, billing_operator}'::text[], '{billing.ingest(json, text), "billing.ingest_event(text, text, text, timestamptz, jsonb, text)", billing.ingest_from(regclass), "billing_internal.ingest_rows(text[], text[], text[], text[], text[], text[])"}'::text[]),
+        ('{billing_app, billing_operator}'::text[], '{billing.ingest(json, text), "billing.ingest_event(text, text, text, timestamptz, jsonb, text)", billing.ingest_from(regclass)}'::text[]),
+        ('{billing_app, billing_operator, billing_admin}', '{"billing_internal.ingest_rows(text[], text[], text[], text[], text[], text[])"}'),
         ('{billing_app, billing_operator, billing_sales}', '{billing.customer_upsert(jsonb), "billing.subscribe(text, text, date, jsonb)"}'),
         ('{billing_operator, billing_sales}', '{billing.contract_create(jsonb), "billing.contract_activate(text, timestamptz, text, text)"}'),
         ('{billing_operator}', '{"billing.catalog_apply(jsonb, boolean)"}'),

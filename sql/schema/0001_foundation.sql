@@ -16,7 +16,7 @@ COMMENT ON FUNCTION billing_internal.caller() IS
 --   seller-owned    our legal entities' counters and periods; no row security, staff only
 --   machinery       jobs, seals, rejected events; staff only
 CREATE FUNCTION billing_internal.declare_table(
-    target regclass, kind text, engine_updates text[] DEFAULT '{}', customer_columns text[] DEFAULT '{}'
+    target regclass, kind text, engine_updates text[] DEFAULT '{}', customer_columns text[] DEFAULT '{}', customer_rows text DEFAULT NULL
 ) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -43,12 +43,12 @@ BEGIN
         EXECUTE format('CREATE POLICY engine_all ON %s TO billing_engine USING (true) WITH CHECK (true)', target);
         EXECUTE format('CREATE POLICY staff_read ON %s FOR SELECT TO billing_reader USING (true)', target);
         EXECUTE format('CREATE POLICY customer_read ON %s FOR SELECT TO billing_customer '
-            'USING (customer_id = ANY ((SELECT billing_internal.my_customers())::bigint[]))', target);
+            'USING (customer_id = ANY ((SELECT billing_internal.my_customers())::bigint[])%s)', target, ' AND (' || customer_rows || ')');
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.declare_table(regclass, text, text[], text[]) IS
-    'Gives a new table its kind, its grants and its row security: the engine may select, insert and update only the named closing columns; a customer''s login sees the named columns of its own rows.';
+COMMENT ON FUNCTION billing_internal.declare_table(regclass, text, text[], text[], text) IS
+    'Gives a new table its kind, its grants and its row security: the engine may select, insert and update only the named closing columns; a customer''s login sees the named columns of its own rows, as far as customer_rows holds for them.';
 
 CREATE TABLE billing_internal.table_kind (
     table_name text COLLATE "C" PRIMARY KEY,
@@ -112,7 +112,11 @@ CREATE TABLE billing.audit_log (
     after jsonb,
     reason text,
     content_hash bytea NOT NULL CHECK (length(content_hash) = 32),
-    seal_n bigint
+    seal_n bigint,
+    erased_by uuid,
+    before_hash bytea CHECK (length(before_hash) = 32),
+    after_hash bytea CHECK (length(after_hash) = 32),
+    CHECK (CASE WHEN erased_by IS NULL THEN before_hash IS NULL AND after_hash IS NULL ELSE before IS NULL AND after IS NULL END)
 );
 CREATE INDEX audit_log_unsealed_idx ON billing.audit_log (audit_id) WHERE seal_n IS NULL;
 CREATE INDEX audit_log_customer_idx ON billing.audit_log (customer_id, at) WHERE customer_id IS NOT NULL;
@@ -125,11 +129,14 @@ COMMENT ON COLUMN billing.audit_log.action IS 'The function that did it, such as
 COMMENT ON COLUMN billing.audit_log.kind IS 'Kind of thing changed: customer, contract, invoice, price …';
 COMMENT ON COLUMN billing.audit_log.key IS 'Its key or number.';
 COMMENT ON COLUMN billing.audit_log.customer_id IS 'The customer it belongs to; NULL for the catalogue.';
-COMMENT ON COLUMN billing.audit_log.before IS 'What stood before; NULL for something new. May be erased (personal data); the hash stays.';
-COMMENT ON COLUMN billing.audit_log.after IS 'What stands now; NULL for something ended. May be erased (personal data); the hash stays.';
+COMMENT ON COLUMN billing.audit_log.before IS 'What stood before; NULL for something new, or once erased (personal data) by billing.audit_erase().';
+COMMENT ON COLUMN billing.audit_log.after IS 'What stands now; NULL for something ended, or once erased (personal data) by billing.audit_erase().';
 COMMENT ON COLUMN billing.audit_log.reason IS 'Why, in the words of the person who did it.';
-COMMENT ON COLUMN billing.audit_log.content_hash IS 'SHA-256 of the row''s canonical content, taken when it was written.';
+COMMENT ON COLUMN billing.audit_log.content_hash IS 'SHA-256 of the row''s canonical content, taken when it was written; of before and after it covers their hashes.';
 COMMENT ON COLUMN billing.audit_log.seal_n IS 'The seal that covers this row; NULL until sealed.';
+COMMENT ON COLUMN billing.audit_log.erased_by IS 'The entry (action audit_erase) that erased before and after; NULL = they are as written.';
+COMMENT ON COLUMN billing.audit_log.before_hash IS 'SHA-256 of an erased before, by which the row still verifies.';
+COMMENT ON COLUMN billing.audit_log.after_hash IS 'SHA-256 of an erased after, by which the row still verifies.';
 SELECT billing_internal.declare_table('billing.audit_log', 'machinery', '{seal_n}');
 
 CREATE TABLE billing.audit_seal (
@@ -288,17 +295,22 @@ SELECT billing_internal.declare_table('billing.policy', 'catalogue', '{value, se
 CREATE TABLE billing.login_customer (
     login name NOT NULL,
     customer_id bigint NOT NULL,
+    role_oid oid NOT NULL,
+    removed_at timestamptz,
     PRIMARY KEY (login, customer_id)
 );
-COMMENT ON TABLE billing.login_customer IS 'Which database roles speak for which customer. Written by billing.customer_login_add() only.';
+COMMENT ON TABLE billing.login_customer IS 'Which database roles speak for which customer. Written by billing.customer_login_add() and customer_login_remove() only.';
 COMMENT ON COLUMN billing.login_customer.login IS 'A database role.';
 COMMENT ON COLUMN billing.login_customer.customer_id IS 'The customer whose rows it sees.';
+COMMENT ON COLUMN billing.login_customer.role_oid IS 'The role itself: one made anew under the same name, or of the same name on another server, is another one.';
+COMMENT ON COLUMN billing.login_customer.removed_at IS 'When that ended; NULL = it holds.';
 
 CREATE FUNCTION billing_internal.my_customers() RETURNS bigint[]
     LANGUAGE sql STABLE SECURITY DEFINER PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-    RETURN (SELECT coalesce(array_agg(l.customer_id), '{}') FROM billing.login_customer l WHERE l.login = billing_internal.caller());
+    RETURN (SELECT coalesce(array_agg(l.customer_id), '{}') FROM billing.login_customer l JOIN pg_roles r ON r.rolname = l.login AND r.oid = l.role_oid
+        WHERE l.login = billing_internal.caller() AND l.removed_at IS NULL);
 COMMENT ON FUNCTION billing_internal.my_customers() IS 'The customers the caller speaks for. The one function every row policy asks.';
-SELECT billing_internal.declare_table('billing.login_customer', 'directory', '{}', '{login, customer_id}');
+SELECT billing_internal.declare_table('billing.login_customer', 'directory', '{role_oid, removed_at}', '{login, customer_id, removed_at}');
 
 CREATE TABLE billing.customer (
     customer_id bigint PRIMARY KEY CHECK (customer_id > 0),
@@ -443,7 +455,7 @@ SELECT billing_internal.declare_table('billing.payment_method', 'customer-owned'
 
 GRANT EXECUTE ON FUNCTION billing_internal.caller(), billing_internal.my_customers() TO billing_engine, billing_reader, billing_customer;
 REVOKE EXECUTE ON FUNCTION billing_internal.caller(), billing_internal.my_customers(),
-    billing_internal.declare_table(regclass, text, text[], text[]) FROM PUBLIC;
+    billing_internal.declare_table(regclass, text, text[], text[], text) FROM PUBLIC;
 
 -- ── ISO 4217, as of 2026 ─────────────────────────────────────────────────────────────────────────
 INSERT INTO billing.currency (code, valid_from, valid_until, numeric_code, minor_units, name) VALUES

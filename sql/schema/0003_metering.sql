@@ -147,7 +147,7 @@ GRANT SELECT ON billing_internal.usage_distinct TO billing_engine, billing_reade
 CREATE VIEW billing.usage_hourly WITH (security_invoker = true) AS
     SELECT u.customer_id, u.customer, u.meter, u.aggregation, u.unit, u.hour_start, u.dimensions,
         (CASE u.aggregation WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN sum(u.quantity) WHEN 'max' THEN max(u.quantity)
-            ELSE count(DISTINCT u.value_key) END)::numeric(38, 12) AS quantity,
+            ELSE count(DISTINCT u.value_key) END)::numeric(50, 12) AS quantity,
         coalesce(sum(u.events), 0)::bigint AS events
     FROM (
         SELECT c.customer_id, k.key AS customer, m.key AS meter, m.aggregation, m.unit, date_trunc('hour', c.bucket_start, 'UTC') AS hour_start,
@@ -173,7 +173,7 @@ GRANT SELECT ON billing.usage_hourly TO billing_engine, billing_reader, billing_
 CREATE VIEW billing.usage_daily WITH (security_invoker = true) AS
     SELECT u.customer_id, u.customer, u.meter, u.aggregation, u.unit, u.day, u.dimensions,
         (CASE u.aggregation WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN sum(u.quantity) WHEN 'max' THEN max(u.quantity)
-            ELSE count(DISTINCT u.value_key) END)::numeric(38, 12) AS quantity,
+            ELSE count(DISTINCT u.value_key) END)::numeric(50, 12) AS quantity,
         coalesce(sum(u.events), 0)::bigint AS events
     FROM (
         SELECT c.customer_id, k.key AS customer, m.key AS meter, m.aggregation, m.unit, (c.bucket_start AT TIME ZONE k.time_zone)::date AS day,

@@ -93,7 +93,8 @@ COMMENT ON COLUMN billing.contract.created_at IS 'Real time.';
 COMMENT ON COLUMN billing.contract.stripe IS 'customer_id mod 256: the lock under which it is billed.';
 SELECT billing_internal.declare_table('billing.contract', 'customer-owned',
     '{state, version, next_n, next_bill_at, signed_at, document_url, document_sha256, ends_on, ends_at}',
-    '{customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on, starts_at, ends_at, billed_every, alignment, net_days, collection, prices, state, version, next_n, next_bill_at, signed_at, document_url, document_sha256, stripe, created_at}');
+    '{customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on, starts_at, ends_at, billed_every, alignment, net_days, collection, prices, state, version, next_n, next_bill_at, signed_at, document_url, document_sha256, stripe, created_at}',
+    'state <> ''draft''');
 
 CREATE TABLE billing.contract_key (
     key text COLLATE "C" PRIMARY KEY,
@@ -105,7 +106,8 @@ COMMENT ON TABLE billing.contract_key IS 'Contract keys, unique in the installat
 COMMENT ON COLUMN billing.contract_key.key IS 'The key.';
 COMMENT ON COLUMN billing.contract_key.customer_id IS 'Whose contract it is.';
 COMMENT ON COLUMN billing.contract_key.contract_id IS 'The contract.';
-SELECT billing_internal.declare_table('billing.contract_key', 'directory', '{}', '{key, customer_id, contract_id}');
+SELECT billing_internal.declare_table('billing.contract_key', 'directory', '{}', '{key, customer_id, contract_id}',
+    'EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = contract_key.customer_id AND k.contract_id = contract_key.contract_id AND k.state <> ''draft'')');
 
 CREATE TABLE billing.contract_version (
     customer_id bigint NOT NULL,
@@ -130,7 +132,8 @@ COMMENT ON COLUMN billing.contract_version.kind IS 'create or amend.';
 COMMENT ON COLUMN billing.contract_version.reason IS 'Why, in the words of the person who did it.';
 COMMENT ON COLUMN billing.contract_version.document IS 'The canonical contract document.';
 SELECT billing_internal.declare_table('billing.contract_version', 'customer-owned', '{}',
-    '{customer_id, contract_id, version, effective_at, recorded_at, kind}');
+    '{customer_id, contract_id, version, effective_at, recorded_at, kind}',
+    'EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = contract_version.customer_id AND k.contract_id = contract_version.contract_id AND k.state <> ''draft'')');
 
 CREATE TABLE billing.contract_charge (
     customer_id bigint NOT NULL,
@@ -170,7 +173,8 @@ COMMENT ON COLUMN billing.contract_charge.price_key IS 'Key of the price in that
 COMMENT ON COLUMN billing.contract_charge.every IS 'Interval of its amounts, tiers and minimum; each is a service period of its own.';
 COMMENT ON COLUMN billing.contract_charge.terms IS 'The canonical charge or fee document.';
 SELECT billing_internal.declare_table('billing.contract_charge', 'customer-owned', '{until_version}',
-    '{customer_id, contract_id, charge_key, valid_during, from_version, until_version, position, kind, product_id, meter_id, every, terms}');
+    '{customer_id, contract_id, charge_key, valid_during, from_version, until_version, position, kind, product_id, meter_id, every, terms}',
+    'EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = contract_charge.customer_id AND k.contract_id = contract_charge.contract_id AND k.state <> ''draft'')');
 CREATE INDEX contract_charge_meter_idx ON billing.contract_charge (customer_id, meter_id) WHERE kind = 'usage';
 
 CREATE TABLE billing.price_override (
@@ -204,7 +208,8 @@ COMMENT ON COLUMN billing.price_override.from_version IS 'First version (of the 
 COMMENT ON COLUMN billing.price_override.until_version IS 'First version that no longer says so; NULL = still said.';
 COMMENT ON COLUMN billing.price_override.terms IS 'One of unit_price, percent_off, pricing; and stackable.';
 SELECT billing_internal.declare_table('billing.price_override', 'customer-owned', '{until_version}',
-    '{customer_id, override_id, contract_id, meter_id, charge_key, match, valid_during, from_version, until_version, terms}');
+    '{customer_id, override_id, contract_id, meter_id, charge_key, match, valid_during, from_version, until_version, terms}',
+    'contract_id IS NULL OR EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = price_override.customer_id AND k.contract_id = price_override.contract_id AND k.state <> ''draft'')');
 
 CREATE TABLE billing.contract_policy (
     customer_id bigint NOT NULL,
@@ -260,7 +265,7 @@ SELECT billing_internal.declare_table('billing.billing_period', 'customer-owned'
 -- ── what nothing prices ──────────────────────────────────────────────────────────────────────────
 
 CREATE VIEW billing.unpriced_usage WITH (security_invoker = true) AS
-    SELECT u.customer_id, k.key AS customer, m.key AS meter, u.day, u.dimensions, sum(u.events)::bigint AS events, sum(u.quantity)::numeric(38, 12) AS quantity, u.reason
+    SELECT u.customer_id, k.key AS customer, m.key AS meter, u.day, u.dimensions, sum(u.events)::bigint AS events, sum(u.quantity)::numeric(50, 12) AS quantity, u.reason
     FROM (
         SELECT c.customer_id, c.meter_id, (c.bucket_start AT TIME ZONE 'UTC')::date AS day, c.dimensions, c.events, c.quantity,
             CASE WHEN h.charge_key IS NULL THEN 'no charge' ELSE 'no price' END AS reason

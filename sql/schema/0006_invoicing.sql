@@ -71,7 +71,7 @@ COMMENT ON COLUMN billing.invoice.void_reason IS 'Why it was voided.';
 COMMENT ON COLUMN billing.invoice.reissue IS 'Of a voided one: whether its boundary is billed again; false = the void stands for good. NULL = not voided.';
 COMMENT ON COLUMN billing.invoice.replaces IS 'The voided invoice it stands for.';
 SELECT billing_internal.declare_table('billing.invoice', 'customer-owned', '{state, voided_at, void_reason, reissue}',
-    '{customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at, period_ends_at, issued_on, due_on, lines_total, total, cut_at, document, created_at, voided_at, reissue, replaces}');
+    '{customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at, period_ends_at, issued_on, due_on, lines_total, total, cut_at, document, created_at, voided_at, reissue, replaces}', 'state <> ''draft''');
 
 CREATE TABLE billing.invoice_line (
     customer_id bigint NOT NULL,
@@ -121,7 +121,8 @@ COMMENT ON COLUMN billing.invoice_line.pricing IS 'The resolved pricing document
 COMMENT ON COLUMN billing.invoice_line.exact IS 'Amount before rounding, to 18 places where it has no end.';
 COMMENT ON COLUMN billing.invoice_line.amount IS 'Posted amount in the invoice''s currency.';
 SELECT billing_internal.declare_table('billing.invoice_line', 'customer-owned', '{}',
-    '{customer_id, invoice_id, line_n, key, kind, charge_key, product_id, meter_id, label, service_from, service_until, dimensions, line_by, match, quantity, unit, price, pricing, exact, amount}');
+    '{customer_id, invoice_id, line_n, key, kind, charge_key, product_id, meter_id, label, service_from, service_until, dimensions, line_by, match, quantity, unit, price, pricing, exact, amount}',
+    'EXISTS (SELECT FROM billing.invoice i WHERE i.customer_id = invoice_line.customer_id AND i.invoice_id = invoice_line.invoice_id AND i.state <> ''draft'')');
 
 CREATE TABLE billing.invoice_number_series (
     seller_id uuid NOT NULL REFERENCES billing.seller,

@@ -78,7 +78,7 @@ CREATE VIEW billing.fact_invoice_line WITH (security_invoker = true) AS
         k.key AS contract, b.key AS bill_to, s.key AS seller, l.line_n, l.key AS line_key, l.kind, l.charge_key AS charge, l.product_id, p.key AS product,
         m.key AS meter, l.label, (l.service_from AT TIME ZONE k.time_zone)::date AS service_day, date_trunc('month', l.service_from AT TIME ZONE k.time_zone)::date AS service_month,
         l.service_from, l.service_until, l.dimensions, l.dimensions->>'model' AS model, l.dimensions->>'region' AS region,
-        l.quantity::numeric(38, 12) AS quantity, l.unit, l.price, i.currency, l.amount::numeric(38, 6) AS amount
+        l.quantity::numeric(50, 12) AS quantity, l.unit, l.price, i.currency, l.amount::numeric(38, 6) AS amount
     FROM billing.invoice i
     JOIN billing.invoice_line l USING (customer_id, invoice_id)
     JOIN billing.customer c USING (customer_id)

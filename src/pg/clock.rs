@@ -9,7 +9,8 @@ use crate::domain::foundation::{Code, Fault};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::prelude::*;
-use pgrx::{PgXactCallbackEvent, register_xact_callback};
+use pgrx::{PgSubXactCallbackEvent, PgXactCallbackEvent, register_subxact_callback, register_xact_callback};
+use std::cell::RefCell;
 use std::ffi::CString;
 
 static TEST_CLOCK: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -43,12 +44,44 @@ fn billing_now() -> TimestampWithTimeZone {
         .unwrap_or_else(|| error!("the setting billing.test_clock is not an instant: {text:?}"))
 }
 
-/// Makes the transaction end in a rollback: a COMMIT of it fails with `reason`.
+thread_local! {
+    /// Why this transaction may not be committed, each with the subtransaction that said so.
+    static REFUSALS: RefCell<Vec<(pg_sys::SubTransactionId, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Makes the transaction end in a rollback: a COMMIT or PREPARE TRANSACTION of it fails with `reason`. Rolling back
+/// to a savepoint before the call takes it back.
 #[pg_extern(sql = false)]
 fn refuse_commit(reason: String) {
-    register_xact_callback(PgXactCallbackEvent::PreCommit, move || {
-        let fault = Fault::new(Code::Clock, reason).with_hint("Use ROLLBACK.");
-        super::raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, &fault);
+    // SAFETY: inside a transaction, as every function call is.
+    let here = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    let first = REFUSALS.with_borrow_mut(|refusals| {
+        refusals.push((here, reason));
+        refusals.len() == 1
+    });
+    if !first {
+        return; // the callbacks are there
+    }
+    for end in [PgXactCallbackEvent::PreCommit, PgXactCallbackEvent::PrePrepare] {
+        register_xact_callback(end, || {
+            if let Some((_, reason)) = REFUSALS.with_borrow(|refusals| refusals.first().cloned()) {
+                let fault = Fault::new(Code::Clock, reason).with_hint("Use ROLLBACK.");
+                super::raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, &fault);
+            }
+        });
+    }
+    for end in [PgXactCallbackEvent::Commit, PgXactCallbackEvent::Abort, PgXactCallbackEvent::Prepare] {
+        register_xact_callback(end, || REFUSALS.with_borrow_mut(Vec::clear));
+    }
+    register_subxact_callback(PgSubXactCallbackEvent::AbortSub, |ended, _| {
+        REFUSALS.with_borrow_mut(|refusals| refusals.retain(|(at, _)| *at != ended));
+    });
+    register_subxact_callback(PgSubXactCallbackEvent::CommitSub, |ended, parent| {
+        REFUSALS.with_borrow_mut(|refusals| {
+            for (at, _) in refusals.iter_mut().filter(|(at, _)| *at == ended) {
+                *at = parent;
+            }
+        });
     });
 }
 
@@ -73,7 +106,8 @@ mod tests {
     }
 
     /// After refuse_commit() a transaction can only be rolled back: COMMIT fails with 55000 and the reason, and
-    /// nothing of it stays. Tried in a session of its own, since a test ends in a rollback anyway.
+    /// nothing of it stays; so does PREPARE TRANSACTION. Rolled back to a savepoint before it, the transaction is as if
+    /// it had not been called. Tried in a session of its own, since a test ends in a rollback anyway.
     #[pg_test]
     fn a_refused_commit_rolls_back() {
         let elsewhere = other_session();
@@ -85,6 +119,23 @@ mod tests {
         let refused = error_of("SELECT tests.dblink_exec('other', 'COMMIT')");
         assert_eq!(refused, "55000 not here HINT Use ROLLBACK.");
         assert!(holds("SELECT to_regclass('tests.refused') IS NULL"));
+
+        let refuse = "SELECT * FROM tests.dblink('other', 'SELECT billing_internal.refuse_commit(''not here'')::text') t (nothing text)";
+        elsewhere("BEGIN");
+        elsewhere("SAVEPOINT a");
+        elsewhere("SAVEPOINT b");
+        rows(refuse);
+        elsewhere("RELEASE SAVEPOINT b"); // then it is a's
+        let prepared = error_of("SELECT tests.dblink_exec('other', 'PREPARE TRANSACTION ''x''')");
+        assert_eq!(prepared, "55000 not here HINT Use ROLLBACK.");
+        elsewhere("BEGIN");
+        elsewhere("CREATE TABLE tests.refused (n int)");
+        elsewhere("SAVEPOINT a");
+        rows(refuse);
+        elsewhere("ROLLBACK TO SAVEPOINT a");
+        elsewhere("COMMIT");
+        assert!(holds("SELECT to_regclass('tests.refused') IS NOT NULL"));
+        elsewhere("DROP TABLE tests.refused");
         rows("SELECT tests.dblink_disconnect('other')");
     }
 }

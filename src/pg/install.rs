@@ -3,6 +3,7 @@
 use crate::domain::foundation::hash::sha256_hex;
 use crate::domain::foundation::{Code, Fault};
 use pgrx::prelude::*;
+use pgrx::{PgSubXactCallbackEvent, PgXactCallbackEvent, register_subxact_callback, register_xact_callback};
 use std::cell::Cell;
 
 /// One migration: `sql/schema/NNNN_name.sql`. Released files never change.
@@ -64,7 +65,7 @@ fn heed_changes() {
 }
 
 /// Raises 55000 with the command that helps unless the tables are installed at this library's version.
-/// Answers from memory after the first time; `install()` and `migrate()` forget the answer.
+/// Answers from memory once a transaction that asked is committed; `install()` and `migrate()` forget the answer.
 #[pg_extern(sql = false)]
 fn require_installed() {
     heed_changes();
@@ -89,6 +90,9 @@ fn require_installed() {
     let fault = match found {
         Some(version) if version == wanted_version() => {
             SEEN.set(true);
+            // What was seen may be this transaction's own installation, and end with it.
+            register_xact_callback(PgXactCallbackEvent::Abort, || SEEN.set(false));
+            register_subxact_callback(PgSubXactCallbackEvent::AbortSub, |_, _| SEEN.set(false));
             return;
         }
         None => Fault::new(Code::State, "pg_billing's tables are not installed in this database")

@@ -80,8 +80,21 @@ SELECT pg_temp.fails(format('SELECT billing.contract_create(%L)', '{"key":"k","c
   '{"overrides":[{"meter":"tokens","unit_price":"1"},{"meter":"tokens","unit_price":"2"}]}', '{"overrides":[{"meter":"tokens","unit_price":"1","from":"2026-02-01","until":"2026-02-01"}]}', '{"overrides":[{"meter":"tokens","unit_price":"1","stackable":true}]}', '{"overrides":[{"meter":"tokens","from":"2026-01-10","pricing":{"model":"flat","amount":"1"}}]}']) d;
 SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.contract_create(NULL)$$, $$SELECT billing.contract_create('{"key":"k"}')$$, $$SELECT billing.contract_create('{}')$$,
   $$SELECT billing.contract_activate('nobody')$$, $$SELECT billing.contract_activate('own-1')$$, $$SELECT billing.subscribe('own', 'pro')$$, $$SELECT billing.subscribe('nobody', 'pro')$$, $$SELECT billing.subscribe('own', 'gold')$$, $$SELECT billing.subscribe('own', 'pro', doc => '[]')$$, $$SELECT billing.subscribe('own', NULL)$$,
+  $$SELECT billing.subscribe('own', 'x', '2026-01-01', '{"customer":"plain"}')$$, $$SELECT billing.subscribe('own', 'x', '2026-01-01', '{"plan":"pro"}')$$, $$SELECT billing.subscribe('own', 'x', doc => '{"starts_on":"2026-01-01"}')$$,
   $$SELECT billing.price_resolve('nobody', 'tokens')$$, $$SELECT billing.price_resolve('plain', 'nope')$$, $$SELECT billing.price_resolve('plain', 'tokens', '[]')$$, $$SELECT billing.price_resolve('plain', 'tokens', '{"model":"gpt-5"}')$$, $$SELECT billing.price_resolve('own', 'tokens', '{"model":"gpt-3.5"}')$$, $$SELECT billing.price_resolve('plain', 'tokens', '{"model":"gpt-4"}', '2025-01-01Z')$$,
   $$SELECT billing.invoice_preview('plain')$$, $$SELECT billing.policies('plain')$$]) c;
+-- A plan by its id is the same plan, of a version, too; the contract keeps its key
+BEGIN;
+SELECT billing.customer_upsert('{"key":"by-id"}'), billing.customer_upsert('{"key":"by-id-1"}');
+SELECT billing.subscribe('by-id', plan_id::text, '2026-01-01'), billing.subscribe('by-id-1', plan_id || '@1', '2026-01-01') FROM billing.plan WHERE key = 'pro';
+SELECT k.key, p.key AS plan, k.plan_version, v.document->>'plan' AS document FROM billing.contract k JOIN billing.plan p USING (plan_id) JOIN billing.contract_version v USING (customer_id, contract_id) WHERE k.key LIKE 'by-id%' ORDER BY k.key;
+ROLLBACK;
+-- A caller's lock_timeout outlives the back-fill of a meter
+BEGIN;
+SET LOCAL lock_timeout = '7s';
+SELECT count(*) FROM billing.catalog_apply('{"meters":[{"key":"patience","event_type":"p","aggregation":"count"}]}');
+SHOW lock_timeout;
+ROLLBACK;
 BEGIN;
 SELECT billing.contract_create('{"key":"draft","customer":"own","starts_on":"2026-01-01","plan":"x"}');
 SELECT pg_temp.fails($$SELECT billing.contract_activate('draft', document_sha256 => 'abc')$$);

@@ -46,6 +46,43 @@ BEGIN;
 SELECT billing.test_clock_set('2027-01-01T00:00:00Z');
 COMMIT;
 SELECT billing.now() = now() AS real_again;
+-- … nor in one that is prepared; what was done at that time and rolled back is no reason to refuse
+BEGIN;
+SELECT billing.test_clock_set('2030-01-01T00:00:00Z');
+SELECT billing.customer_upsert('{"key":"later"}');
+PREPARE TRANSACTION 'later';
+BEGIN;
+SELECT billing.customer_upsert('{"key":"now"}');
+SAVEPOINT before;
+SELECT billing.test_clock_set('2030-01-01T00:00:00Z');
+SELECT billing.customer_upsert('{"key":"later"}');
+ROLLBACK TO SAVEPOINT before;
+COMMIT;
+BEGIN;
+SAVEPOINT before;
+SELECT billing.test_clock_set('2030-01-01T00:00:00Z');
+RELEASE SAVEPOINT before;
+SELECT billing.test_clock_set(NULL) = now() AS real_again;
+COMMIT;
+SELECT key FROM billing.customer;
+-- An installation that is rolled back was none
+\c :database
+DROP DATABASE golden_bare;
+CREATE DATABASE golden_bare TEMPLATE template0;
+\c golden_bare
+CREATE EXTENSION pg_billing;
+BEGIN;
+SELECT count(*) > 0 AS installed FROM billing.install();
+SELECT count(*) FROM billing.policies();
+ROLLBACK;
+SELECT count(*) FROM billing.policies();
+BEGIN;
+SAVEPOINT before;
+SELECT count(*) > 0 AS installed FROM billing.install();
+SELECT count(*) FROM billing.policies();
+ROLLBACK TO SAVEPOINT before;
+SELECT count(*) FROM billing.policies();
+ROLLBACK;
 \c :database
 DROP DATABASE golden_bare;
 \set ECHO none
@@ -103,6 +140,13 @@ SELECT scope, name, value FROM billing.policy ORDER BY scope, name;
 SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.policy_set('rounding', 'half_up')$$, $$SELECT billing.policy_set('rounding_mode', 'up')$$, $$SELECT billing.policy_set('rounding_mode', NULL)$$,
   $$SELECT billing.policy_set('rounding_mode', 'half_up', 'seller:nobody')$$, $$SELECT billing.policy_set('rounding_mode', 'half_up', 'contract:nobody')$$, $$SELECT billing.policy_set('rounding_mode', 'half_up', 'customer:acme')$$,
   $$SELECT billing.policy_set('rounding_mode', 'half_up', NULL)$$, $$SELECT billing.policy_set('event_age_max', '1 day', 'contract:x')$$, $$SELECT billing.policies('nobody')$$, $$SELECT billing.policy_set('invoice_grace', '1 fortnight')$$]) c;
+-- … lengths of time have a unit and a bound, beyond which instants end
+SELECT v.name, v.value, s.* FROM (VALUES ('invoice_grace', '3'), ('invoice_grace', '0 days'), ('invoice_grace', '367 days'), ('invoice_grace', '9999 hours'), ('invoice_grace', '-1 days'), ('event_age_max', '9999 years'), ('event_age_max', '101 years'), ('event_age_max', '0 days'), ('event_age_max', '5'),
+  ('event_future_max', '9999 days'), ('event_future_max', '01 hours'), ('event_future_max', '5'), ('rounding_mode', E'half_up\n'), ('event_age_max', E'5 years\n')) v (name, value), pg_temp.fails(format('SELECT billing.policy_set(%L, %L)', v.name, v.value)) s;
+BEGIN;
+SELECT billing.policy_set('invoice_grace', '0'), billing.policy_set('invoice_grace', '366 days'), billing.policy_set('invoice_grace', '8784 hours'), billing.policy_set('event_age_max', '100 years'), billing.policy_set('event_future_max', '366 days'), billing.policy_set('event_future_max', '0 minutes');
+SELECT accepted, rejected FROM billing.ingest('{"customer":"acme","event_id":"e","event_type":"x","occurred_at":"2025-12-31T00:00:00Z","properties":{}}');
+ROLLBACK;
 \a \t
 
 -- Money: one currency, exact; shares by largest remainder (rules 0.6), minor units by currency
@@ -145,6 +189,60 @@ DELETE FROM billing.audit_log WHERE action = 'customer_login_add';
 SELECT seal, fault FROM billing.audit_verify();
 ROLLBACK;
 
+-- What is personal can be erased, and the chain still verifies; emptied by other means it does not
+BEGIN;
+UPDATE billing.audit_log SET before = NULL, after = NULL WHERE key = 'globex';
+SELECT seal, fault FROM billing.audit_verify();
+ROLLBACK;
+BEGIN;
+SELECT billing.audit_erase(array_agg(audit_id), 'request 17 of Ann') AS erased FROM billing.audit_log WHERE key = 'acme';
+SELECT billing.audit_erase(array_agg(audit_id), 'once more') AS erased FROM billing.audit_log WHERE key = 'acme';
+SELECT action, key, actor, before IS NULL AS no_before, after IS NULL AS no_after, before_hash IS NOT NULL AS had_before, after_hash IS NOT NULL AS had_after, erased_by IS NOT NULL AS erased, seal_n FROM billing.audit_log WHERE key = 'acme' ORDER BY audit_id;
+SELECT action, kind, after, reason FROM billing.audit_log WHERE action = 'audit_erase';
+SELECT count(*) AS faults FROM billing.audit_verify();
+SELECT billing.audit_seal_step() AS sealed;
+SELECT count(*) AS faults FROM billing.audit_verify();
+SELECT check_name, failed FROM billing.verify('full') WHERE failed <> 0;
+-- … by a stranger to the record of it, and with a content made up afterwards
+SAVEPOINT erased;
+UPDATE billing.audit_log SET erased_by = gen_random_uuid() WHERE erased_by IS NOT NULL;
+SELECT DISTINCT fault FROM billing.audit_verify();
+ROLLBACK TO SAVEPOINT erased;
+UPDATE billing.audit_log SET before_hash = sha256('x') WHERE before_hash IS NOT NULL;
+SELECT DISTINCT fault FROM billing.audit_verify();
+ROLLBACK TO SAVEPOINT erased;
+ALTER TABLE billing.audit_log DROP CONSTRAINT audit_log_check;
+UPDATE billing.audit_log SET after = '{"key":"made up"}' WHERE key = 'acme' AND erased_by IS NOT NULL;
+SELECT DISTINCT fault FROM billing.audit_verify();
+ROLLBACK;
+\a \t
+SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.audit_erase(NULL, 'x')$$, $$SELECT billing.audit_erase('{}', '')$$, $$SELECT billing.audit_erase('{}', NULL)$$, $$SELECT billing.audit_erase(array_fill(gen_random_uuid(), ARRAY[10001]), 'x')$$]) c;
+\a \t
+
+-- Schemas and roles that are not ours alone: nothing installs on them, and verify() says so
+CREATE FUNCTION pg_temp.ground(change text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    said text[];
+BEGIN
+    BEGIN
+        EXECUTE change;
+        SELECT array_agg(v.failed || ' ' || v.example) INTO said FROM billing.verify() v WHERE v.failed <> 0 AND v.check_name = 'security: schemas and roles are ours alone';
+        said := said || ARRAY(SELECT pg_temp.fails('SELECT billing.install(''test'')'));
+        RAISE EXCEPTION USING ERRCODE = 'XX998';
+    EXCEPTION WHEN SQLSTATE 'XX998' THEN
+        RETURN QUERY SELECT unnest(said);
+    END;
+END
+$$;
+\a \t
+SELECT pg_temp.ground(c) FROM unnest(ARRAY['ALTER SCHEMA billing OWNER TO billing_golden', 'ALTER SCHEMA billing_internal OWNER TO billing_golden', 'GRANT CREATE ON SCHEMA billing TO billing_golden', 'GRANT CREATE ON SCHEMA billing_internal TO PUBLIC',
+  $$CREATE FUNCTION billing.customer_upsert(doc text) RETURNS text LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION billing.customer_upsert(text) OWNER TO billing_golden$$, 'CREATE VIEW billing_internal.mine AS SELECT 1; ALTER VIEW billing_internal.mine OWNER TO billing_golden',
+  'CREATE TYPE billing.mine AS ENUM (); ALTER TYPE billing.mine OWNER TO billing_golden', 'ALTER ROLE billing_owner LOGIN', 'ALTER ROLE billing_engine BYPASSRLS', 'ALTER ROLE billing_customer BYPASSRLS', 'ALTER ROLE billing_admin CREATEROLE', 'ALTER ROLE billing_app SUPERUSER',
+  'GRANT billing_owner TO billing_golden', 'GRANT billing_engine TO billing_admin',
+  'ALTER DEFAULT PRIVILEGES FOR ROLE billing_owner GRANT SELECT ON TABLES TO billing_golden']) c;
+\a \t
+
 SELECT check_name, failed, example FROM billing.verify('full');
+SELECT billing.customer_login_remove('acme', 'billing_golden');
 DROP OWNED BY billing_golden;
 DROP ROLE billing_golden;

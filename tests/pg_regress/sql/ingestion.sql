@@ -23,6 +23,12 @@ SELECT accepted, duplicate, conflicting, rejected FROM billing.ingest('[{"custom
   {"customer":"globex","event_id":"00000000-0000-4000-8000-000000000001","event_type":"other","occurred_at":"2026-03-01T00:00:00Z"}]');
 SELECT k.key, e.event_id, e.event_type, e.occurred_at, e.bill_to, e.properties FROM billing.usage_event e JOIN billing.customer k USING (customer_id) ORDER BY k.key, e.event_id;
 
+-- a customer is named by its key or an alias, never by our id
+SELECT billing.customer_upsert('{"key":"101"}') AS key, customer_id AS ours FROM billing.customer WHERE key = 'globex';
+SELECT accepted, rejected, errors->0->>'reason' AS reason FROM unnest('{1,2,3}'::text[]) c, billing.ingest(json_build_object('customer', c, 'event_id', 'by-id', 'event_type', 'llm', 'occurred_at', '2026-03-01T00:00:00Z', 'properties', '{}'::json));
+SELECT accepted FROM billing.ingest('{"customer":"101","event_id":"by-key","event_type":"other","occurred_at":"2026-03-01T00:00:00Z","properties":{}}');
+SELECT k.key, e.event_id FROM billing.usage_event e JOIN billing.customer k USING (customer_id) WHERE e.event_id LIKE 'by-%';
+
 -- Every way in which one event can be refused; its neighbours are stored
 CREATE TEMP TABLE hostile (n serial, why text, event text);
 INSERT INTO hostile (why, event) VALUES
@@ -131,7 +137,8 @@ TRUNCATE bulk;
 INSERT INTO bulk VALUES (NULL, NULL, NULL, NULL, NULL, NULL);
 SELECT accepted, rejected, errors->0->>'reason' AS reason, errors->0->>'message' AS message FROM billing.ingest_from('bulk');
 \a \t
-SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.ingest_from('no_such_table')$$, $$SELECT billing.ingest_from('batch')$$, $$SELECT billing.ingest_from(NULL)$$]) c;
+SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.ingest_from('no_such_table')$$, $$SELECT billing.ingest_from('batch')$$, $$SELECT billing.ingest_from(NULL)$$,
+  $$SELECT billing_internal.ingest_rows(a, a, a, a, a, a) FROM (SELECT array_fill('x'::text, ARRAY[10001])) x (a)$$, $$SELECT billing_internal.ingest_rows('{}', '{}', '{}', '{}', NULL, '{}')$$]) c;
 \a \t
 
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0;

@@ -119,4 +119,10 @@ SELECT pg_temp.fails(format('SELECT billing.catalog_apply(%L)', json_build_objec
   '{"key":"calls","event_type":"llm","aggregation":"sum","value":"output"}', '{"key":"late","event_type":"llm","aggregation":"sum","value":"output","dimensions":["region"]}', '{"key":"m2","retired":true}', '5']) d;
 \a \t
 
+-- The largest numbers an event may have, and their sum, pass through every view and stop no other row
+SELECT accepted FROM billing.ingest((SELECT json_agg(json_build_object('customer', 'apia', 'event_id', 'huge-' || n, 'event_type', 'call', 'occurred_at', '2025-11-09T00:00:00Z', 'properties', '{"seconds":0,"cost":{"total":9999999999999999999999999999},"odd name":0}'::json)) FROM generate_series(1, 3) n));
+SELECT count(*) > 0 AS rows, max(quantity) = 29999999999999999999999999997 AS ok FROM billing.usage_daily;
+SELECT count(*) > 0 AS rows, max(quantity) = 29999999999999999999999999997 AS ok FROM billing.usage_hourly;
+SELECT max(quantity) = 29999999999999999999999999997 AS ok FROM billing.fact_usage_daily;
+SELECT max(quantity) = 29999999999999999999999999997 AS ok FROM billing.unpriced_usage;
 SELECT check_name, checked > 0 AS checked, failed, example FROM billing.verify('full') WHERE check_name LIKE 'usage%';

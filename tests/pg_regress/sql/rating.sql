@@ -108,7 +108,7 @@ INSERT INTO worked VALUES
   ('percentage', '{"model":"percentage","rate":"0.029","fixed":"0.30","free_events":1,"free_amount":"50"}', 655, '{}', 4),
   ('graduated percentage', '{"model":"graduated_percentage","tiers":[{"up_to":"1000","rate":"0.01","flat_fee":"200"},{"rate":"0.02","flat_fee":"300"}]}', 5050, '{}', 3),
   ('matrix row in bounds', '{"model":"matrix","dimensions":["state"],"minimum":"250","rows":[{"match":{"state":"NY"},"unit_price":"12","maximum":"240"}]}', 25, '{"state":"NY"}', 1);
-SELECT w.label, s.step, s.what, s.units, s.unit_price, trim_scale(s.amount) AS amount
+SELECT w.label, s.step, s.what, s.quantity, s.unit_price, trim_scale(s.amount) AS amount
 FROM worked w, billing.rate_explain(w.pricing::billing.pricing, w.quantity, w.dimensions, w.events) s ORDER BY w.ctid, s.step;
 SELECT w.label, trim_scale(sum(s.amount)) AS steps, sum(s.amount) = billing.rate(w.pricing::billing.pricing, w.quantity, w.dimensions, w.events) AS ok
 FROM worked w, billing.rate_explain(w.pricing::billing.pricing, w.quantity, w.dimensions, w.events) s GROUP BY w.ctid, w.label, w.pricing, w.quantity, w.dimensions, w.events ORDER BY w.ctid;

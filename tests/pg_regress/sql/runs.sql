@@ -232,7 +232,7 @@ SELECT line_key, billed FROM billing.invoice_recompute('irish/0');
 
 -- Grace: a run in small steps drafts each contract once; a day has 24 hours wherever the session is
 SELECT billing.customer_upsert(jsonb_build_object('key', 'g' || i)) AS a, billing.subscribe('g' || i, 'pro', '2026-01-01') AS b FROM generate_series(1, 3) i;
-SELECT billing.policy_set('invoice_grace', '9999 days', 'contract:g' || i || '-1') FROM generate_series(1, 3) i;
+SELECT billing.policy_set('invoice_grace', '366 days', 'contract:g' || i || '-1') FROM generate_series(1, 3) i;
 SELECT billing.bill_run_start('2026-01-01Z') AS run \gset
 SELECT billing.bill_run_step(:'run', 1) > 0 AS a, billing.bill_run_step(:'run', 2) > 0 AS b, billing.bill_run_step(:'run', 2) AS c;
 SELECT done, result->>'drafts' AS drafts FROM billing.job_run WHERE job_run_id = :'run';
