@@ -9,7 +9,8 @@ extension_sql_file!("../sql/ext/20_ingestion.sql", name = "ingestion", requires 
 extension_sql_file!("../sql/ext/30_metering.sql", name = "metering", requires = ["ingestion"]);
 extension_sql_file!("../sql/ext/35_aggregates.sql", name = "aggregates", requires = ["metering"]);
 extension_sql_file!("../sql/ext/40_rating.sql", name = "rating", requires = ["aggregates"]);
-extension_sql_file!("../sql/ext/50_contracts.sql", name = "contracts", requires = ["rating"]);
+extension_sql_file!("../sql/ext/50_catalogue.sql", name = "catalogue", requires = ["rating"]);
+extension_sql_file!("../sql/ext/51_contracts.sql", name = "contracts", requires = ["catalogue"]);
 extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["contracts"]);
 extension_sql_file!("../sql/ext/85_verify.sql", name = "verify", requires = ["invoicing"]);
 extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["verify"], finalize);
