@@ -160,7 +160,7 @@ BEGIN
     IF billing_internal.meters_state() <> wanted THEN
         PERFORM billing_internal.meters_load(wanted, coalesce(array_agg(m.meter_id ORDER BY m.meter_id), '{}'),
             coalesce(array_agg(m.definition::text ORDER BY m.meter_id), '{}'))
-        FROM billing.meter m WHERE m.retired_at IS NULL;
+        FROM billing.meter m WHERE m.counts;
     END IF;
     RETURN wanted;
 END

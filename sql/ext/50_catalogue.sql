@@ -169,7 +169,7 @@ BEGIN
             PERFORM billing_internal.fail('ZB005', format('%s: meter %s is in use by charge %s of contract %s', item->>'path', old.key, live.charge_key, live.contract),
                 'A retired meter counts nothing, so its charges would bill nothing. Retire it when no draft or live contract needs it any more.');
         END IF;
-        UPDATE billing.meter m SET retired_at = clock_timestamp() WHERE m.key = item->>'key';
+        UPDATE billing.meter m SET retired_at = clock_timestamp(), counts = EXISTS (SELECT FROM billing.contract_charge h WHERE h.meter_id = m.meter_id) WHERE m.key = item->>'key';
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
     ELSIF NOT (item->>'retired')::boolean AND old.retired_at IS NOT NULL THEN
         PERFORM billing_internal.fail('ZB005', format('%s: meter %s is retired', item->>'path', old.key),
@@ -204,6 +204,18 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.apply_price_book(jsonb) IS 'Applies one price book of a catalogue document. Errors: ZB001 currency, ZB003 no currency, ZB005 another currency.';
 
+CREATE FUNCTION billing_internal.overrides_of(of_customer_id bigint, of_contract_id uuid, of_meter_id int, charge text) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_agg(jsonb_build_object('charge', charge, 'match', o.match) || o.terms ORDER BY o.contract_id IS NULL, o.match, o.override_id)
+    FROM billing.price_override o
+    JOIN billing.customer c ON c.customer_id = o.customer_id
+    JOIN billing.contract k ON k.customer_id = of_customer_id AND k.contract_id = of_contract_id
+    WHERE o.customer_id = of_customer_id AND (o.meter_id = of_meter_id OR o.charge_key = charge) AND o.until_version IS NULL
+        AND (o.contract_id = of_contract_id OR (o.contract_id IS NULL AND (o.terms ? 'percent_off' OR k.currency = c.currency)))
+$$;
+COMMENT ON FUNCTION billing_internal.overrides_of(bigint, uuid, int, text) IS 'The overrides of both scopes that target a charge today, as documents. Prices agreed with a customer are in the customer''s currency.';
+
 CREATE FUNCTION billing_internal.apply_price(item jsonb) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -216,12 +228,17 @@ DECLARE
     starts timestamptz := (item->>'valid_from')::timestamptz;
     id uuid := billing_internal.uuid_v7();
     facts record;
+    fault text;
 BEGIN
     SELECT * INTO book FROM billing.price_book b WHERE b.key = item->>'parent';
     SELECT * INTO old FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key' ORDER BY p.version DESC LIMIT 1 FOR NO KEY UPDATE;
     IF d = 'null' THEN
         IF upper_inf(old.valid_during) THEN
             starts := coalesce(starts, billing.now());
+            IF starts <= lower(old.valid_during) THEN
+                PERFORM billing_internal.fail('ZB005', format('%s: price %s can''t end at %s: version %s begins to hold at %s', item->>'path', old.key, starts, old.version, lower(old.valid_during)),
+                    'Give a valid_from after that, or publish another version to take its place from then on.');
+            END IF;
             UPDATE billing.price p SET valid_during = tstzrange(lower(old.valid_during), starts) WHERE p.price_id = old.price_id;
         END IF;
         RETURN;
@@ -233,6 +250,11 @@ BEGIN
     ELSIF old.price_id IS NOT NULL AND old.meter_id <> meter.meter_id THEN
         PERFORM billing_internal.fail('ZB005', format('%s.meter: price %s is for another meter and stays so', item->>'path', old.key), 'Use another key.');
     ELSIF old.content_hash = wanted_hash AND upper_inf(old.valid_during) THEN
+        -- It holds already. What is only scheduled is not moved in silence.
+        IF starts <> lower(old.valid_during) AND (starts < lower(old.valid_during) OR lower(old.valid_during) > billing.now()) THEN
+            PERFORM billing_internal.fail('ZB005', format('%s.valid_from: version %s of price %s, which says the same, begins to hold at %s, not at %s', item->>'path', old.version, old.key,
+                lower(old.valid_during), starts), 'A published version is not moved. Publish what shall hold from another instant on as another version.');
+        END IF;
         RETURN;
     END IF;
     SELECT f.splits, f.needs_events INTO facts FROM billing_internal.pricing_facts(d->>'pricing') f;
@@ -256,9 +278,21 @@ BEGIN
     INSERT INTO billing.price_row (price_id, n, match, pricing)
     SELECT id, r.place - 1, coalesce(r.value->'match', '{}'), r.value - 'match'
     FROM jsonb_array_elements(d->'pricing'->'rows') WITH ORDINALITY r (value, place);
+    -- It must fit its meter, and the live charges that will take it.
+    FOR fault IN
+        SELECT billing_internal.charge_error(c.terms::text, meter.definition::text, d->>'pricing', c.overrides) FROM (
+            SELECT jsonb_build_object('key', item->>'key', 'product', 'any', 'meter', meter.key, 'price', item->>'key') AS terms, '[]' AS overrides
+            UNION
+            SELECT h.terms, coalesce(billing_internal.overrides_of(k.customer_id, k.contract_id, h.meter_id, h.charge_key)::text, '[]')
+            FROM billing.contract_charge h JOIN billing.contract k USING (customer_id, contract_id)
+            WHERE h.price_book_id = book.price_book_id AND h.price_key = item->>'key' AND h.until_version IS NULL AND k.prices = 'float' AND k.state IN ('draft', 'scheduled', 'active', 'paused')
+        ) c
+    LOOP
+        PERFORM billing_internal.raise_fault(fault::jsonb);
+    END LOOP;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.apply_price(jsonb) IS 'Applies one price of a catalogue document: a changed pricing is a new version. Errors: ZB001 meter, ZB005 other meter, not after the version before, or inside a period.';
+COMMENT ON FUNCTION billing_internal.apply_price(jsonb) IS 'Applies one price of a catalogue document: a changed pricing is a new version. Errors: ZB001 meter, ZB003 it doesn''t fit the meter or a live charge, ZB005 other meter, not after the version before, or inside a period.';
 
 CREATE FUNCTION billing_internal.check_items(items jsonb, book_key text, of_currency text, path text) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -84,9 +84,7 @@ BEGIN
         JOIN billing.meter m ON m.meter_id = h.meter_id
         LEFT JOIN LATERAL (SELECT x.price_id, x.pricing FROM billing.price x WHERE x.price_book_id = h.price_book_id AND x.key = h.price_key AND x.meter_id = h.meter_id
             ORDER BY x.version DESC LIMIT 1) p ON true
-        CROSS JOIN LATERAL (SELECT jsonb_agg(jsonb_build_object('charge', h.charge_key, 'match', o.match) || o.terms) AS list FROM billing.price_override o
-            WHERE o.customer_id = h.customer_id AND (o.contract_id IS NULL OR o.contract_id = h.contract_id) AND (o.meter_id = h.meter_id OR o.charge_key = h.charge_key)
-                AND o.until_version IS NULL) o
+        CROSS JOIN LATERAL billing_internal.overrides_of(h.customer_id, h.contract_id, h.meter_id, h.charge_key) o (list)
         WHERE h.customer_id = of_customer_id AND (of_contract_id IS NULL OR h.contract_id = of_contract_id) AND h.kind = 'usage' AND h.until_version IS NULL AND o.list IS NOT NULL
         ORDER BY k.key, h.position
     LOOP
@@ -579,7 +577,7 @@ BEGIN
     IF jsonb_typeof(dimensions) IS DISTINCT FROM 'object' THEN
         PERFORM billing_internal.fail('ZB004', 'dimensions must be a JSON object', 'Pass {"model":"gpt-4"}, or {}.');
     END IF;
-    SELECT c.*, k.key AS contract_key, k.version AS contract_version, k.prices, coalesce(k.signed_at, k.starts_at) AS signed_at, u.terms_version, k.seller_id,
+    SELECT c.*, k.key AS contract_key, k.version AS contract_version, k.prices, coalesce(k.signed_at, k.starts_at) AS signed_at, u.terms_version, k.seller_id, k.currency = u.currency AS in_customer_currency,
         k.time_zone, k.starts_on, k.ends_on, k.billed_every, k.alignment INTO h
     FROM billing.contract_charge c
     JOIN billing.contract k USING (customer_id, contract_id)
@@ -619,7 +617,7 @@ BEGIN
                 'from', lower(o.valid_during), 'until', upper(o.valid_during))) || o.terms ORDER BY o.contract_id IS NULL, o.meter_id, o.charge_key, o.match), '[]')
             FROM billing.price_override o
             WHERE o.customer_id = of_customer_id AND (o.meter_id = m.meter_id OR o.charge_key = h.charge_key) AND (o.valid_during @> at OR o.valid_during @> begins)
-                AND CASE WHEN o.contract_id IS NULL THEN o.from_version <= h.terms_version AND (o.until_version IS NULL OR o.until_version > h.terms_version)
+                AND CASE WHEN o.contract_id IS NULL THEN (o.terms ? 'percent_off' OR h.in_customer_currency) AND o.from_version <= h.terms_version AND (o.until_version IS NULL OR o.until_version > h.terms_version)
                     ELSE o.contract_id = h.contract_id AND o.from_version <= h.contract_version AND (o.until_version IS NULL OR o.until_version > h.contract_version) END))::text;
     SELECT * INTO found_price FROM billing_internal.resolved_price(prices, dimensions::text, at, begins);
     IF found_price.source IS NULL THEN

@@ -56,6 +56,9 @@ COMMENT ON FUNCTION billing_internal.bill_lines(bigint) IS 'The lines of the doc
 CREATE FUNCTION billing_internal.bill_document(handle bigint, bill int, place int, status text, number text, issued_on date, due_on date) RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bill_document_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_document(bigint, int, int, text, text, date, date) IS 'A document as canonical JSON, with what is known once it is issued; NULLs are left out.';
+CREATE FUNCTION billing_internal.bill_refuse(handle bigint, bill int, message text, hint text) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_refuse_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_refuse(bigint, int, text, text) IS 'Takes a computed bill out of its batch: bill_outcomes() tells why, as ZB005.';
 CREATE FUNCTION billing_internal.bill_close(handle bigint) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_close_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_close(bigint) IS 'Closes a batch.';
@@ -120,7 +123,8 @@ BEGIN
                 'meter', m.key, 'charge', o.charge_key, 'match', o.match, 'from', lower(o.valid_during), 'until', upper(o.valid_during))) || o.terms
                 ORDER BY o.contract_id IS NULL, m.key, o.charge_key, o.match, lower(o.valid_during))
             FROM billing.price_override o LEFT JOIN billing.meter m USING (meter_id)
-            WHERE o.customer_id = k.customer_id AND CASE WHEN o.contract_id IS NULL THEN o.from_version <= v.terms AND (o.until_version IS NULL OR o.until_version > v.terms)
+            -- Prices agreed with a customer are in the customer's currency.
+            WHERE o.customer_id = k.customer_id AND CASE WHEN o.contract_id IS NULL THEN (o.terms ? 'percent_off' OR k.currency = c.currency) AND o.from_version <= v.terms AND (o.until_version IS NULL OR o.until_version > v.terms)
                 ELSE o.contract_id = k.contract_id AND o.from_version <= v.contract AND (o.until_version IS NULL OR o.until_version > v.contract) END)
         )::text
     FROM billing_internal.each_ref(refs) r
@@ -284,6 +288,47 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.require_past(timestamptz) IS 'Periods are billed once they are over: usage that came after would be on no invoice. Errors: ZB004 the instant is after billing.now().';
 
+CREATE FUNCTION billing_internal.refuse_apart(handle bigint) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    again int[];
+BEGIN
+    SELECT array_agg(DISTINCT o.bill) INTO again FROM billing_internal.bill_outcomes(handle) o
+    JOIN billing.invoice i ON i.customer_id = o.customer_id AND i.contract_id = o.contract_id AND i.n = o.boundary AND i.state NOT IN ('draft', 'void')
+    WHERE o.fault IS NULL;
+    IF again IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM billing_internal.bill_refuse(handle, x.bill,
+        format('charge %s of invoice %s, which stands, is %s, but with the usage of today it would be %s', x.charge, x.number, trim_scale(x.stands), trim_scale(x.now)),
+        format('Its price runs over all legal entities, so void that invoice too: SELECT billing.invoice_void(''%s'', ''it depends on the others'');', x.number))
+    FROM (
+        WITH line AS MATERIALIZED (
+            SELECT l.bill, d.bill_to, l.charge, l.kind, l.pricing, l.amount FROM billing_internal.bill_lines(handle) l JOIN billing_internal.bill_documents(handle) d USING (bill, place)
+            WHERE l.bill = ANY (again)
+        ), standing AS MATERIALIZED (
+            SELECT o.bill, i.customer_id, i.invoice_id, i.number, t.key AS bill_to FROM billing_internal.bill_outcomes(handle) o
+            JOIN billing.invoice i ON i.customer_id = o.customer_id AND i.contract_id = o.contract_id AND i.n = o.boundary AND i.state NOT IN ('draft', 'void')
+            JOIN billing.bill_to t ON t.customer_id = i.customer_id AND t.bill_to_id = i.bill_to_id
+            WHERE o.bill = ANY (again)
+        ), shared AS (
+            SELECT l.bill, l.charge FROM line l
+            WHERE l.kind IN ('true_up', 'cap') OR (l.kind = 'usage' AND NOT (SELECT f.splits FROM billing_internal.pricing_facts(l.pricing) f))
+            UNION
+            SELECT s.bill, v.charge_key FROM standing s JOIN billing.invoice_line v USING (customer_id, invoice_id) WHERE v.kind IN ('true_up', 'cap')
+        )
+        SELECT s.bill, s.number, c.charge,
+            coalesce((SELECT sum(v.amount) FROM billing.invoice_line v WHERE v.customer_id = s.customer_id AND v.invoice_id = s.invoice_id AND v.charge_key = c.charge), 0) AS stands,
+            coalesce((SELECT sum(l.amount) FROM line l WHERE l.bill = s.bill AND l.bill_to = s.bill_to AND l.charge = c.charge), 0) AS now
+        FROM standing s JOIN shared c USING (bill)
+    ) x WHERE x.stands <> x.now;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.refuse_apart(bigint) IS
+    'Takes bills out of a batch that would issue some legal entities of a boundary again while others stand, where a price that runs over all of them (tiers, minimum, maximum) would now give those another amount: the sum would be wrong.';
+
 CREATE FUNCTION billing_internal.bill(refs billing_internal.bill_ref[], finalize boolean, run uuid DEFAULT NULL)
     RETURNS TABLE (customer_id bigint, contract_id uuid, key text, number text)
     -- Plans are kept for the session. Made while tables are empty they would scan them when they are full.
@@ -300,6 +345,7 @@ BEGIN
     -- Under the stripes nobody adds to what is billed; what was added before may be in partitions made since.
     PERFORM billing_internal.heed_changes();
     handle := billing_internal.bill_batch(refs, false);
+    PERFORM billing_internal.refuse_apart(handle);
     -- 1. What can't be computed is an issue of the run, or an error where one contract was asked for.
     FOR broken IN SELECT o.customer_id, k.key, o.fault::jsonb AS fault FROM billing_internal.bill_outcomes(handle) o
         JOIN billing.contract k ON k.customer_id = o.customer_id AND k.contract_id = o.contract_id WHERE o.fault IS NOT NULL LOOP
@@ -507,7 +553,7 @@ BEGIN
     PERFORM FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id)
         JOIN billing.contract k ON k.customer_id = x.customer_id AND k.contract_id = x.contract_id FOR NO KEY UPDATE OF k;
     SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
-    IF i.state NOT IN ('open', 'uncollectible') THEN
+    IF NOT (i.state IN ('open', 'uncollectible') OR (i.state = 'paid' AND i.total = 0)) THEN
         PERFORM billing_internal.fail('ZB005', format('invoice %s is %s and can''t be voided', coalesce(i.number, i.key), i.state),
             CASE i.state WHEN 'draft' THEN 'A draft has no number; make it anew with billing.invoice_generate().' WHEN 'paid' THEN 'A paid invoice is corrected by a credit note.' ELSE 'It is void already.' END);
     ELSIF coalesce(trim(reason), '') = '' THEN
@@ -526,7 +572,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_void(text, text, boolean) IS
-    'Voids an open invoice; its number stays used. With reissue its boundary is due again and the next run issues it anew; without, it stays void for good, also when another legal entity''s invoice of that boundary is issued again. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note).';
+    'Voids an open invoice; its number stays used. With reissue its boundary is due again and the next run issues it anew; without, it stays void for good, also when another legal entity''s invoice of that boundary is issued again. One of total 0, which nobody had to pay, can be voided too. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note).';
 
 -- ── the run ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -986,4 +1032,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.spend(text, timestamptz, timestamptz, text, text[], jsonb, text) IS
-    'What a customer spent in [from_at, until_at), in money, billed and unbilled: every line split over its buckets and dimensions in proportion to quantity, to 6 decimals so that the parts sum to the line; fees, true-ups and caps fall on the start of their service. grain, filter, time_zone as in usage(); group_by takes dimensions and also charge, product, bill_to. Errors: ZB001, ZB004.';
+    'What a customer spent in [from_at, until_at), in money, billed and unbilled: every line split over its buckets and dimensions in proportion to quantity, to 6 decimals so that the parts sum to the line; fees, true-ups and caps fall on the start of their service. grain, filter, time_zone as in usage(); group_by takes dimensions and also charge, product, bill_to. Errors: ZB001, ZB004, ZB007 the next bill can''t be priced (unpriced_usage shows why).';

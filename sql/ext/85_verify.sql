@@ -5,7 +5,7 @@ CREATE FUNCTION billing_internal.verify_usage(since timestamptz) RETURNS TABLE (
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
     WITH meters AS MATERIALIZED (
-        SELECT array_agg(m.meter_id) AS ids, array_agg(m.definition::text) AS definitions FROM billing.meter m WHERE m.retired_at IS NULL
+        SELECT array_agg(m.meter_id) AS ids, array_agg(m.definition::text) AS definitions FROM billing.meter m WHERE m.counts
     ), fresh AS (
         SELECT u.customer_id, u.meter_id, u.bucket_start, u.dimensions::jsonb AS dimensions, u.events, u.quantity, u.value_keys
         FROM (
@@ -24,7 +24,7 @@ AS $$
         SELECT u.customer_id, u.meter_id, date_trunc('hour', u.bucket_start, 'UTC') AS hour, u.dimensions, sum(u.events) AS events,
             CASE WHEN m.aggregation = 'max' THEN max(u.quantity) ELSE sum(u.quantity) END AS quantity
         FROM billing_internal.usage_cell u JOIN billing.meter m USING (meter_id)
-        WHERE u.bucket_start >= date_trunc('hour', since, 'UTC') AND m.retired_at IS NULL GROUP BY 1, 2, 3, 4, m.aggregation
+        WHERE u.bucket_start >= date_trunc('hour', since, 'UTC') AND m.counts GROUP BY 1, 2, 3, 4, m.aggregation
     ), cell AS (
         SELECT customer_id, meter_id, hour, dimensions, f.events AS from_events, k.events AS from_buckets,
             f.events IS DISTINCT FROM k.events OR f.quantity IS DISTINCT FROM k.quantity AS wrong
@@ -33,7 +33,7 @@ AS $$
         SELECT DISTINCT f.customer_id, f.meter_id, date_trunc('hour', f.bucket_start, 'UTC') AS hour, f.dimensions, v AS value_key FROM fresh f, unnest(f.value_keys) v
     ), kept_value AS (
         SELECT DISTINCT u.customer_id, u.meter_id, date_trunc('hour', u.bucket_start, 'UTC') AS hour, u.dimensions, u.value_key
-        FROM billing_internal.usage_distinct u JOIN billing.meter m USING (meter_id) WHERE u.bucket_start >= date_trunc('hour', since, 'UTC') AND m.retired_at IS NULL
+        FROM billing_internal.usage_distinct u JOIN billing.meter m USING (meter_id) WHERE u.bucket_start >= date_trunc('hour', since, 'UTC') AND m.counts
     ), value AS (
         SELECT customer_id, meter_id, hour, dimensions, f.value_key IS NULL OR k.value_key IS NULL AS wrong
         FROM (SELECT *, value_key AS key FROM fresh_value) f FULL JOIN (SELECT *, value_key AS key FROM kept_value) k USING (customer_id, meter_id, hour, dimensions, key)
@@ -126,10 +126,10 @@ AS $$
         WHERE l.kind = 'usage' AND NOT EXISTS (SELECT FROM standing s WHERE s.document->>'bill_to' = d.bill_to)
     )
     SELECT l.number, l.key, sum(l.sign * coalesce(l.quantity, 0)), sum(l.sign * l.amount) FROM line l
-    GROUP BY l.number, l.key HAVING sum(l.sign * coalesce(l.quantity, 0)) <> 0 ORDER BY l.number, l.key
+    GROUP BY l.number, l.key HAVING sum(l.sign * coalesce(l.quantity, 0)) <> 0 OR sum(l.sign * l.amount) <> 0 ORDER BY l.number, l.key
 $$;
 COMMENT ON FUNCTION billing_internal.unbilled_usage(bigint, uuid, int) IS
-    'What usage of a billed boundary is on no invoice, line by line, with the invoice it is missing on (or would stand on): quantity in the meter''s unit, amount in the contract''s currency. What can''t be computed is raised.';
+    'What usage of a billed boundary is on no invoice, line by line, with the invoice it is missing on (or would stand on): quantity in the meter''s unit (0 where only the amount changes), amount in the contract''s currency. What can''t be computed is raised.';
 
 CREATE FUNCTION billing_internal.verify_invoices(since timestamptz) RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'

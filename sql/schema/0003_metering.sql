@@ -11,7 +11,8 @@ CREATE TABLE billing.meter (
     unit text,
     definition jsonb NOT NULL,
     created_at timestamptz NOT NULL,
-    retired_at timestamptz
+    retired_at timestamptz,
+    counts boolean NOT NULL DEFAULT true
 );
 CREATE INDEX meter_event_type_idx ON billing.meter (event_type);
 COMMENT ON TABLE billing.meter IS 'What is counted: which events, which value, how it is aggregated, by which dimensions.';
@@ -25,9 +26,10 @@ COMMENT ON COLUMN billing.meter.dimensions IS 'Properties by which usage is kept
 COMMENT ON COLUMN billing.meter.unit IS 'What one unit is called: token, request.';
 COMMENT ON COLUMN billing.meter.definition IS 'The whole canonical document, as ingest compiles it.';
 COMMENT ON COLUMN billing.meter.created_at IS 'Real time.';
-COMMENT ON COLUMN billing.meter.retired_at IS 'When it stopped counting; NULL = counting.';
-SELECT billing_internal.declare_table('billing.meter', 'catalogue', '{event_type, aggregation, value, filter, dimensions, unit, definition, retired_at}',
-    '{meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at, retired_at}');
+COMMENT ON COLUMN billing.meter.retired_at IS 'When it was closed to new charges; NULL = open.';
+COMMENT ON COLUMN billing.meter.counts IS 'Whether events are measured on it: not if it was retired before any charge used it. One that was used goes on, for late usage of contracts that have ended.';
+SELECT billing_internal.declare_table('billing.meter', 'catalogue', '{event_type, aggregation, value, filter, dimensions, unit, definition, retired_at, counts}',
+    '{meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at, retired_at, counts}');
 
 CREATE TABLE billing.dimension_set (
     customer_id bigint NOT NULL,

@@ -271,7 +271,7 @@ CREATE VIEW billing.unpriced_usage WITH (security_invoker = true) AS
             CASE WHEN h.charge_key IS NULL THEN 'no charge' ELSE 'no price' END AS reason
         FROM billing_internal.usage_cell c
         LEFT JOIN LATERAL (
-            SELECT h.*, x.prices, coalesce(x.signed_at, x.starts_at) AS signed_at
+            SELECT h.*, x.prices, coalesce(x.signed_at, x.starts_at) AS signed_at, x.currency
             FROM billing.contract_charge h JOIN billing.contract x USING (customer_id, contract_id)
             WHERE h.customer_id = c.customer_id AND h.meter_id = c.meter_id AND h.kind = 'usage' AND h.until_version IS NULL AND h.valid_during @> c.bucket_start
                 AND x.state IN ('scheduled', 'active', 'paused', 'ended') AND c.dimensions @> coalesce(h.terms->'match', '{}')
@@ -285,7 +285,8 @@ CREATE VIEW billing.unpriced_usage WITH (security_invoker = true) AS
                 AND p.valid_during @> CASE WHEN h.prices = 'pin' THEN h.signed_at ELSE c.bucket_start END
                 AND (p.row_count = 0 OR EXISTS (SELECT FROM billing.price_row r WHERE r.price_id = p.price_id AND c.dimensions @> r.match)))
             -- or a price agreed with the customer
-            OR EXISTS (SELECT FROM billing.price_override o WHERE o.customer_id = c.customer_id AND (o.contract_id IS NULL OR o.contract_id = h.contract_id)
+            OR EXISTS (SELECT FROM billing.price_override o WHERE o.customer_id = c.customer_id AND (o.contract_id = h.contract_id
+                    OR (o.contract_id IS NULL AND h.currency = (SELECT u.currency FROM billing.customer u WHERE u.customer_id = c.customer_id)))
                 AND (o.meter_id = c.meter_id OR o.charge_key = h.charge_key) AND o.until_version IS NULL AND o.valid_during @> c.bucket_start AND c.dimensions @> o.match
                 AND (o.terms ? 'unit_price' OR (o.terms ? 'pricing' AND (o.terms->'pricing'->>'model' <> 'matrix'
                     OR EXISTS (SELECT FROM jsonb_array_elements(o.terms->'pricing'->'rows') r WHERE c.dimensions @> coalesce(r->'match', '{}')))))))

@@ -4,7 +4,7 @@
 //! sql/ext/80_invoicing.sql shows the whole order.
 
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node, Tree};
-use crate::domain::foundation::{Fault, instant};
+use crate::domain::foundation::{Code, Fault, instant};
 use crate::domain::invoicing::batch::{Batch, Meter, Slot, UsageRow, Version};
 use crate::domain::invoicing::document::{Document, Documents, Issue};
 use crate::domain::invoicing::explain::explain;
@@ -450,6 +450,18 @@ fn bill_document(
     })
 }
 
+/// Takes a computed bill out of its batch.
+#[pg_extern(sql = false)]
+fn bill_refuse(handle: i64, bill: i32, message: &str, hint: &str) {
+    with_batch(handle, |batch| {
+        let fault = Fault::new(Code::State, message).with_hint(hint);
+        match usize::try_from(bill).is_ok_and(|at| batch.refuse(at, fault)) {
+            true => Ok(()),
+            false => Err(Fault::value(format!("there is no bill {bill}"))),
+        }
+    });
+}
+
 /// Closes a batch.
 #[pg_extern(sql = false)]
 fn bill_close(handle: i64) {
@@ -690,6 +702,14 @@ mod tests {
         assert_eq!(fault("SELECT billing_internal.explain_document_error('{}')"), "ZB003 lines: is missing");
         assert_eq!(value(&format!("SELECT billing_internal.explain_document_error(({issued}))")), None);
 
+        rows(&format!("SELECT billing_internal.bill_refuse({handle}, 0, 'another stands', 'Void it too.')"));
+        let refused = format!(
+            "SELECT (o.fault::json)->>'code' AS code, (o.fault::json)->>'message' AS message, d.bill FROM billing_internal.bill_outcomes({handle}) o
+             LEFT JOIN billing_internal.bill_documents({handle}) d USING (bill) WHERE o.bill = 0"
+        );
+        assert_eq!(rows(&refused), ["ZB005|another stands|"]);
+        let unknown = format!("SELECT billing_internal.bill_refuse({handle}, 99, 'x', 'y')");
+        assert!(error_of(&unknown).contains("there is no bill 99"), "{}", error_of(&unknown));
         rows(&format!("SELECT billing_internal.bill_close({handle})"));
         let closed = error_of(&document("NULL, NULL, NULL, NULL"));
         assert_eq!(closed, format!("XX000 bill batch {handle} is not open"));

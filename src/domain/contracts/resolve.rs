@@ -217,17 +217,20 @@ impl Prices {
         Ok(Resolved { identity, source, label, list, pricing, bounds })
     }
 
-    /// The list's own minimum and maximum, unless an override replaces the whole list at that instant.
-    pub fn list_bounds(&self, at: Instant) -> Option<Bounds> {
-        let replaced = |agreed: &Agreed| {
-            agreed.matches.is_empty()
-                && holds(agreed.from, agreed.until, at)
-                && matches!(agreed.change, Change::Pricing(_))
-        };
+    /// The minimum and maximum that are due whatever was used: those of the price that usage of nothing in
+    /// particular has. A matrix without a row for it has its own all the same.
+    pub fn bounds_due(&self, nothing: &Dimensions, at: Instant) -> Option<Bounds> {
+        if let Ok(resolved) = self.resolve(nothing, at) {
+            return resolved.bounds.into_iter().find(|bounds| bounds.enclosing.is_none());
+        }
+        let wins =
+            self.best(Scope::Contract, nothing, at).or_else(|| self.best(Scope::Customer, nothing, at));
+        if let Some((position, Agreed { change: Change::Pricing(pricing), scope, matches, .. })) = wins {
+            let name = format!("override {position}");
+            return Home { scope: &name, label: scope.source(), matches }.bounds(pricing);
+        }
         let list = &self.list[self.list_at(at)?];
-        let bounds =
-            || Home { scope: LIST, label: &list.label, matches: &Dimensions::new() }.bounds(&list.pricing);
-        if self.agreed.iter().any(replaced) { None } else { bounds() }
+        Home { scope: LIST, label: &list.label, matches: &Dimensions::new() }.bounds(&list.pricing)
     }
 
     /// The override of one scope that wins alone: most matched dimensions, then one for the charge itself,

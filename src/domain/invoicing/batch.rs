@@ -419,6 +419,16 @@ impl Batch {
         }
     }
 
+    /// Takes a bill out, with the reason; the first reason stays. Whether there is such a bill.
+    pub fn refuse(&mut self, at: usize, fault: Fault) -> bool {
+        let Some(slot) = self.bills.get_mut(at) else { return false };
+        slot.made = None;
+        if slot.bill.is_ok() {
+            slot.bill = Err(fault);
+        }
+        true
+    }
+
     /// The bills in the order they were opened.
     pub fn slots(&self) -> &[Slot] {
         &self.bills

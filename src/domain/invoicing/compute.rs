@@ -339,11 +339,7 @@ impl<'a> UsageBill<'a> {
             };
         let mut prices =
             period.segments.iter().enumerate().map(of_segment).collect::<Result<Vec<_>, Fault>>()?;
-        let changes = prices
-            .iter()
-            .flatten()
-            .any(|p| Some(&p.identity) != prices.iter().flatten().next().map(|first| &first.identity));
-        if changes && !prices.iter().flatten().all(Resolved::splits_in_time) {
+        if !prices.iter().flatten().all(Resolved::splits_in_time) {
             let first = period.first_segment();
             let holds = prices[first..].iter().chain(&prices[..first]).flatten().next().cloned();
             prices.iter_mut().filter(|price| price.is_some()).for_each(|price| price.clone_from(&holds));
@@ -354,10 +350,11 @@ impl<'a> UsageBill<'a> {
     /// With no usage at all, a price may still ask for something: a flat amount, a minimum, a first flat fee.
     fn unused(&self, period: &ServicePeriod) -> Option<Part> {
         let segment = period.segments.get(period.first_segment())?;
-        let resolved = self.prices.resolve(&Dimensions::new(), segment.price_at).ok()?;
+        let nothing = self.nothing();
+        let resolved = self.prices.resolve(&nothing, segment.price_at).ok()?;
         Some(Part {
-            dimensions: Dimensions::new(),
-            bill_to: self.inputs.header.bill_to.clone(),
+            dimensions: self.terms.matches.project(&self.line_by),
+            bill_to: self.bill_to(&nothing),
             resolved,
             from: period.from,
             until: period.until,
@@ -365,15 +362,33 @@ impl<'a> UsageBill<'a> {
         })
     }
 
+    /// The dimensions of usage of nothing in particular: what the charge matches, for the contract's own entity.
+    fn nothing(&self) -> Dimensions {
+        let mut nothing = self.terms.matches.clone();
+        nothing.set(BILL_TO, self.bill_to(&self.terms.matches));
+        nothing
+    }
+
+    /// The legal entity that dimensions name, or else the contract's own.
+    fn bill_to(&self, dimensions: &Dimensions) -> String {
+        dimensions.get(BILL_TO).unwrap_or(&self.inputs.header.bill_to).to_string()
+    }
+
     /// Parts become lines: linear prices each by itself, all others once per resolved price and then split.
     fn price(&self, period: &ServicePeriod, parts: &[Part]) -> Result<Vec<Line>, Fault> {
         let mut priced: Vec<Option<Priced>> = vec![None; parts.len()];
         let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
         for (at, part) in parts.iter().enumerate() {
-            if part.resolved.pricing.is_linear() {
-                let pricing = &part.resolved.pricing;
-                let exact =
-                    pricing.rate_without_bounds(&part.used.quantity, &Dimensions::new(), part.used.events)?;
+            let pricing = &part.resolved.pricing;
+            if pricing.is_linear() || pricing.rates_events_apart() {
+                let exact = match &part.used.amounts {
+                    Some(amounts) if pricing.needs_events() => pricing.rate_events_without_bounds(amounts)?,
+                    _ => pricing.rate_without_bounds(
+                        &part.used.quantity,
+                        &Dimensions::new(),
+                        part.used.events,
+                    )?,
+                };
                 let amount = self.post(&exact)?;
                 priced[at] = Some((exact, amount));
             } else {
@@ -418,6 +433,7 @@ impl<'a> UsageBill<'a> {
             Aggregation::Max => Ok(quantities.max().cloned().unwrap_or(Ratio::ZERO)),
             Aggregation::UniqueCount => match members {
                 [only] => Ok(only.used.quantity.clone()),
+                [first, ..] if first.resolved.pricing.model_name() == "flat" => Ok(Ratio::ZERO),
                 _ => Err(not_additive(&members[0].resolved.pricing, &self.terms.meter)),
             },
         }
@@ -515,14 +531,14 @@ impl<'a> UsageBill<'a> {
         }
     }
 
-    /// The minimums and maximums in play, those of rows first, each once. The list's own are due whatever was
-    /// used, as they are when nothing was.
+    /// The minimums and maximums in play, those of rows first, each once. Those of the price that nothing in
+    /// particular has are due whatever was used, as they are when nothing was.
     fn bounds(&self, period: &ServicePeriod, parts: &[Part]) -> Vec<Bounds> {
         let begins = period.segments.get(period.first_segment());
-        let of_list = begins.and_then(|segment| self.prices.list_bounds(segment.price_at));
+        let due = begins.and_then(|segment| self.prices.bounds_due(&self.nothing(), segment.price_at));
         let of_parts = parts.iter().flat_map(|part| part.resolved.bounds.iter().cloned());
         let mut bounds = BTreeMap::new();
-        for found in of_parts.chain(of_list) {
+        for found in due.into_iter().chain(of_parts) {
             bounds.entry((found.enclosing.is_none(), found.scope.clone())).or_insert(found);
         }
         bounds.into_values().collect()
@@ -555,15 +571,22 @@ impl<'a> UsageBill<'a> {
         let target = if by_line { Ratio::from(self.post(&target)?) } else { target };
         let exact = target.sub(&posted);
         let amount = self.post(&exact)?;
-        let mut key = format!("{}/{}", line_key(self.charge, period, &bounds.matches, None), kind.as_str());
+        let of = if bounds.matches.get(BILL_TO).is_some() { bounds.matches.clone() } else { self.nothing() };
+        let bill_to = self.bill_to(&of);
+        let other = (bill_to != self.inputs.header.bill_to).then_some(bill_to.as_str());
+        let names: Vec<String> =
+            bounds.matches.iter().map(|(name, _)| name.to_string()).filter(|name| name != BILL_TO).collect();
+        let dimensions = bounds.matches.project(&names);
+        let mut key = format!("{}/{}", line_key(self.charge, period, &dimensions, other), kind.as_str());
         while lines.iter().any(|line| line.key == key) {
             key.push_str("/2"); // a row of the list and one of an override can match the same
         }
         Ok(Some(Line {
             kind,
-            label: format!("{} · {word}", label(&self.charge.key, &bounds.matches)),
+            label: format!("{} · {word}", label(&self.charge.key, &dimensions)),
             share: (kind == LineKind::TrueUp || self.terms.prorate_units).then_some(share).and_then(partial),
-            dimensions: bounds.matches.clone(),
+            dimensions,
+            bill_to,
             price: Some(bounds.label.clone()),
             scopes: bounds.enclosing.iter().cloned().collect(),
             ..self.line(period, key, exact, amount)

@@ -25,6 +25,10 @@ impl Percentage {
         self.is_per_event() || !self.fixed.is_zero()
     }
 
+    pub(super) fn nothing_is_free(&self) -> bool {
+        self.free_events == 0 && self.free_amount.is_zero()
+    }
+
     /// Nothing but a rate.
     pub(super) fn is_plain(&self) -> bool {
         !self.counts_events() && self.free_amount.is_zero()

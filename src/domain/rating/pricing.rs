@@ -211,6 +211,16 @@ impl Pricing {
         }
     }
 
+    /// Whether it rates event by event and each for itself: nothing is free first, so lines may be priced apart.
+    pub fn rates_events_apart(&self) -> bool {
+        match &self.model {
+            Model::Percentage(percentage) => {
+                percentage.is_per_event() && percentage.nothing_is_free() && self.terms.free_units.is_zero()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the number of events changes the amount: a percentage with a fixed part or bounds per
     /// event, or a matrix with such a row.
     pub fn counts_events(&self) -> bool {

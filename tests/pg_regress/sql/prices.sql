@@ -69,6 +69,55 @@ SELECT pg_temp.use('joined', 1, '{"model":"x","region":"eu"}') + pg_temp.use('jo
 CALL billing.bill_run();
 SELECT contract, key, kind, quantity, exact, amount FROM lines WHERE contract NOT LIKE 'signed%';
 
+-- What is due whatever was used: the bounds of the price that nothing in particular has. 10 × 2 (the override is that price); 10 × 3 and 100;
+-- 0.50 and 100; half of 100; 100; 195 and 5, the minimum of the period's start in Tokyo
+SELECT count(*) AS changes FROM billing.catalog_apply('{"price_books":[{"key":"k","currency":"USD","prices":[{"key":"least","meter":"q","pricing":{"model":"per_unit","unit_price":"1","minimum":"100"}}]}]}');
+SELECT count(*) AS changes FROM billing.catalog_apply('{"price_books":[{"key":"k","prices":[{"key":"least","meter":"q","valid_from":"2026-01-01T00:00:00Z","pricing":{"model":"per_unit","unit_price":"1","minimum":"200"}}]}]}');
+SELECT billing.customer_upsert('{"key":"loses","overrides":[{"meter":"q","pricing":{"model":"per_unit","unit_price":"2"}}]}') AS customer;
+SELECT pg_temp.deal('same-match', '[{"key":"m","match":{"model":"a"},"pricing":{"model":"per_unit","unit_price":"1","minimum":"100"}}]', '{"overrides":[{"meter":"q","match":{"model":"a"},"pricing":{"model":"per_unit","unit_price":"2"}}]}'),
+  pg_temp.deal('loses', '[{"key":"m","pricing":{"model":"per_unit","unit_price":"1","minimum":"100"}}]', '{"overrides":[{"meter":"q","percent_off":"10"},{"meter":"q","match":{"model":"a"},"pricing":{"model":"per_unit","unit_price":"3"}}]}'),
+  pg_temp.deal('replaces', '[{"key":"m","pricing":{"model":"per_unit","unit_price":"1"}}]', '{"overrides":[{"meter":"q","pricing":{"model":"per_unit","unit_price":"2","minimum":"100"}},{"meter":"q","match":{"model":"b"},"unit_price":"0.5"}]}'),
+  pg_temp.deal('flat-unused', '[{"key":"m","match":{"model":"a"},"pricing":{"model":"flat","amount":"100"}}]', '{"overrides":[{"meter":"q","match":{"model":"a"},"percent_off":"50"}]}'),
+  pg_temp.deal('row-unused', '[{"key":"m","match":{"model":"a"},"pricing":{"model":"matrix","dimensions":["model"],"rows":[{"match":{"model":"a"},"unit_price":"1","minimum":"100"}]}}]'),
+  pg_temp.deal('least-tokyo', '[{"key":"m","price":"least"}]', '{"price_book":"k","time_zone":"Asia/Tokyo","overrides":[{"meter":"q","unit_price":"0.5"}]}');
+SELECT sum(pg_temp.use(c, n, jsonb_build_object('model', m))) AS events FROM (VALUES ('same-match', 10, 'a'), ('loses', 10, 'a'), ('replaces', 1, 'b'), ('least-tokyo', 10, 'a')) x (c, n, m);
+
+-- Distinct users by line under a flat price; events rated one by one for two entities; a bound of one entity stands on its own invoice;
+-- a price agreed with a customer is in the customer's currency, so not for a contract in another
+SELECT pg_temp.deal('flat-users', '[{"key":"m","meter":"users","lines_by":["model"],"pricing":{"model":"flat","amount":"100"}}]'),
+  pg_temp.deal2('each', '[{"key":"m","pricing":{"model":"percentage","rate":"0.01","per_event_minimum":"0.5"}}]'),
+  pg_temp.deal2('theirs', '[{"key":"m","pricing":{"model":"per_unit","unit_price":"1"}}]', '{"overrides":[{"meter":"q","match":{"bill_to":"gmbh"},"pricing":{"model":"per_unit","unit_price":"1","minimum":"100"}}]}');
+SELECT billing.customer_upsert('{"key":"yen","currency":"USD","overrides":[{"meter":"q","unit_price":"2"}]}') AS customer;
+SELECT pg_temp.deal_of('yen', '[{"key":"m","pricing":{"model":"per_unit","unit_price":"300"}}]', '{"currency":"JPY"}');
+SELECT pg_temp.use('flat-users', 1, '{"user":"u","model":"a"}') + pg_temp.use('flat-users', 1, '{"user":"u","model":"b"}') + pg_temp.use('yen', 10) AS events, pg_temp.use2('each', 10, 'inc') AS inc, pg_temp.use2('each', 200, 'gmbh') AS gmbh, pg_temp.use2('theirs', 10, 'gmbh') AS theirs;
+SELECT r.source, r.pricing FROM billing.price_resolve('yen', 'q', '{}', '2026-01-15Z') r;
+CALL billing.bill_run();
+SELECT contract, key, kind, quantity, exact, amount FROM lines WHERE contract IN ('same-match', 'loses', 'replaces', 'flat-unused', 'row-unused', 'least-tokyo', 'flat-users', 'each', 'theirs', 'yen');
+SELECT i.key, i.total FROM billing.invoice i WHERE i.key ~ '^(each|theirs)/' ORDER BY 1;
+
+-- A maximum over two entities: gmbh's late usage changes inc's share of it, so one is not issued again without the other
+SELECT pg_temp.deal2('shared', '[{"key":"m","pricing":{"model":"per_unit","unit_price":"1","maximum":"100"}}]'), pg_temp.use2('shared', 50, 'inc'), pg_temp.use2('shared', 100, 'gmbh');
+CALL billing.bill_run();
+SELECT i.key, i.state, i.total FROM billing.invoice i WHERE i.key LIKE 'shared%' ORDER BY i.created_at, 1;
+SELECT pg_temp.use2('shared', 1000, 'gmbh') AS late;
+SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0;
+SELECT billing.invoice_void('shared/1:gmbh', 'late usage');
+CALL billing.bill_run();
+SELECT message, hint FROM billing.job_issue;
+SELECT billing.invoice_void('shared/1', 'depends on the other');
+CALL billing.bill_run();
+SELECT i.key, i.state, i.total FROM billing.invoice i WHERE i.key LIKE 'shared%' ORDER BY i.created_at, 1;
+SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0;
+
+-- A version fits its meter and the live charges that will take it; what is published is neither moved nor ended before it begins
+\a \t
+SELECT pg_temp.fails(format('SELECT billing.catalog_apply(%L)', jsonb_build_object('price_books', jsonb_build_array(jsonb_build_object('key', 'j', 'currency', 'USD', 'prices', jsonb_build_array(p)))))) FROM unnest(ARRAY[
+  '{"key":"linear","meter":"q","valid_from":"2026-05-01T00:00:00Z","pricing":{"model":"matrix","dimensions":["zone"],"rows":[{"match":{"zone":"eu"},"unit_price":"5"},{"match":{},"unit_price":"1"}]}}',
+  '{"key":"calls","meter":"calls","pricing":{"model":"percentage","rate":"0.1","per_event_minimum":"1"}}',
+  '{"key":"linear","meter":"q","valid_from":"2026-01-10T00:00:00Z","pricing":{"model":"per_unit","unit_price":"0.02"}}',
+  '{"key":"linear","retired":true,"valid_from":"2026-01-16T00:00:00Z"}']::jsonb[]) p;
+\a \t
+
 -- One instant suits all zones: 00:00 UTC of a first day. Inside everybody's period a tiered price does not change; at one contract's
 -- start it does, and the others take it with their next period
 SELECT pg_temp.deal('zone-ny', '[{"key":"m","price":"tiers"}]', '{"price_book":"j","time_zone":"America/New_York"}'), pg_temp.deal('zone-tokyo', '[{"key":"m","price":"tiers"}]', '{"price_book":"j","time_zone":"Asia/Tokyo"}'),
@@ -94,3 +143,12 @@ SELECT pg_temp.fails($$SELECT billing.invoice_generate('retired', '2026-03-01Z')
 \a \t
 SELECT day, quantity, reason FROM billing.unpriced_usage WHERE customer = 'retired';
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0;
+
+-- A meter that charges have used counts on after it is retired: late usage of a contract that has ended is billed after a void
+SELECT pg_temp.deal('ended', '[{"key":"m","meter":"calls","pricing":{"model":"per_unit","unit_price":"1"}}]', '{"term":"1 month"}'), pg_temp.use('ended', 1);
+CALL billing.bill_run();
+SELECT count(*) AS changes FROM billing.catalog_apply('{"meters":[{"key":"calls","retired":true}]}');
+SELECT pg_temp.use('ended', 1) AS late;
+SELECT billing.invoice_void('ended/1', 'late usage');
+CALL billing.bill_run();
+SELECT i.key, i.total, r.same_bytes FROM billing.invoice i, billing.invoice_recompute(i.key) r WHERE i.key = 'ended/1.2';

@@ -161,7 +161,7 @@ SELECT number, total, currency FROM invoices WHERE contract = 'brit';
 -- Late usage is missed wherever nothing was invoiced: on a boundary with a fee alone, on one that closed, for another legal entity
 SELECT billing.test_clock_set('2026-02-01T00:00:00Z') AS clock \gset
 SELECT billing.customer_upsert('{"key":"fee"}') AS a, billing.subscribe('fee', 'pro', '2026-01-01') AS b, billing.customer_upsert('{"key":"closed"}') AS c, billing.subscribe('closed', 'usage', '2026-01-01') AS d,
-  billing.customer_upsert('{"key":"pair","bill_tos":[{"key":"a","name":"A"},{"key":"b","name":"B"}]}') AS e, billing.subscribe('pair', 'usage', '2026-01-01') AS f, pg_temp.use('pair', 'p1', 30, '2026-01-10Z') AS g \gset
+  billing.customer_upsert('{"key":"pair","bill_tos":[{"key":"a","name":"A"},{"key":"b","name":"B"}]}') AS e, billing.subscribe('pair', 'usage', '2026-01-01', '{"overrides":[{"meter":"q","pricing":{"model":"per_unit","unit_price":"1"}}]}') AS f, pg_temp.use('pair', 'p1', 30, '2026-01-10Z') AS g \gset
 CALL billing.bill_run();
 SELECT key, lines FROM invoices WHERE contract IN ('fee-1', 'closed-1', 'pair-1') AND n = 1;
 CREATE TEMP VIEW unbilled AS SELECT u.* FROM billing.contract k, billing.billing_period p, billing_internal.unbilled_usage(k.customer_id, k.contract_id, p.n) u
@@ -251,7 +251,6 @@ SELECT pg_temp.fails(c) FROM unnest(ARRAY[
   $$SELECT billing.invoice_finalize('INV-2026-999999')$$, $$SELECT billing.invoice_finalize('INV-2026-000001')$$, $$SELECT billing.invoice_finalize(NULL)$$, $$SELECT billing.invoice_void('INV-2026-000002', 'again')$$, $$SELECT billing.invoice_void('INV-2026-000001', ' ')$$, $$SELECT billing.invoice_void('INV-2026-000001', 'x', NULL)$$, $$SELECT billing.invoice_void('nothing', 'x')$$,
   $$SELECT billing.invoice_recompute('nothing')$$, $$SELECT billing.invoice_explain('nothing')$$, $$SELECT billing.invoice_explain(NULL::jsonb)$$, $$SELECT billing.invoice_explain('{}'::jsonb)$$, $$SELECT billing.invoice_explain('[5]'::jsonb)$$, $$SELECT billing.invoice_explain('"x"'::jsonb)$$,
   $$SELECT billing.invoice_line_events('INV-2026-000001', 'nothing')$$, $$SELECT billing.invoice_line_events('INV-2026-000001', NULL)$$, $$SELECT billing.bill_run_start('infinity')$$, $$SELECT billing.bill_run_step('00000000-0000-7000-8000-000000000000')$$, $$SELECT billing.bill_run_step(NULL)$$, $$SELECT billing.verify('all')$$, $$SELECT billing.verify(NULL)$$]) c;
-SELECT pg_temp.fails(format('SELECT billing.invoice_void(%L, %L)', number, 'x')) FROM invoices WHERE state = 'paid';
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT pg_temp.fails($$SELECT billing.invoice_finalize('INV-2026-000001')$$);
 ROLLBACK;
