@@ -17,8 +17,8 @@ SELECT count(*) AS changes FROM billing.catalog_apply('{
     "fees": [{"key": "platform", "product": "ai-api", "pricing": {"model": "flat", "amount": "49"}}]}]}') \gset
 SELECT billing.customer_upsert('{"key": "c1"}') AS customer \gset
 SELECT billing.subscribe('c1', 'usage', '2026-06-01') AS contract \gset
--- Ids as a tenth-size run would have them in as few stripes: 390 contracts a stripe whatever :contracts is.
-CREATE TEMP TABLE copy AS SELECT (n % 390 + 1) * 256 + n / 390 AS customer_id, gen_random_uuid() AS bill_to_id, gen_random_uuid() AS contract_id FROM generate_series(2, :contracts) n;
+-- Ids as a tenth-size run would have them in as few stripes: 391 contracts a stripe whatever :contracts is, up to 100,096.
+CREATE TEMP TABLE copy AS SELECT (n % 391 + 1) * 256 + n / 391 AS customer_id, gen_random_uuid() AS bill_to_id, gen_random_uuid() AS contract_id FROM generate_series(2, :contracts) n;
 INSERT INTO billing.customer (customer_id, key, name, seller_id, currency, time_zone, created_at)
 SELECT x.customer_id, 'c' || x.customer_id, 'Customer ' || x.customer_id, c.seller_id, c.currency, c.time_zone, c.created_at FROM copy x, billing.customer c WHERE c.customer_id = 1;
 UPDATE billing_internal.counter SET value = (SELECT max(customer_id) FROM copy) WHERE name = 'customer_id';
