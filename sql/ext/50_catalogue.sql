@@ -167,13 +167,13 @@ BEGIN
         WHERE h.meter_id = old.meter_id AND h.until_version IS NULL AND k.state IN ('draft', 'scheduled', 'active', 'paused') ORDER BY k.key, h.charge_key LIMIT 1;
         IF FOUND THEN
             PERFORM billing_internal.fail('ZB005', format('%s: meter %s is in use by charge %s of contract %s', item->>'path', old.key, live.charge_key, live.contract),
-                'A retired meter counts nothing, so its charges would bill nothing. Retire it when no draft or live contract needs it any more.');
+                'Retire it when no draft or live contract needs it any more.');
         END IF;
         UPDATE billing.meter m SET retired_at = clock_timestamp(), counts = EXISTS (SELECT FROM billing.contract_charge h WHERE h.meter_id = m.meter_id) WHERE m.key = item->>'key';
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
     ELSIF NOT (item->>'retired')::boolean AND old.retired_at IS NOT NULL THEN
         PERFORM billing_internal.fail('ZB005', format('%s: meter %s is retired', item->>'path', old.key),
-            'A retired meter missed events, so it stays retired. Make a new one under another key: it is filled from stored events.');
+            'A retired meter stays retired. Make a new one under another key: it is filled from stored events.');
     END IF;
 END
 $$;

@@ -487,7 +487,7 @@ BEGIN
     SELECT h.charge_key, m.key AS meter INTO wrong FROM billing.contract_charge h JOIN billing.meter m USING (meter_id)
     WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL AND m.retired_at IS NOT NULL ORDER BY h.position LIMIT 1;
     IF FOUND THEN
-        PERFORM billing_internal.fail('ZB005', format('charge %s: meter %s is retired and counts nothing', wrong.charge_key, wrong.meter), 'Make the contract anew, with a meter that counts.');
+        PERFORM billing_internal.fail('ZB005', format('charge %s: meter %s is retired', wrong.charge_key, wrong.meter), 'Make the contract anew, with a meter that counts.');
     END IF;
     SELECT h.charge_key, h.price_key, b.key AS book INTO wrong FROM billing.contract_charge h JOIN billing.price_book b USING (price_book_id)
     WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL

@@ -51,7 +51,8 @@ impl Pricing {
 
     /// An override's fixed unit price in the place of this pricing: per_unit, with this pricing's `per`
     /// and nothing else of it. A negotiated price is what was agreed, so no floor or free units of the list
-    /// carry over; its minimum and maximum act on the charge's lines and stay there. Of a matrix, select the row first: rows may differ in `per`.
+    /// carry over; its minimum and maximum act on the charge's lines and stay there. Of a matrix, select the
+    /// row first: rows may differ in `per`.
     pub fn with_unit_price(&self, unit_price: Exact) -> Pricing {
         Pricing::assemble(Model::PerUnit { unit_price }, Terms { per: self.per(), ..Terms::default() })
     }
