@@ -49,7 +49,7 @@ CREATE TABLE billing.usage_delta (
     bucket_minutes smallint NOT NULL CHECK (bucket_minutes IN (15, 60)),
     bucket_start timestamptz NOT NULL,
     dimension_set_id bigint NOT NULL,
-    events bigint NOT NULL CHECK (events >= 0),
+    events bigint NOT NULL,
     quantity numeric,
     dimensions jsonb,
     value_keys uuid[]
@@ -62,12 +62,27 @@ COMMENT ON COLUMN billing.usage_delta.meter_id IS 'The meter.';
 COMMENT ON COLUMN billing.usage_delta.bucket_minutes IS 'Width of the bucket: 60 or 15 minutes.';
 COMMENT ON COLUMN billing.usage_delta.bucket_start IS 'Start of the bucket (inclusive).';
 COMMENT ON COLUMN billing.usage_delta.dimension_set_id IS 'Its dimension values.';
-COMMENT ON COLUMN billing.usage_delta.events IS 'How many events counted.';
+COMMENT ON COLUMN billing.usage_delta.events IS 'How many events counted; negative where a correction takes them back.';
 COMMENT ON COLUMN billing.usage_delta.quantity IS 'Sum or maximum of their values; NULL for count and unique count.';
 COMMENT ON COLUMN billing.usage_delta.dimensions IS 'The dimension values, where dimension_set did not have them yet.';
 COMMENT ON COLUMN billing.usage_delta.value_keys IS 'Keys of the distinct values, for unique count.';
 SELECT billing_internal.declare_table('billing.usage_delta', 'customer-owned', '{}',
     '{customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys}');
+
+CREATE TABLE billing.usage_dirty (
+    customer_id bigint NOT NULL,
+    meter_id int NOT NULL,
+    from_at timestamptz NOT NULL,
+    until_at timestamptz NOT NULL CHECK (until_at > from_at)
+);
+CREATE INDEX usage_dirty_customer_idx ON billing.usage_dirty (customer_id, meter_id);
+ALTER TABLE billing.usage_dirty REPLICA IDENTITY FULL;
+COMMENT ON TABLE billing.usage_dirty IS 'Usage that buckets and deltas no longer say: buckets that start in [from_at, until_at) are answered from events until fold has measured them again. Written by corrections that can''t be added up, and by meters that change.';
+COMMENT ON COLUMN billing.usage_dirty.customer_id IS 'The customer.';
+COMMENT ON COLUMN billing.usage_dirty.meter_id IS 'The meter.';
+COMMENT ON COLUMN billing.usage_dirty.from_at IS 'Start of the first bucket (inclusive).';
+COMMENT ON COLUMN billing.usage_dirty.until_at IS 'End of the last bucket (exclusive).';
+SELECT billing_internal.declare_table('billing.usage_dirty', 'customer-owned', '{}', '{customer_id, meter_id, from_at, until_at}');
 
 CREATE TABLE billing.usage_bucket (
     customer_id bigint NOT NULL,
@@ -75,7 +90,7 @@ CREATE TABLE billing.usage_bucket (
     bucket_start timestamptz NOT NULL,
     bucket_minutes smallint NOT NULL CHECK (bucket_minutes IN (15, 60)),
     dimension_set_id bigint NOT NULL,
-    events bigint NOT NULL CHECK (events >= 0),
+    events bigint NOT NULL,
     quantity numeric,
     PRIMARY KEY (customer_id, meter_id, bucket_start, bucket_minutes, dimension_set_id)
 ) PARTITION BY RANGE (bucket_start);

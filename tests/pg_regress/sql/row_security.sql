@@ -31,6 +31,8 @@ FROM unnest('{acme,globex}'::text[]) k, generate_series(4, 4) n;
 -- What no function writes yet, and an issue of a run.
 INSERT INTO billing.purchase_order (customer_id, purchase_order_id, number, valid_from) SELECT customer_id, gen_random_uuid(), 'PO-' || key, '2023-01-01' FROM billing.customer;
 INSERT INTO billing.payment_method (customer_id, payment_method_id, key, processor, reference, label) SELECT customer_id, gen_random_uuid(), 'card', 'stripe', 'pm_' || key, 'Visa' FROM billing.customer;
+INSERT INTO billing.usage_event_void (customer_id, event_key, revision, occurred_at, voided_at, reason, actor) SELECT customer_id, gen_random_uuid(), 0, '2023-11-20', '2023-11-20', 'wrong', 'me' FROM billing.customer;
+INSERT INTO billing.usage_dirty SELECT customer_id, 1, '2024-11-20', '2024-11-21' FROM billing.customer;
 INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message)
 SELECT gen_random_uuid(), (SELECT min(job_run_id::text)::uuid FROM billing.job_run), now(), customer_id, 'contract', key, 'ZB007', 'no price' FROM billing.customer;
 SELECT number, total FROM billing.invoice ORDER BY number;
@@ -80,8 +82,8 @@ INSERT INTO tested VALUES
     ('billing.customer'), ('billing.customer_alias'), ('billing.login_customer'), ('billing.contract_key'), ('billing.invoice_number'),
     -- customer-owned
     ('billing.bill_to'), ('billing.contact'), ('billing.purchase_order'), ('billing.payment_method'), ('billing.contract'), ('billing.contract_version'), ('billing.contract_charge'),
-    ('billing.contract_policy'), ('billing.price_override'), ('billing.billing_period'), ('billing.usage_event_key'), ('billing.usage_event'), ('billing.dimension_set'),
-    ('billing.usage_delta'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.invoice'), ('billing.invoice_line'),
+    ('billing.contract_policy'), ('billing.price_override'), ('billing.billing_period'), ('billing.usage_event_key'), ('billing.usage_event'), ('billing.usage_event_void'), ('billing.dimension_set'),
+    ('billing.usage_delta'), ('billing.usage_dirty'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.invoice'), ('billing.invoice_line'),
     -- machinery that names customers: for staff
     ('billing.audit_log'), ('billing.job_issue'),
     -- views
