@@ -3,12 +3,13 @@
 //! The batch lives in this backend's memory under a handle; `billing_internal.bill_batch()` in
 //! sql/ext/80_invoicing.sql shows the whole order.
 
+use super::metering::read_meter;
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node, Tree};
 use crate::domain::foundation::{Code, Fault, instant};
 use crate::domain::invoicing::batch::{Batch, Meter, Slot, UsageRow, Version};
 use crate::domain::invoicing::document::{Document, Documents, Issue};
 use crate::domain::invoicing::explain::explain;
-use crate::domain::metering::{Aggregation, Dimensions};
+use crate::domain::metering::Dimensions;
 use crate::domain::rating::Pricing;
 use crate::pg::instant::{from_date, from_timestamptz, to_date, to_timestamptz};
 use crate::pg::{FaultJson, Numeric};
@@ -88,20 +89,11 @@ fn bill_meter_ids(handle: i64) -> SetOfIterator<'static, i32> {
     SetOfIterator::new(with_batch(handle, |batch| Ok(batch.meter_ids())))
 }
 
-/// One meter; `dimensions` are its dimension names.
+/// One meter, by its canonical document.
 #[pg_extern(sql = false)]
-fn bill_add_meter(
-    handle: i64,
-    meter_id: i32,
-    key: String,
-    aggregation: &str,
-    dimensions: Vec<String>,
-    unit: Option<String>,
-) {
+fn bill_add_meter(handle: i64, meter_id: i32, definition: &str) {
     with_batch(handle, |batch| {
-        let aggregation = Aggregation::parse(aggregation)
-            .ok_or_else(|| Fault::value(format!("aggregation {aggregation} is not known")))?;
-        batch.add_meter(meter_id, Meter { key, aggregation, dimensions, unit });
+        batch.add_meter(meter_id, Meter::from(&read_meter(definition)?));
         Ok(())
     });
 }

@@ -18,7 +18,8 @@ use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node, Tree};
 use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
 use crate::domain::foundation::{Code, Exact, Fault, RoundingLevel, RoundingMode};
 use crate::domain::metering::dimensions::BILL_TO;
-use crate::domain::metering::{Aggregation, Dimensions};
+use crate::domain::metering::measure::Read;
+use crate::domain::metering::{Dimensions, Measure};
 use crate::domain::rating::{Pricing, match_candidates};
 use chrono::NaiveDate;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -108,10 +109,21 @@ pub type PriceKey = (Uuid, String);
 #[derive(Debug, Clone)]
 pub struct Meter {
     pub key: String,
-    pub aggregation: Aggregation,
+    pub aggregation: Measure,
     /// Names of its dimensions, in order of priority.
     pub dimensions: Vec<String>,
     pub unit: Option<String>,
+}
+
+impl From<&crate::domain::metering::Meter> for Meter {
+    fn from(meter: &crate::domain::metering::Meter) -> Meter {
+        Meter {
+            key: meter.key.clone(),
+            aggregation: Measure::of(meter),
+            dimensions: meter.dimensions.iter().map(ToString::to_string).collect(),
+            unit: Some(meter.unit.clone()),
+        }
+    }
 }
 
 /// A version of a price, as the database has it.
@@ -144,6 +156,8 @@ pub enum Source {
     Amounts,
     /// Events recorded until an instant.
     Events,
+    /// Whatever the meter takes: history, events, two steps, other meters.
+    Composed,
 }
 
 impl Source {
@@ -154,6 +168,7 @@ impl Source {
             Source::Cells => "cells",
             Source::Amounts => "amounts",
             Source::Events => "events",
+            Source::Composed => "composed",
         }
     }
 }
@@ -311,7 +326,13 @@ impl Batch {
                         meter_id: *meter_id,
                         from: segment.from,
                         until,
-                        source: source(by_event, bill.recorded_until, meter.aggregation, segment.from, until),
+                        source: source(
+                            by_event,
+                            bill.recorded_until,
+                            meter.aggregation.read,
+                            segment.from,
+                            until,
+                        ),
                         recorded_until: bill.recorded_until,
                         matches: usage.matches.clone(),
                         dropped: dropped.clone(),
@@ -446,16 +467,17 @@ impl Batch {
 fn source(
     by_event: bool,
     recorded_until: Option<Instant>,
-    aggregation: Aggregation,
+    read: Read,
     from: Instant,
     until: Instant,
 ) -> Source {
     let aligned = |at: Instant| at.0.rem_euclid(HOUR) == 0;
     match (by_event, recorded_until) {
         (true, _) => Source::Amounts,
+        (false, _) if read == Read::Composed => Source::Composed,
         (false, Some(_)) => Source::Events,
         (false, None) if !(aligned(from) && aligned(until)) => Source::Cells,
-        (false, None) if aggregation == Aggregation::UniqueCount => Source::Values,
+        (false, None) if read == Read::Values => Source::Values,
         (false, None) => Source::Buckets,
     }
 }
@@ -654,7 +676,7 @@ impl Bill {
         };
         UsageTerms {
             meter: meter.key.clone(),
-            aggregation: meter.aggregation,
+            aggregation: meter.aggregation.clone(),
             unit: meter.unit.clone(),
             matches: charge.matches.clone(),
             lines_by: charge.lines_by.clone(),
@@ -707,8 +729,8 @@ impl Bill {
         list
     }
 
-    /// The period, cut where a price may change. A maximum or a distinct count has one price for the whole
-    /// period, and so has everything where prices are taken at the period's start.
+    /// The period, cut where a price may change. What doesn't add up in time (all but counts and sums) has one
+    /// price for the whole period, and so has everything where prices are taken at the period's start.
     fn segments(
         &self,
         period: &ServicePeriod,
@@ -716,8 +738,7 @@ impl Bill {
         meter: &Meter,
         terms: &UsageTerms,
     ) -> Vec<Segment> {
-        let one_price = self.policy("rate_at") == "period_start"
-            || matches!(meter.aggregation, Aggregation::Max | Aggregation::UniqueCount);
+        let one_price = self.policy("rate_at") == "period_start" || !meter.aggregation.adds_up_in_time;
         let mut starts = BTreeSet::from([period.from]);
         if !one_price {
             let mine = |a: &&Agreed| match &a.target {
