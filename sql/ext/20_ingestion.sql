@@ -44,7 +44,7 @@ CREATE FUNCTION billing_internal.call_accept(handle bigint, customer_ids bigint[
 COMMENT ON FUNCTION billing_internal.call_accept(bigint, bigint[], uuid[]) IS 'Tells the call which keys were new; gives their events.';
 CREATE FUNCTION billing_internal.call_deltas(handle bigint)
     RETURNS TABLE (customer_id bigint, meter_id int, bucket_minutes smallint, bucket_start timestamptz, dimension_set_id bigint,
-        dimensions text, events bigint, quantity numeric, value_keys uuid[])
+        dimensions text, events bigint, quantity numeric, moment numeric, placed_at timestamptz, event_key uuid, value_keys uuid[])
     LANGUAGE c VOLATILE STRICT ROWS 100 AS 'MODULE_PATHNAME', 'call_deltas_wrapper';
 COMMENT ON FUNCTION billing_internal.call_deltas(bigint) IS 'What the accepted events add to usage.';
 CREATE FUNCTION billing_internal.call_known(handle bigint) RETURNS TABLE (customer_id bigint, event_key uuid)
@@ -247,8 +247,8 @@ BEGIN
     INSERT INTO billing.usage_event (customer_id, event_key, occurred_at, recorded_at, event_type, event_id, bill_to, properties)
     SELECT e.customer_id, e.event_key, e.occurred_at, clock.recorded_at, e.event_type, e.event_id, e.bill_to, e.properties::jsonb
     FROM (SELECT clock_timestamp() AS recorded_at OFFSET 0) clock, billing_internal.call_accept(handle, new_ids, new_keys) e;
-    INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys)
-    SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity,
+    INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
+    SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity, d.moment, d.placed_at, d.event_key,
         CASE WHEN s.dimensions IS NULL THEN d.dimensions::jsonb
             WHEN s.dimensions <> d.dimensions::jsonb THEN billing_internal.dimension_collision(d.customer_id, d.dimension_set_id) END,
         d.value_keys

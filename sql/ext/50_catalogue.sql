@@ -28,8 +28,8 @@ BEGIN
             'Try again, or when transactions that ingest are shorter.');
     END IF;
     WITH filled AS (
-        INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys)
-        SELECT u.customer_id, u.meter_id, u.bucket_minutes, u.bucket_start, u.dimension_set_id, u.events, u.quantity,
+        INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
+        SELECT u.customer_id, u.meter_id, u.bucket_minutes, u.bucket_start, u.dimension_set_id, u.events, u.quantity, u.moment, u.placed_at, u.event_key,
             CASE WHEN s.dimensions IS NULL THEN u.dimensions::jsonb
                 WHEN s.dimensions <> u.dimensions::jsonb THEN billing_internal.dimension_collision(u.customer_id, u.dimension_set_id) END,
             u.value_keys
@@ -142,6 +142,7 @@ DECLARE
     live record;
 BEGIN
     SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR NO KEY UPDATE;
+    PERFORM billing_internal.check_compound(item->>'path', d) WHERE d <> 'null' AND d IS DISTINCT FROM old.definition;
     IF old.meter_id IS NULL AND d <> 'null' THEN
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'meter_id' RETURNING value::int INTO id;
         INSERT INTO billing.meter (meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at)
@@ -264,7 +265,7 @@ BEGIN
             PERFORM billing_internal.fail('ZB005', format('%s.valid_from: %s is not after %s, when version %s begins to hold',
                 item->>'path', starts, lower(old.valid_during), old.version), 'Prices change forward in time; give a later valid_from.');
         END IF;
-        IF NOT (facts.splits AND old.splits) OR meter.aggregation IN ('max', 'unique_count') THEN
+        IF NOT (facts.splits AND old.splits) OR NOT meter.additive THEN
             PERFORM billing_internal.check_price_instant(book.price_book_id, old.key, starts);
         END IF;
         IF upper_inf(old.valid_during) OR upper(old.valid_during) > starts THEN
@@ -326,7 +327,7 @@ BEGIN
         END IF;
         pricing := item.terms->>'pricing';
         IF pricing IS NULL THEN
-            SELECT CASE WHEN meter.aggregation = 'unique_count' THEN billing_internal.pricing_of(p.price_id) ELSE p.pricing END::text INTO pricing FROM billing.price p
+            SELECT CASE WHEN NOT meter.additive THEN billing_internal.pricing_of(p.price_id) ELSE p.pricing END::text INTO pricing FROM billing.price p
             WHERE p.price_book_id = book.price_book_id AND p.key = item.terms->>'price' AND p.meter_id = meter.meter_id
             ORDER BY p.version DESC LIMIT 1;
             IF pricing IS NULL THEN

@@ -10,9 +10,9 @@ COMMENT ON FUNCTION billing_internal.bill_open(bigint[], uuid[], text[]) IS 'Ope
 CREATE FUNCTION billing_internal.bill_meter_ids(handle bigint) RETURNS SETOF int
     LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_meter_ids_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_meter_ids(bigint) IS 'The meters the batch needs.';
-CREATE FUNCTION billing_internal.bill_add_meter(handle bigint, meter_id int, key text, aggregation text, dimensions text[], unit text) RETURNS void
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bill_add_meter_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_add_meter(bigint, int, text, text, text[], text) IS 'Gives the batch a meter.';
+CREATE FUNCTION billing_internal.bill_add_meter(handle bigint, meter_id int, definition text) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_meter_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_add_meter(bigint, int, text) IS 'Gives the batch a meter by its document.';
 CREATE FUNCTION billing_internal.bill_price_keys(handle bigint) RETURNS TABLE (book_id uuid, key text)
     LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_price_keys_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_price_keys(bigint) IS 'The prices whose versions the batch needs.';
@@ -29,7 +29,7 @@ COMMENT ON FUNCTION billing_internal.bill_add_midnight(bigint, text, date, times
 CREATE FUNCTION billing_internal.bill_stretches(handle bigint) RETURNS TABLE (n int, customer_id bigint, meter_id int, from_at timestamptz, until_at timestamptz, source text,
     recorded_until timestamptz, matches text, dropped text[], bill_to text)
     LANGUAGE c VOLATILE STRICT ROWS 500 AS 'MODULE_PATHNAME', 'bill_stretches_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_stretches(bigint) IS 'The stretches of time whose usage the batch needs: source buckets, values, cells, amounts or events; matches limits it, dropped dimensions are summed away; bill_to is the entity of usage that names none.';
+COMMENT ON FUNCTION billing_internal.bill_stretches(bigint) IS 'The stretches of time whose usage the batch needs: source buckets, values, cells, amounts, events or composed; matches limits it, dropped dimensions are summed away; bill_to is the entity of usage that names none.';
 CREATE FUNCTION billing_internal.bill_add_usage(handle bigint, stretches int[], dimensions text[], events bigint[], quantities numeric[], amounts text[]) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_usage_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_add_usage(bigint, int[], text[], bigint[], numeric[], text[]) IS 'Gives the batch usage: columns of equal length, one row per stretch and line dimensions.';
@@ -146,14 +146,14 @@ BEGIN
     RETURN QUERY
     -- Usage that names the entity of the contract is the same as usage that names none.
     WITH stretch AS MATERIALIZED (
-        SELECT s.*, s.matches::jsonb AS match, m.aggregation FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
+        SELECT s.*, s.matches::jsonb AS match, m.aggregation, m.dimensions AS names FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
     ), used AS (
         SELECT s.n, s.aggregation, coalesce(d.dimensions, u.dimensions) - s.dropped
                 - CASE WHEN coalesce(d.dimensions, u.dimensions)->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::timestamptz AS at, NULL::uuid AS event_key
         FROM stretch s
         CROSS JOIN LATERAL (
             SELECT x.dimension_set_id, (array_agg(x.dimensions) FILTER (WHERE x.dimensions IS NOT NULL))[1] AS dimensions, sum(x.events) AS events,
-                CASE WHEN s.aggregation = 'max' THEN max(x.quantity) ELSE sum(x.quantity) END AS quantity
+                CASE s.aggregation WHEN 'max' THEN max(x.quantity) WHEN 'min' THEN min(x.quantity) ELSE sum(x.quantity) END AS quantity
             FROM (
                 SELECT b.dimension_set_id, NULL::jsonb AS dimensions, b.events, b.quantity FROM billing.usage_bucket b
                 WHERE b.customer_id = s.customer_id AND b.meter_id = s.meter_id AND b.bucket_start >= s.from_at AND b.bucket_start < s.until_at
@@ -180,10 +180,16 @@ BEGIN
         WHERE s.source = 'amounts' AND u.dimensions @> s.match
     )
     SELECT u.n, u.dimensions::text, sum(u.events)::bigint,
-        CASE u.aggregation WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN coalesce(sum(u.quantity), 0) WHEN 'max' THEN coalesce(max(u.quantity), 0) ELSE count(DISTINCT u.value_key) END,
+        CASE u.aggregation WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN coalesce(sum(u.quantity), 0) WHEN 'max' THEN coalesce(max(u.quantity), 0)
+            WHEN 'min' THEN coalesce(min(u.quantity), 0) ELSE count(DISTINCT u.value_key) END,
         -- Single amounts in order of time, where the price needs them.
         (jsonb_agg(trim_scale(u.quantity)::text ORDER BY u.at, u.event_key) FILTER (WHERE u.event_key IS NOT NULL))::text
-    FROM used u GROUP BY u.n, u.dimensions, u.aggregation;
+    FROM used u GROUP BY u.n, u.dimensions, u.aggregation
+    UNION ALL
+    SELECT s.n, q.dimensions::text, q.events, coalesce(q.quantity, 0), NULL
+    FROM stretch s CROSS JOIN LATERAL billing_internal.usage_quantities(s.customer_id, s.meter_id, s.from_at, s.until_at, NULL, 'UTC',
+        ARRAY(SELECT x FROM unnest(s.names) x WHERE x <> ALL (s.dropped)) || 'bill_to'::text, s.match, s.bill_to, s.recorded_until) q
+    WHERE s.source = 'composed';
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_usage(bigint) IS 'The usage a batch asked for, by stretch and line dimensions.';
@@ -196,7 +202,7 @@ DECLARE
 BEGIN
     SELECT billing_internal.bill_open(coalesce(array_agg(c.customer_id), '{}'), coalesce(array_agg(c.contract_id), '{}'), coalesce(array_agg(c.document), '{}')) INTO handle
     FROM billing_internal.bill_contracts(refs) c;
-    PERFORM billing_internal.bill_add_meter(handle, m.meter_id, m.key, m.aggregation, m.dimensions, m.unit)
+    PERFORM billing_internal.bill_add_meter(handle, m.meter_id, m.definition::text)
     FROM billing_internal.bill_meter_ids(handle) i (meter_id) JOIN billing.meter m USING (meter_id);
     PERFORM billing_internal.bill_add_version(handle, p.price_book_id, p.key, p.price_id, b.key || '/' || p.key || '@' || p.version, p.key || '@' || p.version,
         lower(p.valid_during), upper(p.valid_during),
@@ -902,7 +908,7 @@ AS $$
                         rtrim(to_char(b.quantity, 'FM999,999,999,999,999,990.999999999999'), '.'), to_char(b.events, 'FM999,999,999,990'))
                     ELSE format('… and %s more buckets', b.buckets - 24) END AS note
                 FROM (
-                    SELECT c.at, CASE m.aggregation WHEN 'count' THEN sum(c.events) WHEN 'max' THEN max(c.quantity) WHEN 'sum' THEN sum(c.quantity) ELSE count(DISTINCT c.value_key) END AS quantity,
+                    SELECT c.at, billing_internal.bucket_quantity(m.state, sum(c.events), sum(c.quantity), max(c.quantity), min(c.quantity), count(DISTINCT c.value_key)) AS quantity,
                         sum(c.events) AS events, row_number() OVER (ORDER BY c.at) AS place, count(*) OVER () AS buckets
                     FROM billing_internal.usage_cells(l.customer_id, l.meter_id, l.service_from, l.service_until) c
                     WHERE billing_internal.of_line(c.dimensions, l.dimensions, l.line_by, l.match, i.document->>'bill_to', t.key)
@@ -1000,12 +1006,12 @@ BEGIN
         SELECT * FROM billing_internal.spend_lines(of_customer_id, from_at, until_at)
     ), cell AS (
         -- Every usage line is split over its (bucket, dimension set) rows in proportion to quantity.
-        SELECT l.line_n, c.at, c.dimensions, CASE m.aggregation WHEN 'count' THEN sum(c.events) WHEN 'sum' THEN sum(c.quantity) WHEN 'max' THEN max(c.quantity)
-            ELSE count(DISTINCT c.value_key) END AS weight
+        SELECT l.line_n, c.at, c.dimensions, CASE WHEN m.aggregation IN ('count', 'sum', 'max', 'unique_count') AND m.state <> 'presence'
+            THEN billing_internal.bucket_quantity(m.state, sum(c.events), sum(c.quantity), max(c.quantity), min(c.quantity), count(DISTINCT c.value_key)) ELSE sum(c.events) END AS weight
         FROM line l JOIN billing.meter m USING (meter_id)
         CROSS JOIN LATERAL billing_internal.usage_cells(of_customer_id, l.meter_id, l.service_from, l.service_until) c
         WHERE l.kind = 'usage' AND billing_internal.of_line(c.dimensions, l.dimensions, l.line_by, l.match, l.bill_to, l.default_bill_to)
-        GROUP BY l.line_n, c.at, c.dimensions, m.aggregation
+        GROUP BY l.line_n, c.at, c.dimensions, m.aggregation, m.state
     ), split AS (
         SELECT c.line_n, array_agg(c.at ORDER BY c.at, c.dimensions) AS times, jsonb_agg(c.dimensions ORDER BY c.at, c.dimensions) AS sets,
             array_agg(CASE WHEN c.weight > 0 THEN c.weight ELSE 0 END ORDER BY c.at, c.dimensions) AS weights
