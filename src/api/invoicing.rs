@@ -168,6 +168,8 @@ fn bill_stretches(
         name!(until_at, TimestampWithTimeZone),
         name!(source, &'static str),
         name!(recorded_until, Option<TimestampWithTimeZone>),
+        name!(meter_version, Option<i32>),
+        name!(known_meters, Option<String>),
         name!(matches, String),
         name!(dropped, Vec<String>),
         name!(bill_to, String),
@@ -188,6 +190,8 @@ fn bill_stretches(
                     until,
                     s.source.as_str(),
                     recorded_until,
+                    s.meter_version.map(|version| version as i32),
+                    s.known_meters,
                     matches,
                     s.dropped,
                     s.bill_to,
@@ -529,10 +533,11 @@ mod tests {
 
     fn give_meters(handle: &str) {
         rows(&format!(
-            "SELECT billing_internal.bill_add_meter({handle}, 1, 'tokens', 'sum', '{{model,region}}', 'token')"
+            r#"SELECT billing_internal.bill_add_meter({handle}, 1,
+                '{{"key":"tokens","event_type":"e","aggregation":"sum","value":"n","dimensions":["model","region"],"unit":"token"}}')"#
         ));
         rows(&format!(
-            "SELECT billing_internal.bill_add_meter({handle}, 2, 'requests', 'count', '{{model}}', NULL)"
+            r#"SELECT billing_internal.bill_add_meter({handle}, 2, '{{"key":"requests","event_type":"e","aggregation":"count","dimensions":["model"]}}')"#
         ));
     }
 
@@ -586,8 +591,8 @@ mod tests {
         assert_eq!(
             ask("bill_stretches", &handle),
             [
-                format!(r#"0|7|1|{month}|buckets||{{}}|["region"]|acme"#),
-                format!(r#"1|7|2|{month}|buckets||{{}}|["model"]|acme"#)
+                format!(r#"0|7|1|{month}|buckets||||{{}}|["region"]|acme"#),
+                format!(r#"1|7|2|{month}|buckets||||{{}}|["model"]|acme"#)
             ]
         );
         // bill_add_usage, bill_add_rows
@@ -607,9 +612,13 @@ mod tests {
     fn a_bill_batch_refuses_what_does_not_fit() {
         // bill_add_meter, bill_add_usage, bill_open
         let handle = open();
-        let average =
-            format!("SELECT billing_internal.bill_add_meter({handle}, 1, 'tokens', 'avg', '{{}}', NULL)");
-        assert_eq!(error_of(&average), format!("XX000 bill batch {handle}: aggregation avg is not known"));
+        let average = format!(
+            r#"SELECT billing_internal.bill_add_meter({handle}, 1, '{{"key":"tokens","aggregation":"avg"}}')"#
+        );
+        assert_eq!(
+            error_of(&average),
+            format!("XX000 bill batch {handle}: aggregation: \"avg\" is not known")
+        );
         assert_eq!(error_of(&average), format!("XX000 bill batch {handle} is not open"));
         let handle = open();
         let usage = format!(

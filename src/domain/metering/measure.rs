@@ -204,6 +204,14 @@ impl Compound {
         Ok(Compound::Sum(components))
     }
 
+    /// Keys of the meters it is made of.
+    pub fn meters(&self) -> Vec<&str> {
+        match self {
+            Compound::Sum(components) => components.iter().map(|(meter, _)| meter.as_str()).collect(),
+            Compound::Ratio { numerator, denominator, .. } => vec![numerator, denominator],
+        }
+    }
+
     pub fn to_tree(&self) -> Tree<'static> {
         match self {
             Compound::Sum(components) => Tree::List(
