@@ -436,8 +436,8 @@ fn every_aggregation_is_what_plain_sql_says() {
         made += count;
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
-            let mut fold = db.connect();
-            let folder = scope.spawn(|| {
+            let (mut fold, done) = (db.connect(), &done);
+            let folder = scope.spawn(move || {
                 while !done.load(Ordering::SeqCst) {
                     fold.batch_execute("CALL billing.fold()").map_err(|e| told(&e))?;
                     thread::sleep(Duration::from_millis(20));

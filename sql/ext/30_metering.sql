@@ -613,14 +613,16 @@ BEGIN
     d := m.definition;
     IF m.aggregation = 'compound' THEN
         RETURN QUERY
-        SELECT p.cell, p.dimensions, billing_internal.rounded_quantity(
-            CASE WHEN jsonb_typeof(d->'of') = 'array' THEN sum(p.factor * p.quantity)
+        -- Its meters first: joined in another order, this would ask all meters there are, itself among them.
+        WITH part AS MATERIALIZED (SELECT x.role, x.factor, k.meter_id FROM billing_internal.compound_parts(d) x JOIN billing.meter k ON k.key = x.meter)
+        SELECT q.cell, q.dimensions, billing_internal.rounded_quantity(
+            CASE WHEN jsonb_typeof(d->'of') = 'array' THEN sum(p.factor * q.quantity)
                 -- Nothing over nothing is nothing, and so is what nothing is shared by.
-                ELSE coalesce(billing_internal.quotient(coalesce(sum(p.quantity) FILTER (WHERE p.role = 'numerator'), 0),
-                    coalesce(sum(p.quantity) FILTER (WHERE p.role = 'denominator'), 0), (d->'of'->>'places')::int), 0) END, d->'rounding'), sum(p.events)::bigint
-        FROM (SELECT x.role, x.factor, q.cell, q.dimensions, q.quantity, q.events FROM billing_internal.compound_parts(d) x JOIN billing.meter k ON k.key = x.meter
-            CROSS JOIN LATERAL billing_internal.usage_quantities(of_customer_id, k.meter_id, from_at, until_at, grain, zone, kept, filter, home, recorded_until, of_versions) q) p
-        GROUP BY p.cell, p.dimensions;
+                ELSE coalesce(billing_internal.quotient(coalesce(sum(q.quantity) FILTER (WHERE p.role = 'numerator'), 0),
+                    coalesce(sum(q.quantity) FILTER (WHERE p.role = 'denominator'), 0), (d->'of'->>'places')::int), 0) END, d->'rounding'), sum(q.events)::bigint
+        FROM part p
+        CROSS JOIN LATERAL billing_internal.usage_quantities(of_customer_id, p.meter_id, from_at, until_at, grain, zone, kept, usage_quantities.filter, home, recorded_until, of_versions) q
+        GROUP BY q.cell, q.dimensions;
         RETURN;
     END IF;
     measured := coalesce(d->'per'->>'aggregation', m.aggregation);

@@ -906,13 +906,24 @@ BEGIN
     WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
     RETURN QUERY
     SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties
-    FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, i.cut_at, l.meter_version) e
+    FROM (
+        SELECT l.meter_id, l.meter_version
+        UNION ALL
+        -- of a compound, the events of its meters
+        SELECT k.meter_id, coalesce((SELECT (regexp_match(x, '@([0-9]+)$'))[1]::int FROM jsonb_array_elements_text(i.meters) x WHERE regexp_replace(x, '@[0-9]+$', '') = k.key), 1)
+        FROM billing.meter_version v CROSS JOIN LATERAL billing_internal.compound_parts(v.definition) p JOIN billing.meter k ON k.key = p.meter
+        WHERE v.meter_id = l.meter_id AND v.version = l.meter_version
+    ) w (meter_id, version)
+    JOIN billing.meter m USING (meter_id)
+    -- What is carried over comes from all events before.
+    CROSS JOIN LATERAL billing_internal.stored_measures(i.customer_id, w.meter_id, CASE WHEN m.state IN ('level', 'presence') THEN '-infinity' ELSE l.service_from END,
+        l.service_until, i.cut_at, w.version) e
     WHERE billing_internal.of_line(e.dimensions, l.dimensions, l.line_by, l.match, i.bill_to, default_bill_to)
     ORDER BY e.occurred_at, e.event_key LIMIT max_rows;
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_line_events(text, text, int) IS
-    'The events that a usage line counted, in order of time, with the value each had on the meter (NULL for a unique count): those of its charge, period and dimensions recorded up to the invoice''s cut. Errors: ZB001, ZB002.';
+    'The events that a usage line counted, in order of time, with the value each had on the meter (NULL for a unique count; 1 or 0 where it adds or removes a value): those of its charge, period and dimensions as they stood at the invoice''s cut; also those before the period where a level or what is present goes on; for a compound those of each of its meters. Errors: ZB001, ZB002.';
 
 CREATE FUNCTION billing_internal.line_notes(of_customer_id bigint, of_invoice_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
