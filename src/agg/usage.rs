@@ -274,6 +274,49 @@ mod tests {
         assert_eq!(rows(moving), ["1|1", "3|2", "6|4"]);
     }
 
+    /// What is beyond sums: of no rows only what needs a value is NULL; averages divide once; the last is the last by
+    /// time; a level counts for the time it was there; ranks are the nearest.
+    #[pg_test]
+    fn aggregates_give_more_than_sums() {
+        // usage_min_add, usage_average_add, usage_latest_add, usage_weighted_sum_add, usage_percentile_add
+        let all = "SELECT billing.usage_min(v), billing.usage_average(v), billing.usage_latest(v, at), billing.usage_percentile(v, 50),
+                billing.usage_weighted_sum(v, at, '2026-06-01Z', '2026-06-02Z')
+            FROM (VALUES (2.50, timestamptz '2026-06-01 12:00Z'), (-3, '2026-05-01Z'), (1, '2026-06-01 18:00Z'), (7, '2026-06-02Z'), (NULL, '2026-07-01Z')) t (v, at)";
+        // 2.5 × 12 h − 3 × 24 h + 1 × 6 h; 7.5 / 4
+        assert_eq!(rows(all), ["-3|1.875|7|1|-36"]);
+        assert_eq!(rows(&format!("{all} WHERE v > 9")), ["||||0"]);
+        let thirds =
+            "SELECT billing.usage_average(v), billing.usage_average(-v) FROM (VALUES (1), (1), (0)) t (v)";
+        assert_eq!(rows(thirds), ["0.666666666667|-0.666666666667"]);
+        let long =
+            "SELECT billing.usage_average(v) FROM (VALUES (9999999999999999999999999999), (0.5)) t (v)";
+        assert_eq!(value(long).as_deref(), Some("4999999999999999999999999999.75"));
+        // rules.md 10.3: of 720 hourly counts seven may be higher
+        let hosts = |spike: u32| {
+            value(&format!(
+                "SELECT billing.usage_percentile(CASE WHEN h < {spike} THEN 100 ELSE 10 END, 99) FROM generate_series(0, 719) h"
+            ))
+        };
+        assert_eq!((hosts(7).as_deref(), hosts(8).as_deref()), (Some("10"), Some("100")));
+    }
+
+    /// A value is present if the last operation on it added it, in whatever order the rows come.
+    #[pg_test]
+    fn unique_counts_take_operations() {
+        // usage_unique_add
+        let present = |order: &str| {
+            value(&format!(
+                "SELECT billing.usage_unique_count(v, at, op ORDER BY {order}) FROM (VALUES ('ann', timestamptz '2026-06-01Z', 'add'), ('bob', '2026-06-01Z', 'add'),
+                    ('bob', '2026-06-03Z', 'remove'), ('bob', '2026-06-02Z', 'add'), ('cyd', '2026-06-01Z', 'remove'), ('cyd', '2026-06-01Z', 'add'), (NULL, '2026-06-01Z', 'add')) t (v, at, op)"
+            ))
+        };
+        assert_eq!((present("at, op"), present("at DESC, op DESC")), (Some("1".into()), Some("1".into())));
+        assert_eq!(
+            value("SELECT billing.usage_unique_count(v, NULL, 'add') FROM (VALUES ('a')) t (v)").as_deref(),
+            Some("0")
+        );
+    }
+
     /// Over the same events, usage() by meter and the aggregates by hand are one quantity for each aggregation.
     #[pg_test]
     fn aggregates_agree_with_usage() {
@@ -320,8 +363,39 @@ mod tests {
             ("usage_sum(0.0000000000001)", "ZB004 0.0000000000001 has more than 12 digits after the point"),
             ("usage_sum(12345678901234567890123456789)", "ZB004 a number needs more than 28 digits"),
             ("usage_max(12345678901234567890123456789)", "ZB004 a number needs more than 28 digits"),
+            ("usage_min('NaN'::numeric)", "ZB004 NaN is not an amount or a quantity"),
+            (
+                "usage_average(0.0000000000001)",
+                "ZB004 0.0000000000001 has more than 12 digits after the point",
+            ),
         ] {
             assert_eq!(error_of(&format!("SELECT billing.{call}")), format!("{message}{hint}"));
+        }
+    }
+
+    /// So is what is asked where it can't be, or is not the same in all rows.
+    #[pg_test]
+    fn aggregates_refuse_what_can_not_be_asked() {
+        for (query, message) in [
+            ("billing.usage_percentile(v, 0) FROM (VALUES (1)) t (v)", "ZB004 0 is not a percentile"),
+            ("billing.usage_percentile(v, NULL) FROM (VALUES (1)) t (v)", "ZB004 the percentile is NULL"),
+            (
+                "billing.usage_percentile(v, v) FROM (VALUES (1), (2)) t (v)",
+                "ZB004 one group asks for the percentiles 1 and 2",
+            ),
+            (
+                "billing.usage_weighted_sum(1, now(), '2026-06-01Z', '2026-06-01Z')",
+                "ZB004 2026-06-01T00:00:00Z until 2026-06-01T00:00:00Z is not a stretch of time",
+            ),
+            (
+                "billing.usage_weighted_sum(1, '2026-05-01Z', '2026-06-01Z', u) FROM (VALUES (timestamptz '2026-07-01Z'), ('2026-08-01Z')) t (u)",
+                "ZB004 one group asks for the stretches 2026-06-01T00:00:00Z to 2026-07-01T00:00:00Z and 2026-06-01T00:00:00Z to 2026-08-01T00:00:00Z",
+            ),
+            ("billing.usage_latest(1, 'infinity')", "ZB004 infinity is not an instant"),
+            ("billing.usage_unique_count('a', now(), 'join')", "ZB004 operation \"join\" is not known"),
+        ] {
+            let found = error_of(&format!("SELECT {query}"));
+            assert!(found.starts_with(message), "{query}: {found}");
         }
     }
 
@@ -344,20 +418,25 @@ mod tests {
         // usage_state_serial, usage_state_deserial and usage_state_combine between processes; usage_state_total
         // and usage_state_quantity at the end
         Spi::run(
-            "CREATE TABLE tests.parallel_usage AS SELECT (i % 1000)::numeric / 8 AS v, i % 3 AS g FROM generate_series(1, 20000) i;
-             INSERT INTO tests.parallel_usage VALUES (NULL, 3), (-9999999999999999999999999999, 4);
+            "CREATE TABLE tests.parallel_usage AS SELECT (i % 1000)::numeric / 8 AS v, i % 3 AS g, i AS n FROM generate_series(1, 20000) i;
+             INSERT INTO tests.parallel_usage VALUES (NULL, 3, 0), (-9999999999999999999999999999, 4, 0);
              ANALYZE tests.parallel_usage;
              SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0",
         )
         .unwrap();
         let ours = "SELECT g, billing.usage_count(*), billing.usage_count(v), billing.usage_sum(v), billing.usage_max(v),
-            billing.usage_unique_count(v::text) FROM tests.parallel_usage GROUP BY g ORDER BY g";
+            billing.usage_unique_count(v::text),
+            billing.usage_min(v), billing.usage_average(v), billing.usage_latest(v, timestamptz '2026-06-01Z' + n % 997 * interval '1 minute'), billing.usage_percentile(v, 90),
+            billing.usage_weighted_sum(v % 1000000, '2026-06-01 12:00Z', '2026-06-01Z', '2026-06-02Z'), billing.usage_unique_count(v::text, '2026-06-01Z', CASE WHEN v * 8 % 2 = 0 THEN 'add' ELSE 'remove' END)
+            FROM tests.parallel_usage GROUP BY g ORDER BY g";
         let plan = Spi::connect(|client| {
             let lines = client.select(&format!("EXPLAIN (COSTS OFF) {ours}"), None, &[]).unwrap();
             lines.map(|line| line.get::<String>(1).unwrap().unwrap()).collect::<Vec<_>>().join("\n")
         });
         assert!(plan.contains("Partial") && plan.contains("Gather"), "{plan}");
-        let postgres = "SELECT g, count(*), count(v), coalesce(trim_scale(sum(v)), 0), trim_scale(max(v)), count(DISTINCT v)
+        let postgres = "SELECT g, count(*), count(v), coalesce(trim_scale(sum(v)), 0), trim_scale(max(v)), count(DISTINCT v),
+            trim_scale(min(v)), trim_scale(round(sum(v)::numeric(60, 30) / count(v), 12)), trim_scale((array_agg(v ORDER BY n % 997 DESC, v DESC) FILTER (WHERE v IS NOT NULL))[1]),
+            trim_scale((array_agg(v ORDER BY v) FILTER (WHERE v IS NOT NULL))[(count(v) * 9 + 9) / 10]), coalesce(trim_scale(sum(v % 1000000) * 12), 0), count(DISTINCT v) FILTER (WHERE v * 8 % 2 = 0)
             FROM tests.parallel_usage GROUP BY g ORDER BY g";
         let parallel = rows(ours);
         assert_eq!(parallel, rows(postgres));
