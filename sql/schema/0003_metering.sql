@@ -273,8 +273,9 @@ CREATE VIEW billing.usage_hourly WITH (security_invoker = true) AS
             CASE WHEN m.definition ?| '{per, operation, rounding}' THEN NULL ELSE m.aggregation END, NULL, NULL
         FROM billing_internal.usage_distinct d JOIN billing.meter m USING (meter_id) JOIN billing.customer k USING (customer_id)
     ) u
-    GROUP BY u.customer_id, u.customer, u.meter, u.aggregation, u.measure, u.unit, u.hour_start, u.dimensions;
-COMMENT ON VIEW billing.usage_hourly IS 'Usage per customer, meter, UTC hour and dimension values, current at commit. Sums over hours are right for count and sum; of max take the largest, of min the smallest; for all others use billing.usage(), which alone knows what takes history, events or two steps (quantity is NULL there).';
+    GROUP BY u.customer_id, u.customer, u.meter, u.aggregation, u.measure, u.unit, u.hour_start, u.dimensions
+    HAVING sum(u.events) <> 0;
+COMMENT ON VIEW billing.usage_hourly IS 'Usage per customer, meter, UTC hour and dimension values, current at commit; where a correction or a changed meter has not been measured yet (usage_dirty, meter_rebuild), as it was before: billing.usage() always knows. Sums over hours are right for count and sum; of max take the largest, of min the smallest; for all others use it, as it alone knows what takes history, events or two steps (quantity is NULL there).';
 COMMENT ON COLUMN billing.usage_hourly.customer_id IS 'The customer''s id.';
 COMMENT ON COLUMN billing.usage_hourly.customer IS 'The customer''s key.';
 COMMENT ON COLUMN billing.usage_hourly.meter IS 'The meter''s key.';
@@ -303,8 +304,9 @@ CREATE VIEW billing.usage_daily WITH (security_invoker = true) AS
             CASE WHEN m.definition ?| '{per, operation, rounding}' THEN NULL ELSE m.aggregation END, NULL, NULL
         FROM billing_internal.usage_distinct d JOIN billing.meter m USING (meter_id) JOIN billing.customer k USING (customer_id)
     ) u
-    GROUP BY u.customer_id, u.customer, u.meter, u.aggregation, u.measure, u.unit, u.day, u.dimensions;
-COMMENT ON VIEW billing.usage_daily IS 'Usage per customer, meter, local day of the customer''s zone and dimension values, current at commit. Sums over days are right for count and sum; of max take the largest, of min the smallest; for all others use billing.usage(), which alone knows what takes history, events or two steps (quantity is NULL there).';
+    GROUP BY u.customer_id, u.customer, u.meter, u.aggregation, u.measure, u.unit, u.day, u.dimensions
+    HAVING sum(u.events) <> 0;
+COMMENT ON VIEW billing.usage_daily IS 'Usage per customer, meter, local day of the customer''s zone and dimension values, current at commit; where a correction or a changed meter has not been measured yet (usage_dirty, meter_rebuild), as it was before: billing.usage() always knows. Sums over days are right for count and sum; of max take the largest, of min the smallest; for all others use it, as it alone knows what takes history, events or two steps (quantity is NULL there).';
 COMMENT ON COLUMN billing.usage_daily.customer_id IS 'The customer''s id.';
 COMMENT ON COLUMN billing.usage_daily.customer IS 'The customer''s key.';
 COMMENT ON COLUMN billing.usage_daily.meter IS 'The meter''s key.';
