@@ -762,7 +762,7 @@ COMMENT ON FUNCTION billing_internal.usage_quantities(bigint, int, timestamptz, 
     'The quantities of a meter in [from_at, until_at), by cells of the grain in a zone and by the kept dimensions: the last step of usage() and of bills, for every aggregation. home is the legal entity that usage of no entity belongs to; recorded_until measures the events as they stood then, of_versions by meters that had so many versions (those not named had one); NULL = now.';
 
 CREATE FUNCTION billing_internal.bucket_quantity(state text, events numeric, sum numeric, largest numeric, smallest numeric, keys bigint) RETURNS numeric
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE -- bound when made: inlined, so no search_path
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN CASE state WHEN 'count' THEN events WHEN 'max' THEN largest WHEN 'min' THEN smallest WHEN 'unique' THEN keys WHEN 'presence' THEN keys ELSE sum END;
 COMMENT ON FUNCTION billing_internal.bucket_quantity(text, numeric, numeric, numeric, numeric, bigint) IS 'What rows of one bucket show of a meter, by what its buckets hold: the quantity of those that add up, the change of a level, the values touched.';
 
