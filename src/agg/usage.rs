@@ -144,7 +144,7 @@ fn weighted_sum_add(call: Call) -> Outcome {
     add(
         call,
         Kind::Level,
-        (at < until).then(|| Row { when, asked, contribution: Contribution::Number(value) }),
+        (at < until).then_some(Row { when, asked, contribution: Contribution::Number(value) }),
     )
 }
 

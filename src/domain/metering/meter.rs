@@ -544,6 +544,185 @@ mod tests {
         }
     }
 
+    /// Each way to aggregate: its canonical document, what its buckets hold, whether lines and stretches add up, and
+    /// its words, which stand in digests for ever.
+    #[test]
+    fn every_aggregation_is_read_and_described() {
+        for (text, canonical, kept, adds_up, together, words) in [
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"average","value":"n"}"#,
+                r#"{"aggregation":"average","dimensions":[],"event_type":"t","filter":{},"key":"m","unit":"unit","value":"n"}"#,
+                Kind::Sum,
+                false,
+                Together::Apart,
+                "average",
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"weighted_sum","value":"n"}"#,
+                r#"{"aggregation":"weighted_sum","dimensions":[],"event_type":"t","filter":{},"key":"m","unit":"unit","value":"n","weighting":"hour"}"#,
+                Kind::Level,
+                false,
+                Together::Sum,
+                r#"weighted_sum weighting "hour""#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"percentile","percentile":99,"value":"n"}"#,
+                r#"{"aggregation":"percentile","dimensions":[],"event_type":"t","filter":{},"key":"m","percentile":"99","unit":"unit","value":"n"}"#,
+                Kind::Count,
+                false,
+                Together::Apart,
+                r#"percentile percentile "99""#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"unique_count","value":"u","operation":"a.op"}"#,
+                r#"{"aggregation":"unique_count","dimensions":[],"event_type":"t","filter":{},"key":"m","operation":"a.op","unit":"unit","value":"u"}"#,
+                Kind::Presence,
+                false,
+                Together::Apart,
+                r#"unique_count operation "a.op""#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"sum","per":{"bucket":"day","aggregation":"count"}}"#,
+                r#"{"aggregation":"sum","dimensions":[],"event_type":"t","filter":{},"key":"m","per":{"aggregation":"count","bucket":"day"},"unit":"unit"}"#,
+                Kind::Count,
+                false,
+                Together::Apart,
+                r#"sum per {"aggregation":"count","bucket":"day"}"#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"max","value":"n","rounding":{"mode":"half_up","to":"0.50"}}"#,
+                r#"{"aggregation":"max","dimensions":[],"event_type":"t","filter":{},"key":"m","rounding":{"mode":"half_up","to":"0.5"},"unit":"unit","value":"n"}"#,
+                Kind::Max,
+                false,
+                Together::Largest,
+                r#"max rounding {"mode":"half_up","to":"0.5"}"#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"count","rounding":{"mode":"up"}}"#,
+                r#"{"aggregation":"count","dimensions":[],"event_type":"t","filter":{},"key":"m","rounding":{"mode":"up","to":"1"},"unit":"unit"}"#,
+                Kind::Count,
+                false,
+                Together::Apart,
+                r#"count rounding {"mode":"up","to":"1"}"#,
+            ),
+            (
+                r#"{"key":"m","aggregation":"compound","of":[{"meter":"a"},{"meter":"b","factor":"-0.50"}],"dimensions":["x"]}"#,
+                r#"{"aggregation":"compound","dimensions":["x"],"key":"m","of":[{"factor":"1","meter":"a"},{"factor":"-0.5","meter":"b"}],"unit":"unit"}"#,
+                Kind::Count,
+                false,
+                Together::Apart,
+                r#"compound of [{"factor":"1","meter":"a"},{"factor":"-0.5","meter":"b"}]"#,
+            ),
+            (
+                r#"{"key":"m","aggregation":"compound","of":{"numerator":"a","denominator":"b"}}"#,
+                r#"{"aggregation":"compound","dimensions":[],"key":"m","of":{"denominator":"b","numerator":"a","places":6},"unit":"unit"}"#,
+                Kind::Count,
+                false,
+                Together::Apart,
+                r#"compound of {"denominator":"b","numerator":"a","places":6}"#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"sum","value":"n","filters":[{"name":"a","filter":{"x":1}}],"dimensions":["y"]}"#,
+                r#"{"aggregation":"sum","dimensions":["filter","y"],"event_type":"t","filter":{},"filters":[{"filter":{"x":1},"name":"a"}],"key":"m","unit":"unit","value":"n"}"#,
+                Kind::Sum,
+                true,
+                Together::Sum,
+                "sum",
+            ),
+        ] {
+            let meter = read(text).unwrap();
+            assert_eq!(meter.to_tree().canonical().unwrap(), canonical);
+            assert_eq!(read(canonical).unwrap(), meter);
+            assert_eq!((meter.kept(), meter.adds_up_in_time()), (kept, adds_up), "{text}");
+            assert_eq!((meter.together(), meter.in_words().as_str()), (together, words), "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_go_with_their_aggregation() {
+        for (fields, message) in [
+            (r#""aggregation":"sum","value":"n","of":[]"#, "meters[0].of: belongs to a compound"),
+            (
+                r#""aggregation":"compound","of":[],"filters":[]"#,
+                "meters[0].event_type: belongs to the meters",
+            ),
+            (r#""aggregation":"min","value":"n","per":{}"#, "meters[0].per.bucket: is missing"),
+            (r#""aggregation":"unique_count","value":"n","per":{}"#, "meters[0].per: does not go with"),
+            (
+                r#""aggregation":"sum","per":{"bucket":"hour","aggregation":"count"},"value":"n""#,
+                "meters[0].value: a count",
+            ),
+            (
+                r#""aggregation":"sum","per":{"bucket":"hour","aggregation":"max"}"#,
+                "meters[0].value: is missing",
+            ),
+            (
+                r#""aggregation":"sum","per":{"bucket":"hour","aggregation":"unique_count"},"value":"n + 1""#,
+                "meters[0].value: must be",
+            ),
+            (
+                r#""aggregation":"sum","per":{"bucket":"hour","aggregation":"unique_count"},"value":"n","operation":"o""#,
+                "meters[0].operation: belongs",
+            ),
+            (r#""aggregation":"percentile","value":"n","percentile":"0""#, "meters[0].percentile: "),
+            (
+                r#""aggregation":"weighted_sum","value":"n","weighting":"week""#,
+                "meters[0].weighting: \"week\" is not known",
+            ),
+            (r#""aggregation":"count","rounding":{"mode":"up","to":"0"}"#, "meters[0].rounding.to: "),
+            (
+                r#""aggregation":"count","rounding":{"mode":"up","to":"0.0000000000001"}"#,
+                "meters[0].rounding.to: ",
+            ),
+        ] {
+            let found = read(&format!(r#"{{"key":"m","event_type":"t",{fields}}}"#)).unwrap_err().message;
+            assert!(found.starts_with(message), "{fields}: {found}");
+        }
+        for (of, message) in [
+            ("[]", "meters[0].of: is an empty list"),
+            (r#"[{"meter":"a","factor":"0"}]"#, "meters[0].of[0].factor: must not be 0"),
+            (r#"[{"meter":"a","factor":2}]"#, "meters[0].of[0].factor: must be a decimal in a string"),
+            (r#"{"numerator":"a"}"#, "meters[0].of.denominator: is missing"),
+            (r#"{"numerator":"a","denominator":"a"}"#, "meters[0].of.denominator: is the numerator"),
+            (r#"{"numerator":"a","denominator":"b","places":-1}"#, "meters[0].of.places: must be between"),
+        ] {
+            let found =
+                read(&format!(r#"{{"key":"m","aggregation":"compound","of":{of}}}"#)).unwrap_err().message;
+            assert!(found.starts_with(message), "{of}: {found}");
+        }
+    }
+
+    #[test]
+    fn operations_and_named_filters_measure() {
+        let seats =
+            read(r#"{"key":"s","event_type":"t","aggregation":"unique_count","value":"u","operation":"op"}"#)
+                .unwrap();
+        let counted = |properties: &str| match measure(&seats, properties) {
+            Measured::Counted { value, .. } => value,
+            other => panic!("{other:?}"),
+        };
+        let key = text_key("ann");
+        assert_eq!(counted(r#"{"u":"ann","op":"add"}"#), Contribution::Operation { key, removed: false });
+        assert_eq!(counted(r#"{"u":"ann","op":"remove"}"#), Contribution::Operation { key, removed: true });
+        assert_eq!(measure(&seats, r#"{"u":"ann"}"#), Measured::Skipped(VALUE_ABSENT));
+        assert_eq!(measure(&seats, r#"{"op":"add"}"#), Measured::Skipped(VALUE_ABSENT));
+        assert_eq!(
+            refusal(&seats, r#"{"u":"ann","op":"ADD"}"#),
+            "meter s: op must be \"add\" or \"remove\", not \"ADD\""
+        );
+        let named = meter(
+            r#""filters":[{"name":"a","filter":{"x":1}},{"name":"ab","filter":{"x":1,"y":2}}],"filter":{"on":true}"#,
+        );
+        let name = |properties: &str| match measure(&named, properties) {
+            Measured::Counted { dimensions, .. } => dimensions.canonical(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(name(r#"{"n":1,"on":true,"x":1,"filter":"not me"}"#), r#"{"filter":"a"}"#);
+        assert_eq!(name(r#"{"n":1,"on":true,"x":1,"y":2}"#), r#"{"filter":"ab"}"#);
+        assert_eq!(name(r#"{"n":1,"on":true,"x":2}"#), "NotCounted");
+        assert_eq!(name(r#"{"n":1,"on":false,"x":1}"#), "NotCounted");
+    }
+
     #[test]
     fn dimensions_are_bounded_at_the_limit_and_one_beyond() {
         let text = |n: usize| {
