@@ -136,6 +136,7 @@ mod tests {
             ],
         ),
         ("a_call_is_measured_again", &["call_measure_again"]),
+        ("a_call_is_confined", &["call_confine", "call_contents", "call_outcomes"]),
         ("broken_documents_say_why", &["call_read_error"]),
         ("single_events_are_read_in_parts", &["call_read_event"]),
         ("rows_are_read_as_columns", &["call_read_rows"]),

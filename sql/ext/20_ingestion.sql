@@ -56,6 +56,16 @@ COMMENT ON FUNCTION billing_internal.call_judge(bigint, bigint[], uuid[], bigint
 CREATE FUNCTION billing_internal.call_rejections(handle bigint) RETURNS TABLE (customer text, event_id text, reason text, message text, raw text)
     LANGUAGE c VOLATILE STRICT ROWS 1 AS 'MODULE_PATHNAME', 'call_rejections_wrapper';
 COMMENT ON FUNCTION billing_internal.call_rejections(bigint) IS 'Rejected and conflicting events, whole.';
+CREATE FUNCTION billing_internal.call_confine(handle bigint, customer_id bigint, event_type text, from_at timestamptz, until_at timestamptz) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_confine_wrapper';
+COMMENT ON FUNCTION billing_internal.call_confine(bigint, bigint, text, timestamptz, timestamptz) IS 'Refuses events that are not of one customer, type and stretch of time [from_at, until_at), and ids that stand twice.';
+CREATE FUNCTION billing_internal.call_contents(handle bigint)
+    RETURNS TABLE (place int, event_key uuid, event_id text, occurred_at timestamptz, content_hash bigint)
+    LANGUAGE c VOLATILE STRICT ROWS 1000 AS 'MODULE_PATHNAME', 'call_contents_wrapper';
+COMMENT ON FUNCTION billing_internal.call_contents(bigint) IS 'The events that can be stored, with their places in the call (from 0).';
+CREATE FUNCTION billing_internal.call_outcomes(handle bigint) RETURNS TABLE (place int, outcome text, reason text, message text)
+    LANGUAGE c VOLATILE STRICT ROWS 1000 AS 'MODULE_PATHNAME', 'call_outcomes_wrapper';
+COMMENT ON FUNCTION billing_internal.call_outcomes(bigint) IS 'What became of each event so far, by its place in the call (from 0): open, accepted, duplicate, conflicting or rejected, and why.';
 CREATE FUNCTION billing_internal.call_end(handle bigint) RETURNS TABLE (accepted bigint, duplicate bigint, conflicting bigint, rejected bigint)
     LANGUAGE c VOLATILE STRICT ROWS 1 AS 'MODULE_PATHNAME', 'call_end_wrapper';
 COMMENT ON FUNCTION billing_internal.call_end(bigint) IS 'The counts of the call; closes it.';
@@ -178,9 +188,8 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.dimension_collision(bigint, bigint) IS 'Raises ZB005: two dimension sets have one id.';
 
-CREATE FUNCTION billing_internal.ingest_call(
-    handle bigint, state text, OUT accepted bigint, OUT duplicate bigint, OUT conflicting bigint, OUT rejected bigint, OUT errors jsonb
-) -- Plans are kept for the session. Made while tables are empty they would scan them when they are full.
+CREATE FUNCTION billing_internal.call_admit(handle bigint, state text) RETURNS void
+    -- Plans are kept for the session. Made while tables are empty they would scan them when they are full.
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
@@ -190,12 +199,6 @@ DECLARE
     party_earliest timestamptz[];
     party_latest timestamptz[];
     party_faults text[];
-    new_ids bigint[];
-    new_keys uuid[];
-    known_ids bigint[];
-    known_keys uuid[];
-    known_hashes bigint[];
-    to_fold bigint;
 BEGIN
     -- 1. Who is it about?
     WITH bounds AS MATERIALIZED (
@@ -230,11 +233,30 @@ BEGIN
     END IF;
     SELECT array_agg(c.bucket_minutes ORDER BY p.n) INTO party_minutes
     FROM unnest(party_ids) WITH ORDINALITY p (customer_id, n) LEFT JOIN billing.customer c USING (customer_id);
-
-    -- 4. Keys: what is new is decided here, by the primary key, and nowhere else.
     PERFORM billing_internal.partition_ensure(m.month)
     FROM billing_internal.call_resolve(handle, coalesce(party_ids, '{}'), coalesce(party_minutes, '{}'), coalesce(party_earliest, '{}'),
         coalesce(party_latest, '{}'), coalesce(party_faults, '{}')) m (month);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.call_admit(bigint, text) IS 'First half of every call with events: parties, stripe locks (shared, ascending), meters and bucket widths as they are under the locks, what can''t be stored, partitions.';
+
+CREATE FUNCTION billing_internal.ingest_call(
+    handle bigint, state text, OUT accepted bigint, OUT duplicate bigint, OUT conflicting bigint, OUT rejected bigint, OUT errors jsonb
+)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    new_ids bigint[];
+    new_keys uuid[];
+    known_ids bigint[];
+    known_keys uuid[];
+    known_hashes bigint[];
+    to_fold bigint;
+BEGIN
+    -- 1 to 3.
+    PERFORM billing_internal.call_admit(handle, state);
+
+    -- 4. Keys: what is new is decided here, by the primary key, and nowhere else.
     WITH new AS (
         INSERT INTO billing.usage_event_key (customer_id, event_key, occurred_at, content_hash)
         SELECT k.customer_id, k.event_key, k.occurred_at, k.content_hash FROM billing_internal.call_keys(handle) k
@@ -254,9 +276,14 @@ BEGIN
         d.value_keys
     FROM billing_internal.call_deltas(handle) d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id);
 
-    -- 6. Repeats: the same content is a duplicate, other content is conflicting.
+    -- 6. Repeats: content that was stored once, in whichever revision, is a duplicate, other content is conflicting.
     SELECT array_agg(k.customer_id), array_agg(k.event_key), array_agg(k.content_hash) INTO known_ids, known_keys, known_hashes
-    FROM billing_internal.call_known(handle) n JOIN billing.usage_event_key k USING (customer_id, event_key);
+    FROM billing_internal.call_known(handle) n CROSS JOIN LATERAL (
+        SELECT x.customer_id, x.event_key, x.content_hash FROM billing.usage_event_key x WHERE x.customer_id = n.customer_id AND x.event_key = n.event_key
+        UNION ALL
+        SELECT v.customer_id, v.event_key, v.replaced_hash FROM billing.usage_event_void v
+        WHERE v.customer_id = n.customer_id AND v.event_key = n.event_key AND v.replaced_hash IS NOT NULL
+    ) k;
     IF known_ids IS NOT NULL THEN
         PERFORM billing_internal.call_judge(handle, known_ids, known_keys, known_hashes);
     END IF;

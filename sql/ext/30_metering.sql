@@ -184,6 +184,8 @@ AS $$
             SELECT e.*, (row_number() OVER () - 1) / 10000 AS slice
             FROM billing.usage_event e JOIN billing.meter m ON m.meter_id = of_meter_id AND m.event_type = e.event_type
             WHERE e.customer_id = of_customer_id AND e.occurred_at >= from_at AND e.occurred_at < until_at AND e.recorded_at <= recorded_until
+                AND NOT EXISTS (SELECT FROM billing.usage_event_void v WHERE v.customer_id = e.customer_id AND v.event_key = e.event_key AND v.revision = e.revision
+                    AND v.voided_at <= recorded_until)
         ) e GROUP BY e.slice
     ) s
     CROSS JOIN billing.meter m
@@ -207,6 +209,8 @@ AS $$
             SELECT e.*, (row_number() OVER () - 1) / 10000 AS slice
             FROM billing.usage_event e JOIN billing.meter m ON m.meter_id = of_meter_id AND m.event_type = e.event_type
             WHERE e.customer_id = of_customer_id AND e.occurred_at >= from_at AND e.occurred_at < until_at AND e.recorded_at <= recorded_until
+                AND NOT EXISTS (SELECT FROM billing.usage_event_void v WHERE v.customer_id = e.customer_id AND v.event_key = e.event_key AND v.revision = e.revision
+                    AND v.voided_at <= recorded_until)
         ) e GROUP BY e.slice
     ) s
     CROSS JOIN billing.meter m
@@ -353,6 +357,8 @@ BEGIN
             ELSE count(DISTINCT k.value_key) END,
         coalesce(sum(k.events), 0)::bigint
     FROM kept k GROUP BY k.cell, k.grouped
+    -- What corrections took back leaves cells in which nothing counts.
+    HAVING sum(k.events) <> 0
     ORDER BY k.cell, k.grouped;
     IF NOT FOUND AND grain IS NULL AND group_by = '{}' THEN
         RETURN QUERY SELECT from_at, '{}'::jsonb, CASE WHEN m.aggregation <> 'max' THEN 0::numeric END, 0::bigint;

@@ -11,7 +11,8 @@ AS $$
         FROM (
             SELECT array_agg(e.customer_id) AS customers, array_agg(c.bucket_minutes) AS minutes, array_agg(e.event_key) AS keys, array_agg(e.event_type) AS types,
                 array_agg(e.occurred_at) AS times, array_agg(e.bill_to) AS bill_tos, array_agg(e.properties::text) AS properties
-            FROM (SELECT e.*, (row_number() OVER () - 1) / 10000 AS slice FROM billing.usage_event e WHERE e.occurred_at >= date_trunc('hour', since, 'UTC')) e
+            FROM (SELECT e.*, (row_number() OVER () - 1) / 10000 AS slice FROM billing.usage_event e WHERE e.occurred_at >= date_trunc('hour', since, 'UTC')
+                AND NOT EXISTS (SELECT FROM billing.usage_event_void v WHERE v.customer_id = e.customer_id AND v.event_key = e.event_key AND v.revision = e.revision)) e
             JOIN billing.customer c USING (customer_id)
             GROUP BY e.slice
         ) b CROSS JOIN meters m
@@ -24,7 +25,7 @@ AS $$
         SELECT u.customer_id, u.meter_id, date_trunc('hour', u.bucket_start, 'UTC') AS hour, u.dimensions, sum(u.events) AS events,
             CASE WHEN m.aggregation = 'max' THEN max(u.quantity) ELSE sum(u.quantity) END AS quantity
         FROM billing_internal.usage_cell u JOIN billing.meter m USING (meter_id)
-        WHERE u.bucket_start >= date_trunc('hour', since, 'UTC') AND m.counts GROUP BY 1, 2, 3, 4, m.aggregation
+        WHERE u.bucket_start >= date_trunc('hour', since, 'UTC') AND m.counts GROUP BY 1, 2, 3, 4, m.aggregation HAVING sum(u.events) <> 0
     ), cell AS (
         SELECT customer_id, meter_id, hour, dimensions, f.events AS from_events, k.events AS from_buckets,
             f.events IS DISTINCT FROM k.events OR f.quantity IS DISTINCT FROM k.quantity AS wrong

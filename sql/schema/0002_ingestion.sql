@@ -56,9 +56,11 @@ CREATE TABLE billing.usage_event_void (
     occurred_at timestamptz NOT NULL,
     voided_at timestamptz NOT NULL,
     replaced_hash bigint,
+    replaced_at timestamptz,
     reason text NOT NULL,
     actor text COLLATE "C" NOT NULL,
-    PRIMARY KEY (customer_id, event_key, revision)
+    PRIMARY KEY (customer_id, event_key, revision),
+    CHECK ((replaced_hash IS NULL) = (replaced_at IS NULL))
 );
 CREATE INDEX usage_event_void_time_idx ON billing.usage_event_void (customer_id, occurred_at);
 COMMENT ON TABLE billing.usage_event_void IS 'Revisions of events that no longer count, and since when. A revision counts at an instant if it was recorded until then and not voided until then; an amendment voids one revision and records the next.';
@@ -68,9 +70,10 @@ COMMENT ON COLUMN billing.usage_event_void.revision IS 'The revision that no lon
 COMMENT ON COLUMN billing.usage_event_void.occurred_at IS 'When that revision says it happened; leads to its month.';
 COMMENT ON COLUMN billing.usage_event_void.voided_at IS 'Real clock, read under the customer''s shared lock, as recorded_at is: an invoice cut before still counts it.';
 COMMENT ON COLUMN billing.usage_event_void.replaced_hash IS 'Content hash of the revision that took its place; NULL = none did. Sending that content again is a duplicate.';
+COMMENT ON COLUMN billing.usage_event_void.replaced_at IS 'When the revision that took its place says it happened; leads to its month. Both are filled in later if a void event is amended.';
 COMMENT ON COLUMN billing.usage_event_void.reason IS 'Why, as the person or program said.';
 COMMENT ON COLUMN billing.usage_event_void.actor IS 'Who: the session''s role.';
-SELECT billing_internal.declare_table('billing.usage_event_void', 'customer-owned', '{}',
+SELECT billing_internal.declare_table('billing.usage_event_void', 'customer-owned', '{replaced_hash, replaced_at}',
     '{customer_id, event_key, revision, occurred_at, voided_at}');
 
 CREATE TABLE billing.rejected_event (

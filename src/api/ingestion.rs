@@ -260,11 +260,15 @@ fn call_known(handle: i64) -> TableIterator<'static, (name!(customer_id, i64), n
     TableIterator::new(known.into_iter().map(|(customer_id, key)| (customer_id, pg_uuid(key))))
 }
 
-/// Takes the stored content of the known keys: the same is a duplicate, other is conflicting.
+/// Takes the stored content of the known keys, of all their revisions: the same is a duplicate, other is
+/// conflicting.
 #[pg_extern(sql = false)]
 fn call_judge(handle: i64, customer_ids: Vec<i64>, event_keys: Vec<Uuid>, content_hashes: Vec<i64>) {
     let keys = customer_ids.into_iter().zip(event_keys.into_iter().map(domain_uuid));
-    let stored: HashMap<(i64, uuid::Uuid), i64> = keys.zip(content_hashes).collect();
+    let mut stored: HashMap<(i64, uuid::Uuid), Vec<i64>> = HashMap::new();
+    for (key, hash) in keys.zip(content_hashes) {
+        stored.entry(key).or_default().push(hash);
+    }
     with_call(handle, |call| call.judge(&stored));
 }
 
@@ -286,6 +290,61 @@ fn call_rejections(
     TableIterator::new(
         rejections.into_iter().map(|r| (r.customer, r.event_id, r.reason.to_string(), r.message, r.raw)),
     )
+}
+
+/// Refuses events that are not of one customer, type and stretch of time, and ids that stand twice.
+#[pg_extern(sql = false)]
+fn call_confine(
+    handle: i64,
+    customer_id: i64,
+    event_type: &str,
+    from_at: TimestampWithTimeZone,
+    until_at: TimestampWithTimeZone,
+) {
+    let instants = (from_timestamptz(from_at), from_timestamptz(until_at));
+    let (Some(from), Some(until)) = instants else { error!("a stretch of time has finite ends") };
+    with_call(handle, |call| call.confine(customer_id, event_type, from, until));
+}
+
+/// The events that can be stored, with their places in the call.
+#[pg_extern(sql = false)]
+fn call_contents(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(place, i32),
+        name!(event_key, Uuid),
+        name!(event_id, String),
+        name!(occurred_at, TimestampWithTimeZone),
+        name!(content_hash, i64),
+    ),
+> {
+    let rows = with_call(handle, |call| {
+        let row = |(at, e): (usize, &crate::domain::ingestion::Event<'_>)| {
+            (at as i32, pg_uuid(e.event_key), e.event_id.to_string(), pg_instant(e.occurred_at), e.content_hash)
+        };
+        Ok(call.contents().map(row).collect::<Vec<_>>())
+    });
+    TableIterator::new(rows)
+}
+
+/// What became of each event so far, by its place in the call.
+#[pg_extern(sql = false)]
+fn call_outcomes(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (name!(place, i32), name!(outcome, String), name!(reason, Option<String>), name!(message, Option<String>)),
+> {
+    let rows = with_call(handle, |call| {
+        let text = |text: Option<&str>| text.map(str::to_string);
+        let outcomes = call.outcomes().into_iter().enumerate();
+        Ok(outcomes
+            .map(|(at, o)| (at as i32, o.outcome.to_string(), text(o.reason), text(o.message)))
+            .collect::<Vec<_>>())
+    });
+    TableIterator::new(rows)
 }
 
 /// The counts, which sum to the events of the call; and its end: the handle is closed.
@@ -411,6 +470,42 @@ mod tests {
         assert_eq!(ask("call_end"), ["2|2|2|2"]);
         let closed = error_of(&format!("SELECT * FROM billing_internal.call_end({handle})"));
         assert_eq!(closed, format!("XX000 ingest call {handle} is not open"));
+    }
+
+    /// A call can be confined to one customer, type and stretch of time: what is not of it, and an id that
+    /// stands twice, is refused at its place; the others can be stored.
+    #[pg_test]
+    fn a_call_is_confined() {
+        load_meters("{5}");
+        let at = "2023-11-16T10:00:00Z";
+        let handle = read(&[
+            event("acme", "1", at, "{}"),
+            event("acme", "2", "2023-11-16T11:00:00Z", "{}"),
+            event("acme", "1", at, "{}"),
+            event("nobody", "3", at, "{}"),
+        ]);
+        resolve(&handle);
+        rows(&format!(
+            "SELECT billing_internal.call_confine({handle}, 7, 'e', '2023-11-16 10:00+00', '2023-11-16 11:00+00')"
+        ));
+        let contents = rows(&format!(
+            "SELECT place, event_key, event_id, occurred_at, content_hash IS NOT NULL AS hashed FROM billing_internal.call_contents({handle})"
+        ));
+        assert_eq!(contents, [format!("0|{}|1|2023-11-16T10:00:00+00:00|true", key("1"))]);
+        let outcomes = rows(&format!("SELECT * FROM billing_internal.call_outcomes({handle})"));
+        assert_eq!(
+            outcomes,
+            [
+                "0|open||",
+                "1|rejected|outside|occurred_at: 2023-11-16T11:00:00Z is not in [2023-11-16T10:00:00Z, 2023-11-16T11:00:00Z)",
+                r#"2|rejected|repeated|event_id: "1" stands twice"#,
+                r#"3|rejected|unknown_customer|customer: "nobody" is not known"#,
+            ]
+        );
+        let endless = error_of(&format!(
+            "SELECT billing_internal.call_confine({handle}, 7, 'e', '-infinity', 'infinity')"
+        ));
+        assert_eq!(endless, "XX000 a stretch of time has finite ends");
     }
 
     /// A meter that appeared after the events were read counts them, once they are measured again.
