@@ -11,7 +11,7 @@ use crate::domain::foundation::decimal::quoted;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::Tree;
 use crate::domain::foundation::{Code, Fault};
-use crate::domain::ingestion::{self, Event, EventParts, Events, Rejection};
+use crate::domain::ingestion::{self, Event, EventParts, Events, Format, Rejection};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -139,6 +139,7 @@ impl<'t> Row<'t> {
             customer: self.customer.map(str::to_string),
             event_id: self.event_id.map(str::to_string),
             raw: Tree::Object(fields.collect()).canonical().expect("strings are canonical"),
+            format: Format::Native,
         }
     }
 }
@@ -154,9 +155,15 @@ pub struct Outcome {
 
 impl Call {
     /// Reads a document of events and measures it with the meters of the catalogue.
-    pub fn read(text: &str, meters: Arc<Meters>) -> Result<Call, Fault> {
-        let (events, measurements) = delta::ingest(text, meters)?;
+    pub fn read(format: Format, text: &str, meters: Arc<Meters>) -> Result<Call, Fault> {
+        let (events, measurements) = delta::ingest(format, text, meters)?;
         Ok(Call::new(events, measurements))
+    }
+
+    /// Events that were refused before, each as it was kept.
+    pub fn read_each<'t>(texts: impl IntoIterator<Item = (Format, &'t str)>, meters: Arc<Meters>) -> Call {
+        let (events, measurements) = delta::ingest_each(texts, meters);
+        Call::new(events, measurements)
     }
 
     /// One event given in parts. A rejection is an outcome here, too.
@@ -415,8 +422,7 @@ impl Call {
                     refused.push((at, reason::OUTSIDE, message));
                 }
                 Fate::Sent | Fate::Known if event.occurred_at < from || event.occurred_at >= until => {
-                    let message =
-                        format!("occurred_at: {} is not in [{from}, {until})", event.occurred_at);
+                    let message = format!("occurred_at: {} is not in [{from}, {until})", event.occurred_at);
                     refused.push((at, reason::OUTSIDE, message));
                 }
                 Fate::Sent => {}
@@ -472,6 +478,7 @@ fn refusal(event: &Event<'_>, reason: &'static str, message: String) -> Rejectio
         customer: Some(event.customer.to_string()),
         event_id: Some(event.event_id.to_string()),
         raw: raw_of(event),
+        format: Format::Native,
     }
 }
 
@@ -572,7 +579,7 @@ mod tests {
             stray.to_string(),
         ]
         .join(",");
-        let mut call = Call::read(&format!("[{text}]"), meters()).unwrap();
+        let mut call = Call::read(Format::Native, &format!("[{text}]"), meters()).unwrap();
         assert_eq!(
             call.parties().iter().map(|p| p.customer.as_str()).collect::<Vec<_>>(),
             ["acme", "alias", "nobody"]
@@ -596,8 +603,12 @@ mod tests {
             ("30".to_string(), 2)
         );
         assert_eq!(call.known().len(), 3);
-        let hashes =
-            call.entries.iter().flatten().take(2).map(|e| ((7, e.event.event_key), vec![e.event.content_hash]));
+        let hashes = call
+            .entries
+            .iter()
+            .flatten()
+            .take(2)
+            .map(|e| ((7, e.event.event_key), vec![e.event.content_hash]));
         let mut hashes: HashMap<(i64, Uuid), Vec<i64>> = hashes.collect();
         // event 3 was amended, and comes as it was first
         hashes.insert((7, three), vec![5, call.entries[6].as_ref().unwrap().event.content_hash]);
@@ -606,7 +617,7 @@ mod tests {
         let reasons: Vec<&str> = call.rejections().iter().map(|r| r.reason).collect();
         assert_eq!(reasons, ["missing_field", "unknown_customer", "too_old", "conflicting"]);
         let again = &call.rejections()[3].raw;
-        assert!(Call::read(again, meters()).unwrap().rejections().is_empty(), "{again}");
+        assert!(Call::read(Format::Native, again, meters()).unwrap().rejections().is_empty(), "{again}");
     }
 
     #[test]
@@ -622,7 +633,7 @@ mod tests {
             event("acme", "1", 1),
             event("acme", "7", 1).replace("\"n\":1", "\"n\":\"x\""),
         ];
-        let mut call = Call::read(&format!("[{}]", text.join(",")), meters()).unwrap();
+        let mut call = Call::read(Format::Native, &format!("[{}]", text.join(",")), meters()).unwrap();
         let instant = |text| Instant::parse(text).unwrap();
         let (from, until) = (instant("2026-03-01T10:00:00Z"), instant("2026-03-01T11:00:00Z"));
         assert!(call.confine(7, "llm", from, until).is_err());
@@ -644,7 +655,7 @@ mod tests {
 
     #[test]
     fn steps_out_of_order_are_faults() {
-        let mut call = Call::read(&event("acme", "1", 1), meters()).unwrap();
+        let mut call = Call::read(Format::Native, &event("acme", "1", 1), meters()).unwrap();
         assert!(call.resolve(&[]).is_err());
         assert!(call.accept(&HashSet::new()).is_err());
         call.resolve(&[found(1)]).unwrap();
