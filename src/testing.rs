@@ -136,6 +136,8 @@ mod tests {
             ],
         ),
         ("a_call_is_measured_again", &["call_measure_again"]),
+        ("kept_events_are_read_again", &["call_read_kept"]),
+        ("limits_let_pass_or_say_when", &["limit_check", "limit_error"]),
         ("a_call_is_confined", &["call_confine", "call_contents", "call_outcomes"]),
         ("broken_documents_say_why", &["call_read_error"]),
         ("single_events_are_read_in_parts", &["call_read_event"]),

@@ -196,46 +196,35 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.event_standing(bigint, text, text) IS 'One event as events_standing() has it. Errors: ZB001.';
 
-CREATE FUNCTION billing_internal.amend_event(
-    of_customer_id bigint, of_event_id text, reason text, event_type text, occurred_at timestamptz, properties text, bill_to text, OUT outcome text
-)
+CREATE FUNCTION billing_internal.amend_by_call(of_customer_id bigint, of_event_id text, handle bigint, state text, reason text) RETURNS text
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     standing record;
-    state text;
-    handle bigint;
     done record;
     refused record;
     before jsonb;
 BEGIN
     SELECT * INTO standing FROM billing_internal.event_standing(of_customer_id, (SELECT c.key FROM billing.customer c WHERE c.customer_id = of_customer_id), of_event_id);
-    before := billing_internal.event_content(of_customer_id, standing.event_key, standing.revision, standing.occurred_at);
-    IF before IS NULL AND (event_type IS NULL OR occurred_at IS NULL OR properties IS NULL) THEN
-        PERFORM billing_internal.fail('ZB005', format('event %s is not stored any more, only its key', quote_literal(of_event_id)),
-            'What it counted stands for good. Correct the invoice instead.');
-    END IF;
-    state := billing_internal.meters_ready();
-    handle := billing_internal.call_read_event((SELECT c.key FROM billing.customer c WHERE c.customer_id = of_customer_id),
-        coalesce(event_type, before->>'event_type'), of_event_id, coalesce(occurred_at, standing.occurred_at),
-        coalesce(properties, (before->'properties')::text), nullif(coalesce(bill_to, before->>'bill_to'), ''));
     PERFORM billing_internal.call_admit(handle, state);
     SELECT o.reason, o.message INTO refused FROM billing_internal.call_outcomes(handle) o WHERE o.reason IS NOT NULL;
     IF FOUND THEN
         PERFORM billing_internal.fail('ZB008', 'event rejected: ' || refused.message, 'Nothing was changed. What an amended event says must be as good as what is ingested.', 'reason ' || refused.reason);
     END IF;
+    IF NOT standing.void THEN
+        before := billing_internal.event_content(of_customer_id, standing.event_key, standing.revision, standing.occurred_at);
+    END IF;
     SELECT * INTO done FROM billing_internal.events_correct(of_customer_id, handle, '{}', reason);
     PERFORM billing_internal.call_end(handle);
     IF done.amended + done.restored = 0 THEN
-        outcome := 'unchanged';
-        RETURN;
+        RETURN 'unchanged';
     END IF;
-    outcome := CASE WHEN done.restored > 0 THEN 'restored' ELSE 'amended' END;
-    PERFORM billing_internal.audit('event_amend', 'event', of_event_id, of_customer_id, CASE WHEN NOT standing.void THEN before END,
+    PERFORM billing_internal.audit('event_amend', 'event', of_event_id, of_customer_id, before,
         (SELECT billing_internal.event_content(of_customer_id, s.event_key, s.revision, s.occurred_at) FROM billing_internal.events_standing(of_customer_id, ARRAY[standing.event_key]) s), reason);
+    RETURN CASE WHEN done.restored > 0 THEN 'restored' ELSE 'amended' END;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.amend_event(bigint, text, text, text, timestamptz, text, text) IS 'event_amend() for a caller that holds the correction lock; NULL = unchanged.';
+COMMENT ON FUNCTION billing_internal.amend_by_call(bigint, text, bigint, text, text) IS 'Amends a known event to the one event of a call, under the correction lock: amended, unchanged or restored. Errors: ZB001, ZB005, ZB008.';
 
 CREATE FUNCTION billing.event_amend(
     customer text, event_id text, reason text, event_type text DEFAULT NULL, occurred_at timestamptz DEFAULT NULL, properties jsonb DEFAULT NULL, bill_to text DEFAULT NULL
@@ -244,12 +233,24 @@ CREATE FUNCTION billing.event_amend(
 AS $$
 DECLARE
     of_customer_id bigint;
+    standing record;
+    stood jsonb;
+    state text;
 BEGIN
     PERFORM billing_internal.require_installed();
     of_customer_id := billing_internal.find_customer(customer);
     PERFORM billing_internal.check_correction_reason(reason);
     PERFORM billing_internal.correction_begin(of_customer_id);
-    RETURN (SELECT a.outcome FROM billing_internal.amend_event(of_customer_id, event_id, reason, event_type, occurred_at, properties::text, bill_to) a);
+    SELECT * INTO standing FROM billing_internal.event_standing(of_customer_id, customer, event_id);
+    stood := billing_internal.event_content(of_customer_id, standing.event_key, standing.revision, standing.occurred_at);
+    IF stood IS NULL THEN
+        PERFORM billing_internal.fail('ZB005', format('event %s is not stored any more, only its key', quote_literal(event_id)),
+            'What it counted stands for good. Correct the invoice instead.');
+    END IF;
+    state := billing_internal.meters_ready();
+    RETURN billing_internal.amend_by_call(of_customer_id, event_id, billing_internal.call_read_event((SELECT c.key FROM billing.customer c WHERE c.customer_id = of_customer_id),
+        coalesce(event_type, stood->>'event_type'), event_id, coalesce(occurred_at, standing.occurred_at), coalesce(properties, stood->'properties')::text,
+        nullif(coalesce(bill_to, stood->>'bill_to'), '')), state, reason);
 END
 $$;
 COMMENT ON FUNCTION billing.event_amend(text, text, text, text, timestamptz, jsonb, text) IS

@@ -84,16 +84,49 @@ CREATE TABLE billing.rejected_event (
     reason text COLLATE "C" NOT NULL,
     message text NOT NULL,
     raw text NOT NULL,
-    resolved_at timestamptz
+    format text COLLATE "C" NOT NULL DEFAULT 'native',
+    retried_at timestamptz,
+    resolved_at timestamptz,
+    resolution text COLLATE "C" CHECK (resolution IN ('accepted', 'duplicate', 'kept', 'replaced', 'discarded')),
+    CHECK ((resolved_at IS NULL) = (resolution IS NULL))
 );
-CREATE INDEX rejected_event_open_idx ON billing.rejected_event (received_at) WHERE resolved_at IS NULL;
+CREATE INDEX rejected_event_open_idx ON billing.rejected_event (retried_at NULLS FIRST, rejected_id) WHERE resolved_at IS NULL;
 COMMENT ON TABLE billing.rejected_event IS 'Events that could not be stored, whole and with the reason, so that nothing sent is lost.';
 COMMENT ON COLUMN billing.rejected_event.rejected_id IS 'UUIDv7.';
 COMMENT ON COLUMN billing.rejected_event.received_at IS 'Real time of the call.';
 COMMENT ON COLUMN billing.rejected_event.customer IS 'The customer as the event named it, if that could be read.';
 COMMENT ON COLUMN billing.rejected_event.event_id IS 'Its event id, if that could be read.';
-COMMENT ON COLUMN billing.rejected_event.reason IS 'A fixed word: unknown_customer, unknown_bill_to, bad_time, too_old, in_future, bad_value, too_large, conflicting …';
-COMMENT ON COLUMN billing.rejected_event.message IS 'What is wrong, with the place and the value.';
+COMMENT ON COLUMN billing.rejected_event.reason IS 'A fixed word: unknown_customer, unknown_bill_to, bad_time, too_old, in_future, bad_value, too_large, conflicting … The last retry''s, if it is open.';
+COMMENT ON COLUMN billing.rejected_event.message IS 'What is wrong, with the place and the value; the last retry''s, if it is open.';
 COMMENT ON COLUMN billing.rejected_event.raw IS 'The event as it was sent.';
-COMMENT ON COLUMN billing.rejected_event.resolved_at IS 'When it was sent again with success or given up; NULL = open.';
-SELECT billing_internal.declare_table('billing.rejected_event', 'machinery', '{resolved_at}');
+COMMENT ON COLUMN billing.rejected_event.format IS 'The form of raw: native, cloudevents, stripe, orb, metronome or lago.';
+COMMENT ON COLUMN billing.rejected_event.retried_at IS 'Real time of the last retry; NULL = none.';
+COMMENT ON COLUMN billing.rejected_event.resolved_at IS 'When it was sent again with success or decided about; NULL = open.';
+COMMENT ON COLUMN billing.rejected_event.resolution IS 'accepted or duplicate by a retry; of a conflicting one kept (the stored event stands) or replaced (it says this now); discarded (given up); NULL = open.';
+SELECT billing_internal.declare_table('billing.rejected_event', 'machinery', '{reason, message, retried_at, resolved_at, resolution}');
+
+CREATE TABLE billing.ingest_limit (
+    customer_id bigint PRIMARY KEY,
+    events_per_second numeric(13, 6) CHECK (events_per_second > 0),
+    burst int NOT NULL CHECK (burst > 0),
+    set_at timestamptz NOT NULL,
+    set_by text COLLATE "C" NOT NULL
+);
+COMMENT ON TABLE billing.ingest_limit IS 'How many new events a customer''s calls may bring. Customers without a row have no limit.';
+COMMENT ON COLUMN billing.ingest_limit.customer_id IS 'The customer.';
+COMMENT ON COLUMN billing.ingest_limit.events_per_second IS 'Events a second in the long run; NULL = no limit any more.';
+COMMENT ON COLUMN billing.ingest_limit.burst IS 'Events that may come at once.';
+COMMENT ON COLUMN billing.ingest_limit.set_at IS 'Real time of the last change.';
+COMMENT ON COLUMN billing.ingest_limit.set_by IS 'Who set it.';
+SELECT billing_internal.declare_table('billing.ingest_limit', 'customer-owned', '{events_per_second, burst, set_at, set_by}', '{customer_id, events_per_second, burst}');
+
+CREATE UNLOGGED TABLE billing_internal.ingest_limit_state (
+    customer_id bigint PRIMARY KEY,
+    level numeric,
+    level_at timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE billing_internal.ingest_limit_state IS 'What limited customers have sent and what has not drained yet. Not logged: after a crash every customer begins anew.';
+COMMENT ON COLUMN billing_internal.ingest_limit_state.customer_id IS 'The customer.';
+COMMENT ON COLUMN billing_internal.ingest_limit_state.level IS 'Events not drained at level_at; NULL = none yet.';
+COMMENT ON COLUMN billing_internal.ingest_limit_state.level_at IS 'Real time.';
+SELECT billing_internal.declare_table('billing_internal.ingest_limit_state', 'customer-owned', '{level, level_at}');

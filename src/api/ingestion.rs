@@ -4,7 +4,9 @@
 
 use crate::api::metering::{current_meters, delta_row};
 use crate::domain::foundation::Fault;
-use crate::domain::ingestion::EventParts;
+use crate::domain::foundation::decimal::quoted;
+use crate::domain::ingestion::limit::{Level, Limit, Verdict};
+use crate::domain::ingestion::{EventParts, Format};
 use crate::domain::metering::call::{Call, Resolution, Row, reason};
 use crate::domain::metering::delta::BucketMinutes;
 use crate::pg::instant::{from_timestamptz, to_timestamptz};
@@ -53,15 +55,80 @@ fn pg_instant(at: crate::domain::foundation::instant::Instant) -> TimestampWithT
     to_timestamptz(at).expect("years 1 to 9999 fit a timestamptz")
 }
 
-/// Reads and measures a document; NULL where `call_read_error` says why it is not one.
+fn read_document(document: &str, format: &str) -> Result<Call, Fault> {
+    let Some(format) = Format::named(format) else {
+        let names = Format::ALL.map(Format::name).join(", ");
+        return Err(Fault::value(format!("event format {} is not known", quoted(format)))
+            .with_hint(format!("Use one of {names}.")));
+    };
+    Call::read(format, document, current_meters())
+}
+
+/// Reads and measures a document in a format; NULL where `call_read_error` says why it is not one.
 #[pg_extern(sql = false)]
-fn call_read(document: &str) -> Option<i64> {
-    Call::read(document, current_meters()).ok().map(keep)
+fn call_read(document: &str, format: &str) -> Option<i64> {
+    read_document(document, format).ok().map(keep)
 }
 
 #[pg_extern(sql = false)]
-fn call_read_error(document: &str) -> Option<String> {
-    Call::read(document, current_meters()).err().as_ref().map(FaultJson::text)
+fn call_read_error(document: &str, format: &str) -> Option<String> {
+    read_document(document, format).err().as_ref().map(FaultJson::text)
+}
+
+/// Reads and measures events that were refused before, each as it was kept and in its own format.
+#[pg_extern(sql = false)]
+fn call_read_kept<'a>(raws: Array<'a, &'a str>, formats: Array<'a, &'a str>) -> i64 {
+    if raws.len() != formats.len() {
+        error!("every kept event has a format");
+    }
+    let (raws, formats): (Vec<_>, Vec<_>) = (raws.iter().collect(), formats.iter().collect());
+    let texts = raws.iter().zip(&formats).map(|(raw, format)| {
+        let format = format.and_then(Format::named).unwrap_or_else(|| error!("a kept event has no format"));
+        (format, raw.unwrap_or_default())
+    });
+    keep(Call::read_each(texts, current_meters()))
+}
+
+/// Whether so many more events may pass under a limit: then what stands; else how long to wait, and neither if
+/// they never fit.
+#[pg_extern(sql = false)]
+fn limit_check(
+    events_per_second: Numeric,
+    burst: i32,
+    level: Option<Numeric>,
+    level_at: Option<TimestampWithTimeZone>,
+    now: TimestampWithTimeZone,
+    events: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(level, Option<Numeric>),
+        name!(level_at, Option<TimestampWithTimeZone>),
+        name!(wait_ms, Option<i64>),
+    ),
+> {
+    let verdict = (|| {
+        let limit = Limit::new(events_per_second.value?, i64::from(burst))?;
+        let level = match (level, level_at.and_then(from_timestamptz)) {
+            (Some(events), Some(at)) => Some(Level { events: events.value?, at }),
+            _ => None,
+        };
+        let now = from_timestamptz(now).ok_or_else(|| Fault::value("the clock stands at no instant"))?;
+        Ok::<_, Fault>(limit.check(level, now, events))
+    })()
+    .unwrap_or_else(|fault| error!("a stored limit is broken: {fault}"));
+    TableIterator::once(match verdict {
+        Verdict::Pass(level) => (Some(Numeric::from(level.events)), Some(pg_instant(level.at)), None),
+        Verdict::Wait(ms) => (None, None, Some(ms)),
+        Verdict::Never => (None, None, None),
+    })
+}
+
+/// Why a limit can't be; NULL if it can.
+#[pg_extern(sql = false)]
+fn limit_error(events_per_second: Numeric, burst: i32) -> Option<String> {
+    let limit = events_per_second.value.and_then(|rate| Limit::new(rate, i64::from(burst)));
+    limit.err().as_ref().map(FaultJson::text)
 }
 
 /// Reads and measures one event given in parts.
@@ -284,12 +351,14 @@ fn call_rejections(
         name!(reason, String),
         name!(message, String),
         name!(raw, String),
+        name!(format, String),
     ),
 > {
     let rejections = with_call(handle, |call| Ok(call.rejections().to_vec()));
-    TableIterator::new(
-        rejections.into_iter().map(|r| (r.customer, r.event_id, r.reason.to_string(), r.message, r.raw)),
-    )
+    TableIterator::new(rejections.into_iter().map(|r| {
+        let format = r.format.name().to_string();
+        (r.customer, r.event_id, r.reason.to_string(), r.message, r.raw, format)
+    }))
 }
 
 /// Refuses events that are not of one customer, type and stretch of time, and ids that stand twice.
@@ -322,7 +391,13 @@ fn call_contents(
 > {
     let rows = with_call(handle, |call| {
         let row = |(at, e): (usize, &crate::domain::ingestion::Event<'_>)| {
-            (at as i32, pg_uuid(e.event_key), e.event_id.to_string(), pg_instant(e.occurred_at), e.content_hash)
+            (
+                at as i32,
+                pg_uuid(e.event_key),
+                e.event_id.to_string(),
+                pg_instant(e.occurred_at),
+                e.content_hash,
+            )
         };
         Ok(call.contents().map(row).collect::<Vec<_>>())
     });
@@ -335,7 +410,12 @@ fn call_outcomes(
     handle: i64,
 ) -> TableIterator<
     'static,
-    (name!(place, i32), name!(outcome, String), name!(reason, Option<String>), name!(message, Option<String>)),
+    (
+        name!(place, i32),
+        name!(outcome, String),
+        name!(reason, Option<String>),
+        name!(message, Option<String>),
+    ),
 > {
     let rows = with_call(handle, |call| {
         let text = |text: Option<&str>| text.map(str::to_string);
@@ -533,6 +613,54 @@ mod tests {
         let call = format!("SELECT billing_internal.call_read_error({broken})");
         assert_eq!(fault(&call), "ZB003 the events are not valid JSON near byte 13");
         assert_eq!(value("SELECT billing_internal.call_read_error('[]')"), None);
+        let unknown = fault("SELECT billing_internal.call_read_error('[]', 'avro')");
+        assert_eq!(unknown, r#"ZB004 event format "avro" is not known"#);
+    }
+
+    /// Events come in the forms that other systems write; what is refused is kept as it was sent, with its form,
+    /// and can be read again in it.
+    #[pg_test]
+    fn kept_events_are_read_again() {
+        let orb = |customer: &str| {
+            format!(
+                r#"{{"event_name":"e","idempotency_key":"1","timestamp":"2023-11-16T10:00:00Z","external_customer_id":{customer}}}"#
+            )
+        };
+        let handle =
+            value(&format!("SELECT billing_internal.call_read('{{\"events\":[{}]}}', 'orb')", orb("7")))
+                .unwrap();
+        let kept = rows(&format!(
+            "SELECT reason, message, format, raw FROM billing_internal.call_rejections({handle})"
+        ));
+        let message = r#"external_customer_id: must be a string, not the number "7""#;
+        assert_eq!(kept, [format!("bad_value|{message}|orb|{}", orb("7"))]);
+        let native = event("acme", "2", "2023-11-16T10:00:00Z", "{}");
+        let read = format!(
+            "billing_internal.call_read_kept(ARRAY['{}','{native}','{{'], '{{orb,native,native}}')",
+            orb("\"acme\"")
+        );
+        let handle = value(&format!("SELECT {read}")).unwrap();
+        assert_eq!(rows(&format!("SELECT * FROM billing_internal.call_parties({handle})")), ["0|acme|"]);
+        let outcomes = rows(&format!("SELECT place, reason FROM billing_internal.call_outcomes({handle})"));
+        assert_eq!(outcomes, ["0|", "1|", "2|bad_json"]);
+    }
+
+    /// A limit lets events pass while they fit and says how long to wait when they don't, or nothing if they
+    /// never will. A limit that can't be says why.
+    #[pg_test]
+    fn limits_let_pass_or_say_when() {
+        let check = |level: &str, events: i32| {
+            rows(&format!(
+                "SELECT * FROM billing_internal.limit_check(10, 5, {level}, '2023-11-16 10:00:00.05+00', {events})"
+            ))
+        };
+        assert_eq!(check("NULL, NULL", 5), ["5|2023-11-16T10:00:00.05+00:00|"]);
+        assert_eq!(check("4, '2023-11-16 10:00:00+00'", 1), ["4.5|2023-11-16T10:00:00.05+00:00|"]);
+        assert_eq!(check("4, '2023-11-16 10:00:00+00'", 2), ["||50"]);
+        assert_eq!(check("4, '2023-11-16 10:00:00+00'", 6), ["||"]);
+        assert_eq!(value("SELECT billing_internal.limit_error(0.5, 1)"), None);
+        let slow = fault("SELECT billing_internal.limit_error(0, 1)");
+        assert_eq!(slow, "ZB004 0 events a second can't be a limit");
     }
 
     /// One event in parts is read like a document of one; an infinite time is a rejection, not an error.

@@ -3,6 +3,7 @@
 mod batch;
 mod event;
 mod format;
+pub mod limit;
 pub(crate) mod scan;
 
 pub use batch::{
