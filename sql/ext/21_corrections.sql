@@ -128,8 +128,12 @@ BEGIN
     -- Usage: what can be taken back is, what can't is measured afresh. An hour holds the buckets of both widths.
     WITH ended AS MATERIALIZED (
         SELECT u.*, m.aggregation IN ('count', 'sum') AS reversible
-        FROM (SELECT array_agg(x.meter_id) AS ids, array_agg(x.definition::text) AS definitions FROM billing.meter x WHERE x.counts AND x.event_type = ANY (old.types)) k
-        CROSS JOIN LATERAL billing_internal.stored_usage(k.ids, k.definitions, array_fill(of_customer_id, ARRAY[old.n::int]),
+        FROM (
+            SELECT array_agg(w.meter_id) AS ids, array_agg(w.from_at) AS starts, array_agg(w.until_at) AS ends, array_agg(w.definition::text) AS definitions
+            FROM billing.meter x JOIN billing_internal.meter_stretch w ON w.meter_id = x.meter_id AND w.as_of_version = x.version
+            WHERE x.counts AND w.definition->>'event_type' = ANY (old.types)
+        ) k
+        CROSS JOIN LATERAL billing_internal.stored_usage(k.ids, k.starts, k.ends, k.definitions, array_fill(of_customer_id, ARRAY[old.n::int]),
             array_fill((SELECT c.bucket_minutes FROM billing.customer c WHERE c.customer_id = of_customer_id), ARRAY[old.n::int]),
             old.keys, old.types, old.times, old.bill_tos, old.properties) u
         JOIN billing.meter m USING (meter_id)
