@@ -548,7 +548,7 @@ BEGIN
     PERFORM billing_internal.require_installed();
     of_customer_id := billing_internal.find_customer(customer);
     IF events_per_second IS NULL THEN
-        burst := coalesce(burst, 1);
+        burst := 1;
     ELSE
         burst := coalesce(burst, CASE WHEN events_per_second BETWEEN 0 AND 1000000 THEN greatest(ceil(events_per_second), 1) ELSE 1 END);
         PERFORM billing_internal.raise_fault(billing_internal.limit_error(events_per_second, burst)::jsonb);
