@@ -131,11 +131,7 @@ pub struct StoredEvent<'a> {
 /// The meters are those of the catalogue when the call began. A meter that appears before the stripe lock
 /// is taken would miss these events: the caller compares the catalogue's version under the lock, and if it
 /// moved measures the accepted events again with [`stored_deltas`].
-pub fn ingest(
-    format: Format,
-    text: &str,
-    meters: Arc<Meters>,
-) -> Result<(Events<'_>, Measurements), Fault> {
+pub fn ingest(format: Format, text: &str, meters: Arc<Meters>) -> Result<(Events<'_>, Measurements), Fault> {
     let mut measurements = Measurements::new(meters);
     let batch = read_batch_with(format, text, |ordinal, event, properties| {
         measurements.add(ordinal, &Reading::of(event, properties))
@@ -161,9 +157,8 @@ pub fn ingest_event(
     meters: Arc<Meters>,
 ) -> Result<(Event<'_>, Measurements), Rejection> {
     let mut measurements = Measurements::new(meters);
-    let (event, ()) = read_event_with(parts, |event, properties| {
-        measurements.add(0, &Reading::of(event, properties))
-    })?;
+    let (event, ()) =
+        read_event_with(parts, |event, properties| measurements.add(0, &Reading::of(event, properties)))?;
     Ok((event, measurements))
 }
 

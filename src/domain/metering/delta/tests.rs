@@ -92,7 +92,8 @@ fn one_call_adds_one_row_per_cell() {
         ]
         .join(",")
     );
-    let (events, measurements) = ingest(Format::Native, &text, meters(&[TOKENS, REQUESTS, PEAK, USERS, OTHER])).unwrap();
+    let (events, measurements) =
+        ingest(Format::Native, &text, meters(&[TOKENS, REQUESTS, PEAK, USERS, OTHER])).unwrap();
     assert!(events.iter().all(Result::is_ok));
     // e was a duplicate; the order in which the database names the new ones does not matter
     let deltas = measurements.deltas(&accept(&[5, 3, 0, 1, 2])).unwrap();
@@ -187,7 +188,8 @@ fn a_sum_that_outgrows_a_decimal_continues_in_another_row() {
         .iter()
         .map(|n| event(n, "2026-03-01T10:00:00Z", &format!("{{\"n\":{n}}}")))
         .collect();
-    let (_, measurements) = ingest(Format::Native, &format!("[{}]", texts.join(",")), meters(&[TOKENS])).unwrap();
+    let (_, measurements) =
+        ingest(Format::Native, &format!("[{}]", texts.join(",")), meters(&[TOKENS])).unwrap();
     let deltas = measurements.deltas(&accept(&[0, 1, 2])).unwrap();
     assert_eq!(
         show(&deltas),
@@ -247,7 +249,8 @@ fn only_meters_of_the_event_type_are_asked() {
     all.push(Version::only(2_000, meter(TOKENS)));
     let all = Arc::new(Meters::new(all));
     assert!(all.len() == 2_001 && !all.is_empty());
-    let (_, measurements) = ingest(Format::Native, &event("a", "2026-03-01T10:00:00Z", r#"{"n":1}"#), all.clone()).unwrap();
+    let (_, measurements) =
+        ingest(Format::Native, &event("a", "2026-03-01T10:00:00Z", r#"{"n":1}"#), all.clone()).unwrap();
     assert_eq!(show(&measurements.deltas(&accept(&[0])).unwrap()).len(), 1);
     let unknown = event("a", "2026-03-01T10:00:00Z", r#"{"n":[]}"#).replace("llm", "nobody's");
     let (events, measurements) = ingest(Format::Native, &unknown, all).unwrap();
