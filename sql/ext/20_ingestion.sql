@@ -331,7 +331,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.call_admit(bigint, text) IS 'First half of every call with events: parties, stripe locks (shared, ascending), meters and bucket widths as they are under the locks, what can''t be stored, partitions. Gives the customers that have an ingest limit; NULL = none.';
 
 CREATE FUNCTION billing_internal.ingest_call(
-    handle bigint, state text, kept boolean DEFAULT false, OUT accepted bigint, OUT duplicate bigint, OUT conflicting bigint, OUT rejected bigint, OUT errors jsonb
+    handle bigint, state text, kept boolean DEFAULT false, unlimited boolean DEFAULT false, OUT accepted bigint, OUT duplicate bigint, OUT conflicting bigint, OUT rejected bigint, OUT errors jsonb
 )
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
@@ -346,7 +346,9 @@ DECLARE
 BEGIN
     -- 1 to 3.
     limited := billing_internal.call_admit(handle, state);
-    IF limited IS NOT NULL AND NOT kept THEN
+    IF kept OR unlimited THEN
+        limited := NULL;
+    ELSIF limited IS NOT NULL THEN
         PERFORM billing_internal.limit_look(limited);
     END IF;
 
@@ -412,7 +414,7 @@ BEGIN
     FROM billing_internal.call_end(handle) e;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.ingest_call(bigint, text, boolean) IS 'The steps of every ingest, set-based: parties, stripe locks, keys, events, deltas, repeats, rejections, limits. kept: the events are rejected ones that are tried again; then nothing is kept a second time, no limit asked, and the caller reads the outcomes and ends the call.';
+COMMENT ON FUNCTION billing_internal.ingest_call(bigint, text, boolean, boolean) IS 'The steps of every ingest, set-based: parties, stripe locks, keys, events, deltas, repeats, rejections, limits. kept: the events are rejected ones that are tried again; then nothing is kept a second time, no limit asked, and the caller reads the outcomes and ends the call. unlimited: no limit is asked.';
 
 CREATE FUNCTION billing.ingest(events json, format text DEFAULT 'native')
     RETURNS TABLE (accepted bigint, duplicate bigint, conflicting bigint, rejected bigint, errors jsonb)

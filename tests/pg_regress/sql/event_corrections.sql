@@ -136,3 +136,19 @@ SELECT quantity, quantity = 950000 AS ok FROM billing.usage('initech', 'units', 
 SELECT billing.test_clock_set('2026-03-15T12:00:00Z') AS clock \gset
 CALL billing.fold();
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0 AND check_name <> 'invoices: late usage is billed';
+
+-- ── beside retention ──
+-- Where events of a type are removed, nothing of that time can be corrected; what says which contents an id had stays.
+SELECT billing.policy_set('event_age_max', '7 days'), billing.event_retention_set('use', '7 days');
+CREATE TEMP TABLE kept AS SELECT event_id, event_key, revision FROM billing.usage_event_void JOIN billing.usage_event USING (customer_id, event_key, revision) WHERE event_type = 'use';
+SELECT billing.test_clock_set('2027-03-15T12:00:00Z') AS clock \gset
+CALL billing.bill_run();
+CALL billing.retention();
+SELECT count(*) AS stored, (SELECT count(*) FROM kept k JOIN billing.usage_event_void v USING (event_key, revision)) = (SELECT count(*) FROM kept) AS voids_stay FROM billing.usage_event WHERE event_type = 'use';
+\a \t
+SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.event_void('initech', 'u1', 'x')$$, $$SELECT billing.event_amend('initech', 'u2', 'x', properties => '{"n":1}')$$, $$SELECT billing.event_void('initech', 'u3', 'x')$$]) c;
+\a \t
+SELECT billing.event_retention_set('use', NULL);
+SELECT billing.policy_set('event_age_max', '5 years');
+SELECT pg_temp.sent(pg_temp.event('u2', '2026-01-20T00:00:00Z', '{"n":300000}', 'initech', 'use'), pg_temp.event('u2', '2026-01-20T00:00:00Z', '{"n":440000}', 'initech', 'use'), pg_temp.event('u2', '2026-01-20T00:00:00Z', '{"n":1}', 'initech', 'use'));
+SELECT quantity, quantity = 950000 AS ok FROM billing.usage('initech', 'units', '2026-01-01Z', '2026-02-01Z');

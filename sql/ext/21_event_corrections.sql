@@ -91,9 +91,10 @@ BEGIN
     FROM unnest(changes) c
     JOIN billing.usage_event e ON e.customer_id = of_customer_id AND e.occurred_at = c.occurred_at AND e.event_key = c.event_key AND e.revision = c.revision
     WHERE c.change IN ('amended', 'voided');
-    IF old.n <> amended + voided THEN
-        PERFORM billing_internal.fail('ZB005', format('%s of the events are not stored any more, only their keys', amended + voided - old.n),
-            'What they counted stands for good. Correct the invoice instead.');
+    -- Where retention has begun, what is left of an hour does not say what the hour counted.
+    IF old.n <> amended + voided OR EXISTS (SELECT FROM unnest(old.types, old.times) o (event_type, occurred_at)
+        JOIN billing.event_retention r ON r.event_type = o.event_type AND o.occurred_at < r.removed_until) THEN
+        PERFORM billing_internal.fail('ZB005', 'events of that time are not stored any more, only their keys', 'What they counted stands for good. Correct the invoice instead.');
     END IF;
 
     at := clock_timestamp();
