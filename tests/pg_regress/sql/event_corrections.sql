@@ -152,3 +152,4 @@ SELECT billing.event_retention_set('use', NULL);
 SELECT billing.policy_set('event_age_max', '5 years');
 SELECT pg_temp.sent(pg_temp.event('u2', '2026-01-20T00:00:00Z', '{"n":300000}', 'initech', 'use'), pg_temp.event('u2', '2026-01-20T00:00:00Z', '{"n":440000}', 'initech', 'use'), pg_temp.event('u2', '2026-01-20T00:00:00Z', '{"n":1}', 'initech', 'use'));
 SELECT quantity, quantity = 950000 AS ok FROM billing.usage('initech', 'units', '2026-01-01Z', '2026-02-01Z');
+SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0 AND check_name NOT LIKE 'invoices: %';
