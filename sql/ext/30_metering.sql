@@ -67,7 +67,7 @@ DECLARE
 BEGIN
     LOOP
         -- The first stretch of one meter, cut after about max_events events where an hour ends.
-        SELECT d.meter_id, lower(s.stretch) AS from_at, upper(s.stretch) AS until_at INTO piece
+        SELECT d.meter_id, lower(s.stretch) AS from_at, upper(s.stretch) AS until_at, lower(s.stretch) AS asked_from INTO piece
         FROM (SELECT x.meter_id, range_agg(tstzrange(x.from_at, x.until_at)) AS stretches FROM billing.usage_dirty x WHERE x.customer_id = of_customer_id
             GROUP BY x.meter_id ORDER BY x.meter_id LIMIT 1) d, unnest(d.stretches) s (stretch) ORDER BY s.stretch LIMIT 1;
         EXIT WHEN NOT FOUND OR mended >= 16;
@@ -86,13 +86,13 @@ BEGIN
             piece_until := least(date_trunc('hour', piece.from_at, 'UTC') + interval '1 hour', piece.until_at);
         END IF;
         -- One snapshot of the events, of the deltas that say the same, and of what asked for this. What others commit
-        -- from here on stays in deltas and dirty stretches of its own.
+        -- from here on stays in deltas and dirty stretches of its own; so does what asks since a moment ago for an earlier time.
         SELECT ARRAY(SELECT d.ctid FROM billing.usage_delta d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id
                 AND d.bucket_start >= piece.from_at AND d.bucket_start < piece_until),
             ARRAY(SELECT ROW(c.bucket_start, c.bucket_minutes, c.dimension_set_id, c.dimensions, c.events, c.quantity, c.value_keys, c.moment, c.placed_at, c.event_key)::billing_internal.usage_measure
                 FROM billing_internal.stored_cells(of_customer_id, piece.meter_id, piece.from_at, piece_until) c),
-            ARRAY(SELECT d.ctid FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id AND d.from_at < piece_until),
-            (SELECT max(d.until_at) FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id AND d.from_at < piece_until)
+            ARRAY(SELECT d.ctid FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id AND d.from_at >= piece.asked_from AND d.from_at < piece_until),
+            (SELECT max(d.until_at) FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id AND d.from_at >= piece.asked_from AND d.from_at < piece_until)
         INTO stale, fresh, asked, rest_until;
         PERFORM billing_internal.partitions_heed(ARRAY(SELECT DISTINCT date_trunc('month', f.bucket_start, 'UTC') FROM unnest(fresh) f));
         DELETE FROM billing.usage_delta WHERE ctid = ANY (stale);

@@ -658,7 +658,7 @@ mod tests {
             [
                 "1|tokens/2023-11-01/model=gpt-3.5|usage|6210011|token|tokens@1|12.420022|12.42",
                 "2|tokens/2023-11-01/model=gpt-4|usage|8779295|token|contract override, tokens@1|175.5859|175.59",
-                "3|requests/2023-11-01|usage|9395||charge|6.1975|6.20",
+                "3|requests/2023-11-01|usage|9395|unit|charge|6.1975|6.20",
                 "4|platform/2023-11-01|fee|1||charge|49|49.00"
             ]
         );
