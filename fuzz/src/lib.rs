@@ -8,6 +8,9 @@ pub mod checks;
 pub mod memory;
 pub mod text;
 
+// Every test binary needs libfuzzer's part of the instrumentation, also this library's, which has no tests.
+#[cfg(feature = "search")]
+use bolero as _;
 use checks as c;
 
 /// One reader of outside text.
