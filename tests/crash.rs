@@ -11,7 +11,6 @@ mod load;
 use common::{Db, Server};
 use load::{Door, Event, Rng, told};
 use postgres::{Client, NoTls};
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -239,11 +238,7 @@ fn a_killed_server_loses_nothing_it_acknowledged_and_goes_on() {
     let mut rng = load::seed("crash");
     let server = Server::spawn("crash");
     // Recovery flushes all files at once instead of opening every one; from the first restart on.
-    let mut settings = std::fs::OpenOptions::new()
-        .append(true)
-        .open(server.data().join("postgresql.conf"))
-        .expect("settings");
-    settings.write_all(b"\nrecovery_init_sync_method = syncfs\n").expect("settings");
+    server.configure("recovery_init_sync_method = syncfs");
     let mut left = rounds;
     while left > 0 {
         let db = prepare(&server, &format!("crash_{left}"));

@@ -15,6 +15,7 @@ use pg_billing::domain::foundation::{Exact, Fault, Ratio, RoundingLevel, Roundin
 use pg_billing::domain::ingestion::{self, EVENT_ID_BYTES_MAX, Rejection, read_batch, read_event};
 use pg_billing::domain::invoicing::explain::explain;
 use pg_billing::domain::metering::call::{Call, Row};
+use pg_billing::domain::metering::meters::Version;
 use pg_billing::domain::metering::{
     Contribution, Dimensions, Expression, Filter, Meter, Meters, Path, State,
 };
@@ -80,7 +81,7 @@ fn meters_of(documents: &[&str]) -> Arc<Meters> {
     let read = |text: &&str| {
         Meter::read(&Node::root(&json::parse(text).expect("a document of ours"))).expect("a meter of ours")
     };
-    Arc::new(Meters::new((1..).zip(documents.iter().map(read))))
+    Arc::new(Meters::new((1..).zip(documents.iter().map(read)).map(|(id, meter)| Version::only(id, meter))))
 }
 
 fn meters_at_hand() -> Arc<Meters> {
