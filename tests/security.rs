@@ -172,6 +172,7 @@ fn functions(client: &mut Client) -> Vec<Function> {
 /// What an argument gets that names nobody, by its name or its type; `None` where SQL can't write such a value.
 fn plain_value(name: &str, of_type: &str) -> Option<String> {
     let by_name = match name {
+        _ if of_type.ends_with("[]") => "",
         "from_at" | "since" => "2023-11-01Z",
         "until_at" | "as_of" | "recorded_until" => "2024-01-01Z",
         "grain" => "day",
@@ -336,6 +337,9 @@ fn ask_all(db: &Db, functions: &[Function], globex: &Names) -> Asked {
             for (call, twin) in about_globex.iter().zip(&about_nobody) {
                 let (said, wrote) = answer(&mut client, call);
                 asked += 1;
+                if said.starts_with("22P02 malformed") {
+                    no_case.insert(f.signature.clone());
+                }
                 if wrote {
                     faults.push(format!("{login}: {call} wrote"));
                 }
