@@ -233,11 +233,6 @@ fn rebuild_all(db: &Db, meter: &str) -> Result<usize, String> {
     )
 }
 
-/// Whether this version corrects events.
-fn corrects(client: &mut Client) -> bool {
-    client.query_one("SELECT to_regproc('billing.event_replace') IS NOT NULL", &[]).expect("functions").get(0)
-}
-
 /// One run; whether the server went away under it.
 fn bill(db: &Db, as_of: &str) -> Result<bool, String> {
     let mut config = db.config();
@@ -288,10 +283,7 @@ fn assert_invoices(client: &mut Client, billed_to: Option<&str>) {
 /// One round: work, a kill in the middle of it, a restart, and what must hold then.
 fn round(server: &Server, db: &Db, rng: &mut Rng, n: usize, sent: &mut Vec<Event>) {
     let events = events_of(rng, n);
-    let kind = match ["ingest", "correct", "fold", "rebuild", "bill run"][n % 5] {
-        "correct" if !corrects(&mut db.connect()) => "ingest",
-        kind => kind,
-    };
+    let kind = ["ingest", "correct", "fold", "rebuild", "bill run"][n % 5];
     // Bill runs bill what lies before their round's month.
     let billed_to = month((0..n).rev().find(|n| n % 5 == 4).unwrap_or(0));
     let corrections = if kind == "correct" { corrections(rng, sent, &billed_to) } else { Vec::new() };

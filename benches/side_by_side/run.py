@@ -33,14 +33,14 @@ def rows(answer):
 
 
 duck = duckdb.connect(os.path.join(directory, "duck.db"))
-duck.execute("CREATE TABLE event (customer VARCHAR, at TIMESTAMP, model VARCHAR, tokens INTEGER)")
-duck.execute(f"INSERT INTO event SELECT * FROM read_csv('{csv}', header = false, columns = {{'customer': 'VARCHAR', 'at': 'TIMESTAMP', 'model': 'VARCHAR', 'tokens': 'INTEGER'}}) ORDER BY customer, at")
+duck.execute("CREATE TABLE event (customer VARCHAR, happened_at TIMESTAMP, model VARCHAR, tokens INTEGER)")
+duck.execute(f"INSERT INTO event SELECT * FROM read_csv('{csv}', header = false, columns = {{'customer': 'VARCHAR', 'happened_at': 'TIMESTAMP', 'model': 'VARCHAR', 'tokens': 'INTEGER'}}) ORDER BY customer, happened_at")
 duck.execute("CHECKPOINT")
 
 house = chdb.session.Session(os.path.join(directory, "house"))
 house.query("CREATE DATABASE side ENGINE = Atomic")
-house.query("CREATE TABLE side.event (customer LowCardinality(String), at DateTime64(6, 'UTC'), model LowCardinality(String), tokens Int32) ENGINE = MergeTree ORDER BY (customer, at)")
-house.query(f"INSERT INTO side.event SELECT * FROM file('{csv}', 'CSV', 'customer String, at DateTime64(6, ''UTC''), model String, tokens Int32')")
+house.query("CREATE TABLE side.event (customer LowCardinality(String), happened_at DateTime64(6, 'UTC'), model LowCardinality(String), tokens Int32) ENGINE = MergeTree ORDER BY (customer, happened_at)")
+house.query(f"INSERT INTO side.event SELECT * FROM file('{csv}', 'CSV', 'customer String, happened_at DateTime64(6, ''UTC''), model String, tokens Int32')")
 house.query("OPTIMIZE TABLE side.event FINAL")
 
 ours = psycopg.connect("", autocommit=True)
@@ -51,7 +51,7 @@ def in_house(query):
     return [line.split("\t") for line in lines]
 
 
-PERIOD = f"at >= '{FROM}' AND at < '{UNTIL}'"
+PERIOD = f"happened_at >= '{FROM}' AND happened_at < '{UNTIL}'"
 QUESTIONS = {
     "a customer-month by model": (
         30,

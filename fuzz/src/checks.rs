@@ -12,7 +12,7 @@ use pg_billing::domain::foundation::money::{Money, Unit};
 use pg_billing::domain::foundation::party::{read_customer, read_seller};
 use pg_billing::domain::foundation::proration::ProrationBasis;
 use pg_billing::domain::foundation::{Exact, Fault, Ratio, RoundingLevel, RoundingMode};
-use pg_billing::domain::ingestion::{self, EVENT_ID_BYTES_MAX, Rejection, read_batch, read_event};
+use pg_billing::domain::ingestion::{self, EVENT_ID_BYTES_MAX, Format, Rejection, read_batch_of, read_event};
 use pg_billing::domain::invoicing::explain::explain;
 use pg_billing::domain::metering::call::{Call, Row};
 use pg_billing::domain::metering::meters::Version;
@@ -96,8 +96,9 @@ fn check_rejection(rejection: &Rejection) {
     assert!(rejection.event_id.as_ref().is_none_or(|id| !id.is_empty() && id.len() <= EVENT_ID_BYTES_MAX));
 }
 
-pub fn events(text: &str) -> bool {
-    let Some(events) = good(read_batch(text)) else { return false };
+/// Events in the form of another system: an adapter's line in `TARGETS` is all it takes.
+pub fn events(format: Format, text: &str) -> bool {
+    let Some(events) = good(read_batch_of(format, text)) else { return false };
     // What we take for JSON, others do too.
     serde_json::from_str::<serde::de::IgnoredAny>(text).expect("events are JSON");
     for read in &events {
@@ -113,7 +114,7 @@ pub fn events(text: &str) -> bool {
         }
     }
     // Measured, each is accounted for: once, or rejected with a reason.
-    let call = Call::read(text, meters_at_hand()).expect("what read_batch reads");
+    let call = Call::read(format, text, meters_at_hand()).expect("what read_batch_of reads");
     assert_eq!(call.outcome().rejected as usize, call.rejections().len());
     assert!(call.rejections().len() >= events.iter().filter(|read| read.is_err()).count());
     call.rejections().iter().for_each(check_rejection);

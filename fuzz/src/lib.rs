@@ -12,6 +12,7 @@ pub mod text;
 #[cfg(feature = "search")]
 use bolero as _;
 use checks as c;
+use pg_billing::domain::ingestion::Format;
 
 /// One reader of outside text.
 pub struct Target {
@@ -36,7 +37,14 @@ const fn target(
 
 /// Every reader. A new one is a line here and its name in `tests/readers.rs`, which has one test for each.
 pub const TARGETS: &[Target] = &[
-    target("events", text::EVENT_WORDS, text::EVENTS, c::events),
+    target("events", text::EVENT_WORDS, text::EVENTS, |text| c::events(Format::Native, text)),
+    target("cloudevents", text::EVENT_WORDS, text::CLOUDEVENTS, |text| c::events(Format::CloudEvents, text)),
+    target("stripe_events", text::EVENT_WORDS, text::STRIPE_EVENTS, |text| c::events(Format::Stripe, text)),
+    target("orb_events", text::EVENT_WORDS, text::ORB_EVENTS, |text| c::events(Format::Orb, text)),
+    target("metronome_events", text::EVENT_WORDS, text::METRONOME_EVENTS, |text| {
+        c::events(Format::Metronome, text)
+    }),
+    target("lago_events", text::EVENT_WORDS, text::LAGO_EVENTS, |text| c::events(Format::Lago, text)),
     target("events_as_rows", text::EVENT_WORDS, text::EVENTS, c::events_as_rows),
     target("json", &[], text::EVENTS, c::json),
     target("expressions", text::EXPRESSION_WORDS, text::EXPRESSIONS, c::expressions),

@@ -76,12 +76,54 @@ pub const EVENT_WORDS: &[&str] = &[
     "\"bill_to\":null",
     "\"properties\":",
     "\"input\":\"5\"",
+    // those of other systems
+    "\"events\":[",
+    "\"event\":{",
+    "\"timestamp\":1651240791",
+    "\"timestamp\":99999999999999999999",
+    "\"timestamp\":-62135596801",
+    "\"timestamp\":\"1651240791.123456\"",
+    "\"timestamp\":1e300",
+    "\"timestamp\":0.5",
+    "\"specversion\":\"1.0\"",
+    "\"data\":{",
+    "\"data_base64\":\"e30=\"",
+    "\"payload\":{",
+    "\"subject\":\"acme\"",
+    "\"source\":\"/a b\"",
+    "\"time\":null",
+    "\"identifier\":\"i\"",
+    "\"stripe_customer_id\":\"c\"",
+    "\"value\":\"10.50\"",
+    "\"transaction_id\":\"t\"",
+    "\"code\":\"llm\"",
 ];
 
 pub const EVENTS: &[&str] = &[
     r#"{"customer":"acme","event_id":"e1","event_type":"llm","occurred_at":"2026-01-01T00:00:00Z","properties":{"model":"gpt-4","input":1000,"output":2.50,"user":"u1","nested":{"deep":[1,2,{"x":null}]}}}"#,
     r#"[{"customer":"acme","event_id":"e1","event_type":"llm","occurred_at":"2026-01-01T05:30:00.123456+05:30","bill_to":"unit","properties":{"input":1}},{"customer":"b","event_id":"e2","event_type":"llm","occurred_at":"2025-12-31T23:59:60Z"}]"#,
     "[]",
+];
+
+pub const CLOUDEVENTS: &[&str] = &[
+    r#"{"specversion":"1.0","type":"llm","source":"/gateway/eu-1","subject":"acme","id":"A234-1234-1234","time":"2026-03-01T17:31:00+02:00","datacontenttype":"application/json; charset=utf-8","traceparent":"00-0af7","billto":"labs","data":{"model":"gpt-4","input":812,"cost":0.25}}"#,
+];
+
+pub const STRIPE_EVENTS: &[&str] = &[
+    r#"{"object":"billing.meter_event","created":1704824589,"event_name":"llm","identifier":"identifier_123","livemode":true,"payload":{"value":"25","stripe_customer_id":"cus_NciAYcXfLnqBoz","model":"v1.10","region":"007"},"timestamp":1680210639}"#,
+    r#"{"events":[{"object":"v2.billing.meter_event","created":"2024-06-01T12:10:00.000Z","livemode":false,"identifier":"idmp_12345678","event_name":"llm","timestamp":"2024-06-01T12:00:00.000Z","payload":{"stripe_customer_id":"cus_12345678","value":"10.50"}}]}"#,
+];
+
+pub const ORB_EVENTS: &[&str] = &[
+    r#"{"events":[{"event_name":"llm","idempotency_key":"f-1","timestamp":"2020-12-09T16:09:53Z","external_customer_id":"acme","customer_id":null,"properties":{"region":"us-east-1","input":3.50,"count":"12"}}]}"#,
+];
+
+pub const METRONOME_EVENTS: &[&str] = &[
+    r#"[{"transaction_id":"2021-01-01T00:00:00Z_cluster42","customer_id":"team@example.com","event_type":"llm","timestamp":"2021-01-01T00:00:00Z","properties":{"cluster_id":"42","input":"60","bytes":"1024.5","version":"1.10","zone":"e1","nested":{"n":"1"}}}]"#,
+];
+
+pub const LAGO_EVENTS: &[&str] = &[
+    r#"{"event":{"transaction_id":"transaction_1234567890","external_subscription_id":"sub_1234567890","code":"llm","timestamp":1651240791,"precise_total_amount_cents":"1234.50","properties":{"input":10,"seats":"3"}}}"#,
 ];
 
 pub const EXPRESSION_WORDS: &[&str] = &[

@@ -64,7 +64,7 @@ macro_rules! readers {
 }
 
 readers! {
-    events events_as_rows json expressions paths filters meters dimensions pricing catalogue plans contracts overrides
+    events cloudevents stripe_events orb_events metronome_events lago_events events_as_rows json expressions paths filters meters dimensions pricing catalogue plans contracts overrides
     customers sellers invoice_documents money decimals instants calendars words aggregate_states
 }
 

@@ -281,6 +281,7 @@ pub fn usage_differences(client: &mut Client) -> Vec<String> {
                     FROM billing_internal.usage_distinct GROUP BY 1, 2, 3, 4) v
                     ON v.customer_id = u.customer_id AND v.meter_id = u.meter_id AND v.hour = date_trunc('hour', u.bucket_start, 'UTC') AND v.dimensions = u.dimensions
                 GROUP BY 1, 2, 3, 4, m.aggregation
+                HAVING sum(u.events) <> 0 OR sum(u.quantity) <> 0 -- what corrections took back
             )
             SELECT 'counted afresh ' || coalesce(f::text, 'nothing') || ', kept ' || coalesce(k::text, 'nothing')
             FROM fresh f FULL JOIN kept k USING (customer_id, meter, hour, d)
