@@ -78,7 +78,7 @@ AS $$
                     'valid_from', lower(p.valid_during), 'valid_until', upper(p.valid_during)))
                 || jsonb_build_object('pricing', billing_internal.pricing_of(p.price_id))
             FROM billing.price p JOIN billing.price_book b USING (price_book_id) JOIN billing.meter m USING (meter_id)
-            WHERE b.key = catalogue_document.parent AND p.key = catalogue_document.key ORDER BY p.version DESC LIMIT 1)
+            WHERE b.key = catalogue_document.parent AND p.key = catalogue_document.key AND p.withdrawn_at IS NULL ORDER BY p.version DESC LIMIT 1)
         WHEN 'plan' THEN (SELECT v.document || jsonb_build_object('version', v.version)
                 || CASE WHEN p.retired_at IS NOT NULL THEN '{"retired": true}' ELSE '{}' END::jsonb
             FROM billing.plan p JOIN billing.plan_version v USING (plan_id) WHERE p.key = catalogue_document.key ORDER BY v.version DESC LIMIT 1)
@@ -109,11 +109,11 @@ BEGIN
     ORDER BY begins DESC, k.key LIMIT 1;
     IF NOT hit.begins THEN
         PERFORM billing_internal.fail('ZB005', format('price %s can''t change at %s, inside a period of contract %s', of_key, at, hit.key),
-            format('Give valid_from as a period''s start, such as %sT00:00:00Z: tiers, packages, minimums and maximums run over a whole period.', hit.ends_on));
+            format('Give valid_from as a period''s start, such as %sT00:00:00Z: a flat amount, a step, and any price of a maximum or a distinct count is for a whole period.', hit.ends_on));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.check_price_instant(uuid, text, timestamptz) IS 'Errors: ZB005 if a price that can''t be split in time would change when no service period of a live contract begins. Each contract takes it with its next period.';
+COMMENT ON FUNCTION billing_internal.check_price_instant(uuid, text, timestamptz) IS 'Errors: ZB005 if a price that is for a whole period would change when no service period of a live contract begins. Each contract takes it with its next period.';
 
 CREATE FUNCTION billing_internal.apply_product(item jsonb) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -231,7 +231,7 @@ DECLARE
     fault text;
 BEGIN
     SELECT * INTO book FROM billing.price_book b WHERE b.key = item->>'parent';
-    SELECT * INTO old FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key' ORDER BY p.version DESC LIMIT 1 FOR NO KEY UPDATE;
+    SELECT * INTO old FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key' AND p.withdrawn_at IS NULL ORDER BY p.version DESC LIMIT 1 FOR NO KEY UPDATE;
     IF d = 'null' THEN
         IF upper_inf(old.valid_during) THEN
             starts := coalesce(starts, billing.now());
@@ -257,24 +257,24 @@ BEGIN
         END IF;
         RETURN;
     END IF;
-    SELECT f.splits, f.needs_events INTO facts FROM billing_internal.pricing_facts(d->>'pricing') f;
+    SELECT f.splits, f.cuts, f.needs_events INTO facts FROM billing_internal.pricing_facts(d->>'pricing') f;
     IF old.price_id IS NOT NULL THEN
         starts := coalesce(starts, billing.now());
         IF starts <= lower(old.valid_during) THEN
             PERFORM billing_internal.fail('ZB005', format('%s.valid_from: %s is not after %s, when version %s begins to hold',
                 item->>'path', starts, lower(old.valid_during), old.version), 'Prices change forward in time; give a later valid_from.');
         END IF;
-        IF NOT (facts.splits AND old.splits) OR meter.aggregation IN ('max', 'unique_count') THEN
+        IF NOT (facts.cuts AND old.cuts) OR meter.aggregation IN ('max', 'unique_count') THEN
             PERFORM billing_internal.check_price_instant(book.price_book_id, old.key, starts);
         END IF;
         IF upper_inf(old.valid_during) OR upper(old.valid_during) > starts THEN
             UPDATE billing.price p SET valid_during = tstzrange(lower(old.valid_during), starts) WHERE p.price_id = old.price_id;
         END IF;
     END IF;
-    INSERT INTO billing.price (price_id, price_book_id, key, version, meter_id, valid_during, pricing, row_count, splits, needs_events, content_hash, recorded_at)
-    VALUES (id, book.price_book_id, item->>'key', coalesce(old.version, 0) + 1, meter.meter_id, tstzrange(starts, NULL),
+    INSERT INTO billing.price (price_id, price_book_id, key, version, meter_id, valid_during, pricing, row_count, splits, cuts, needs_events, content_hash, recorded_at)
+    VALUES (id, book.price_book_id, item->>'key', (SELECT coalesce(max(p.version), 0) + 1 FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key'), meter.meter_id, tstzrange(starts, NULL),
         CASE WHEN d->'pricing' ? 'rows' THEN (d->'pricing') || '{"rows": []}' ELSE d->'pricing' END,
-        coalesce(jsonb_array_length(d->'pricing'->'rows'), 0), facts.splits, facts.needs_events, wanted_hash, clock_timestamp());
+        coalesce(jsonb_array_length(d->'pricing'->'rows'), 0), facts.splits, facts.cuts, facts.needs_events, wanted_hash, clock_timestamp());
     INSERT INTO billing.price_row (price_id, n, match, pricing)
     SELECT id, r.place - 1, coalesce(r.value->'match', '{}'), r.value - 'match'
     FROM jsonb_array_elements(d->'pricing'->'rows') WITH ORDINALITY r (value, place);
@@ -327,7 +327,7 @@ BEGIN
         pricing := item.terms->>'pricing';
         IF pricing IS NULL THEN
             SELECT CASE WHEN meter.aggregation = 'unique_count' THEN billing_internal.pricing_of(p.price_id) ELSE p.pricing END::text INTO pricing FROM billing.price p
-            WHERE p.price_book_id = book.price_book_id AND p.key = item.terms->>'price' AND p.meter_id = meter.meter_id
+            WHERE p.price_book_id = book.price_book_id AND p.key = item.terms->>'price' AND p.meter_id = meter.meter_id AND p.withdrawn_at IS NULL
             ORDER BY p.version DESC LIMIT 1;
             IF pricing IS NULL THEN
                 PERFORM billing_internal.fail('ZB001', format('%scharge %s: price book %s has no price %s for meter %s', path, item.terms->>'key',
@@ -441,7 +441,7 @@ BEGIN
         'meters', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('meter', m.key, NULL) ORDER BY m.key), '[]') FROM billing.meter m),
         'price_books', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('price_book', b.key, NULL) || jsonb_build_object('prices',
                 (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('price', k.key, b.key) - ARRAY['version', 'valid_from', 'valid_until'] ORDER BY k.key), '[]')
-                FROM (SELECT DISTINCT p.key FROM billing.price p WHERE p.price_book_id = b.price_book_id AND upper_inf(p.valid_during)) k)) ORDER BY b.key), '[]')
+                FROM (SELECT DISTINCT p.key FROM billing.price p WHERE p.price_book_id = b.price_book_id AND upper_inf(p.valid_during) AND p.withdrawn_at IS NULL) k)) ORDER BY b.key), '[]')
             FROM billing.price_book b),
         'plans', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('plan', p.key, NULL) - 'version' ORDER BY p.key), '[]') FROM billing.plan p));
 END
