@@ -12,7 +12,7 @@ CREATE FUNCTION billing_internal.bill_meter_ids(handle bigint) RETURNS SETOF int
 COMMENT ON FUNCTION billing_internal.bill_meter_ids(bigint) IS 'The meters the batch needs.';
 CREATE FUNCTION billing_internal.bill_add_meter(handle bigint, meter_id int, key text, aggregation text, dimensions text[], unit text) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bill_add_meter_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_add_meter(bigint, int, text, text, text[], text) IS 'Gives the batch a meter.';
+COMMENT ON FUNCTION billing_internal.bill_add_meter(bigint, int, text, text, text[], text) IS 'Gives the batch a version of a meter, in order, all of them.';
 CREATE FUNCTION billing_internal.bill_price_keys(handle bigint) RETURNS TABLE (book_id uuid, key text)
     LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_price_keys_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_price_keys(bigint) IS 'The prices whose versions the batch needs.';
@@ -27,7 +27,7 @@ CREATE FUNCTION billing_internal.bill_add_midnight(handle bigint, zone text, day
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_midnight_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_add_midnight(bigint, text, date, timestamptz) IS 'Gives the batch the instant of a local midnight.';
 CREATE FUNCTION billing_internal.bill_stretches(handle bigint) RETURNS TABLE (n int, customer_id bigint, meter_id int, from_at timestamptz, until_at timestamptz, source text,
-    recorded_until timestamptz, matches text, dropped text[], bill_to text)
+    recorded_until timestamptz, meter_version int, matches text, dropped text[], bill_to text)
     LANGUAGE c VOLATILE STRICT ROWS 500 AS 'MODULE_PATHNAME', 'bill_stretches_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_stretches(bigint) IS 'The stretches of time whose usage the batch needs: source buckets, values, cells, amounts or events; matches limits it, dropped dimensions are summed away; bill_to is the entity of usage that names none.';
 CREATE FUNCTION billing_internal.bill_add_usage(handle bigint, stretches int[], dimensions text[], events bigint[], quantities numeric[], amounts text[]) RETURNS void
@@ -76,10 +76,10 @@ COMMENT ON FUNCTION billing_internal.canonical_json(text) IS 'Canonical JSON: so
 
 CREATE TYPE billing_internal.bill_ref AS (
     customer_id bigint, contract_id uuid, boundaries int[], usage_until timestamptz, contract_version int, terms_version int,
-    recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint
+    recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint, known_meters jsonb
 );
 COMMENT ON TYPE billing_internal.bill_ref IS
-    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units; NULL = as of now.';
+    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many; NULL = as of now.';
 
 CREATE FUNCTION billing_internal.each_ref(refs billing_internal.bill_ref[]) RETURNS SETOF billing_internal.bill_ref
     -- Kept apart from unnest() for its ROWS: the planner must expect a batch, or it joins the parts of a bill row by row.
@@ -110,7 +110,7 @@ BEGIN
         'pinned', k.prices = 'pin', 'signed_at', coalesce(k.signed_at, k.starts_at), 'version', v.contract, 'terms_version', v.terms,
         'boundaries', r.boundaries, 'usage_until', nullif(r.usage_until, 'infinity'), 'recorded_until', CASE WHEN r.recorded_until = 'infinity' THEN '9999-12-31 00:00+00' ELSE r.recorded_until END,
         -- Whoever asks what an issued bill would be today wants to know what it left out, too.
-        'known_prices', r.known_prices, 'prices_now', coalesce(r.recorded_until = 'infinity', false),
+        'known_prices', r.known_prices, 'prices_now', coalesce(r.recorded_until = 'infinity', false), 'known_meters', r.known_meters,
         'minor_units', coalesce(r.minor_units, (SELECT u.minor_units FROM billing.currency u WHERE u.code = k.currency
             AND (today AT TIME ZONE k.time_zone)::date >= u.valid_from AND (u.valid_until IS NULL OR (today AT TIME ZONE k.time_zone)::date < u.valid_until))),
         'policies', coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
@@ -147,7 +147,10 @@ BEGIN
     RETURN QUERY
     -- Usage that names the entity of the contract is the same as usage that names none.
     WITH stretch AS MATERIALIZED (
-        SELECT s.*, s.matches::jsonb AS match, m.aggregation FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
+        -- Where buckets and deltas are not true, usage_cells() knows what is.
+        SELECT s.n, s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until, s.meter_version, s.dropped, s.bill_to, s.matches::jsonb AS match, m.aggregation,
+            CASE WHEN s.source IN ('buckets', 'values') AND NOT isempty(billing_internal.dirty_usage(s.customer_id, s.meter_id, s.from_at, s.until_at)) THEN 'cells' ELSE s.source END AS source
+        FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
     ), used AS (
         SELECT s.n, s.aggregation, coalesce(d.dimensions, u.dimensions) - s.dropped
                 - CASE WHEN coalesce(d.dimensions, u.dimensions)->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::timestamptz AS at, NULL::uuid AS event_key
@@ -172,19 +175,20 @@ BEGIN
         UNION ALL
         SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, CASE WHEN v.n IS NULL OR v.n = 1 THEN u.events ELSE 0 END, u.quantity, v.key, NULL, NULL
         FROM stretch s
-        CROSS JOIN LATERAL billing_internal.stored_cells(s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until) u
+        CROSS JOIN LATERAL billing_internal.stored_cells(s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until, s.meter_version) u
         LEFT JOIN LATERAL unnest(u.value_keys) WITH ORDINALITY v (key, n) ON true
         WHERE s.source = 'events' AND u.dimensions @> s.match
         UNION ALL
         SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, 1, u.value, NULL, u.occurred_at, u.event_key
-        FROM stretch s CROSS JOIN LATERAL billing_internal.stored_measures(s.customer_id, s.meter_id, s.from_at, s.until_at, coalesce(s.recorded_until, 'infinity')) u
+        FROM stretch s CROSS JOIN LATERAL billing_internal.stored_measures(s.customer_id, s.meter_id, s.from_at, s.until_at, coalesce(s.recorded_until, 'infinity'), s.meter_version) u
         WHERE s.source = 'amounts' AND u.dimensions @> s.match
     )
     SELECT u.n, u.dimensions::text, sum(u.events)::bigint,
         CASE u.aggregation WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN coalesce(sum(u.quantity), 0) WHEN 'max' THEN coalesce(max(u.quantity), 0) ELSE count(DISTINCT u.value_key) END,
         -- Single amounts in order of time, where the price needs them.
         (jsonb_agg(trim_scale(u.quantity)::text ORDER BY u.at, u.event_key) FILTER (WHERE u.event_key IS NOT NULL))::text
-    FROM used u GROUP BY u.n, u.dimensions, u.aggregation;
+    FROM used u GROUP BY u.n, u.dimensions, u.aggregation
+    HAVING sum(u.events) <> 0; -- what corrections took back is not there
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_usage(bigint) IS 'The usage a batch asked for, by stretch and line dimensions.';
@@ -197,8 +201,9 @@ DECLARE
 BEGIN
     SELECT billing_internal.bill_open(coalesce(array_agg(c.customer_id), '{}'), coalesce(array_agg(c.contract_id), '{}'), coalesce(array_agg(c.document), '{}')) INTO handle
     FROM billing_internal.bill_contracts(refs) c;
-    PERFORM billing_internal.bill_add_meter(handle, m.meter_id, m.key, m.aggregation, m.dimensions, m.unit)
-    FROM billing_internal.bill_meter_ids(handle) i (meter_id) JOIN billing.meter m USING (meter_id);
+    PERFORM billing_internal.bill_add_meter(handle, v.meter_id, v.definition->>'key', v.definition->>'aggregation',
+        ARRAY(SELECT jsonb_array_elements_text(v.definition->'dimensions')), v.definition->>'unit')
+    FROM (SELECT x.* FROM billing_internal.bill_meter_ids(handle) i (meter_id) JOIN billing.meter_version x USING (meter_id) ORDER BY x.meter_id, x.version) v;
     PERFORM billing_internal.bill_add_version(handle, p.price_book_id, p.key, p.price_id, b.key || '/' || p.key || '@' || p.version, p.key || '@' || p.version,
         lower(p.valid_during), upper(p.valid_during),
         (CASE WHEN p.row_count = 0 OR p.row_count > 64 THEN p.pricing ELSE billing_internal.pricing_of(p.price_id) END)::text, encode(p.content_hash, 'hex'), p.needs_events, p.row_count::bigint)
@@ -499,7 +504,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s and has nothing to bill', k.key, k.state), 'Only live contracts are billed.');
     END IF;
     WHILE k.next_bill_at <= coalesce(as_of, billing.now()) LOOP
-        ref := ROW(k.customer_id, k.contract_id, ARRAY[k.next_n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref;
+        ref := ROW(k.customer_id, k.contract_id, ARRAY[k.next_n], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref;
         RETURN QUERY SELECT b.key FROM billing_internal.bill(ARRAY[ref], false) b;
         EXIT WHEN FOUND OR k.next_n > 0;
         -- Without fees in advance nothing can ever stand on boundary 0: it closes, and the next one may be due.
@@ -538,7 +543,7 @@ BEGIN
     END IF;
     PERFORM billing_internal.require_past(k.next_bill_at) FROM billing.contract k WHERE k.customer_id = draft.customer_id AND k.contract_id = draft.contract_id;
     SELECT b.number INTO issued FROM billing_internal.bill(
-        ARRAY[ROW(draft.customer_id, draft.contract_id, ARRAY[draft.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref], true) b
+        ARRAY[ROW(draft.customer_id, draft.contract_id, ARRAY[draft.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref], true) b
     WHERE b.key = draft.key;
     IF issued IS NULL THEN
         PERFORM billing_internal.fail('ZB005', format('draft %s has no lines any more', draft.key), 'Nothing was issued. SELECT billing.invoice_generate(…); shows what is due.');
@@ -666,7 +671,7 @@ BEGIN
         RETURN greatest(r.total - r.done, 1);
     END IF;
     IF waits THEN
-        SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
+        SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
         FROM (SELECT d.customer_id, d.contract_id, d.n FROM billing_internal.due_final(as_of, run, of_stripe, max_rows) d JOIN billing.contract k USING (customer_id, contract_id)
             WHERE k.next_n = d.n ORDER BY d.customer_id, d.contract_id FOR NO KEY UPDATE OF k SKIP LOCKED) d;
         IF refs IS NULL THEN
@@ -707,7 +712,7 @@ BEGIN
         RETURN 0;
     END IF;
     -- What another session billed meanwhile needs no draft.
-    SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
+    SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
     FROM (SELECT d.customer_id, d.contract_id, d.n FROM unnest(page.customers, page.contracts, page.boundaries) d (customer_id, contract_id, n)
         JOIN billing.contract k USING (customer_id, contract_id) WHERE k.next_n = d.n ORDER BY d.customer_id, d.contract_id FOR NO KEY UPDATE OF k) d;
     IF refs IS NOT NULL THEN
@@ -792,7 +797,7 @@ BEGIN
     END IF;
     SELECT jsonb_agg(d.document || jsonb_build_object('status', 'preview', 'issued_on', i.day, 'due_on', i.day + k.net_days) ORDER BY d.place) INTO documents
     FROM billing_internal.bill_look(ROW(k.customer_id, k.contract_id, boundaries, least(as_of, boundary_at),
-        NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) d
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) d
     JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.key = d.bill_to
     CROSS JOIN LATERAL (SELECT greatest(boundary_on, (billing.now() AT TIME ZONE coalesce(t.time_zone, k.time_zone))::date) AS day) i
     -- Of a boundary that is billed again, what other legal entities were invoiced for it stays.
@@ -809,7 +814,10 @@ CREATE FUNCTION billing_internal.issued_ref(of_customer_id bigint, of_invoice_id
 AS $$
     SELECT ROW(i.customer_id, i.contract_id, ARRAY[i.n], NULL, i.contract_version, i.terms_version, recorded_until,
         (SELECT coalesce(jsonb_object_agg(p, i.document->'inputs'->'price_ends'->p), '{}') FROM jsonb_array_elements_text(i.document->'inputs'->'prices') p),
-        i.document->'inputs'->'policies', i.minor_units)::billing_internal.bill_ref
+        i.document->'inputs'->'policies', i.minor_units,
+        -- What is computed as of now is measured as meters measure now.
+        CASE WHEN recorded_until < 'infinity' THEN (SELECT coalesce(jsonb_object_agg(m.version[1], m.version[2]::int), '{}')
+            FROM (SELECT regexp_match(x, '^(.*)@([0-9]+)$') AS version FROM jsonb_array_elements_text(i.document->'inputs'->'meters') x) m) END)::billing_internal.bill_ref
     FROM billing.invoice i WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id
 $$;
 COMMENT ON FUNCTION billing_internal.issued_ref(bigint, uuid, timestamptz) IS 'The bill of an invoice''s boundary with the terms, price versions and policies that the invoice recorded, and the events recorded until an instant.';
@@ -875,10 +883,11 @@ DECLARE
     default_bill_to text;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to INTO i
+    SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to, x.document->'inputs'->'meters' AS meters INTO i
     FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
-    SELECT x.key, x.kind, x.meter_id, x.service_from, x.service_until, x.dimensions, x.line_by, x.match INTO l
-    FROM billing.invoice_line x WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id AND x.key = line_key;
+    SELECT x.key, x.kind, x.meter_id, x.service_from, x.service_until, x.dimensions, x.line_by, x.match,
+        coalesce((SELECT (regexp_match(v, '@([0-9]+)$'))[1]::int FROM jsonb_array_elements_text(i.meters) v WHERE regexp_replace(v, '@[0-9]+$', '') = m.key), 1) AS meter_version INTO l
+    FROM billing.invoice_line x LEFT JOIN billing.meter m USING (meter_id) WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id AND x.key = line_key;
     IF l.key IS NULL THEN
         PERFORM billing_internal.fail('ZB001', format('invoice %s has no line %s', coalesce(i.number, i.key), coalesce(quote_literal(line_key), 'NULL')),
             'SELECT key, label, amount FROM billing.invoice_line; lists them.');
@@ -889,7 +898,7 @@ BEGIN
     WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
     RETURN QUERY
     SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties
-    FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, i.cut_at) e
+    FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, i.cut_at, l.meter_version) e
     WHERE billing_internal.of_line(e.dimensions, l.dimensions, l.line_by, l.match, i.bill_to, default_bill_to)
     ORDER BY e.occurred_at, e.event_key LIMIT max_rows;
 END

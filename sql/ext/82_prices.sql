@@ -61,7 +61,7 @@ AS $$
     SELECT coalesce(
         (SELECT billing_internal.issued_ref(i.customer_id, i.invoice_id, NULL) FROM billing.invoice i
             WHERE i.customer_id = of_customer_id AND i.contract_id = of_contract_id AND i.n = of_n AND i.state NOT IN ('draft', 'void') ORDER BY i.cut_at DESC, i.invoice_id LIMIT 1),
-        ROW(of_customer_id, of_contract_id, ARRAY[of_n], usage_until, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref)
+        jsonb_populate_record(NULL::billing_internal.bill_ref, jsonb_build_object('customer_id', of_customer_id, 'contract_id', of_contract_id, 'boundaries', ARRAY[of_n], 'usage_until', usage_until)))
 $$;
 COMMENT ON FUNCTION billing_internal.boundary_ref(bigint, uuid, int, timestamptz) IS 'The bill of a boundary with the usage known today: by the terms of its invoice, or else by those of today.';
 
@@ -78,8 +78,7 @@ BEGIN
     -- A batch holds one bill of a contract.
     FOR batch IN
         SELECT array_agg(x.ref ORDER BY x.place) AS refs,
-            array_agg(ROW((x.ref).customer_id, (x.ref).contract_id, (x.ref).boundaries, (x.ref).usage_until, (x.ref).contract_version, (x.ref).terms_version, (x.ref).recorded_until,
-                (x.ref).known_prices || names, (x.ref).policies, (x.ref).minor_units)::billing_internal.bill_ref ORDER BY x.place) AS new_refs
+            array_agg(jsonb_populate_record(x.ref, jsonb_build_object('known_prices', (x.ref).known_prices || names)) ORDER BY x.place) AS new_refs
         FROM (SELECT y.ref, y.rank, row_number() OVER (PARTITION BY y.rank ORDER BY (y.ref).customer_id, (y.ref).contract_id) AS place FROM (
             SELECT r AS ref, row_number() OVER (PARTITION BY (r).customer_id, (r).contract_id ORDER BY (r).boundaries[1]) AS rank FROM unnest(refs) r) y) x
         GROUP BY x.rank, (x.place - 1) / 500

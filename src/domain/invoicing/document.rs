@@ -19,6 +19,7 @@ pub struct Documents {
     prices: Vec<String>,
     price_ends: Vec<(String, Instant)>,
     unpriced: Vec<Unpriced>,
+    meters: Vec<String>,
     pub sha256: String,
     pub list: Vec<Document>,
 }
@@ -65,8 +66,8 @@ impl Documents {
             })
             .collect::<Result<_, Fault>>()?;
         let sha256 = inputs.sha256();
-        let Inputs { header, minor_units, policies, prices, price_ends, .. } = inputs;
-        Ok(Documents { header, minor_units, policies, prices, price_ends, unpriced, sha256, list })
+        let Inputs { header, minor_units, policies, prices, price_ends, meters, .. } = inputs;
+        Ok(Documents { header, minor_units, policies, prices, price_ends, unpriced, meters, sha256, list })
     }
 
     pub fn contract_version(&self) -> i64 {
@@ -127,6 +128,10 @@ impl Documents {
             ("policies", Tree::Object(policies.collect())),
             ("sha256", Tree::text(self.sha256.clone())),
         ];
+        if !self.meters.is_empty() {
+            let meters = self.meters.iter().map(|meter| Tree::text(meter.clone()));
+            fields.push(("meters", Tree::List(meters.collect())));
+        }
         if !self.price_ends.is_empty() {
             let ends =
                 self.price_ends.iter().map(|(name, at)| (name.clone().into(), Tree::text(at.to_string())));

@@ -34,7 +34,7 @@ SELECT customer, at::date AS day, r.version FROM unnest(ARRAY['goes-on', 'anew',
 -- Invoices recorded before there was a continuity are computed as they were billed
 SELECT pg_temp.lines(d.document) FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id),
   LATERAL (SELECT billing_internal.issued_ref(i.customer_id, i.invoice_id, i.cut_at) AS r) x,
-  LATERAL billing_internal.bill_look(ROW((x.r).customer_id, (x.r).contract_id, (x.r).boundaries, NULL, (x.r).contract_version, (x.r).terms_version, (x.r).recorded_until, (x.r).known_prices, (x.r).policies - 'tier_continuity', (x.r).minor_units)::billing_internal.bill_ref) d
+  LATERAL billing_internal.bill_look(jsonb_populate_record(x.r, jsonb_build_object('policies', (x.r).policies - 'tier_continuity'))) d
 WHERE k.key = 'goes-on';
 -- What is for a whole period changes with a period: a flat amount, and any price of a maximum
 SELECT pg_temp.deal('flat', '[{"key":"m","price":"flat"}]', '{"price_book":"j"}'), pg_temp.deal('peak', '[{"key":"m","meter":"peak","price":"peak"}]', '{"price_book":"j"}');
