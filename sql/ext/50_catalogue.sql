@@ -242,7 +242,7 @@ BEGIN
         END IF;
         RETURN;
     END IF;
-    SELECT f.splits, f.cuts, f.needs_events INTO facts FROM billing_internal.pricing_facts(d->>'pricing') f;
+    SELECT f.splits, f.cuts, f.needs_events INTO facts FROM jsonb_to_record(item) f (splits boolean, cuts boolean, needs_events boolean);
     IF old.price_id IS NOT NULL THEN
         starts := coalesce(starts, billing.now());
         IF starts <= lower(old.valid_during) THEN

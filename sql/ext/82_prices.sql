@@ -1,6 +1,6 @@
 -- Contracts, third part: prices on live contracts. What a price would bill is asked of the bills themselves.
 
-CREATE FUNCTION billing_internal.read_prices(doc jsonb) RETURNS TABLE (book text, key text, path text, price jsonb, pricing_sha256 text)
+CREATE FUNCTION billing_internal.read_prices(doc jsonb) RETURNS TABLE (book text, key text, path text, price jsonb, pricing_sha256 text, needs_events boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -20,7 +20,7 @@ BEGIN
     IF FOUND THEN
         PERFORM billing_internal.fail('ZB003', format('%s: retired and valid_from are not read here', other), 'Give the pricing alone; billing.catalog_apply() retires, and publishes at instants of your own.');
     END IF;
-    RETURN QUERY SELECT i->>'parent', i->>'key', i->>'path', i->'document', i->>'pricing_sha256' FROM jsonb_array_elements(items) i WHERE i->>'kind' = 'price';
+    RETURN QUERY SELECT i->>'parent', i->>'key', i->>'path', i->'document', i->>'pricing_sha256', (i->>'needs_events')::boolean FROM jsonb_array_elements(items) i WHERE i->>'kind' = 'price';
     IF NOT FOUND THEN
         PERFORM billing_internal.fail('ZB003', 'the document holds no price', 'Pass {"price_books": [{"key", "prices": [{"key", "meter", "pricing"}]}]}.');
     END IF;
@@ -48,7 +48,7 @@ BEGIN
         PERFORM billing_internal.raise_fault(billing_internal.charge_error(
             jsonb_build_object('key', p.key, 'product', 'any', 'meter', found_price.meter, 'price', p.key)::text, found_price.definition::text, (p.price->'pricing')::text, '[]')::jsonb);
         prices := prices || jsonb_build_object('book_id', found_price.price_book_id, 'book', p.book, 'key', p.key, 'name', p.book || '/' || p.key || '@new', 'label', p.key || '@new',
-            'pricing', p.price->'pricing', 'sha256', p.pricing_sha256, 'needs_events', (SELECT f.needs_events FROM billing_internal.pricing_facts((p.price->'pricing')::text) f));
+            'pricing', p.price->'pricing', 'sha256', p.pricing_sha256, 'needs_events', p.needs_events);
     END LOOP;
     RETURN prices;
 END

@@ -596,6 +596,41 @@ mod tests {
         assert_eq!(amount.round(2, RoundingMode::HalfUp).unwrap().to_fixed(2).unwrap(), "19.75");
     }
 
+    /// Versions from 10, 20 and 30 on, in a period from 0 on whose first day begins at 10 in UTC.
+    fn over_a_period(pricings: [&str; 4], at: i64, continuity: TierContinuity) -> String {
+        let starts = [None, Some(10), Some(20), Some(30), None];
+        let version = |(n, pricing): (usize, &str)| ListPrice {
+            label: format!("v{n}"),
+            from: starts[n].map(Instant),
+            until: starts[n + 1].map(Instant),
+            pricing: Arc::new(Pricing::parse(pricing).unwrap()),
+            sha256: "".into(),
+        };
+        let prices =
+            Prices { list: pricings.into_iter().enumerate().map(version).collect(), ..prices(vec![]) };
+        let period = (Instant(0), Instant(10));
+        prices.billed_at(&Dimensions::new(), Instant(at), period, continuity).unwrap().label
+    }
+
+    #[test]
+    fn a_version_takes_the_place_of_the_one_before_or_waits() {
+        const TIERS: &str = r#"{"model":"graduated","tiers":[{"unit_price":"1"}]}"#;
+        const FLAT: &str = r#"{"model":"flat","amount":"1"}"#;
+        const UNIT: &str = r#"{"model":"per_unit","unit_price":"1"}"#;
+        let told = |pricings: [&str; 4], continuity| -> Vec<String> {
+            [5, 15, 25, 35].into_iter().map(|at| over_a_period(pricings, at, continuity)).collect()
+        };
+        let (goes_on, anew) = (TierContinuity::Continue, TierContinuity::Reset);
+        assert_eq!(told([TIERS; 4], goes_on), ["v0", "v1", "v2", "v3"]);
+        // The first day's 00:00 UTC counts as the start where tiers would begin anew, or can't be cut at all.
+        assert_eq!(told([TIERS; 4], anew), ["v1", "v1", "v2", "v3"]);
+        assert_eq!(told([UNIT; 4], anew), ["v0", "v1", "v2", "v3"]);
+        assert_eq!(told([FLAT; 4], goes_on), ["v1"; 4]);
+        assert_eq!(told([TIERS, FLAT, TIERS, UNIT], goes_on), ["v1"; 4]);
+        // One amount for the period is passed over; what comes after it is not.
+        assert_eq!(told([TIERS, UNIT, FLAT, TIERS], goes_on), ["v0", "v1", "v1", "v3"]);
+    }
+
     #[test]
     fn the_charge_beats_its_meter_and_priority_breaks_ties() {
         let mut by_charge = agreed(Scope::Contract, r#"{"region":"eu"}"#, Change::UnitPrice(exact("7")));

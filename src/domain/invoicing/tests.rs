@@ -640,6 +640,43 @@ fn what_ran_over_the_period_kept_the_price_of_its_start() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
+    /// However usage falls into the versions and lines of a tiered price, the lines of a version sum to its amount,
+    /// rounded once; and they hold all that was used.
+    #[test]
+    fn lines_of_versions_sum_to_their_amounts(
+        quantities in proptest::collection::vec(0u64..9_000, 6), reset in any::<bool>(),
+        prices in proptest::collection::vec(1u64..999, 6), ends in proptest::collection::vec(1u64..20_000, 3),
+    ) {
+        let starts = ["2023-11-01T00:00:00Z", "2023-11-11T00:00:00Z", "2023-11-21T00:00:00Z"];
+        let usages: Vec<Used> = quantities.iter().enumerate().filter(|(_, units)| **units > 0)
+            .map(|(at, units)| Used { from: Some(starts[at % 3]), ..used(&format!(r#"{{"model":"{}"}}"#, at / 3), &units.to_string(), 1) })
+            .collect();
+        let documents: Vec<&'static str> = (0..3).map(|at| {
+            let (low, high) = (prices[at * 2], prices[at * 2 + 1]);
+            let text = format!(r#"{{"model":"graduated","tiers":[{{"up_to":"{}","unit_price":"0.{low:03}"}},{{"unit_price":"0.{high:03}"}}]}}"#, ends[at]);
+            &*text.leak()
+        }).collect();
+        let mut case = november([priced("tokens", r#""price":"tokens","lines_by":["model"]"#, &usages)]);
+        case.prices = (0..3).map(|at| (starts.get(at).filter(|_| at > 0).copied(), starts.get(at + 1).copied(), documents[at])).collect();
+        let lines = case.policy("tier_continuity", if reset { "reset" } else { "continue" }).lines();
+        // By hand, in thousandths: what the first n units cost under a version.
+        let cost = |version: usize, units: u64| {
+            let low = units.min(ends[version]);
+            low * prices[version * 2] + (units - low) * prices[version * 2 + 1]
+        };
+        let mut before = 0;
+        for (version, start) in starts.iter().enumerate() {
+            let units = quantities[version] + quantities[version + 3];
+            let thousandths = if reset { cost(version, units) } else { cost(version, before + units) - cost(version, before) };
+            before += units;
+            let of_version: Vec<&Line> = lines.iter().filter(|line| line.from == instant(start)).collect();
+            let posted = of_version.iter().fold(Exact::ZERO, |sum, line| sum.add(line.amount).unwrap());
+            prop_assert_eq!(posted, Exact::from_parts(((thousandths + 5) / 10).into(), 2).unwrap());
+            let counted = of_version.iter().fold(Exact::ZERO, |sum, line| sum.add(line.quantity.unwrap()).unwrap());
+            prop_assert_eq!(counted, Exact::from_i64(units as i64));
+        }
+    }
+
     /// definitions 7 and 8: minimum and maximum stay under a percentage off and under a unit price, so the lines
     /// sum to the amounts between the bounds, whichever models were used.
     #[test]
