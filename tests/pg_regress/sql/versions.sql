@@ -118,4 +118,17 @@ SELECT source, price, version, pricing FROM billing.price_resolve('own-price', '
 SELECT pg_temp.fails(format('SELECT pg_temp.deal(%L, %L, %L)', 'no-price', '[{"key":"m","price":"unit"}]', '{"price_book":"j","starts_on":"2026-03-06","overrides":[{"meter":"q","match":{"model":"a"},"pricing":{"model":"per_unit","unit_price":"2"}}]}'));
 \a \t
 
+-- A large book: 100 prices of 50 rows are applied, each found, and nothing the second time; one row that changes is one version
+CREATE FUNCTION pg_temp.book(special text) RETURNS jsonb LANGUAGE sql AS $$
+  SELECT jsonb_build_object('price_books', jsonb_build_array(jsonb_build_object('key', 'large', 'currency', 'USD', 'prices', (SELECT jsonb_agg(jsonb_build_object('key', 'p' || p, 'meter', 'q', 'pricing',
+    jsonb_build_object('model', 'matrix', 'dimensions', '["model"]'::jsonb, 'rows', (SELECT jsonb_agg(jsonb_build_object('match', jsonb_build_object('model', 'm' || r), 'unit_price', CASE WHEN p = 42 AND r = 7 THEN special ELSE p || '.' || r END))
+      FROM generate_series(1, 50) r)))) FROM generate_series(1, 100) p))))
+$$;
+SELECT count(*) AS changes FROM billing.catalog_apply(pg_temp.book('42.7'));
+SELECT count(*) AS nothing FROM billing.catalog_apply(pg_temp.book('42.7'));
+SELECT pg_temp.deal('large', '[{"key":"m","price":"p42"}]', '{"price_book":"large"}');
+SELECT action, key, after->'pricing'->'rows'->6 AS row FROM billing.catalog_apply(jsonb_set(pg_temp.book('9'), '{price_books,0,prices,41,valid_from}', '"2026-03-05T00:00:00Z"'));
+SELECT at::date AS day, version, pricing FROM unnest(ARRAY['2026-03-01Z', '2026-03-06Z']::timestamptz[]) at, billing.price_resolve('large', 'q', '{"model":"m7"}', at) r;
+SELECT count(*) AS rows, count(DISTINCT price_id) AS versions FROM billing.price_row JOIN billing.price p USING (price_id) JOIN billing.price_book b USING (price_book_id) WHERE b.key = 'large';
+
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0;
