@@ -247,6 +247,9 @@ struct Version {
     places: Vec<usize>,
 }
 
+/// Places of parts by list version and identity, in order of time.
+type ByVersion<'p> = BTreeMap<(Option<usize>, &'p str), Vec<usize>>;
+
 /// One price that holds under several versions of the list (an override's) is one.
 fn merged(versions: Vec<Version>) -> Vec<Version> {
     let mut merged: Vec<Version> = Vec::new();
@@ -448,7 +451,7 @@ impl<'a> UsageBill<'a> {
 
     /// What runs through the same tiers, each with the versions of its price in order of time.
     fn tracks(&self, parts: &[Part]) -> Vec<Vec<Version>> {
-        let mut tracks: BTreeMap<(&str, &str), BTreeMap<(Option<usize>, &str), Vec<usize>>> = BTreeMap::new();
+        let mut tracks: BTreeMap<(&str, &str), ByVersion> = BTreeMap::new();
         for (at, part) in parts.iter().enumerate() {
             let price = &part.resolved;
             // Distinct values of two legal entities don't add up to a whole; each has its own.

@@ -50,7 +50,7 @@ impl Used {
     }
 
     /// As tiers see it: corrections don't take it below 0.
-    fn from_zero(&self) -> Used {
+    fn not_below_zero(&self) -> Used {
         Used { quantity: max(self.quantity.clone(), Ratio::ZERO), ..self.clone() }
     }
 }
@@ -117,12 +117,12 @@ pub fn rate_versions(
     for (at, (pricing, used)) in versions.iter().enumerate() {
         let (first, mirrors) = (at == 0, pricing.mirrors());
         if !mirrors && priced.quantity.is_negative() {
-            before = before.from_zero(); // what was credited is settled
-            priced = priced.from_zero();
+            before = before.not_below_zero(); // what was credited is settled
+            priced = priced.not_below_zero();
         }
         let mut until = before.clone();
         until.append(used);
-        let end = if mirrors { until.clone() } else { until.from_zero() };
+        let end = if mirrors { until.clone() } else { until.not_below_zero() };
         amounts.push(if continuity == TierContinuity::Reset {
             if first || !used.is_nothing() { pricing.rate_used(used, share)? } else { Ratio::ZERO }
         } else if pricing.is_linear() {
