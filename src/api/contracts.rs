@@ -243,7 +243,7 @@ mod tests {
     fn prices_resolve_by_time_and_match() {
         let at = |model: &str, instant: &str| {
             rows(&format!(
-                r#"SELECT source, list_label, CAST(pricing AS json)->>'unit_price' AS unit_price FROM billing_internal.resolved_price({PRICES}, '{{"model":"{model}"}}', '{instant}', '{instant}')"#
+                r#"SELECT source, list_label, CAST(pricing AS json)->>'unit_price' AS unit_price FROM billing_internal.resolved_price({PRICES}, '{{"model":"{model}"}}', '{instant}', '{instant}', '{instant}', 'continue')"#
             ))
         };
         assert_eq!(at("gpt-4", "2023-11-15 23:59:59.999999+00"), ["customer override|tokens@1|0.015"]);
@@ -252,7 +252,7 @@ mod tests {
         assert!(at("gpt-4", "2023-10-31 00:00+00").is_empty());
         let why = |instant: &str| {
             format!(
-                "SELECT billing_internal.resolved_price_error({PRICES}, '{{}}', '{instant}', '{instant}')"
+                "SELECT billing_internal.resolved_price_error({PRICES}, '{{}}', '{instant}', '{instant}', '{instant}', 'continue')"
             )
         };
         assert_eq!(fault(&why("2023-10-31 00:00+00")), "ZB007 no price is in force at 2023-10-31T00:00:00Z");
