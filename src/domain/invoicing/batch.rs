@@ -5,6 +5,7 @@
 //! the instants of local midnights ([`Batch::days`]), usage ([`Batch::stretches`]), rows of large matrices
 //! ([`Batch::wanted_rows`]). [`Batch::documents`] computes. What is wrong with one bill stays with that bill.
 
+use super::difference::{Earlier, Standing, read_standing};
 use super::document::Documents;
 use super::inputs::{Charge, ChargeKind, Header, Inputs, Segment, ServicePeriod, Usage, UsageTerms};
 use crate::domain::contracts::CHARGES_MAX;
@@ -43,13 +44,39 @@ pub struct Slot {
     pub customer_id: i64,
     pub contract_id: Uuid,
     bill: Result<Bill, Fault>,
+    role: Role,
     made: Option<Documents>,
+}
+
+/// What a slot's bill is for.
+enum Role {
+    /// To be issued or looked at; with the documents that stand for its own boundary, where some do.
+    Main(Vec<Standing>),
+    /// Computed again, to be compared with the documents that stand: its differences go to the contract's bill.
+    Earlier(Vec<Standing>),
+}
+
+/// How a bill is given to [`Batch::open`].
+pub struct Opened<'t> {
+    pub customer_id: i64,
+    pub contract_id: Uuid,
+    /// JSON text.
+    pub contract: &'t str,
+    /// Whether it is an earlier boundary of a contract whose bill is in the batch, too.
+    pub earlier: bool,
+    /// The documents that stand for its boundary, as JSON text.
+    pub standing: Option<&'t str>,
 }
 
 impl Slot {
     /// None until [`Batch::compute`] was called.
     pub fn documents(&self) -> Option<&Documents> {
         self.made.as_ref()
+    }
+
+    /// Whether it is only there for the differences of another bill.
+    pub fn is_earlier(&self) -> bool {
+        matches!(self.role, Role::Earlier(_))
     }
 
     pub fn fault(&self) -> Option<&Fault> {
@@ -194,17 +221,22 @@ pub struct UsageRow {
 }
 
 impl Batch {
-    /// Reads the contracts of a batch, one JSON text each; who they are stands beside.
-    pub fn open<'t>(contracts: impl IntoIterator<Item = (i64, Uuid, &'t str)>) -> Batch {
-        let bills = contracts
-            .into_iter()
-            .map(|(customer_id, contract_id, text)| Slot {
-                customer_id,
-                contract_id,
-                bill: Bill::parse(text),
+    /// Reads the contracts of a batch: of each at most one bill, and any number of earlier boundaries.
+    pub fn open<'t>(contracts: impl IntoIterator<Item = Opened<'t>>) -> Batch {
+        let slot = |opened: Opened| {
+            let (standing, fault) = match opened.standing.map(read_standing).transpose() {
+                Ok(standing) => (standing.unwrap_or_default(), None),
+                Err(fault) => (Vec::new(), Some(fault)),
+            };
+            Slot {
+                customer_id: opened.customer_id,
+                contract_id: opened.contract_id,
+                bill: fault.map_or_else(|| Bill::parse(opened.contract), Err),
+                role: if opened.earlier { Role::Earlier(standing) } else { Role::Main(standing) },
                 made: None,
-            })
-            .collect();
+            }
+        };
+        let bills = contracts.into_iter().map(slot).collect();
         Batch {
             bills,
             meters: HashMap::new(),
@@ -409,27 +441,43 @@ impl Batch {
 
     /// Computes every bill. With `with_empty` a bill without lines gives one document all the same.
     pub fn compute(&mut self, with_empty: bool) {
+        let mut earlier: HashMap<(i64, Uuid), Vec<Result<Earlier, Fault>>> = HashMap::new();
         for slot in &mut self.bills {
-            if let Ok(bill) = &mut slot.bill {
-                match bill.compute(with_empty) {
-                    Ok(documents) => slot.made = Some(documents),
-                    Err(fault) => slot.bill = Err(fault),
+            let Role::Earlier(standing) = &mut slot.role else { continue };
+            let standing = std::mem::take(standing);
+            let computed = match &mut slot.bill {
+                Ok(bill) => bill.compute(Vec::new(), false).map(|now| Earlier {
+                    boundary: bill.boundaries.last().copied().unwrap_or_default(),
+                    now: Some(now),
+                    standing,
+                }),
+                Err(fault) => Err(fault.clone()),
+            };
+            earlier.entry((slot.customer_id, slot.contract_id)).or_default().push(computed);
+        }
+        for slot in &mut self.bills {
+            let (Role::Main(standing), Ok(bill)) = (&mut slot.role, &mut slot.bill) else { continue };
+            let of_contract = earlier.remove(&(slot.customer_id, slot.contract_id)).unwrap_or_default();
+            let computed = of_contract.into_iter().collect::<Result<Vec<_>, Fault>>().map_err(|fault| Fault {
+                message: format!("late usage of an earlier period: {}", fault.message),
+                ..fault
+            });
+            let computed = computed.and_then(|mut earlier| {
+                earlier.sort_by_key(|earlier| earlier.boundary);
+                if let (Some(boundary), false) = (bill.boundaries.last(), standing.is_empty()) {
+                    let standing = std::mem::take(standing);
+                    earlier.push(Earlier { boundary: *boundary, now: None, standing });
                 }
+                bill.compute(earlier, with_empty)
+            });
+            match computed {
+                Ok(documents) => slot.made = Some(documents),
+                Err(fault) => slot.bill = Err(fault),
             }
         }
     }
 
-    /// Takes a bill out, with the reason; the first reason stays. Whether there is such a bill.
-    pub fn refuse(&mut self, at: usize, fault: Fault) -> bool {
-        let Some(slot) = self.bills.get_mut(at) else { return false };
-        slot.made = None;
-        if slot.bill.is_ok() {
-            slot.bill = Err(fault);
-        }
-        true
-    }
-
-    /// The bills in the order they were opened.
+    /// The bills in the order they were opened, earlier boundaries among them.
     pub fn slots(&self) -> &[Slot] {
         &self.bills
     }
@@ -738,7 +786,7 @@ impl Bill {
         starts.iter().enumerate().map(segment).collect()
     }
 
-    fn compute(&mut self, with_empty: bool) -> Result<Documents, Fault> {
+    fn compute(&mut self, earlier: Vec<Earlier>, with_empty: bool) -> Result<Documents, Fault> {
         let mut inputs = self
             .inputs
             .take()
@@ -747,7 +795,7 @@ impl Bill {
         for segment in inputs.charges.iter_mut().flat_map(|c| &mut c.periods).flat_map(|p| &mut p.segments) {
             segment.usage.sort_by(|a, b| a.dimensions.cmp(&b.dimensions));
         }
-        Documents::compute(inputs, with_empty)
+        Documents::compute(inputs, earlier, with_empty)
     }
 }
 

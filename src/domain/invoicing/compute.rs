@@ -5,6 +5,7 @@
 //! amount is computed once, rounded once and split over its lines. A price that runs over the whole period
 //! changes only with the next one (definitions 29). Minimums and maximums are lines of their own.
 
+use super::difference::Difference;
 use super::inputs::{Charge, ChargeKind, Inputs, Segment, ServicePeriod, Usage, UsageTerms};
 use super::total::round_to_total;
 use crate::domain::contracts::overrides::Change;
@@ -24,6 +25,7 @@ pub enum LineKind {
     Fee,
     TrueUp,
     Cap,
+    Difference,
 }
 
 impl LineKind {
@@ -33,7 +35,15 @@ impl LineKind {
             LineKind::Fee => "fee",
             LineKind::TrueUp => "true_up",
             LineKind::Cap => "cap",
+            LineKind::Difference => "difference",
         }
+    }
+
+    /// The kinds that are computed; a difference is of one of them.
+    pub fn parse(word: &str) -> Option<LineKind> {
+        [LineKind::Usage, LineKind::Fee, LineKind::TrueUp, LineKind::Cap]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
     }
 }
 
@@ -61,8 +71,10 @@ pub struct Line {
     pub share: Option<Ratio>,
     pub exact: Ratio,
     pub amount: Exact,
+    /// Of a difference: what it corrects.
+    pub difference: Option<Box<Difference>>,
     /// The scopes of the minimums and maximums that act on the line.
-    scopes: Vec<String>,
+    pub(super) scopes: Vec<String>,
 }
 
 /// All lines of a bill, in order: charges as the contract lists them, then periods, then dimensions.
@@ -174,6 +186,7 @@ fn fee_lines(
                 share: partial(share),
                 amount: exact.round(inputs.minor_units, inputs.rounding_mode)?,
                 exact,
+                difference: None,
                 scopes: Vec::new(),
             })
         })
@@ -527,6 +540,7 @@ impl<'a> UsageBill<'a> {
             share: None,
             exact,
             amount,
+            difference: None,
             scopes: Vec::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! Bills as people agreed on them: contracts in, as the database gives them, documents out.
 
-use super::batch::{Batch, Meter, UsageRow, Version};
+use super::batch::{Batch, Meter, Opened, UsageRow, Version};
 use super::compute::Line;
 use super::document::{Documents, Issue};
 use super::explain::explain;
@@ -138,7 +138,14 @@ impl Case {
 
     /// What the database does around a batch.
     fn compute(&self) -> Result<Documents, Fault> {
-        let mut batch = Batch::open([(1, Uuid::nil(), self.contract().as_str())]);
+        let contract = self.contract();
+        let mut batch = Batch::open([Opened {
+            customer_id: 1,
+            contract_id: Uuid::nil(),
+            contract: &contract,
+            earlier: false,
+            standing: None,
+        }]);
         for id in batch.meter_ids() {
             let terms = self.charges[id as usize].row.split(r#""meter":""#).nth(1).unwrap();
             let key = terms.split('"').next().unwrap().to_string();
