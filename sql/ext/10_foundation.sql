@@ -647,6 +647,7 @@ BEGIN ATOMIC
     ('minimum_basis', 'after_discount', '^(after_discount|before_discount)$', NULL, 'Whether a minimum is tested on the amount after or before line discounts.'),
     ('rate_at', 'usage_time', '^(usage_time|period_start|contract_signature)$', NULL, 'Which price version rates usage: the one in force when it happened, at the start of its service period, or at signature.'),
     ('invoice_grace', '0', '^(0|[1-9][0-9]{0,3} (hour|hours|day|days))$', '366 days', 'How long a draft stays open for late usage before it is finalized: 0, 36 hours, 3 days. With 0 the bill run finalizes at once.'),
+    ('correction_method', 'next_invoice', '^(next_invoice|credit_note|void_reissue)$', NULL, 'How invoice_correct() corrects an issued invoice if it is not told: by difference lines on the contract''s next invoice, by a credit note (or a correction invoice, where more is due) at once, or by voiding and issuing it again.'),
     ('event_age_max', '5 years', '^[1-9][0-9]{0,3} (day|days|month|months|year|years)$', '100 years', 'Events older than this are rejected.'),
     ('event_future_max', '1 hour', '^(0|[1-9][0-9]{0,3}) (minute|minutes|hour|hours|day|days)$', '366 days', 'Events later than now plus this are rejected.');
 END;

@@ -59,7 +59,7 @@ BEGIN
         ('{billing_app, billing_operator, billing_sales}', '{billing.customer_upsert(jsonb), "billing.subscribe(text, text, date, jsonb)"}'),
         ('{billing_operator, billing_sales}', '{billing.contract_create(jsonb), "billing.contract_activate(text, timestamptz, text, text)"}'),
         ('{billing_operator}', '{"billing.catalog_apply(jsonb, boolean)"}'),
-        ('{billing_operator, billing_finance}', '{"billing.invoice_generate(text, timestamptz)", "billing.invoice_finalize(text)", "billing.invoice_void(text, text, boolean)",
+        ('{billing_operator, billing_finance}', '{"billing.invoice_generate(text, timestamptz)", "billing.invoice_finalize(text)", "billing.invoice_void(text, text, boolean)", "billing.invoice_correct(text, text, text, boolean)",
             "billing.bill_run_start(timestamptz)", "billing.bill_run_step(uuid, int)", "billing.fold_step(uuid, int)", "billing.job_start(text, jsonb, bigint)", "billing.job_end(uuid, jsonb)",
             "billing.audit_seal_step()", billing.bill_run(timestamptz), billing.fold(), billing.audit_seal()}'),
         ('{billing_finance}', '{billing.seller_upsert(jsonb), "billing.policy_set(text, text, text, text)"}')

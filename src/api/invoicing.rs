@@ -468,12 +468,12 @@ fn bill_document(
     })
 }
 
-/// The inputs of a bill that gave no document, as a document would have them.
+/// By what a bill was computed, as canonical JSON: its inputs as documents have them, and its minor units.
 #[pg_extern(sql = false)]
-fn bill_inputs(handle: i64, bill: i32) -> Option<String> {
+fn bill_terms(handle: i64, bill: i32) -> Option<String> {
     with_batch(handle, |batch| {
         let slot = usize::try_from(bill).ok().and_then(|at| batch.slots().get(at));
-        slot.and_then(Slot::documents).map(|documents| documents.inputs_tree().canonical()).transpose()
+        slot.and_then(Slot::documents).map(|documents| documents.terms_tree().canonical()).transpose()
     })
 }
 
@@ -717,10 +717,10 @@ mod tests {
         assert_eq!(fault("SELECT billing_internal.explain_document_error('{}')"), "ZB003 lines: is missing");
         assert_eq!(value(&format!("SELECT billing_internal.explain_document_error(({issued}))")), None);
 
-        // bill_inputs: what the document says of them
-        let inputs = format!("SELECT CAST(billing_internal.bill_inputs({handle}, 0) AS jsonb) = CAST(({issued}) AS jsonb)->'inputs'");
+        // bill_terms: what the document says of them
+        let inputs = format!("SELECT CAST(billing_internal.bill_terms({handle}, 0) AS jsonb)->'inputs' = CAST(({issued}) AS jsonb)->'inputs'");
         assert_eq!(value(&inputs).as_deref(), Some("true"));
-        assert_eq!(value(&format!("SELECT billing_internal.bill_inputs({handle}, 99)")), None);
+        assert_eq!(value(&format!("SELECT billing_internal.bill_terms({handle}, 99)")), None);
         rows(&format!("SELECT billing_internal.bill_close({handle})"));
         let closed = error_of(&document("NULL, NULL, NULL, NULL"));
         assert_eq!(closed, format!("XX000 bill batch {handle} is not open"));

@@ -170,8 +170,13 @@ impl Documents {
         Tree::Object(fields).canonical()
     }
 
+    /// By what the bill can be computed again.
+    pub fn terms_tree(&self) -> Tree<'static> {
+        Tree::object([("minor_units", Tree::number(self.minor_units)), ("inputs", self.inputs_tree())])
+    }
+
     /// What a recompute needs to know: of the bill, and of each boundary it corrects.
-    pub fn inputs_tree(&self) -> Tree<'static> {
+    fn inputs_tree(&self) -> Tree<'static> {
         let policies =
             self.policies.iter().map(|(name, value)| (name.clone().into(), Tree::text(value.clone())));
         let mut fields = vec![
@@ -201,8 +206,7 @@ impl Documents {
             ("billed_on".into(), Tree::List(standing)),
         ];
         if let Some(now) = &earlier.now {
-            fields.push(("minor_units".into(), Tree::number(now.minor_units)));
-            fields.push(("inputs".into(), now.inputs_tree()));
+            fields.push(("terms".into(), now.terms_tree()));
         }
         Tree::Object(fields)
     }
