@@ -892,7 +892,7 @@ CREATE FUNCTION billing_internal.of_line(cell_dimensions jsonb, line_dimensions 
 COMMENT ON FUNCTION billing_internal.of_line(jsonb, jsonb, text[], jsonb, text, text) IS 'Whether usage with these dimensions belongs to a line.';
 
 CREATE FUNCTION billing.invoice_line_events(invoice text, line_key text, max_rows int DEFAULT NULL)
-    RETURNS TABLE (occurred_at timestamptz, event_id text, value numeric, dimensions jsonb, properties jsonb)
+    RETURNS TABLE (occurred_at timestamptz, event_id text, value numeric, dimensions jsonb, properties jsonb, change int)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -900,11 +900,12 @@ DECLARE
     i record;
     l record;
     default_bill_to text;
+    since timestamptz;
 BEGIN
     PERFORM billing_internal.require_installed();
     SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to INTO i
     FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
-    SELECT x.key, x.kind, x.meter_id, x.service_from, x.service_until, x.dimensions, x.line_by, x.match INTO l
+    SELECT x.key, coalesce(x.of_kind, x.kind) AS kind, x.of_key, x.meter_id, x.service_from, x.service_until, x.dimensions, x.line_by, x.match INTO l
     FROM billing.invoice_line x WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id AND x.key = line_key;
     IF l.key IS NULL THEN
         PERFORM billing_internal.fail('ZB001', format('invoice %s has no line %s', coalesce(i.number, i.key), coalesce(quote_literal(line_key), 'NULL')),
@@ -912,17 +913,30 @@ BEGIN
     ELSIF l.kind <> 'usage' THEN
         RETURN; -- fees, true-ups and caps have no events
     END IF;
+    -- What a difference's line was billed on before, it was billed with the events recorded until then.
+    SELECT max(x.cut_at) INTO since FROM billing.invoice c, jsonb_array_elements(c.document->'lines') d, jsonb_array_elements_text(d->'billed_on') b (number)
+    JOIN billing.invoice x ON x.customer_id = i.customer_id AND x.contract_id = i.contract_id AND x.number = b.number
+    WHERE l.of_key IS NOT NULL AND c.customer_id = i.customer_id AND c.invoice_id = i.invoice_id AND d->>'key' = l.key;
     SELECT t.key INTO default_bill_to FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
     WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
     RETURN QUERY
-    SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties
-    FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, i.cut_at) e
-    WHERE billing_internal.of_line(e.dimensions, l.dimensions, l.line_by, l.match, i.bill_to, default_bill_to)
-    ORDER BY e.occurred_at, e.event_key LIMIT max_rows;
+    SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties, e.change
+    FROM (
+        SELECT x.occurred_at, x.event_key, x.event_id, x.value, x.value_key, x.dimensions, x.properties, sum(x.change)::int AS change
+        FROM (
+            SELECT m.*, 1 AS change FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, i.cut_at) m
+            UNION ALL
+            SELECT m.*, -1 FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, since) m WHERE since IS NOT NULL
+        ) x
+        WHERE billing_internal.of_line(x.dimensions, l.dimensions, l.line_by, l.match, i.bill_to, default_bill_to)
+        GROUP BY x.occurred_at, x.event_key, x.event_id, x.value, x.value_key, x.dimensions, x.properties
+        HAVING sum(x.change) <> 0
+    ) e
+    ORDER BY e.occurred_at, e.event_key, e.change LIMIT max_rows;
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_line_events(text, text, int) IS
-    'The events that a usage line counted, in order of time, with the value each had on the meter (NULL for a unique count): those of its charge, period and dimensions recorded up to the invoice''s cut. Errors: ZB001, ZB002.';
+    'The events that a usage line counted, in order of time, with the value each had on the meter (NULL for a unique count): those of its charge, period and dimensions recorded up to the invoice''s cut. Of a difference: those that came after the cut of the documents the line was billed on before (change 1), and those that no longer count, or not with that value (change −1). Errors: ZB001, ZB002.';
 
 CREATE FUNCTION billing_internal.line_notes(of_customer_id bigint, of_invoice_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
@@ -938,7 +952,7 @@ AS $$
                     SELECT c.at, CASE m.aggregation WHEN 'count' THEN sum(c.events) WHEN 'max' THEN max(c.quantity) WHEN 'sum' THEN sum(c.quantity) ELSE count(DISTINCT c.value_key) END AS quantity,
                         sum(c.events) AS events, row_number() OVER (ORDER BY c.at) AS place, count(*) OVER () AS buckets
                     FROM billing_internal.usage_cells(l.customer_id, l.meter_id, l.service_from, l.service_until) c
-                    WHERE billing_internal.of_line(c.dimensions, l.dimensions, l.line_by, l.match, i.document->>'bill_to', t.key)
+                    WHERE l.kind = 'usage' AND billing_internal.of_line(c.dimensions, l.dimensions, l.line_by, l.match, i.document->>'bill_to', t.key)
                     GROUP BY c.at
                 ) b WHERE b.place <= 25
                 UNION ALL
@@ -949,10 +963,10 @@ AS $$
         JOIN billing.meter m USING (meter_id)
         JOIN billing.contract k ON k.customer_id = i.customer_id AND k.contract_id = i.contract_id
         JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
-        WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id AND l.kind = 'usage'
+        WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id AND coalesce(l.of_kind, l.kind) = 'usage'
     ) n
 $$;
-COMMENT ON FUNCTION billing_internal.line_notes(bigint, uuid) IS 'Buckets and the way to the events of each usage line, for invoice_explain().';
+COMMENT ON FUNCTION billing_internal.line_notes(bigint, uuid) IS 'Buckets and the way to the events of each usage line, for invoice_explain(); of a difference the way to its events alone.';
 
 CREATE FUNCTION billing.invoice_explain(document jsonb) RETURNS SETOF text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -1003,16 +1017,17 @@ BEGIN
         FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
         CROSS JOIN LATERAL (SELECT billing.invoice_preview(k.key) AS doc) p
         CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(p.doc) WHEN 'array' THEN p.doc ELSE jsonb_build_array(p.doc) END) d
-        WHERE k.customer_id = of_customer_id AND k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL
+        WHERE k.customer_id = of_customer_id AND (k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL OR k.state IN ('ended', 'cancelled')
+            AND EXISTS (SELECT FROM billing.late_usage n WHERE n.customer_id = k.customer_id AND n.contract_id = k.contract_id AND n.closed_at IS NULL))
     )
-    SELECT row_number() OVER (), d.state, d.document->>'currency', l->>'kind', m.meter_id, l->>'charge', l->>'product', (l->>'from')::timestamptz, (l->>'until')::timestamptz,
+    SELECT row_number() OVER (), d.state, d.document->>'currency', coalesce(l->>'of_kind', l->>'kind'), m.meter_id, l->>'charge', l->>'product', (l->>'from')::timestamptz, (l->>'until')::timestamptz,
         l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', d.default_bill_to, (l->>'amount')::numeric
     FROM document d CROSS JOIN LATERAL jsonb_array_elements(d.document->'lines') l
     LEFT JOIN billing.meter m ON m.key = l->>'meter'
     WHERE (l->>'from')::timestamptz < until_at AND (l->>'until')::timestamptz > from_at;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.spend_lines(bigint, timestamptz, timestamptz) IS 'Lines of issued invoices (billed) and of previews (unbilled) that touch a stretch of time.';
+COMMENT ON FUNCTION billing_internal.spend_lines(bigint, timestamptz, timestamptz) IS 'Lines of issued invoices (billed) and of previews (unbilled) that touch a stretch of time. A difference counts as the line it corrects.';
 
 CREATE FUNCTION billing.spend(
     customer text, from_at timestamptz, until_at timestamptz, grain text DEFAULT NULL, group_by text[] DEFAULT '{}', filter jsonb DEFAULT '{}', time_zone text DEFAULT NULL
@@ -1065,4 +1080,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.spend(text, timestamptz, timestamptz, text, text[], jsonb, text) IS
-    'What a customer spent in [from_at, until_at), in money, billed and unbilled: every line split over its buckets and dimensions in proportion to quantity, to 6 decimals so that the parts sum to the line; fees, true-ups and caps fall on the start of their service. grain, filter, time_zone as in usage(); group_by takes dimensions and also charge, product, bill_to. Errors: ZB001, ZB004, ZB007 the next bill can''t be priced (unpriced_usage shows why).';
+    'What a customer spent in [from_at, until_at), in money, billed and unbilled: every line split over its buckets and dimensions in proportion to quantity, to 6 decimals so that the parts sum to the line; fees, true-ups and caps fall on the start of their service; late usage and corrections fall on the usage they correct, whichever invoice they are on. grain, filter, time_zone as in usage(); group_by takes dimensions and also charge, product, bill_to. Errors: ZB001, ZB004, ZB007 the next bill can''t be priced (unpriced_usage shows why).';

@@ -184,7 +184,7 @@ BEGIN
         END;
     END LOOP;
     RETURN QUERY VALUES ('invoices: recomputed from their events they are the same bytes', seen, wrong, wrong_example),
-        ('invoices: late usage is billed, or noted for the next bill', late_seen, late, late_example),
+        ('invoices: late usage is billed', late_seen, late, late_example),
         -- No failure: it says what the next bill will have.
         ('invoices: late usage that waits for the next bill', waiting, 0::bigint, waiting_example);
 END

@@ -30,8 +30,17 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
         status if status.is_empty() => "preview".to_string(),
         status => status,
     };
+    let what = match text("kind").as_str() {
+        "credit_note" => "Credit note",
+        "correction" => "Correction invoice",
+        _ => "Invoice",
+    };
+    let credits = match text("credits") {
+        credits if credits.is_empty() => String::new(),
+        credits => format!(" for {credits}"),
+    };
     let mut out = vec![format!(
-        "Invoice{number} ({status}) to {} of {}, contract {}: {total} {currency}",
+        "{what}{number} ({status}){credits} to {} of {}, contract {}: {total} {currency}",
         text("bill_to"),
         text("customer"),
         text("contract")
@@ -95,13 +104,22 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes) -> Result<Branch, Fau
     let text = |name: &str| text(line, name);
     let key = text("key");
     let mut leaves = vec![Branch::leaf(format!("for {} until {}", text("from"), text("until")))];
+    let extra = notes.iter().filter(|(of, _)| *of == key).flat_map(|(_, notes)| notes.clone());
+    if text("kind") == "difference" {
+        leaves.extend(difference_leaves(line)?);
+        leaves.extend(extra.map(Branch::leaf));
+        return Ok(Branch {
+            text: format!("{}, difference: {} {currency}   [{key}]", text("label"), text("amount")),
+            leaves,
+        });
+    }
     if let Some(quantity) = line.tree.get("quantity") {
         let unit = text("unit");
         let of = if unit.is_empty() { String::new() } else { format!(" {unit}") };
         leaves.push(Branch::leaf(format!("quantity {}{of}", grouped(&leaf_text(quantity)))));
     }
     if let Some(price) = line.tree.get("price") {
-        leaves.push(Branch { text: format!("price: {}", leaf_text(price)), leaves: working(line)? });
+        leaves.push(Branch { text: format!("price: {}", leaf_text(price)), leaves: working(line, line)? });
     }
     let (exact, share) = (text("exact"), text("share"));
     let part = if share.is_empty() { "the" } else { &format!("{share} of the") };
@@ -115,20 +133,48 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes) -> Result<Branch, Fau
         }
         (_, share) => format!("× {share} of the period = exact {exact}, rounded once"),
     }));
-    let extra = notes.iter().filter(|(of, _)| *of == key).flat_map(|(_, notes)| notes.clone());
     leaves.extend(extra.map(Branch::leaf));
     Ok(Branch { text: format!("{}: {} {currency}   [{key}]", text("label"), text("amount")), leaves })
 }
 
-/// The working of the price, if it can be shown from this line alone.
-fn working(line: &Node) -> Result<Vec<Branch>, Fault> {
-    let (Some(pricing), Some(Tree::Text(quantity))) = (line.tree.get("pricing"), line.tree.get("quantity"))
+/// What a difference is between: what its line comes to now, and what was billed for it before.
+fn difference_leaves(line: &Node) -> Result<Vec<Branch>, Fault> {
+    let field = |name: &str| line.tree.get(name).map(|tree| Node { tree, path: line.path.clone() });
+    let (Some(total), Some(billed)) = (field("total"), field("billed")) else { return Ok(Vec::new()) };
+    let unit = text(line, "unit");
+    let sums = |sums: &Node| {
+        let quantity = text(sums, "quantity");
+        let of = if unit.is_empty() { String::new() } else { format!(" {unit}") };
+        match quantity.is_empty() {
+            true => text(sums, "amount"),
+            false => format!("{} for {}{of}", text(sums, "amount"), grouped(&quantity)),
+        }
+    };
+    let on = match line.tree.get("billed_on") {
+        Some(Tree::List(numbers)) if !numbers.is_empty() => {
+            format!(", on {}", numbers.iter().map(leaf_text).collect::<Vec<_>>().join(", "))
+        }
+        _ => String::new(),
+    };
+    let price = line.tree.get("price").map(|price| format!(", price: {}", leaf_text(price))).unwrap_or_default();
+    let now = format!("{} comes to {} now{price}", text(line, "of"), sums(&total));
+    Ok(vec![
+        Branch { text: now, leaves: working(line, &total)? },
+        Branch::leaf(format!("billed before: {}{on}", sums(&billed))),
+    ])
+}
+
+/// The working of a line's price, if it can be shown from the line alone; `sums` has the quantity and the exact
+/// amount: the line itself, or what it comes to in total.
+fn working(line: &Node, sums: &Node) -> Result<Vec<Branch>, Fault> {
+    let (Some(pricing), Some(Tree::Text(quantity))) = (line.tree.get("pricing"), sums.tree.get("quantity"))
     else {
         return Ok(Vec::new());
     };
     let pricing = Pricing::read(&Node { tree: pricing, path: format!("{}.pricing", line.path) })?;
     let quantity = Ratio::from(Exact::parse(quantity)?);
-    let exact = line.tree.get("exact").map(leaf_text).unwrap_or_default();
+    let exact = sums.tree.get("exact").map(leaf_text).unwrap_or_default();
+    let kind = Some(text(line, "of_kind")).filter(|kind| !kind.is_empty()).unwrap_or_else(|| text(line, "kind"));
     if pricing.needs_events() {
         return Ok(vec![Branch::leaf("rated event by event, in order of time".into())]);
     }
@@ -140,7 +186,7 @@ fn working(line: &Node) -> Result<Vec<Branch>, Fault> {
                 .into(),
         )]);
     }
-    let by_rate = share.is_some() && !matches!(pricing.model_name(), "flat") && text(line, "kind") == "usage";
+    let by_rate = share.is_some() && !matches!(pricing.model_name(), "flat") && kind == "usage";
     let share = share.unwrap_or(Ratio::from(1i64));
     let quantity = if by_rate { quantity.div(&share).unwrap_or(Ratio::ZERO) } else { quantity };
     let steps = pricing.explain(&quantity, &Dimensions::new(), 1)?;
