@@ -380,13 +380,15 @@ BEGIN
             CASE WHEN NOT finalize THEN 'draft' WHEN m.total = 0 THEN 'paid' ELSE 'open' END AS state
         FROM made m LEFT JOIN series x ON x.seller_id = m.seller_id AND x.series = m.series
     ), named AS MATERIALIZED (
-        SELECT n.*, n.series || '-' || n.fiscal_year || '-' || lpad(n.counter::text, greatest(6, length(n.counter::text)), '0') AS number FROM numbered n
+        SELECT n.*, n.series || '-' || n.fiscal_year || '-' || lpad(n.counter::text, greatest(6, length(n.counter::text)), '0') AS number,
+            CASE WHEN n.kind <> 'credit_note' THEN n.issued_on + n.net_days END AS due_on
+        FROM numbered n
     ), inserted AS (
         INSERT INTO billing.invoice (customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, kind, key, state, number, currency, minor_units, period_starts_at,
             period_ends_at, issued_on, due_on, lines_total, total, contract_version, terms_version, cut_at, input_sha256, document, created_at, replaces, corrects, credits)
         SELECT n.customer_id, n.invoice_id, n.contract_id, n.boundary, n.seller_id, n.bill_to_id, n.kind, n.key, n.state, n.number, n.currency, n.minor_units,
-            n.starts_at, n.ends_at, n.issued_on, n.issued_on + n.net_days, n.total, n.total, n.contract_version, n.terms_version, cut, n.sha256,
-            billing_internal.bill_document(handle, n.bill, n.place, n.state, n.number, n.issued_on, n.issued_on + n.net_days)::jsonb
+            n.starts_at, n.ends_at, n.issued_on, coalesce(n.due_on, n.issued_on), n.total, n.total, n.contract_version, n.terms_version, cut, n.sha256,
+            billing_internal.bill_document(handle, n.bill, n.place, n.state, n.number, n.issued_on, n.due_on)::jsonb
                 || CASE WHEN n.kind = 'invoice' THEN '{}' ELSE jsonb_strip_nulls(jsonb_build_object('kind', n.kind, 'credits', (SELECT o.number FROM billing.invoice o
                     WHERE o.customer_id = n.customer_id AND o.invoice_id = of_invoice))) END,
             clock_timestamp(), n.replaces, n.corrects, of_invoice

@@ -66,7 +66,7 @@ COMMENT ON COLUMN billing.invoice.minor_units IS 'Digits after the point of its 
 COMMENT ON COLUMN billing.invoice.period_starts_at IS 'Earliest service instant on it (inclusive).';
 COMMENT ON COLUMN billing.invoice.period_ends_at IS 'Latest service instant on it (exclusive).';
 COMMENT ON COLUMN billing.invoice.issued_on IS 'Issue date, local to the bill_to.';
-COMMENT ON COLUMN billing.invoice.due_on IS 'Due date: issue date plus net days.';
+COMMENT ON COLUMN billing.invoice.due_on IS 'Due date: issue date plus net days; of a credit note its issue date.';
 COMMENT ON COLUMN billing.invoice.lines_total IS 'Sum of its lines, before tax, in currency.';
 COMMENT ON COLUMN billing.invoice.total IS 'What it asks for, in currency.';
 COMMENT ON COLUMN billing.invoice.contract_version IS 'Version of the contract''s terms it was made from.';

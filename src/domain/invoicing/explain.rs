@@ -17,8 +17,11 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
     let currency = text("currency");
     let total = document.tree.get("totals").and_then(|t| t.get("due")).map(leaf_text).unwrap_or_default();
     let mut branches = vec![Branch::leaf(dates(document))];
-    for line in document.fields()?.required("lines")?.items()? {
-        branches.push(line_branch(&line, &currency, notes)?);
+    let lines = document.fields()?.required("lines")?.items()?;
+    for line in &lines {
+        // A boundary issued again, less what stands for it elsewhere.
+        let of_this = lines.iter().any(|other| self::text(other, "key") == self::text(line, "of"));
+        branches.push(line_branch(line, &currency, notes, of_this)?);
     }
     branches.push(Branch::leaf(format!("total {total} {currency}")));
     branches.push(Branch::leaf(inputs_leaf(document)));
@@ -81,6 +84,7 @@ fn dates(document: &Node) -> String {
     let date = |name: &str| document.tree.get(name).map(leaf_text);
     match (date("issued_on"), date("due_on")) {
         (Some(issued), Some(due)) => format!("issued {issued}, due {due}"),
+        (Some(issued), None) => format!("issued {issued}"),
         _ => String::new(),
     }
 }
@@ -100,13 +104,13 @@ fn inputs_leaf(document: &Node) -> String {
     format!("from contract version {}{prices}; inputs {short}", field("contract_version"))
 }
 
-fn line_branch(line: &Node, currency: &str, notes: &Notes) -> Result<Branch, Fault> {
+fn line_branch(line: &Node, currency: &str, notes: &Notes, of_this: bool) -> Result<Branch, Fault> {
     let text = |name: &str| text(line, name);
     let key = text("key");
     let mut leaves = vec![Branch::leaf(format!("for {} until {}", text("from"), text("until")))];
     let extra = notes.iter().filter(|(of, _)| *of == key).flat_map(|(_, notes)| notes.clone());
     if text("kind") == "difference" {
-        leaves.extend(difference_leaves(line)?);
+        leaves.extend(difference_leaves(line, of_this)?);
         leaves.extend(extra.map(Branch::leaf));
         return Ok(Branch {
             text: format!("{}, difference: {} {currency}   [{key}]", text("label"), text("amount")),
@@ -138,7 +142,7 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes) -> Result<Branch, Fau
 }
 
 /// What a difference is between: what its line comes to now, and what was billed for it before.
-fn difference_leaves(line: &Node) -> Result<Vec<Branch>, Fault> {
+fn difference_leaves(line: &Node, of_this: bool) -> Result<Vec<Branch>, Fault> {
     let field = |name: &str| line.tree.get(name).map(|tree| Node { tree, path: line.path.clone() });
     let (Some(total), Some(billed)) = (field("total"), field("billed")) else { return Ok(Vec::new()) };
     let unit = text(line, "unit");
@@ -152,7 +156,8 @@ fn difference_leaves(line: &Node) -> Result<Vec<Branch>, Fault> {
     };
     let on = match line.tree.get("billed_on") {
         Some(Tree::List(numbers)) if !numbers.is_empty() => {
-            format!(", on {}", numbers.iter().map(leaf_text).collect::<Vec<_>>().join(", "))
+            let this = if of_this { "this document and " } else { "" };
+            format!(", on {this}{}", numbers.iter().map(leaf_text).collect::<Vec<_>>().join(", "))
         }
         _ => String::new(),
     };

@@ -57,7 +57,7 @@ SELECT * FROM pg_temp.well();
 CALL billing.bill_run();
 SELECT billing.test_clock_set('2026-04-01T00:00:00Z') AS clock \gset
 CALL billing.bill_run();
-SELECT contract, document, kind, key FROM lines l JOIN billing.invoice i ON i.number = l.document WHERE i.n > 2;
+SELECT l.contract, l.document, l.kind, l.key FROM lines l JOIN billing.invoice i ON i.number = l.document WHERE i.n > 2;
 
 -- Under a maximum: more usage costs nothing more
 SELECT pg_temp.use('bounds', '3', 600, '2026-03-20Z', NULL, 'x'), pg_temp.use('bounds', '4', 300, '2026-01-21Z', NULL, 'x'), pg_temp.use('bounds', '5', 400, '2026-01-22Z', NULL, 'y');
@@ -82,7 +82,7 @@ SELECT * FROM pg_temp.well();
 -- … of an ended contract's correction likewise; and one that is not to be issued again is settled
 SELECT billing.invoice_void(number, 'wrong address') FROM billing.invoice WHERE key = 'ended-1/1.2';
 CALL billing.bill_run();
-SELECT document, document_kind, state, i.key AS invoice, l.key, amount FROM lines l JOIN billing.invoice i ON i.number = l.document WHERE contract = 'ended-1';
+SELECT l.document, document_kind, l.state, i.key AS invoice, l.key, amount FROM lines l JOIN billing.invoice i ON i.number = l.document WHERE contract = 'ended-1';
 SELECT billing.invoice_void(number, 'goodwill', false) FROM billing.invoice WHERE key = 'ended-1/1.3';
 CALL billing.bill_run();
 SELECT count(*) AS invoices FROM billing.invoice WHERE key LIKE 'ended-1/%';
@@ -102,54 +102,69 @@ SELECT billing.customer_upsert('{"key":"credit","overrides":[{"meter":"q","perce
 SELECT * FROM billing.invoice_correct(:'invoice', 'credit_note');
 -- … but voided and issued again it is by the terms of now
 SELECT * FROM billing.invoice_correct(:'invoice', 'void_reissue');
-BEGIN;
 SELECT line_key, billed, corrected, difference, action, document IS NOT NULL AS made FROM billing.invoice_correct(:'invoice', 'void_reissue', 'half price was agreed', false);
 SELECT document, state, key, quantity, amount FROM lines WHERE contract = 'credit-1';
 SELECT * FROM pg_temp.well();
 CALL billing.bill_run();
 SELECT count(*) AS documents FROM billing.invoice WHERE key LIKE 'credit-1/%';
-ROLLBACK;
--- … credit: late usage of a volume price that is a cliff; the credit note has a series of its own
-SELECT number AS volume FROM billing.invoice WHERE key = 'volume-1/1' \gset
-SELECT pg_temp.use('volume', '9', 999, '2026-04-10Z') AS april;
+
+-- Credit: late usage of a volume price that is a cliff; the credit note has a series of its own
+SELECT billing.test_clock_set('2026-06-01T00:00:00Z') AS clock \gset
+SELECT pg_temp.use('volume', '9', 999, '2026-05-10Z') AS may;
 CALL billing.bill_run();
-SELECT number AS april FROM billing.invoice WHERE key = 'volume-1/4' \gset
-SELECT pg_temp.use('volume', '10', 2, '2026-04-20Z') AS late;
-SELECT * FROM billing.invoice_correct(:'april', 'credit_note', 'late usage', false);
+SELECT number AS may FROM billing.invoice WHERE key = 'volume-1/5' \gset
+SELECT pg_temp.use('volume', '10', 2, '2026-05-20Z') AS late;
+SELECT * FROM billing.invoice_correct(:'may', 'credit_note', 'late usage', false);
 SELECT number, invoice, credited, state FROM billing.credit_note;
 SELECT e FROM billing.invoice_explain('CN-2026-000001') e;
-SELECT occurred_at, event_id, value, change FROM billing.invoice_line_events('CN-2026-000001', 'q/2026-04-01/difference');
+SELECT occurred_at, event_id, value, change FROM billing.invoice_line_events('CN-2026-000001', 'q/2026-05-01/difference');
 SELECT * FROM pg_temp.well();
 CALL billing.bill_run();
 SELECT customer, invoice, kind, amount FROM billing.fact_invoice_line WHERE customer = 'volume';
 \a \t
-SELECT pg_temp.fails(format($$SELECT billing.invoice_void(%L, 'x')$$, :'april'));
-SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT * FROM billing.invoice_correct('nope')$$, $$SELECT * FROM billing.invoice_correct('CN-2026-000001')$$, $$SELECT * FROM billing.invoice_correct('tiers-1/1', 'guess')$$,
+SELECT pg_temp.fails(format($$SELECT billing.invoice_void(%L, 'x')$$, :'may'));
+SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT * FROM billing.invoice_correct('nope')$$, $$SELECT * FROM billing.invoice_correct('CN-2026-000001')$$, $$SELECT * FROM billing.invoice_correct('tiers-1/1.2', 'guess')$$,
   $$SELECT * FROM billing.invoice_correct('tiers-1/1')$$, $$SELECT * FROM billing.invoice_correct('tiers-1/1.2', 'replace')$$, $$SELECT * FROM billing.invoice_correct('tiers-1/1.2', 'credit_note', NULL, false)$$,
   $$SELECT * FROM billing.invoice_correct('tiers-1/1.2', dry_run => NULL)$$]) c;
 \a \t
--- … a credit note that is voided leaves its difference to the next bill, as every void does
+-- … one that is voided leaves its difference to the next bill, as every void does
 SELECT billing.invoice_void('CN-2026-000001', 'sent to the wrong person');
 SELECT * FROM pg_temp.well();
-SELECT billing.test_clock_set('2026-06-01T00:00:00Z') AS clock \gset
-CALL billing.bill_run();
-SELECT document, document_kind, state, key, amount FROM lines WHERE contract = 'volume-1';
-SELECT * FROM pg_temp.well();
--- … the policy decides; a draft is replaced; more credit than an invoice has is refused
+-- … a policy decides; where an invoice has less left than the credit, because the rest is on others, there is none
 SELECT billing.policy_set('correction_method', 'credit_note', 'contract:pair-1'), billing.policy_set('invoice_grace', '3 days', 'contract:pair-1');
-SELECT pg_temp.use('pair', '4', 10, '2026-06-10Z', 'a'), pg_temp.use('pair', '5', 10, '2026-01-11Z', 'a');
+SELECT billing.test_clock_set('2026-06-20T00:00:00Z') AS clock \gset
+SELECT pg_temp.use('pair', '4', 10, '2026-06-10Z', 'a'), pg_temp.use('pair', '5', 10, '2026-01-11Z', 'a'), pg_temp.use('volume', '11', 10, '2026-04-10Z');
 SELECT number AS pair FROM billing.invoice WHERE key = 'pair-1/1' \gset
 SELECT line_key, billed, corrected, difference, action FROM billing.invoice_correct(:'pair');
-SELECT line_key, billed, corrected, difference, action FROM billing.invoice_correct(:'pair', reason => 'late', dry_run => false);
+SELECT line_key, billed, corrected, difference, action, document FROM billing.invoice_correct(:'pair', reason => 'late', dry_run => false);
+SELECT * FROM pg_temp.well();
 SELECT billing.test_clock_set('2026-07-01T00:00:00Z') AS clock \gset
 CALL billing.bill_run();
-SELECT pg_temp.use('pair', '6', 30, '2026-06-11Z', 'a') AS in_grace;
-SELECT * FROM billing.invoice_correct('pair-1/6');
-SELECT * FROM billing.invoice_correct('pair-1/6', reason => 'usage came in', dry_run => false);
+SELECT document, document_kind, state, key, amount FROM lines WHERE contract = 'volume-1';
+SELECT pg_temp.use('volume', '12', 10, '2026-06-10Z') AS june;
+SELECT billing.invoice_void(number, 'issued too early') FROM billing.invoice WHERE key = 'volume-1/6';
+CALL billing.bill_run();
+SELECT pg_temp.use('volume', '13', 990, '2026-06-10Z') AS june;
+SELECT billing.test_clock_set('2026-08-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT pg_temp.use('volume', '14', 1, '2026-06-10Z') AS june;
+SELECT number AS june FROM billing.invoice WHERE key = 'volume-1/6.2' \gset
+SELECT document, document_kind, state, key, amount FROM lines WHERE contract = 'volume-1' AND service = '2026-06-01';
+\a \t
+SELECT pg_temp.fails(format($$SELECT * FROM billing.invoice_correct(%L, 'credit_note')$$, :'june'));
+\a \t
+SELECT line_key, billed, corrected, difference, action, document FROM billing.invoice_correct(:'june', 'next_invoice', 'more came', false);
+-- … a draft is replaced
+SELECT pg_temp.use('pair', '6', 30, '2026-07-11Z', 'a') AS in_grace;
+CALL billing.bill_run();
+SELECT pg_temp.use('pair', '7', 30, '2026-07-11Z', 'a') AS in_grace;
+SELECT * FROM billing.invoice_correct('pair-1/7');
+SELECT * FROM billing.invoice_correct('pair-1/7', reason => 'usage came in', dry_run => false);
 SELECT document, document_kind, state, bill_to, key, quantity, amount FROM lines WHERE contract = 'pair-1';
 SELECT * FROM pg_temp.well();
-SELECT billing.test_clock_set('2026-08-05T00:00:00Z') AS clock \gset
+SELECT billing.test_clock_set('2026-09-05T00:00:00Z') AS clock \gset
 CALL billing.bill_run();
 SELECT sum(amount) AS of_january, sum(amount) = 1000 + 0.5 * 1010 AS ok FROM lines WHERE contract = 'pair-1' AND service = '2026-01-01';
-SELECT count(*) AS issues FROM billing.job_issue;
+SELECT document, key, amount FROM lines WHERE contract = 'volume-1' AND service = '2026-06-01';
+SELECT key, message FROM billing.job_issue;
 SELECT * FROM pg_temp.well();
