@@ -83,11 +83,11 @@ INSERT INTO tested VALUES
     -- customer-owned
     ('billing.bill_to'), ('billing.contact'), ('billing.purchase_order'), ('billing.payment_method'), ('billing.contract'), ('billing.contract_version'), ('billing.contract_charge'),
     ('billing.contract_policy'), ('billing.price_override'), ('billing.billing_period'), ('billing.usage_event_key'), ('billing.usage_event'), ('billing.usage_event_void'), ('billing.dimension_set'),
-    ('billing.usage_delta'), ('billing.usage_dirty'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.invoice'), ('billing.invoice_line'),
+    ('billing.usage_delta'), ('billing.usage_dirty'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.invoice'), ('billing.invoice_line'), ('billing.late_usage'),
     -- machinery that names customers: for staff
     ('billing.audit_log'), ('billing.job_issue'),
     -- views
-    ('billing_internal.usage_cell'), ('billing_internal.usage_distinct'), ('billing.usage_hourly'), ('billing.usage_daily'), ('billing.fact_usage_daily'), ('billing.fact_invoice_line');
+    ('billing_internal.usage_cell'), ('billing_internal.usage_distinct'), ('billing.usage_hourly'), ('billing.usage_daily'), ('billing.fact_usage_daily'), ('billing.fact_invoice_line'), ('billing.credit_note');
 SELECT l.* FROM tested t, pg_temp.leak_test(t.target) l ORDER BY l.relation COLLATE "C";
 -- For staff: a customer's login may not read them at all. (unpriced_usage is empty here.)
 INSERT INTO tested VALUES ('billing.dim_customer'), ('billing.unpriced_usage');
