@@ -11,9 +11,9 @@ COMMENT ON TYPE billing.usage_event_input IS
 CREATE FUNCTION billing_internal.meters_state() RETURNS text
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'meters_state_wrapper';
 COMMENT ON FUNCTION billing_internal.meters_state() IS 'State of the catalogue whose meters this backend has compiled.';
-CREATE FUNCTION billing_internal.meters_load(state text, ids int[], definitions text[]) RETURNS void
+CREATE FUNCTION billing_internal.meters_load(state text, ids int[], from_at timestamptz[], until_at timestamptz[], definitions text[]) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'meters_load_wrapper';
-COMMENT ON FUNCTION billing_internal.meters_load(text, int[], text[]) IS 'Compiles the meters of a state of the catalogue in this backend.';
+COMMENT ON FUNCTION billing_internal.meters_load(text, int[], timestamptz[], timestamptz[], text[]) IS 'Compiles the meters of a state of the catalogue in this backend: the stretches of their versions.';
 CREATE FUNCTION billing_internal.call_read(document text) RETURNS bigint
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_read_wrapper';
 COMMENT ON FUNCTION billing_internal.call_read(text) IS 'Reads and measures a document of events; a handle, or NULL where call_read_error() says why not.';
@@ -67,7 +67,7 @@ CREATE FUNCTION billing_internal.stripe_of(customer_id bigint) RETURNS int
     RETURN (customer_id % 256)::int;
 COMMENT ON FUNCTION billing_internal.stripe_of(bigint) IS 'The customer''s lock stripe. Ingest holds it shared, finalization and back-fill exclusively; 256 stripes, since a lock per customer would exhaust the lock table.';
 
-CREATE FUNCTION billing_internal.lock_stripes(stripes int[]) RETURNS boolean
+CREATE FUNCTION billing_internal.lock_stripes(stripes int[], max_tries int DEFAULT 20) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms'
 AS $$
 DECLARE
@@ -75,7 +75,7 @@ DECLARE
 BEGIN
     -- All of them, briefly and never while others wait for us in a circle: what can't be had in time is given back (the
     -- subtransaction ends) and tried again.
-    FOR tries IN 1..20 LOOP
+    FOR tries IN 1..max_tries LOOP
         BEGIN
             FOREACH stripe IN ARRAY stripes LOOP
                 PERFORM pg_advisory_xact_lock(billing_internal.lock_class('stripe'), stripe);
@@ -88,8 +88,8 @@ BEGIN
     RETURN false;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.lock_stripes(int[]) IS
-    'Shuts ingest of these stripes out until the transaction ends, for what is rare and must not starve: waits in the queue, half a second at a time. false: not in 20 tries. The caller''s lock_timeout stays as it is.';
+COMMENT ON FUNCTION billing_internal.lock_stripes(int[], int) IS
+    'Shuts ingest of these stripes out until the transaction ends, for what is rare and must not starve: waits in the queue, half a second at a time. false: not in so many tries. The caller''s lock_timeout stays as it is.';
 
 CREATE FUNCTION billing_internal.month_number(at timestamptz) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -158,9 +158,10 @@ DECLARE
     wanted text := billing_internal.catalogue_state();
 BEGIN
     IF billing_internal.meters_state() <> wanted THEN
-        PERFORM billing_internal.meters_load(wanted, coalesce(array_agg(m.meter_id ORDER BY m.meter_id), '{}'),
-            coalesce(array_agg(m.definition::text ORDER BY m.meter_id), '{}'))
-        FROM billing.meter m WHERE m.counts;
+        PERFORM billing_internal.meters_load(wanted, coalesce(array_agg(w.meter_id ORDER BY w.meter_id, w.from_at), '{}'),
+            coalesce(array_agg(w.from_at ORDER BY w.meter_id, w.from_at), '{}'), coalesce(array_agg(w.until_at ORDER BY w.meter_id, w.from_at), '{}'),
+            coalesce(array_agg(w.definition::text ORDER BY w.meter_id, w.from_at), '{}'))
+        FROM billing.meter m JOIN billing_internal.meter_stretch w ON w.meter_id = m.meter_id AND w.as_of_version = m.version WHERE m.counts;
     END IF;
     RETURN wanted;
 END
@@ -292,7 +293,7 @@ BEGIN
     IF random() < 0.0625 THEN
         FOR to_fold IN SELECT DISTINCT c FROM unnest(new_ids) c LIMIT 16 LOOP
             IF EXISTS (SELECT FROM billing.usage_delta d WHERE d.customer_id = to_fold OFFSET 1000) THEN
-                PERFORM billing_internal.fold_customer(to_fold);
+                PERFORM billing_internal.fold_customer(to_fold, max_events => 2000);
             END IF;
         END LOOP;
     END IF;

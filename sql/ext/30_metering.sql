@@ -1,12 +1,12 @@
 -- Metering: deltas fold into buckets; readers add both; everything can be measured again from events.
 
 CREATE FUNCTION billing_internal.stored_usage(
-    meter_ids int[], definitions text[], customer_ids bigint[], minutes smallint[], event_keys uuid[], event_types text[],
+    meter_ids int[], meter_from timestamptz[], meter_until timestamptz[], definitions text[], customer_ids bigint[], minutes smallint[], event_keys uuid[], event_types text[],
     occurred_at timestamptz[], bill_tos text[], properties text[]
 ) RETURNS TABLE (customer_id bigint, meter_id int, bucket_minutes smallint, bucket_start timestamptz, dimension_set_id bigint,
     dimensions text, events bigint, quantity numeric, value_keys uuid[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'stored_usage_wrapper';
-COMMENT ON FUNCTION billing_internal.stored_usage(int[], text[], bigint[], smallint[], uuid[], text[], timestamptz[], text[], text[]) IS 'The deltas of stored events (columns of equal length) on the given meters.';
+COMMENT ON FUNCTION billing_internal.stored_usage(int[], timestamptz[], timestamptz[], text[], bigint[], smallint[], uuid[], text[], timestamptz[], text[], text[]) IS 'The deltas of stored events (columns of equal length) on the given versions of meters, each for the events of its stretch.';
 
 CREATE FUNCTION billing_internal.measured_events(definition text, bill_tos text[], properties text[])
     RETURNS TABLE (n int, dimensions text, value numeric, value_key uuid)
@@ -23,7 +23,71 @@ COMMENT ON FUNCTION billing_internal.key_of_text(text) IS 'The stored key of an 
 
 -- ── fold ─────────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.fold_customer(of_customer_id bigint, max_rows int DEFAULT 20000) RETURNS bigint
+CREATE TYPE billing_internal.rebuild_ref AS (meter_rebuild_id uuid, meter_id int, from_at timestamptz, until_at timestamptz, listed_to bigint);
+COMMENT ON TYPE billing_internal.rebuild_ref IS 'What listing needs of a meter_rebuild row.';
+
+CREATE TYPE billing_internal.usage_measure AS (
+    bucket_start timestamptz, bucket_minutes smallint, dimension_set_id bigint, dimensions jsonb, events bigint, quantity numeric, value_keys uuid[]
+);
+COMMENT ON TYPE billing_internal.usage_measure IS 'Usage of a cell as measured from events; several of one cell add up.';
+
+CREATE FUNCTION billing_internal.usage_mend(of_customer_id bigint, max_events int) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    piece record;
+    piece_until timestamptz;
+    next_event timestamptz;
+    stale tid[];
+    asked tid[];
+    rest_until timestamptz;
+    fresh billing_internal.usage_measure[];
+    mended bigint := 0;
+BEGIN
+    LOOP
+        -- The first stretch of one meter, cut after about max_events events where an hour ends.
+        SELECT d.meter_id, lower(s.stretch) AS from_at, upper(s.stretch) AS until_at INTO piece
+        FROM (SELECT x.meter_id, range_agg(tstzrange(x.from_at, x.until_at)) AS stretches FROM billing.usage_dirty x WHERE x.customer_id = of_customer_id
+            GROUP BY x.meter_id ORDER BY x.meter_id LIMIT 1) d, unnest(d.stretches) s (stretch) ORDER BY s.stretch LIMIT 1;
+        EXIT WHEN NOT FOUND OR mended >= 16;
+        SELECT e.occurred_at INTO next_event FROM billing.usage_event e
+        WHERE e.customer_id = of_customer_id AND e.occurred_at >= piece.from_at AND e.occurred_at < piece.until_at ORDER BY e.occurred_at OFFSET max_events LIMIT 1;
+        piece_until := coalesce(date_trunc('hour', next_event, 'UTC'), piece.until_at);
+        IF piece_until <= piece.from_at THEN
+            -- A single hour has more: the job measures it all the same, an ingest that folds in passing does not.
+            EXIT WHEN max_events < 50000;
+            piece_until := least(date_trunc('hour', piece.from_at, 'UTC') + interval '1 hour', piece.until_at);
+        END IF;
+        -- One snapshot of the events, of the deltas that say the same, and of what asked for this. What others commit
+        -- from here on stays in deltas and dirty stretches of its own.
+        SELECT ARRAY(SELECT d.ctid FROM billing.usage_delta d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id
+                AND d.bucket_start >= piece.from_at AND d.bucket_start < piece_until),
+            ARRAY(SELECT ROW(c.bucket_start, c.bucket_minutes, c.dimension_set_id, c.dimensions, c.events, c.quantity, c.value_keys)::billing_internal.usage_measure
+                FROM billing_internal.stored_cells(of_customer_id, piece.meter_id, piece.from_at, piece_until) c),
+            ARRAY(SELECT d.ctid FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id AND d.from_at < piece_until),
+            (SELECT max(d.until_at) FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id AND d.from_at < piece_until)
+        INTO stale, fresh, asked, rest_until;
+        PERFORM billing_internal.partitions_heed(ARRAY(SELECT DISTINCT date_trunc('month', f.bucket_start, 'UTC') FROM unnest(fresh) f));
+        DELETE FROM billing.usage_delta WHERE ctid = ANY (stale);
+        DELETE FROM billing.usage_dirty WHERE ctid = ANY (asked);
+        DELETE FROM billing.usage_bucket b WHERE b.customer_id = of_customer_id AND b.meter_id = piece.meter_id AND b.bucket_start >= piece.from_at AND b.bucket_start < piece_until;
+        DELETE FROM billing.usage_value v WHERE v.customer_id = of_customer_id AND v.meter_id = piece.meter_id AND v.bucket_start >= piece.from_at AND v.bucket_start < piece_until;
+        IF rest_until > piece_until THEN
+            INSERT INTO billing.usage_dirty (customer_id, meter_id, from_at, until_at) VALUES (of_customer_id, piece.meter_id, piece_until, rest_until);
+        END IF;
+        INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys)
+        SELECT of_customer_id, piece.meter_id, f.bucket_minutes, f.bucket_start, f.dimension_set_id, f.events, f.quantity,
+            CASE WHEN s.dimensions IS DISTINCT FROM f.dimensions THEN f.dimensions END, f.value_keys
+        FROM unnest(fresh) f LEFT JOIN billing.dimension_set s ON s.customer_id = of_customer_id AND s.dimension_set_id = f.dimension_set_id;
+        mended := mended + 1;
+    END LOOP;
+    RETURN mended;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.usage_mend(bigint, int) IS
+    'Measures dirty usage of a customer again, in at most 16 pieces of about max_events events: its buckets and deltas give way to fresh deltas. How many pieces it did. The caller is fold, under its lock. Runs as billing_owner.';
+
+CREATE FUNCTION billing_internal.fold_customer(of_customer_id bigint, max_rows int DEFAULT 20000, max_events int DEFAULT 50000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
@@ -31,11 +95,13 @@ DECLARE
     months timestamptz[];
     folded bigint;
     collision bigint;
+    mended bigint;
 BEGIN
     -- Never waited for: whoever holds it does the same work.
     IF NOT pg_try_advisory_xact_lock(billing_internal.lock_class('fold'), hashint8(of_customer_id)) THEN
         RETURN 0;
     END IF;
+    mended := billing_internal.usage_mend(of_customer_id, max_events);
     SELECT d.dimension_set_id INTO collision
     FROM billing.usage_delta d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
     WHERE d.customer_id = of_customer_id AND d.dimensions IS NOT NULL
@@ -49,7 +115,7 @@ BEGIN
     SELECT array_agg(d.ctid), array_agg(DISTINCT date_trunc('month', d.bucket_start, 'UTC')) INTO rows, months
     FROM (SELECT d.ctid, d.bucket_start FROM billing.usage_delta d WHERE d.customer_id = of_customer_id LIMIT max_rows) d;
     IF rows IS NULL THEN
-        RETURN 0;
+        RETURN mended;
     END IF;
     PERFORM billing_internal.partitions_heed(months);
     WITH taken AS (
@@ -75,10 +141,10 @@ BEGIN
                     THEN greatest(b.quantity, excluded.quantity) ELSE b.quantity + excluded.quantity END
     )
     SELECT count(*) INTO folded FROM taken;
-    RETURN folded;
+    RETURN folded + mended;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.fold_customer(bigint, int) IS 'Moves a customer''s deltas (at most max_rows) into buckets; how many. 0 if another session is at it. Runs as billing_owner, the only one that may delete.';
+COMMENT ON FUNCTION billing_internal.fold_customer(bigint, int, int) IS 'Measures a customer''s dirty usage again (about max_events events) and moves its deltas (at most max_rows) into buckets; how many pieces of work it did. 0 if another session is at it. Runs as billing_owner, the only one that may delete.';
 
 CREATE FUNCTION billing.fold_step(run uuid, max_rows int DEFAULT 20000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -93,7 +159,8 @@ BEGIN
     PERFORM billing_internal.require_installed();
     -- Hops from customer to customer along the index. Each is a lock held until commit, and the lock table is small.
     LOOP
-        SELECT d.customer_id INTO of_customer_id FROM billing.usage_delta d WHERE d.customer_id > of_customer_id ORDER BY d.customer_id LIMIT 1;
+        of_customer_id := least((SELECT d.customer_id FROM billing.usage_delta d WHERE d.customer_id > of_customer_id ORDER BY d.customer_id LIMIT 1),
+            (SELECT d.customer_id FROM billing.usage_dirty d WHERE d.customer_id > of_customer_id ORDER BY d.customer_id LIMIT 1));
         EXIT WHEN of_customer_id IS NULL;
         moved := billing_internal.fold_customer(of_customer_id, max_rows);
         folded := folded + moved;
@@ -150,6 +217,156 @@ END
 $$;
 COMMENT ON PROCEDURE billing.fold() IS 'Moves all deltas into buckets, committing step by step. Only makes reading faster; nothing depends on it having run. Progress in job_run.';
 
+-- ── rebuild ──────────────────────────────────────────────────────────────────────────────────────
+-- A meter that is new or has changed counts otherwise from the commit that says so. What that means for usage:
+--   asked for      one meter_rebuild row: readers take the stretch from events, for every customer
+--   stripes        no ingest that measured with the old meter is under way any more
+--   listing        customer by customer, the stretch that has events becomes usage_dirty
+--   mending        fold measures it again; readers take buckets again
+
+CREATE FUNCTION billing_internal.rebuild_ask(of_meter_id int, from_at timestamptz, until_at timestamptz, why text) RETURNS uuid
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id uuid := billing_internal.uuid_v7();
+BEGIN
+    INSERT INTO billing.meter_rebuild (meter_rebuild_id, meter_id, from_at, until_at, reason, requested_at)
+    VALUES (id, of_meter_id, date_trunc('hour', from_at, 'UTC'),
+        CASE WHEN date_trunc('hour', until_at, 'UTC') = until_at THEN until_at ELSE date_trunc('hour', until_at, 'UTC') + interval '1 hour' END, why, clock_timestamp());
+    RETURN id;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.rebuild_ask(int, timestamptz, timestamptz, text) IS 'Asks for a meter''s usage in [from_at, until_at), widened to whole hours, to be measured again. Returns the id of its meter_rebuild row.';
+
+CREATE FUNCTION billing_internal.rebuild_list(r billing_internal.rebuild_ref, max_rows int) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    customers bigint[] := ARRAY(SELECT c.customer_id FROM billing.customer c WHERE c.customer_id > r.listed_to ORDER BY c.customer_id LIMIT max_rows);
+    listed bigint;
+BEGIN
+    INSERT INTO billing.usage_dirty (customer_id, meter_id, from_at, until_at)
+    SELECT c, r.meter_id, greatest(r.from_at, date_trunc('hour', first.at, 'UTC')), least(r.until_at, date_trunc('hour', last.at, 'UTC') + interval '1 hour')
+    FROM unnest(customers) c
+    CROSS JOIN LATERAL (SELECT e.occurred_at AS at FROM billing.usage_event e WHERE e.customer_id = c AND e.occurred_at >= r.from_at AND e.occurred_at < r.until_at
+        ORDER BY e.occurred_at LIMIT 1) first
+    CROSS JOIN LATERAL (SELECT e.occurred_at AS at FROM billing.usage_event e WHERE e.customer_id = c AND e.occurred_at >= r.from_at AND e.occurred_at < r.until_at
+        ORDER BY e.occurred_at DESC LIMIT 1) last;
+    GET DIAGNOSTICS listed = ROW_COUNT;
+    UPDATE billing.meter_rebuild x SET listed_to = coalesce(customers[cardinality(customers)], x.listed_to), finished_at = CASE WHEN cardinality(customers) < max_rows THEN clock_timestamp() END
+    WHERE x.meter_rebuild_id = r.meter_rebuild_id;
+    RETURN listed;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.rebuild_list(billing_internal.rebuild_ref, int) IS 'Makes the part of the next max_rows customers of a rebuild dirty, and closes the rebuild after the last; how many of them have events there.';
+
+CREATE FUNCTION billing_internal.rebuild_small(id uuid) RETURNS boolean
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r billing_internal.rebuild_ref;
+    of_customer_id bigint;
+BEGIN
+    SELECT x.meter_rebuild_id, x.meter_id, x.from_at, x.until_at, x.listed_to INTO r FROM billing.meter_rebuild x WHERE x.meter_rebuild_id = id;
+    IF (SELECT coalesce(sum(pg_relation_size(p.relid)), 0) FROM pg_partition_tree('billing.usage_event') p WHERE p.isleaf) > 64 * 1024 * 1024
+        OR NOT billing_internal.lock_stripes(ARRAY(SELECT generate_series(0, 255)), 4) THEN
+        RETURN false;
+    END IF;
+    UPDATE billing.meter_rebuild x SET stripes_passed = 256 WHERE x.meter_rebuild_id = id;
+    PERFORM billing_internal.rebuild_list(r, 2147483647);
+    FOR of_customer_id IN SELECT DISTINCT d.customer_id FROM billing.usage_dirty d WHERE d.meter_id = r.meter_id ORDER BY 1 LOOP
+        WHILE EXISTS (SELECT FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id) AND billing_internal.fold_customer(of_customer_id) > 0 LOOP
+        END LOOP;
+    END LOOP;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.rebuild_small(uuid) IS
+    'Does a rebuild at once, with ingest shut out until the transaction ends, where there are few events (64 MB of them at most) and ingest pauses; false = it waits for CALL billing.meter_rebuild(), and its usage is answered from events until then.';
+
+CREATE FUNCTION billing.meter_rebuild_step(run uuid, max_rows int DEFAULT 5000) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    x record;
+    passed int;
+    of_customer_id bigint := 0;
+    worked bigint := 0;
+    left_before bigint;
+    mended bigint := 0;
+    started timestamptz := clock_timestamp();
+BEGIN
+    PERFORM billing_internal.require_installed();
+    SELECT * INTO x FROM billing.meter_rebuild r WHERE r.finished_at IS NULL ORDER BY r.meter_rebuild_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF FOUND AND x.stripes_passed < 256 THEN
+        -- Whoever measured with the old meter held its stripe. Tried, never waited for, so nobody queues behind us.
+        passed := x.stripes_passed;
+        WHILE passed < 256 AND pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), passed) LOOP
+            passed := passed + 1;
+        END LOOP;
+        UPDATE billing.meter_rebuild r SET stripes_passed = passed WHERE r.meter_rebuild_id = x.meter_rebuild_id;
+        IF passed < 256 THEN
+            PERFORM pg_sleep(0.02);
+        END IF;
+        RETURN 1;
+    ELSIF FOUND THEN
+        worked := billing_internal.rebuild_list(ROW(x.meter_rebuild_id, x.meter_id, x.from_at, x.until_at, x.listed_to)::billing_internal.rebuild_ref, max_rows);
+        UPDATE billing.job_run r SET total = coalesce(r.total, 0) + worked WHERE r.job_run_id = run;
+        RETURN 1;
+    END IF;
+    -- Nothing to list: mend, customer by customer.
+    LOOP
+        SELECT d.customer_id INTO of_customer_id FROM billing.usage_dirty d WHERE d.customer_id > of_customer_id ORDER BY d.customer_id LIMIT 1;
+        EXIT WHEN of_customer_id IS NULL OR worked >= 256 OR clock_timestamp() > started + interval '2 seconds';
+        left_before := (SELECT count(*) FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id);
+        worked := worked + billing_internal.fold_customer(of_customer_id);
+        mended := mended + left_before - (SELECT count(*) FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id);
+    END LOOP;
+    UPDATE billing.job_run r SET done = r.done + mended WHERE r.job_run_id = run;
+    RETURN CASE WHEN worked > 0 OR EXISTS (SELECT FROM billing.meter_rebuild r WHERE r.finished_at IS NULL) THEN 1 ELSE 0 END;
+END
+$$;
+COMMENT ON FUNCTION billing.meter_rebuild_step(uuid, int) IS 'One step of the job meter_rebuild, for all rebuilds that were asked for: lets the ingests that began before them end, lists up to max_rows customers, or mends for about two seconds. Returns 0 when nothing is left or other sessions are at the rest.';
+
+CREATE FUNCTION billing.meter_rebuild_start(meter text DEFAULT NULL, from_at timestamptz DEFAULT '-infinity', until_at timestamptz DEFAULT 'infinity', reason text DEFAULT NULL) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    of_meter_id int;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    IF meter IS NOT NULL THEN
+        of_meter_id := billing_internal.find_meter(meter);
+        IF from_at IS NULL OR until_at IS NULL OR from_at >= until_at THEN
+            PERFORM billing_internal.fail('ZB004', format('%s until %s is not a stretch of time', coalesce(from_at::text, 'NULL'), coalesce(until_at::text, 'NULL')),
+                'Give two instants, the first before the second; the second is exclusive.');
+        END IF;
+        PERFORM billing_internal.rebuild_ask(of_meter_id, from_at, until_at, coalesce(reason, 'asked for'));
+        PERFORM billing_internal.audit('meter_rebuild', 'meter', (SELECT m.key FROM billing.meter m WHERE m.meter_id = of_meter_id), NULL, NULL,
+            jsonb_build_object('from_at', from_at, 'until_at', until_at), reason);
+    END IF;
+    RETURN billing.job_start('meter_rebuild', jsonb_strip_nulls(jsonb_build_object('meter', meter, 'from_at', from_at, 'until_at', until_at)));
+END
+$$;
+COMMENT ON FUNCTION billing.meter_rebuild_start(text, timestamptz, timestamptz, text) IS 'Opens a run of the job meter_rebuild and asks for a meter''s usage in [from_at, until_at), for all customers (NULL = only what was asked for already). Returns its job_run id. Errors: ZB001 meter, ZB004 arguments.';
+
+CREATE PROCEDURE billing.meter_rebuild(meter text DEFAULT NULL, from_at timestamptz DEFAULT '-infinity', until_at timestamptz DEFAULT 'infinity', reason text DEFAULT NULL)
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    run uuid := billing.meter_rebuild_start(meter, from_at, until_at, reason);
+BEGIN
+    COMMIT;
+    LOOP
+        EXIT WHEN billing.meter_rebuild_step(run) OPERATOR(pg_catalog.=) 0;
+        COMMIT;
+    END LOOP;
+    PERFORM billing.job_end(run);
+END
+$$;
+COMMENT ON PROCEDURE billing.meter_rebuild(text, timestamptz, timestamptz, text) IS
+    'Measures a meter''s usage in [from_at, until_at) again from events, for all customers; without a meter, what changed meters and corrections asked for. Commits step by step and can be stopped and started at any time: until a piece is done its usage is answered from events, so no answer changes. Progress in job_run. Errors: ZB001, ZB004.';
+
 -- ── reading ──────────────────────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing_internal.find_meter(meter text) RETURNS int
@@ -172,48 +389,76 @@ $$;
 COMMENT ON FUNCTION billing_internal.find_meter(text) IS 'A meter by key or id. Errors: ZB001.';
 
 CREATE FUNCTION billing_internal.stored_cells(
-    of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, recorded_until timestamptz DEFAULT 'infinity'
-) RETURNS TABLE (bucket_start timestamptz, bucket_minutes smallint, dimensions jsonb, events bigint, quantity numeric, value_keys uuid[])
+    of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, recorded_until timestamptz DEFAULT 'infinity', of_version int DEFAULT NULL
+) RETURNS TABLE (bucket_start timestamptz, bucket_minutes smallint, dimension_set_id bigint, dimensions jsonb, events bigint, quantity numeric, value_keys uuid[])
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT u.bucket_start, u.bucket_minutes, u.dimensions::jsonb, u.events, u.quantity, u.value_keys
+    WITH stretch AS MATERIALIZED (
+        SELECT w.from_at, w.until_at, w.definition, w.definition->>'event_type' AS event_type FROM billing_internal.meter_stretch w JOIN billing.meter m USING (meter_id)
+        WHERE m.meter_id = of_meter_id AND w.as_of_version = coalesce(of_version, m.version)
+    ), gone AS MATERIALIZED (
+        SELECT v.event_key, v.revision FROM billing.usage_event_void v
+        WHERE v.customer_id = of_customer_id AND v.occurred_at >= stored_cells.from_at AND v.occurred_at < stored_cells.until_at AND v.voided_at <= recorded_until
+    )
+    SELECT u.bucket_start, u.bucket_minutes, u.dimension_set_id, u.dimensions::jsonb, u.events, u.quantity, u.value_keys
     FROM (
         SELECT array_agg(e.event_key) AS keys, array_agg(e.event_type) AS types, array_agg(e.occurred_at) AS times,
             array_agg(e.bill_to) AS bill_tos, array_agg(e.properties::text) AS properties, count(*)::int AS size
         FROM (
             SELECT e.*, (row_number() OVER () - 1) / 10000 AS slice
-            FROM billing.usage_event e JOIN billing.meter m ON m.meter_id = of_meter_id AND m.event_type = e.event_type
-            WHERE e.customer_id = of_customer_id AND e.occurred_at >= from_at AND e.occurred_at < until_at AND e.recorded_at <= recorded_until
+            FROM billing.usage_event e
+            WHERE e.customer_id = of_customer_id AND e.occurred_at >= stored_cells.from_at AND e.occurred_at < stored_cells.until_at AND e.recorded_at <= recorded_until
+                AND e.event_type IN (SELECT w.event_type FROM stretch w) AND NOT EXISTS (SELECT FROM gone g WHERE g.event_key = e.event_key AND g.revision = e.revision)
         ) e GROUP BY e.slice
     ) s
-    CROSS JOIN billing.meter m
-    CROSS JOIN LATERAL billing_internal.stored_usage(ARRAY[m.meter_id], ARRAY[m.definition::text], array_fill(of_customer_id, ARRAY[s.size]),
+    CROSS JOIN (SELECT array_agg(of_meter_id) AS ids, array_agg(w.from_at) AS starts, array_agg(w.until_at) AS ends, array_agg(w.definition::text) AS definitions FROM stretch w) m
+    CROSS JOIN LATERAL billing_internal.stored_usage(m.ids, m.starts, m.ends, m.definitions, array_fill(of_customer_id, ARRAY[s.size]),
         array_fill((SELECT c.bucket_minutes FROM billing.customer c WHERE c.customer_id = of_customer_id), ARRAY[s.size]),
         s.keys, s.types, s.times, s.bill_tos, s.properties) u
-    WHERE m.meter_id = of_meter_id
 $$;
-COMMENT ON FUNCTION billing_internal.stored_cells(bigint, int, timestamptz, timestamptz, timestamptz) IS 'Usage measured afresh from events in [from_at, until_at) recorded until an instant: a cell may stand in several rows, which add up.';
+COMMENT ON FUNCTION billing_internal.stored_cells(bigint, int, timestamptz, timestamptz, timestamptz, int) IS
+    'Usage measured afresh from the events in [from_at, until_at) as they stood at an instant (recorded and not voided until then), by the meter as it was with so many versions (NULL = now): a cell may stand in several rows, which add up.';
 
 CREATE FUNCTION billing_internal.stored_measures(
-    of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, recorded_until timestamptz DEFAULT 'infinity'
+    of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, recorded_until timestamptz DEFAULT 'infinity', of_version int DEFAULT NULL
 ) RETURNS TABLE (occurred_at timestamptz, event_key uuid, event_id text, recorded_at timestamptz, properties jsonb, dimensions jsonb, value numeric, value_key uuid)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+    WITH stretch AS MATERIALIZED (
+        SELECT w.version, w.from_at, w.until_at, w.definition, w.definition->>'event_type' AS event_type FROM billing_internal.meter_stretch w JOIN billing.meter m USING (meter_id)
+        WHERE m.meter_id = of_meter_id AND w.as_of_version = coalesce(of_version, m.version)
+    ), gone AS MATERIALIZED (
+        SELECT v.event_key, v.revision FROM billing.usage_event_void v
+        WHERE v.customer_id = of_customer_id AND v.occurred_at >= stored_measures.from_at AND v.occurred_at < stored_measures.until_at AND v.voided_at <= recorded_until
+    )
     SELECT s.times[u.n], s.keys[u.n], s.ids[u.n], s.recorded[u.n], s.properties[u.n]::jsonb, u.dimensions::jsonb, u.value, u.value_key
     FROM (
-        SELECT array_agg(e.event_key) AS keys, array_agg(e.event_id) AS ids, array_agg(e.occurred_at) AS times,
+        SELECT e.version, array_agg(e.event_key) AS keys, array_agg(e.event_id) AS ids, array_agg(e.occurred_at) AS times,
             array_agg(e.recorded_at) AS recorded, array_agg(e.bill_to) AS bill_tos, array_agg(e.properties::text) AS properties
         FROM (
-            SELECT e.*, (row_number() OVER () - 1) / 10000 AS slice
-            FROM billing.usage_event e JOIN billing.meter m ON m.meter_id = of_meter_id AND m.event_type = e.event_type
-            WHERE e.customer_id = of_customer_id AND e.occurred_at >= from_at AND e.occurred_at < until_at AND e.recorded_at <= recorded_until
-        ) e GROUP BY e.slice
+            SELECT e.event_key, e.event_id, e.occurred_at, e.recorded_at, e.bill_to, e.properties, w.version, (row_number() OVER () - 1) / 10000 AS slice
+            FROM billing.usage_event e JOIN stretch w ON w.event_type = e.event_type AND e.occurred_at >= w.from_at AND e.occurred_at < w.until_at
+            WHERE e.customer_id = of_customer_id AND e.occurred_at >= stored_measures.from_at AND e.occurred_at < stored_measures.until_at AND e.recorded_at <= recorded_until
+                AND NOT EXISTS (SELECT FROM gone g WHERE g.event_key = e.event_key AND g.revision = e.revision)
+        ) e GROUP BY e.version, e.slice
     ) s
-    CROSS JOIN billing.meter m
+    JOIN stretch m USING (version)
     CROSS JOIN LATERAL billing_internal.measured_events(m.definition::text, s.bill_tos, s.properties) u
-    WHERE m.meter_id = of_meter_id
 $$;
-COMMENT ON FUNCTION billing_internal.stored_measures(bigint, int, timestamptz, timestamptz, timestamptz) IS 'Every event that counts on a meter in [from_at, until_at), with its dimensions and value.';
+COMMENT ON FUNCTION billing_internal.stored_measures(bigint, int, timestamptz, timestamptz, timestamptz, int) IS
+    'Every event that counts on a meter in [from_at, until_at), with its dimensions and value, as stored_cells() has them.';
+
+CREATE FUNCTION billing_internal.dirty_usage(of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz) RETURNS tstzmultirange
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT range_agg(tstzrange(d.from_at, d.until_at)) * tstzmultirange(tstzrange(dirty_usage.from_at, dirty_usage.until_at)) FROM (
+        SELECT x.from_at, x.until_at FROM billing.usage_dirty x
+        WHERE x.customer_id = of_customer_id AND x.meter_id = of_meter_id AND x.from_at < dirty_usage.until_at AND x.until_at > dirty_usage.from_at
+        UNION ALL
+        SELECT r.from_at, r.until_at FROM billing.meter_rebuild r
+        WHERE r.meter_id = of_meter_id AND r.finished_at IS NULL AND r.listed_to < of_customer_id AND r.from_at < dirty_usage.until_at AND r.until_at > dirty_usage.from_at) d
+$$;
+COMMENT ON FUNCTION billing_internal.dirty_usage(bigint, int, timestamptz, timestamptz) IS 'The part of [from_at, until_at) in which a customer''s usage is answered from events; NULL or empty = none.';
 
 CREATE FUNCTION billing_internal.filter_values(filter jsonb) RETURNS TABLE (name text, accepted text[])
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -261,7 +506,7 @@ AS $$
 DECLARE
     width interval := '60 minutes';
     unique_count boolean := (SELECT m.aggregation = 'unique_count' FROM billing.meter m WHERE m.meter_id = of_meter_id);
-    ragged timestamptz[];
+    from_events tstzmultirange;
 BEGIN
     -- The widest bucket there is decides which boundaries cut through one.
     IF (SELECT c.bucket_minutes = 15 FROM billing.customer c WHERE c.customer_id = of_customer_id)
@@ -269,35 +514,31 @@ BEGIN
             AND u.bucket_start >= from_at - interval '1 hour' AND u.bucket_start < until_at AND u.bucket_minutes = 60) THEN
         width := '15 minutes';
     END IF;
-    SELECT coalesce(array_agg(DISTINCT date_bin(width, b, '2000-01-01 00:00+00')), '{}') INTO ragged
-    FROM unnest(boundaries || from_at || until_at) b
-    WHERE date_bin(width, b, '2000-01-01 00:00+00') <> b AND b >= from_at AND b <= until_at;
+    -- Inside a bucket that a boundary cuts, and where buckets and deltas are not true, the events answer.
+    SELECT coalesce(range_agg(tstzrange(b.start, b.start + width)), '{}') INTO from_events
+    FROM (SELECT date_bin(width, b, '2000-01-01 00:00+00') AS start FROM unnest(boundaries || from_at || until_at) b
+        WHERE date_bin(width, b, '2000-01-01 00:00+00') <> b AND b >= from_at AND b <= until_at) b;
+    from_events := from_events + coalesce(billing_internal.dirty_usage(of_customer_id, of_meter_id, from_at, until_at), '{}');
 
-    IF NOT unique_count THEN
-        RETURN QUERY SELECT u.bucket_start, u.dimensions, u.events, u.quantity, NULL::uuid
-        FROM billing_internal.usage_cell u
-        WHERE u.customer_id = of_customer_id AND u.meter_id = of_meter_id AND u.bucket_start >= from_at AND u.bucket_start < until_at
-            AND date_bin(width, u.bucket_start, '2000-01-01 00:00+00') <> ALL (ragged);
-    ELSE
-        RETURN QUERY SELECT u.bucket_start, u.dimensions, u.events, NULL::numeric, NULL::uuid
-        FROM billing_internal.usage_cell u
-        WHERE u.customer_id = of_customer_id AND u.meter_id = of_meter_id AND u.bucket_start >= from_at AND u.bucket_start < until_at
-            AND date_bin(width, u.bucket_start, '2000-01-01 00:00+00') <> ALL (ragged)
-        UNION ALL
-        SELECT u.bucket_start, u.dimensions, 0::bigint, NULL::numeric, u.value_key
+    RETURN QUERY SELECT u.bucket_start, u.dimensions, u.events, CASE WHEN NOT unique_count THEN u.quantity END, NULL::uuid
+    FROM billing_internal.usage_cell u
+    WHERE u.customer_id = of_customer_id AND u.meter_id = of_meter_id AND u.bucket_start >= from_at AND u.bucket_start < until_at
+        AND NOT from_events @> u.bucket_start;
+    IF unique_count THEN
+        RETURN QUERY SELECT u.bucket_start, u.dimensions, 0::bigint, NULL::numeric, u.value_key
         FROM billing_internal.usage_distinct u
         WHERE u.customer_id = of_customer_id AND u.meter_id = of_meter_id AND u.bucket_start >= from_at AND u.bucket_start < until_at
-            AND date_bin(width, u.bucket_start, '2000-01-01 00:00+00') <> ALL (ragged);
+            AND NOT from_events @> u.bucket_start;
     END IF;
-    -- Inside a bucket that a boundary cuts, the events answer.
-    IF ragged <> '{}' THEN
+    IF NOT isempty(from_events) THEN
         RETURN QUERY SELECT e.occurred_at, e.dimensions, 1::bigint, e.value, e.value_key
-        FROM unnest(ragged) r
-        CROSS JOIN LATERAL billing_internal.stored_measures(of_customer_id, of_meter_id, greatest(r, from_at), least(r + width, until_at)) e;
+        FROM unnest(from_events * tstzmultirange(tstzrange(from_at, until_at))) r (stretch)
+        CROSS JOIN LATERAL billing_internal.stored_measures(of_customer_id, of_meter_id, lower(r.stretch), upper(r.stretch)) e;
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.usage_cells(bigint, int, timestamptz, timestamptz, timestamptz[]) IS 'Usage in [from_at, until_at) from buckets and deltas, and from events where a boundary cuts a bucket. Rows add up (count, sum), or are to be maximised or counted distinct.';
+COMMENT ON FUNCTION billing_internal.usage_cells(bigint, int, timestamptz, timestamptz, timestamptz[]) IS
+    'Usage in [from_at, until_at) from buckets and deltas, and from events where a boundary cuts a bucket or usage is dirty. Rows add up (count, sum), or are to be maximised or counted distinct; what a correction took back stands as its opposite.';
 
 CREATE FUNCTION billing.usage(
     customer text, meter text, from_at timestamptz, until_at timestamptz, grain text DEFAULT NULL, group_by text[] DEFAULT '{}',
@@ -353,6 +594,7 @@ BEGIN
             ELSE count(DISTINCT k.value_key) END,
         coalesce(sum(k.events), 0)::bigint
     FROM kept k GROUP BY k.cell, k.grouped
+    HAVING sum(k.events) <> 0 -- what corrections took back is not there
     ORDER BY k.cell, k.grouped;
     IF NOT FOUND AND grain IS NULL AND group_by = '{}' THEN
         RETURN QUERY SELECT from_at, '{}'::jsonb, CASE WHEN m.aggregation <> 'max' THEN 0::numeric END, 0::bigint;

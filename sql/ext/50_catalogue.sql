@@ -15,44 +15,6 @@ CREATE FUNCTION billing_internal.local_midnight(day date, zone text) RETURNS tim
     RETURN day::timestamp AT TIME ZONE zone;
 COMMENT ON FUNCTION billing_internal.local_midnight(date, text) IS 'The instant at which a local day begins, by Postgres''s time zone data: of two midnights the standard-time one, of none the transition.';
 
-CREATE FUNCTION billing_internal.back_fill_meter(of_meter_id int) RETURNS bigint
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    m billing.meter;
-    added bigint := 0;
-BEGIN
-    SELECT * INTO m FROM billing.meter k WHERE k.meter_id = of_meter_id;
-    IF NOT billing_internal.lock_stripes(ARRAY(SELECT generate_series(0, 255))) THEN
-        PERFORM billing_internal.fail('55P03', format('meter %s could not be added: ingest never paused', m.key),
-            'Try again, or when transactions that ingest are shorter.');
-    END IF;
-    WITH filled AS (
-        INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys)
-        SELECT u.customer_id, u.meter_id, u.bucket_minutes, u.bucket_start, u.dimension_set_id, u.events, u.quantity,
-            CASE WHEN s.dimensions IS NULL THEN u.dimensions::jsonb
-                WHEN s.dimensions <> u.dimensions::jsonb THEN billing_internal.dimension_collision(u.customer_id, u.dimension_set_id) END,
-            u.value_keys
-        FROM (
-            SELECT array_agg(e.customer_id) AS customers, array_agg(c.bucket_minutes) AS minutes, array_agg(e.event_key) AS keys,
-                array_agg(e.event_type) AS types, array_agg(e.occurred_at) AS times, array_agg(e.bill_to) AS bill_tos,
-                array_agg(e.properties::text) AS properties
-            FROM (SELECT e.*, (row_number() OVER (ORDER BY e.customer_id, e.occurred_at) - 1) / 10000 AS slice
-                FROM billing.usage_event e WHERE e.event_type = m.event_type) e
-            JOIN billing.customer c USING (customer_id)
-            GROUP BY e.slice
-        ) b
-        CROSS JOIN LATERAL billing_internal.stored_usage(ARRAY[m.meter_id], ARRAY[m.definition::text], b.customers, b.minutes, b.keys, b.types,
-            b.times, b.bill_tos, b.properties) u
-        LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
-        RETURNING 1
-    )
-    SELECT count(*) INTO added FROM filled;
-    RETURN added;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.back_fill_meter(int) IS 'Measures all stored events on a new meter, with ingest shut out until this transaction ends. How many deltas it made.';
-
 CREATE FUNCTION billing_internal.pricing_of(of_price_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -70,7 +32,8 @@ AS $$
                 || CASE WHEN p.retired_at IS NOT NULL THEN '{"retired": true}' ELSE '{}' END::jsonb
             FROM billing.product p WHERE p.key = catalogue_document.key)
         WHEN 'meter' THEN (SELECT m.definition || CASE WHEN m.retired_at IS NOT NULL THEN '{"retired": true}' ELSE '{}' END::jsonb
-            FROM billing.meter m WHERE m.key = catalogue_document.key)
+                || CASE WHEN m.version > 1 THEN jsonb_build_object('version', v.version, 'valid_from', v.valid_from) ELSE '{}' END
+            FROM billing.meter m JOIN billing.meter_version v USING (meter_id, version) WHERE m.key = catalogue_document.key)
         WHEN 'price_book' THEN (SELECT jsonb_build_object('key', b.key, 'currency', b.currency)
                 || CASE WHEN b.retired_at IS NOT NULL THEN '{"retired": true}' ELSE '{}' END::jsonb
             FROM billing.price_book b WHERE b.key = catalogue_document.key)
@@ -140,6 +103,8 @@ DECLARE
     d jsonb := item->'document';
     id int;
     live record;
+    fault text;
+    starts timestamptz;
 BEGIN
     SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR NO KEY UPDATE;
     IF old.meter_id IS NULL AND d <> 'null' THEN
@@ -147,18 +112,38 @@ BEGIN
         INSERT INTO billing.meter (meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at)
         VALUES (id, d->>'key', d->>'event_type', d->>'aggregation', d->>'value', coalesce(d->'filter', '{}'),
             ARRAY(SELECT jsonb_array_elements_text(d->'dimensions')), d->>'unit', d, clock_timestamp());
+        INSERT INTO billing.meter_version (meter_id, version, valid_from, definition, recorded_at) VALUES (id, 1, '-infinity', d, clock_timestamp());
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
-        PERFORM billing_internal.back_fill_meter(id);
-    ELSIF d <> 'null' AND d <> old.definition THEN
-        IF EXISTS (SELECT FROM billing.usage_event e WHERE e.event_type IN (old.event_type, d->>'event_type'))
-            OR EXISTS (SELECT FROM billing.contract_charge h WHERE h.meter_id = old.meter_id) OR EXISTS (SELECT FROM billing.price p WHERE p.meter_id = old.meter_id) THEN
-            PERFORM billing_internal.fail('ZB005', format('%s: meter %s is in use and counts otherwise', item->>'path', old.key),
-                'A meter in use does not change. Make a new one under another key: it is filled from stored events at once.', format('it is %s', old.definition));
+        IF NOT billing_internal.rebuild_small(billing_internal.rebuild_ask(id, '-infinity', 'infinity', 'a new meter')) THEN
+            RAISE NOTICE 'meter % answers from events until it has been filled', d->>'key' USING HINT = 'CALL billing.meter_rebuild(); fills it.';
         END IF;
-        UPDATE billing.meter m SET event_type = d->>'event_type', aggregation = d->>'aggregation', value = d->>'value', filter = coalesce(d->'filter', '{}'),
-            dimensions = ARRAY(SELECT jsonb_array_elements_text(d->'dimensions')), unit = d->>'unit', definition = d
+    ELSIF d <> 'null' AND d <> old.definition THEN
+        IF d->>'aggregation' <> old.aggregation THEN
+            PERFORM billing_internal.fail('ZB005', format('%s.aggregation: meter %s is a %s and stays one', item->>'path', old.key, old.aggregation),
+                'Make a new meter under another key: it is filled from stored events.', format('it is %s', old.definition));
+        END IF;
+        FOR fault IN
+            SELECT billing_internal.charge_error(c.terms::text, d::text, c.pricing::text, c.overrides) FROM (
+                SELECT jsonb_build_object('key', p.key, 'product', 'any', 'meter', old.key, 'price', p.key) AS terms, billing_internal.pricing_of(p.price_id) AS pricing, '[]' AS overrides
+                FROM billing.price p WHERE p.meter_id = old.meter_id AND (upper_inf(p.valid_during) OR upper(p.valid_during) > billing.now())
+                UNION
+                SELECT h.terms, billing_internal.pricing_of(p.price_id), coalesce(billing_internal.overrides_of(k.customer_id, k.contract_id, h.meter_id, h.charge_key)::text, '[]')
+                FROM billing.contract_charge h JOIN billing.contract k USING (customer_id, contract_id)
+                LEFT JOIN billing.price p ON p.price_book_id = h.price_book_id AND p.key = h.price_key AND upper_inf(p.valid_during)
+                WHERE h.meter_id = old.meter_id AND h.until_version IS NULL AND k.state IN ('draft', 'scheduled', 'active', 'paused')
+            ) c
+        LOOP
+            PERFORM billing_internal.raise_fault(fault::jsonb);
+        END LOOP;
+        starts := coalesce((item->>'valid_from')::timestamptz, billing.now());
+        UPDATE billing.meter m SET event_type = d->>'event_type', value = d->>'value', filter = coalesce(d->'filter', '{}'),
+            dimensions = ARRAY(SELECT jsonb_array_elements_text(d->'dimensions')), unit = d->>'unit', definition = d, version = m.version + 1
         WHERE m.meter_id = old.meter_id;
+        INSERT INTO billing.meter_version (meter_id, version, valid_from, definition, recorded_at) VALUES (old.meter_id, old.version + 1, starts, d, clock_timestamp());
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
+        IF NOT billing_internal.rebuild_small(billing_internal.rebuild_ask(old.meter_id, starts, 'infinity', format('version %s', old.version + 1))) THEN
+            RAISE NOTICE 'meter % answers from events since % until it has been measured again', old.key, starts USING HINT = 'CALL billing.meter_rebuild(); does it.';
+        END IF;
     END IF;
     IF (item->>'retired')::boolean AND old.retired_at IS NULL AND (old.meter_id IS NOT NULL OR d <> 'null') THEN
         -- Charges refer to the meter: with its row locked so that none is added meanwhile, is one of them live?
@@ -177,7 +162,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.apply_meter(jsonb) IS 'Applies one meter of a catalogue document. Errors: ZB005 it is in use and counts otherwise, is retired, or is to be retired under a charge of a draft or live contract.';
+COMMENT ON FUNCTION billing_internal.apply_meter(jsonb) IS 'Applies one meter of a catalogue document: a changed one is a new version, for events since valid_from. Errors: ZB003 a price or charge doesn''t fit it any more, ZB005 another aggregation, retired, or to be retired under a charge of a draft or live contract.';
 
 CREATE FUNCTION billing_internal.apply_price_book(item jsonb) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -416,7 +401,7 @@ BEGIN
             full_key := coalesce((item->>'parent') || '/', '') || (item->>'key');
             changes := changes || jsonb_build_object('kind', item->>'kind', 'key', full_key, 'before', was, 'after', now_is, 'action',
                 CASE WHEN was IS NULL THEN 'create' WHEN (item->>'retired')::boolean THEN 'retire'
-                    WHEN item->>'kind' IN ('price', 'plan') THEN 'version' ELSE 'update' END);
+                    WHEN item->>'kind' IN ('meter', 'price', 'plan') THEN 'version' ELSE 'update' END);
             PERFORM billing_internal.audit('catalog_apply', item->>'kind', full_key, NULL, was, now_is);
         END LOOP;
         IF dry_run IS NOT FALSE THEN
@@ -429,7 +414,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.catalog_apply(jsonb, boolean) IS
-    'Applies a catalogue document: products, meters, price books with prices, plans. What is absent stays as it is; a changed price or plan becomes a new version (valid_from, default now); "retired": true ends. Idempotent: returns what changed, and nothing the second time. dry_run shows the changes and makes none. A new meter is filled from stored events at once. Errors: ZB003 form, with the JSON path, ZB001 unknown references, ZB005 what can''t change, ZB010 bounds, ZB011 currency.';
+    'Applies a catalogue document: products, meters, price books with prices, plans. What is absent stays as it is; a changed meter, price or plan becomes a new version (valid_from, default now; of a meter it may lie in the past: usage since then is measured again); "retired": true ends. Idempotent: returns what changed, and nothing the second time. dry_run shows the changes and makes none. A new meter is filled from stored events at once. Errors: ZB003 form, with the JSON path, ZB001 unknown references, ZB005 what can''t change, ZB010 bounds, ZB011 currency.';
 
 CREATE FUNCTION billing.catalog_export() RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -438,7 +423,7 @@ BEGIN
     PERFORM billing_internal.require_installed();
     RETURN jsonb_build_object(
         'products', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('product', p.key, NULL) ORDER BY p.key), '[]') FROM billing.product p),
-        'meters', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('meter', m.key, NULL) ORDER BY m.key), '[]') FROM billing.meter m),
+        'meters', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('meter', m.key, NULL) - ARRAY['version', 'valid_from'] ORDER BY m.key), '[]') FROM billing.meter m),
         'price_books', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('price_book', b.key, NULL) || jsonb_build_object('prices',
                 (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('price', k.key, b.key) - ARRAY['version', 'valid_from', 'valid_until'] ORDER BY k.key), '[]')
                 FROM (SELECT DISTINCT p.key FROM billing.price p WHERE p.price_book_id = b.price_book_id AND upper_inf(p.valid_during)) k)) ORDER BY b.key), '[]')

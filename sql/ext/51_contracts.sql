@@ -59,13 +59,13 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.check_override_targets(jsonb, bigint, uuid) IS 'Errors: ZB001 an override''s meter or charge is not known, ZB003 it names what is no dimension.';
 
-CREATE FUNCTION billing_internal.insert_overrides(overrides jsonb, of_customer_id bigint, of_contract_id uuid, zone text, version int) RETURNS void
+CREATE FUNCTION billing_internal.insert_overrides(overrides jsonb, of_customer_id bigint, of_contract_id uuid, zone text, of_version int) RETURNS void
     LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO billing.price_override (customer_id, override_id, contract_id, meter_id, charge_key, match, valid_during, from_version, terms)
     SELECT of_customer_id, billing_internal.uuid_v7(), of_contract_id, m.meter_id, o->>'charge', coalesce(o->'match', '{}'),
         tstzrange(billing_internal.local_midnight((o->>'from')::date, zone), billing_internal.local_midnight((o->>'until')::date, zone)),
-        version, o - ARRAY['meter', 'charge', 'match', 'from', 'until']
+        of_version, o - ARRAY['meter', 'charge', 'match', 'from', 'until']
     FROM jsonb_array_elements(overrides) o LEFT JOIN billing.meter m ON m.key = o->>'meter'
 $$;
 COMMENT ON FUNCTION billing_internal.insert_overrides(jsonb, bigint, uuid, text, int) IS 'Stores a list of overrides; dates become local midnights.';

@@ -12,7 +12,7 @@ CREATE FUNCTION billing_internal.bill_meter_ids(handle bigint) RETURNS SETOF int
 COMMENT ON FUNCTION billing_internal.bill_meter_ids(bigint) IS 'The meters the batch needs.';
 CREATE FUNCTION billing_internal.bill_add_meter(handle bigint, meter_id int, key text, aggregation text, dimensions text[], unit text) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bill_add_meter_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_add_meter(bigint, int, text, text, text[], text) IS 'Gives the batch a meter.';
+COMMENT ON FUNCTION billing_internal.bill_add_meter(bigint, int, text, text, text[], text) IS 'Gives the batch a version of a meter, in order, all of them.';
 CREATE FUNCTION billing_internal.bill_price_keys(handle bigint) RETURNS TABLE (book_id uuid, key text)
     LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_price_keys_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_price_keys(bigint) IS 'The prices whose versions the batch needs.';
@@ -27,7 +27,7 @@ CREATE FUNCTION billing_internal.bill_add_midnight(handle bigint, zone text, day
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_midnight_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_add_midnight(bigint, text, date, timestamptz) IS 'Gives the batch the instant of a local midnight.';
 CREATE FUNCTION billing_internal.bill_stretches(handle bigint) RETURNS TABLE (n int, customer_id bigint, meter_id int, from_at timestamptz, until_at timestamptz, source text,
-    recorded_until timestamptz, matches text, dropped text[], bill_to text)
+    recorded_until timestamptz, meter_version int, matches text, dropped text[], bill_to text)
     LANGUAGE c VOLATILE STRICT ROWS 500 AS 'MODULE_PATHNAME', 'bill_stretches_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_stretches(bigint) IS 'The stretches of time whose usage the batch needs: source buckets, values, cells, amounts or events; matches limits it, dropped dimensions are summed away; bill_to is the entity of usage that names none.';
 CREATE FUNCTION billing_internal.bill_add_usage(handle bigint, stretches int[], dimensions text[], events bigint[], quantities numeric[], amounts text[]) RETURNS void
@@ -76,10 +76,10 @@ COMMENT ON FUNCTION billing_internal.canonical_json(text) IS 'Canonical JSON: so
 
 CREATE TYPE billing_internal.bill_ref AS (
     customer_id bigint, contract_id uuid, boundaries int[], usage_until timestamptz, contract_version int, terms_version int,
-    recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint, earlier boolean, standing text
+    recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint, known_meters jsonb, earlier boolean, standing text
 );
 COMMENT ON TYPE billing_internal.bill_ref IS
-    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units; NULL = as of now. earlier: only to be compared with the documents that stand for it; its differences go to the bill of the same contract, which may have no boundary of its own.';
+    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many; NULL = as of now. earlier: only to be compared with the documents that stand for it; its differences go to the bill of the same contract, which may have no boundary of its own.';
 
 CREATE FUNCTION billing_internal.each_ref(refs billing_internal.bill_ref[]) RETURNS SETOF billing_internal.bill_ref
     -- Kept apart from unnest() for its ROWS: the planner must expect a batch, or it joins the parts of a bill row by row.
@@ -93,16 +93,19 @@ COMMENT ON FUNCTION billing_internal.each_ref(billing_internal.bill_ref[]) IS 'u
 
 CREATE FUNCTION billing_internal.ref_now(customer_id bigint, contract_id uuid, boundaries int[], usage_until timestamptz DEFAULT NULL) RETURNS billing_internal.bill_ref
     LANGUAGE sql IMMUTABLE -- bound when made: inlined, so no search_path
-    RETURN ROW(customer_id, contract_id, boundaries, usage_until, NULL, NULL, NULL, NULL, NULL, NULL, false, NULL)::billing_internal.bill_ref;
+    RETURN ROW(customer_id, contract_id, boundaries, usage_until, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, NULL)::billing_internal.bill_ref;
 COMMENT ON FUNCTION billing_internal.ref_now(bigint, uuid, int[], timestamptz) IS 'The bill of some boundaries by the terms of now; of none: only corrections.';
 
 CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, boundaries int[], terms jsonb, recorded_until timestamptz, earlier boolean, standing text) RETURNS billing_internal.bill_ref
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     RETURN ROW(customer_id, contract_id, boundaries, NULL, (terms->'inputs'->>'contract_version')::int, (terms->'inputs'->>'terms_version')::int, recorded_until,
         (SELECT coalesce(jsonb_object_agg(p, terms->'inputs'->'price_ends'->p), '{}') FROM jsonb_array_elements_text(terms->'inputs'->'prices') p WHERE terms IS NOT NULL HAVING terms IS NOT NULL),
-        terms->'inputs'->'policies', (terms->>'minor_units')::smallint, earlier, standing)::billing_internal.bill_ref;
+        terms->'inputs'->'policies', (terms->>'minor_units')::smallint,
+        -- What is computed as of now is measured as meters measure now.
+        CASE WHEN recorded_until IS NOT NULL THEN (SELECT coalesce(jsonb_object_agg(m.version[1], m.version[2]::int), '{}')
+            FROM (SELECT regexp_match(x, '^(.*)@([0-9]+)$') AS version FROM jsonb_array_elements_text(terms->'inputs'->'meters') x) m) END, earlier, standing)::billing_internal.bill_ref;
 COMMENT ON FUNCTION billing_internal.ref_by(bigint, uuid, int[], jsonb, timestamptz, boolean, text) IS
-    'The bill of some boundaries by recorded terms ({"inputs","minor_units"}: contract version, price versions, policies; NULL = those of now), with the events recorded until an instant (NULL = all there are).';
+    'The bill of some boundaries by recorded terms ({"inputs","minor_units"}: contract version, price versions, policies; NULL = those of now), with the events recorded until an instant and the meters recorded (NULL = all there are, measured as now).';
 
 CREATE FUNCTION billing_internal.bill_contracts(refs billing_internal.bill_ref[]) RETURNS TABLE (customer_id bigint, contract_id uuid, document text, earlier boolean, standing text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET jit = off
@@ -122,7 +125,7 @@ BEGIN
         'starts_on', k.starts_on, 'ends_on', k.ends_on, 'every', k.billed_every, 'alignment', k.alignment,
         'pinned', k.prices = 'pin', 'signed_at', coalesce(k.signed_at, k.starts_at), 'version', v.contract, 'terms_version', v.terms,
         'boundaries', r.boundaries, 'usage_until', nullif(r.usage_until, 'infinity'), 'recorded_until', CASE WHEN r.recorded_until = 'infinity' THEN '9999-12-31 00:00+00' ELSE r.recorded_until END,
-        'known_prices', r.known_prices,
+        'known_prices', r.known_prices, 'known_meters', r.known_meters,
         'minor_units', coalesce(r.minor_units, (SELECT u.minor_units FROM billing.currency u WHERE u.code = k.currency
             AND (today AT TIME ZONE k.time_zone)::date >= u.valid_from AND (u.valid_until IS NULL OR (today AT TIME ZONE k.time_zone)::date < u.valid_until))),
         'policies', coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
@@ -163,7 +166,10 @@ BEGIN
     RETURN QUERY
     -- Usage that names the entity of the contract is the same as usage that names none.
     WITH stretch AS MATERIALIZED (
-        SELECT s.*, s.matches::jsonb AS match, m.aggregation FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
+        -- Where buckets and deltas are not true, usage_cells() knows what is.
+        SELECT s.n, s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until, s.meter_version, s.dropped, s.bill_to, s.matches::jsonb AS match, m.aggregation,
+            CASE WHEN s.source IN ('buckets', 'values') AND NOT isempty(billing_internal.dirty_usage(s.customer_id, s.meter_id, s.from_at, s.until_at)) THEN 'cells' ELSE s.source END AS source
+        FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
     ), used AS (
         SELECT s.n, s.aggregation, coalesce(d.dimensions, u.dimensions) - s.dropped
                 - CASE WHEN coalesce(d.dimensions, u.dimensions)->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::timestamptz AS at, NULL::uuid AS event_key
@@ -188,19 +194,20 @@ BEGIN
         UNION ALL
         SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, CASE WHEN v.n IS NULL OR v.n = 1 THEN u.events ELSE 0 END, u.quantity, v.key, NULL, NULL
         FROM stretch s
-        CROSS JOIN LATERAL billing_internal.stored_cells(s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until) u
+        CROSS JOIN LATERAL billing_internal.stored_cells(s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until, s.meter_version) u
         LEFT JOIN LATERAL unnest(u.value_keys) WITH ORDINALITY v (key, n) ON true
         WHERE s.source = 'events' AND u.dimensions @> s.match
         UNION ALL
         SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, 1, u.value, NULL, u.occurred_at, u.event_key
-        FROM stretch s CROSS JOIN LATERAL billing_internal.stored_measures(s.customer_id, s.meter_id, s.from_at, s.until_at, coalesce(s.recorded_until, 'infinity')) u
+        FROM stretch s CROSS JOIN LATERAL billing_internal.stored_measures(s.customer_id, s.meter_id, s.from_at, s.until_at, coalesce(s.recorded_until, 'infinity'), s.meter_version) u
         WHERE s.source = 'amounts' AND u.dimensions @> s.match
     )
     SELECT u.n, u.dimensions::text, sum(u.events)::bigint,
         CASE u.aggregation WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN coalesce(sum(u.quantity), 0) WHEN 'max' THEN coalesce(max(u.quantity), 0) ELSE count(DISTINCT u.value_key) END,
         -- Single amounts in order of time, where the price needs them.
         (jsonb_agg(trim_scale(u.quantity)::text ORDER BY u.at, u.event_key) FILTER (WHERE u.event_key IS NOT NULL))::text
-    FROM used u GROUP BY u.n, u.dimensions, u.aggregation;
+    FROM used u GROUP BY u.n, u.dimensions, u.aggregation
+    HAVING sum(u.events) <> 0; -- what corrections took back is not there
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_usage(bigint) IS 'The usage a batch asked for, by stretch and line dimensions.';
@@ -214,8 +221,9 @@ BEGIN
     SELECT billing_internal.bill_open(coalesce(array_agg(c.customer_id), '{}'), coalesce(array_agg(c.contract_id), '{}'), coalesce(array_agg(c.document), '{}'),
         coalesce(array_agg(c.earlier), '{}'), coalesce(array_agg(c.standing), '{}')) INTO handle
     FROM billing_internal.bill_contracts(refs) c;
-    PERFORM billing_internal.bill_add_meter(handle, m.meter_id, m.key, m.aggregation, m.dimensions, m.unit)
-    FROM billing_internal.bill_meter_ids(handle) i (meter_id) JOIN billing.meter m USING (meter_id);
+    PERFORM billing_internal.bill_add_meter(handle, v.meter_id, v.definition->>'key', v.definition->>'aggregation',
+        ARRAY(SELECT jsonb_array_elements_text(v.definition->'dimensions')), v.definition->>'unit')
+    FROM (SELECT x.* FROM billing_internal.bill_meter_ids(handle) i (meter_id) JOIN billing.meter_version x USING (meter_id) ORDER BY x.meter_id, x.version) v;
     PERFORM billing_internal.bill_add_version(handle, p.price_book_id, p.key, p.price_id, b.key || '/' || p.key || '@' || p.version, p.key || '@' || p.version,
         lower(p.valid_during), upper(p.valid_during),
         (CASE WHEN p.row_count = 0 OR p.row_count > 64 THEN p.pricing ELSE billing_internal.pricing_of(p.price_id) END)::text, encode(p.content_hash, 'hex'), p.needs_events, p.row_count::bigint)
@@ -893,6 +901,14 @@ CREATE FUNCTION billing_internal.of_line(cell_dimensions jsonb, line_dimensions 
         AND (SELECT coalesce(jsonb_object_agg(n, cell_dimensions->n) FILTER (WHERE cell_dimensions ? n), '{}') FROM unnest(line_by) n) = line_dimensions;
 COMMENT ON FUNCTION billing_internal.of_line(jsonb, jsonb, text[], jsonb, text, text) IS 'Whether usage with these dimensions belongs to a line.';
 
+CREATE FUNCTION billing_internal.meter_version(document jsonb, boundary int, meter text) RETURNS int
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN coalesce((SELECT (regexp_match(v, '@([0-9]+)$'))[1]::int
+        FROM jsonb_array_elements_text(coalesce((SELECT coalesce(d->'terms'->'inputs'->'meters', '[]') FROM jsonb_array_elements(document->'inputs'->'differences') d
+            WHERE (d->>'boundary')::int = boundary AND d ? 'terms'), document->'inputs'->'meters')) v
+        WHERE regexp_replace(v, '@[0-9]+$', '') = meter), 1);
+COMMENT ON FUNCTION billing_internal.meter_version(jsonb, int, text) IS 'The version of a meter with which a document was computed: its own boundary (NULL), or one that it corrects.';
+
 CREATE FUNCTION billing.invoice_line_events(invoice text, line_key text, max_rows int DEFAULT NULL)
     RETURNS TABLE (occurred_at timestamptz, event_id text, value numeric, dimensions jsonb, properties jsonb, change int)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -902,13 +918,14 @@ DECLARE
     i record;
     l record;
     default_bill_to text;
-    since timestamptz;
+    since record;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to INTO i
+    SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to, x.document INTO i
     FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
-    SELECT x.key, coalesce(x.of_kind, x.kind) AS kind, x.of_key, x.meter_id, x.service_from, x.service_until, x.dimensions, x.line_by, x.match INTO l
-    FROM billing.invoice_line x WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id AND x.key = line_key;
+    SELECT x.key, coalesce(x.of_kind, x.kind) AS kind, x.of_n, x.of_key, x.meter_id, x.service_from, x.service_until, x.dimensions, x.line_by, x.match, m.key AS meter,
+        billing_internal.meter_version(i.document, x.of_n, m.key) AS meter_version INTO l
+    FROM billing.invoice_line x LEFT JOIN billing.meter m USING (meter_id) WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id AND x.key = line_key;
     IF l.key IS NULL THEN
         PERFORM billing_internal.fail('ZB001', format('invoice %s has no line %s', coalesce(i.number, i.key), coalesce(quote_literal(line_key), 'NULL')),
             'SELECT key, label, amount FROM billing.invoice_line; lists them.');
@@ -916,9 +933,9 @@ BEGIN
         RETURN; -- fees, true-ups and caps have no events
     END IF;
     -- What a difference's line was billed on before, it was billed with the events recorded until then.
-    SELECT max(x.cut_at) INTO since FROM billing.invoice c, jsonb_array_elements(c.document->'lines') d, jsonb_array_elements_text(d->'billed_on') b (number)
+    SELECT x.cut_at, billing_internal.meter_version(x.document, CASE WHEN x.kind = 'invoice' AND x.n = l.of_n THEN NULL ELSE l.of_n END, l.meter) AS meter_version INTO since FROM billing.invoice c, jsonb_array_elements(c.document->'lines') d, jsonb_array_elements_text(d->'billed_on') b (number)
     JOIN billing.invoice x ON x.customer_id = i.customer_id AND x.contract_id = i.contract_id AND x.number = b.number
-    WHERE l.of_key IS NOT NULL AND c.customer_id = i.customer_id AND c.invoice_id = i.invoice_id AND d->>'key' = l.key;
+    WHERE l.of_key IS NOT NULL AND c.customer_id = i.customer_id AND c.invoice_id = i.invoice_id AND d->>'key' = l.key ORDER BY x.cut_at DESC LIMIT 1;
     SELECT t.key INTO default_bill_to FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
     WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
     RETURN QUERY
@@ -926,9 +943,9 @@ BEGIN
     FROM (
         SELECT x.occurred_at, x.event_key, x.event_id, x.value, x.value_key, x.dimensions, x.properties, sum(x.change)::int AS change
         FROM (
-            SELECT m.*, 1 AS change FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, i.cut_at) m
+            SELECT m.*, 1 AS change FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, i.cut_at, l.meter_version) m
             UNION ALL
-            SELECT m.*, -1 FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, since) m WHERE since IS NOT NULL
+            SELECT m.*, -1 FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, since.cut_at, since.meter_version) m WHERE since.cut_at IS NOT NULL
         ) x
         WHERE billing_internal.of_line(x.dimensions, l.dimensions, l.line_by, l.match, i.bill_to, default_bill_to)
         GROUP BY x.occurred_at, x.event_key, x.event_id, x.value, x.value_key, x.dimensions, x.properties

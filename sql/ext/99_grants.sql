@@ -10,7 +10,8 @@ DECLARE
     needs_owner regprocedure[] := ARRAY[
         -- more than the engine has: making partitions, deleting what was moved, dropping drafts, erasing what was logged
         'billing_internal.partition_ensure(timestamptz)'::regprocedure,
-        'billing_internal.fold_customer(bigint, int)'::regprocedure,
+        'billing_internal.fold_customer(bigint, int, int)'::regprocedure,
+        'billing_internal.usage_mend(bigint, int)'::regprocedure,
         'billing_internal.draft_discard(bigint, uuid, int)'::regprocedure,
         'billing.audit_erase(uuid[], text)'::regprocedure];
     raises regprocedure[] := ARRAY['billing_internal.fail(text, text, text, text)'::regprocedure, 'billing_internal.raise_fault(jsonb)'::regprocedure];
@@ -60,7 +61,8 @@ BEGIN
         ('{billing_operator, billing_sales}', '{billing.contract_create(jsonb), "billing.contract_activate(text, timestamptz, text, text)"}'),
         ('{billing_operator}', '{"billing.catalog_apply(jsonb, boolean)"}'),
         ('{billing_operator, billing_finance}', '{"billing.invoice_generate(text, timestamptz)", "billing.invoice_finalize(text)", "billing.invoice_void(text, text, boolean)", "billing.invoice_correct(text, text, text, boolean)",
-            "billing.bill_run_start(timestamptz)", "billing.bill_run_step(uuid, int)", "billing.fold_step(uuid, int)", "billing.job_start(text, jsonb, bigint)", "billing.job_end(uuid, jsonb)",
+            "billing.bill_run_start(timestamptz)", "billing.bill_run_step(uuid, int)", "billing.fold_step(uuid, int)", "billing.meter_rebuild_start(text, timestamptz, timestamptz, text)", "billing.meter_rebuild_step(uuid, int)",
+            "billing.meter_rebuild(text, timestamptz, timestamptz, text)", "billing.job_start(text, jsonb, bigint)", "billing.job_end(uuid, jsonb)",
             "billing.audit_seal_step()", billing.bill_run(timestamptz), billing.fold(), billing.audit_seal()}'),
         ('{billing_finance}', '{billing.seller_upsert(jsonb), "billing.policy_set(text, text, text, text)"}')
     ) m (roles, routines) LOOP

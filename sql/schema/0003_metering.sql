@@ -10,12 +10,13 @@ CREATE TABLE billing.meter (
     dimensions text[] COLLATE "C" NOT NULL DEFAULT '{}',
     unit text,
     definition jsonb NOT NULL,
+    version int NOT NULL DEFAULT 1 CHECK (version > 0),
     created_at timestamptz NOT NULL,
     retired_at timestamptz,
     counts boolean NOT NULL DEFAULT true
 );
 CREATE INDEX meter_event_type_idx ON billing.meter (event_type);
-COMMENT ON TABLE billing.meter IS 'What is counted: which events, which value, how it is aggregated, by which dimensions.';
+COMMENT ON TABLE billing.meter IS 'What is counted: which events, which value, how it is aggregated, by which dimensions. Its newest version; all of them are in meter_version.';
 COMMENT ON COLUMN billing.meter.meter_id IS 'Leads the keys of usage tables after customer_id.';
 COMMENT ON COLUMN billing.meter.key IS 'Its key, unique.';
 COMMENT ON COLUMN billing.meter.event_type IS 'Type of the events it looks at.';
@@ -25,11 +26,53 @@ COMMENT ON COLUMN billing.meter.filter IS 'Conditions on properties; all must ho
 COMMENT ON COLUMN billing.meter.dimensions IS 'Properties by which usage is kept apart, in order of priority. bill_to is always one more.';
 COMMENT ON COLUMN billing.meter.unit IS 'What one unit is called: token, request.';
 COMMENT ON COLUMN billing.meter.definition IS 'The whole canonical document, as ingest compiles it.';
+COMMENT ON COLUMN billing.meter.version IS 'Number of its newest version, from 1.';
 COMMENT ON COLUMN billing.meter.created_at IS 'Real time.';
 COMMENT ON COLUMN billing.meter.retired_at IS 'When it was closed to new charges; NULL = open.';
 COMMENT ON COLUMN billing.meter.counts IS 'Whether events are measured on it: not if it was retired before any charge used it. One that was used goes on, for late usage of contracts that have ended.';
-SELECT billing_internal.declare_table('billing.meter', 'catalogue', '{event_type, aggregation, value, filter, dimensions, unit, definition, retired_at, counts}',
-    '{meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at, retired_at, counts}');
+SELECT billing_internal.declare_table('billing.meter', 'catalogue', '{event_type, aggregation, value, filter, dimensions, unit, definition, version, retired_at, counts}',
+    '{meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, version, created_at, retired_at, counts}');
+
+CREATE TABLE billing.meter_version (
+    meter_id int NOT NULL REFERENCES billing.meter,
+    version int NOT NULL CHECK (version > 0),
+    valid_from timestamptz NOT NULL,
+    definition jsonb NOT NULL,
+    recorded_at timestamptz NOT NULL,
+    PRIMARY KEY (meter_id, version)
+);
+COMMENT ON TABLE billing.meter_version IS 'Every definition a meter has had. An event is measured by the newest version among those valid when it happened; an invoice recomputes with the versions it was made with.';
+COMMENT ON COLUMN billing.meter_version.meter_id IS 'The meter.';
+COMMENT ON COLUMN billing.meter_version.version IS 'Its number, from 1; a higher one was recorded later and decides where both are valid.';
+COMMENT ON COLUMN billing.meter_version.valid_from IS 'Events that happened from then on (inclusive) are measured by it; -infinity for the first.';
+COMMENT ON COLUMN billing.meter_version.definition IS 'The whole canonical document.';
+COMMENT ON COLUMN billing.meter_version.recorded_at IS 'Real time.';
+SELECT billing_internal.declare_table('billing.meter_version', 'catalogue', '{}', '{meter_id, version, valid_from, definition, recorded_at}');
+
+CREATE TABLE billing.meter_rebuild (
+    meter_rebuild_id uuid PRIMARY KEY,
+    meter_id int NOT NULL REFERENCES billing.meter,
+    from_at timestamptz NOT NULL,
+    until_at timestamptz NOT NULL CHECK (until_at > from_at),
+    reason text NOT NULL,
+    requested_at timestamptz NOT NULL,
+    stripes_passed int NOT NULL DEFAULT 0 CHECK (stripes_passed BETWEEN 0 AND 256),
+    listed_to bigint NOT NULL DEFAULT 0,
+    finished_at timestamptz
+);
+CREATE INDEX meter_rebuild_open_idx ON billing.meter_rebuild (meter_id) WHERE finished_at IS NULL;
+COMMENT ON TABLE billing.meter_rebuild IS 'Usage of a meter that has to be measured again for all customers, because it is new, has changed, or somebody asked. Until a customer''s turn has come its usage there is answered from events; then its part is in usage_dirty until fold has done it.';
+COMMENT ON COLUMN billing.meter_rebuild.meter_rebuild_id IS 'UUIDv7.';
+COMMENT ON COLUMN billing.meter_rebuild.meter_id IS 'The meter.';
+COMMENT ON COLUMN billing.meter_rebuild.from_at IS 'Start of the first bucket (inclusive); -infinity = since ever.';
+COMMENT ON COLUMN billing.meter_rebuild.until_at IS 'End of the last bucket (exclusive); infinity = for ever.';
+COMMENT ON COLUMN billing.meter_rebuild.reason IS 'Why.';
+COMMENT ON COLUMN billing.meter_rebuild.requested_at IS 'Real time.';
+COMMENT ON COLUMN billing.meter_rebuild.stripes_passed IS 'In how many of the 256 stripes no ingest is under way that began before it was asked for.';
+COMMENT ON COLUMN billing.meter_rebuild.listed_to IS 'Customers up to this id have their part in usage_dirty.';
+COMMENT ON COLUMN billing.meter_rebuild.finished_at IS 'When all customers had; NULL = not yet.';
+SELECT billing_internal.declare_table('billing.meter_rebuild', 'catalogue', '{stripes_passed, listed_to, finished_at}',
+    '{meter_rebuild_id, meter_id, from_at, until_at, requested_at, stripes_passed, listed_to, finished_at}');
 
 CREATE TABLE billing.dimension_set (
     customer_id bigint NOT NULL,
@@ -125,6 +168,22 @@ SELECT billing_internal.declare_table('billing.usage_value', 'customer-owned', '
     '{customer_id, meter_id, bucket_start, bucket_minutes, dimension_set_id, value_key}');
 
 -- ── views ────────────────────────────────────────────────────────────────────────────────────────
+
+CREATE VIEW billing_internal.meter_stretch WITH (security_invoker = true) AS
+    SELECT v.meter_id, k.n AS as_of_version, v.version, v.valid_from AS from_at, s.until_at, v.definition
+    FROM billing.meter m CROSS JOIN LATERAL generate_series(1, m.version) k (n)
+    JOIN billing.meter_version v ON v.meter_id = m.meter_id AND v.version <= k.n
+    CROSS JOIN LATERAL (SELECT coalesce(min(w.valid_from), 'infinity') AS until_at FROM billing.meter_version w
+        WHERE w.meter_id = v.meter_id AND w.version > v.version AND w.version <= k.n) s
+    WHERE v.valid_from < s.until_at;
+COMMENT ON VIEW billing_internal.meter_stretch IS 'When which version of a meter measures, as it was when the meter had so many versions: stretches that do not overlap and leave no gap.';
+COMMENT ON COLUMN billing_internal.meter_stretch.meter_id IS 'The meter.';
+COMMENT ON COLUMN billing_internal.meter_stretch.as_of_version IS 'How many versions it had.';
+COMMENT ON COLUMN billing_internal.meter_stretch.version IS 'The version in force.';
+COMMENT ON COLUMN billing_internal.meter_stretch.from_at IS 'For events from then on (inclusive).';
+COMMENT ON COLUMN billing_internal.meter_stretch.until_at IS 'Until then (exclusive).';
+COMMENT ON COLUMN billing_internal.meter_stretch.definition IS 'Its document.';
+GRANT SELECT ON billing_internal.meter_stretch TO billing_engine, billing_reader, billing_customer;
 
 CREATE VIEW billing_internal.usage_cell WITH (security_invoker = true) AS
     SELECT b.customer_id, b.meter_id, b.bucket_start, b.bucket_minutes, b.dimension_set_id, s.dimensions, b.events, b.quantity, NULL::uuid[] AS value_keys

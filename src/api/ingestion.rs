@@ -318,7 +318,8 @@ mod tests {
         let sum = r#"{"key":"t","event_type":"e","aggregation":"sum","value":"a","dimensions":["model"]}"#;
         let count = r#"{"key":"c","event_type":"e","aggregation":"count"}"#;
         rows(&format!(
-            "SELECT billing_internal.meters_load('{ids}', '{ids}', (ARRAY['{sum}','{count}'])[:cardinality('{ids}'::int[])])"
+            "SELECT billing_internal.meters_load('{ids}', '{ids}', array_fill('-infinity'::timestamptz, ARRAY[cardinality('{ids}'::int[])]),
+                array_fill('infinity'::timestamptz, ARRAY[cardinality('{ids}'::int[])]), (ARRAY['{sum}','{count}'])[:cardinality('{ids}'::int[])])"
         ));
     }
 

@@ -4,6 +4,7 @@ use crate::domain::foundation::Fault;
 use crate::domain::foundation::hash::text_key;
 use crate::domain::foundation::json::{self, Node};
 use crate::domain::metering::delta::{BucketMinutes, Delta, StoredEvent, stored_deltas};
+use crate::domain::metering::meters::Version;
 use crate::domain::metering::{Contribution, Measured, Meter, Meters};
 use crate::pg::instant::{from_timestamptz, to_timestamptz};
 use crate::pg::{FaultJson, Numeric};
@@ -28,24 +29,39 @@ fn meters_state() -> String {
     METERS.with_borrow(|(state, _)| state.clone())
 }
 
-/// Compiles the meters of a state of the catalogue.
+/// Compiles the meters of a state of the catalogue: the stretches in which their versions hold.
 #[pg_extern(sql = false)]
-fn meters_load(state: String, ids: Vec<i32>, definitions: Array<&str>) {
-    let meters =
-        compile(&ids, &definitions).unwrap_or_else(|fault| error!("a stored meter is broken: {fault}"));
+fn meters_load(
+    state: String,
+    ids: Vec<i32>,
+    from_at: Vec<TimestampWithTimeZone>,
+    until_at: Vec<TimestampWithTimeZone>,
+    definitions: Array<&str>,
+) {
+    let meters = compile(&ids, &from_at, &until_at, &definitions)
+        .unwrap_or_else(|fault| error!("a stored meter is broken: {fault}"));
     METERS.set((state, Arc::new(meters)));
 }
 
-fn compile(ids: &[i32], definitions: &Array<&str>) -> Result<Meters, Fault> {
-    if ids.len() != definitions.len() {
-        return Err(Fault::value("every meter needs an id and a definition"));
+fn compile(
+    ids: &[i32],
+    from_at: &[TimestampWithTimeZone],
+    until_at: &[TimestampWithTimeZone],
+    definitions: &Array<&str>,
+) -> Result<Meters, Fault> {
+    if [from_at.len(), until_at.len(), definitions.len()] != [ids.len(); 3] {
+        return Err(Fault::value("every meter needs an id, a stretch of time and a definition"));
     }
-    let meters = ids
-        .iter()
-        .zip(definitions.iter())
-        .map(|(id, definition)| Ok((*id, read_meter(definition.unwrap_or_default())?)))
-        .collect::<Result<Vec<_>, Fault>>()?;
-    Ok(Meters::new(meters))
+    let version = |(at, definition): (usize, Option<&str>)| {
+        Ok(Version {
+            meter_id: ids[at],
+            from: from_timestamptz(from_at[at]),
+            until: from_timestamptz(until_at[at]),
+            meter: read_meter(definition.unwrap_or_default())?,
+        })
+    };
+    let versions = definitions.iter().enumerate().map(version).collect::<Result<Vec<_>, Fault>>()?;
+    Ok(Meters::new(versions))
 }
 
 pub fn read_meter(definition: &str) -> Result<Meter, Fault> {
@@ -70,12 +86,14 @@ pub fn delta_row(
     )
 }
 
-/// The deltas of stored events on the given meters: for back-fill, verify and recompute. The arrays are
-/// columns of equal length. An event that a meter can't use does not count on it.
+/// The deltas of stored events on the given versions of meters: for rebuild, verify and recompute. The
+/// arrays are columns of equal length, the first four of the meters. An event that a meter can't use does not count on it.
 #[pg_extern(sql = false)]
 #[allow(clippy::too_many_arguments)]
 fn stored_usage(
     meter_ids: Vec<i32>,
+    from_at: Vec<TimestampWithTimeZone>,
+    until_at: Vec<TimestampWithTimeZone>,
     definitions: Array<&str>,
     customer_ids: Vec<i64>,
     minutes: Vec<i16>,
@@ -99,7 +117,7 @@ fn stored_usage(
     ),
 > {
     let deltas = (|| {
-        let meters = compile(&meter_ids, &definitions)?;
+        let meters = compile(&meter_ids, &from_at, &until_at, &definitions)?;
         let texts = event_types.iter().zip(bill_tos.iter()).zip(properties.iter());
         let events = texts
             .enumerate()
@@ -183,14 +201,14 @@ mod tests {
         let state = || value("SELECT billing_internal.meters_state()");
         let load = |state: &str, ids: &str, definition: &str| {
             error_of(&format!(
-                "SELECT billing_internal.meters_load('{state}', '{ids}', ARRAY['{definition}'])"
+                "SELECT billing_internal.meters_load('{state}', '{ids}', '{{-infinity}}', '{{infinity}}', ARRAY['{definition}'])"
             ))
         };
         assert_eq!(state().as_deref(), Some(""));
         assert_eq!(load("7/1", "{5}", SUM), "no error");
         assert_eq!(state().as_deref(), Some("7/1"));
         let short = load("8/1", "{5,6}", SUM);
-        assert_eq!(short, "XX000 a stored meter is broken: every meter needs an id and a definition");
+        assert_eq!(short, "XX000 a stored meter is broken: every meter needs an id, a stretch of time and a definition");
         assert_eq!(load("8/1", "{5}", "{}"), "XX000 a stored meter is broken: key: is missing");
         assert_eq!(state().as_deref(), Some("7/1"));
     }
@@ -201,7 +219,7 @@ mod tests {
     fn stored_events_are_measured_afresh() {
         let usage = rows(&format!(
             "SELECT customer_id, meter_id, bucket_minutes, bucket_start, dimensions, events, quantity, cardinality(value_keys)
-             FROM billing_internal.stored_usage('{{1,2,3}}', ARRAY['{SUM}','{MAX}','{UNIQUE}'], '{{7,7,7,7}}', '{{60,60,60,15}}',
+             FROM billing_internal.stored_usage('{{1,2,3}}', '{{-infinity,-infinity,-infinity}}', '{{infinity,infinity,infinity}}', ARRAY['{SUM}','{MAX}','{UNIQUE}'], '{{7,7,7,7}}', '{{60,60,60,15}}',
                 ARRAY(SELECT billing_internal.key_of_text(i::text) FROM generate_series(1, 4) i), '{{e,e,e,e}}',
                 '{{2023-11-16 10:59:59.999999+00,2023-11-16 10:00+00,2023-11-16 10:30+00,2023-11-16 10:59+00}}', '{{NULL,NULL,NULL,acme-de}}',
                 ARRAY['{{\"a\":1.5,\"model\":\"gpt-4\"}}','{{\"a\":2,\"model\":\"gpt-4\"}}','{{\"model\":\"gpt-4\"}}','{{\"a\":1.50}}'])

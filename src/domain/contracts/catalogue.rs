@@ -118,16 +118,17 @@ fn only_retired(node: &Node) -> Result<bool, Fault> {
 }
 
 fn read_meter(node: &Node) -> Result<Item, Fault> {
-    let mut fields = node.fields_of(&[&Meter::FIELDS[..], &["retired"]].concat())?;
+    let mut fields = node.fields_of(&[&Meter::FIELDS[..], &["valid_from", "retired"]].concat())?;
     let key = fields.required("key")?.key()?.to_string();
     let retired = retired(&mut fields)?;
+    let valid_from = valid_from(&mut fields)?;
     let document = if retired && only_retired(node)? {
         None
     } else {
-        let tree = without(node, &["retired"])?;
+        let tree = without(node, &["valid_from", "retired"])?;
         Some(Meter::read(&Node { tree: &tree, path: node.path.clone() })?.to_tree())
     };
-    Ok(Item { retired, document, ..item("meter", key, &node.path) })
+    Ok(Item { retired, valid_from, document, ..item("meter", key, &node.path) })
 }
 
 fn read_book(node: &Node, items: &mut Vec<Item>) -> Result<(), Fault> {

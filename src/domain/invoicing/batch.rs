@@ -32,7 +32,8 @@ pub const ROWS_WHOLE_MAX: i64 = 64;
 /// Bills on their way.
 pub struct Batch {
     bills: Vec<Slot>,
-    meters: HashMap<i32, Meter>,
+    /// The versions of each meter, in order.
+    meters: HashMap<i32, Vec<Meter>>,
     lists: HashMap<PriceKey, Vec<Version>>,
     midnights: HashMap<(String, NaiveDate), Instant>,
     /// Where each stretch's usage goes, by its number.
@@ -109,6 +110,8 @@ struct Bill {
     recorded_until: Option<Instant>,
     /// Only these price versions are known: `book/key@version`, each until the next one or the end it had then.
     known_prices: Option<BTreeMap<String, Option<Instant>>>,
+    /// Meters had so many versions then; those that are not named had one. None = as of now.
+    known_meters: Option<BTreeMap<String, usize>>,
     pinned: bool,
     signed_at: Instant,
     charges: Vec<Item>,
@@ -131,7 +134,7 @@ enum ItemTerms {
 /// Key of a price: its book's id and its own key.
 pub type PriceKey = (Uuid, String);
 
-/// What a bill needs to know of a meter.
+/// What a bill needs to know of a meter as one of its versions has it.
 #[derive(Debug, Clone)]
 pub struct Meter {
     pub key: String,
@@ -194,6 +197,8 @@ pub struct Stretch {
     pub until: Instant,
     pub source: Source,
     pub recorded_until: Option<Instant>,
+    /// How many versions the meter had when they were measured; none = as of now.
+    pub meter_version: Option<usize>,
     /// Only usage that has these values counts.
     pub matches: Dimensions,
     /// Dimensions that lines do not look at: summed away.
@@ -261,8 +266,9 @@ impl Batch {
         ids.into_iter().collect()
     }
 
+    /// Versions come in order, all of them.
     pub fn add_meter(&mut self, meter_id: i32, meter: Meter) {
-        self.meters.insert(meter_id, meter);
+        self.meters.entry(meter_id).or_default().push(meter);
     }
 
     /// The prices whose versions are needed.
@@ -326,12 +332,13 @@ impl Batch {
             else {
                 continue;
             };
-            let meter = &self.meters[meter_id];
+            let Ok((version, meter)) = bill.meter(self, *meter_id) else { continue };
             let prices = inputs.prices(&charge.key, terms);
             let looked_at = super::compute::line_dimensions(&prices, &terms.matches, &terms.lines_by);
             let dropped: Vec<String> =
                 meter.dimensions.iter().filter(|name| !looked_at.contains(name)).cloned().collect();
             let by_event = self.needs_events(item, &terms.list_names, &prices.agreed);
+            let aggregation = meter.aggregation;
             for (period_at, period) in charge.periods.iter().enumerate() {
                 for (segment_at, segment) in period.segments.iter().enumerate() {
                     let until = bill.usage_until.map_or(segment.until, |until| until.min(segment.until));
@@ -343,8 +350,9 @@ impl Batch {
                         meter_id: *meter_id,
                         from: segment.from,
                         until,
-                        source: source(by_event, bill.recorded_until, meter.aggregation, segment.from, until),
+                        source: source(by_event, bill.recorded_until, aggregation, segment.from, until),
                         recorded_until: bill.recorded_until,
+                        meter_version: bill.known_meters.as_ref().map(|_| version),
                         matches: usage.matches.clone(),
                         dropped: dropped.clone(),
                         bill_to: inputs.header.bill_to.clone(),
@@ -562,6 +570,13 @@ impl Bill {
             });
             ends.collect::<Result<_, Fault>>()
         };
+        let known_meters = |node: Node| {
+            let versions = node.entries()?.into_iter().map(|(name, version)| {
+                let number = usize::try_from(version.integer()?);
+                Ok((name.to_string(), number.map_err(|_| version.fault("is no number of a version"))?))
+            });
+            versions.collect::<Result<_, Fault>>()
+        };
         Ok(Bill {
             header,
             minor_units,
@@ -573,6 +588,7 @@ impl Bill {
             usage_until: fields.optional("usage_until").map(|n| n.instant()).transpose()?,
             recorded_until: fields.optional("recorded_until").map(|n| n.instant()).transpose()?,
             known_prices: fields.optional("known_prices").map(known).transpose()?,
+            known_meters: fields.optional("known_meters").map(known_meters).transpose()?,
             pinned: fields.required("pinned")?.boolean()?,
             signed_at: fields.required("signed_at")?.instant()?,
             charges: charges.map(read_charges).transpose()?.unwrap_or_default(),
@@ -603,13 +619,26 @@ impl Bill {
         lookup
     }
 
+    /// A meter as this bill knows it, with the number of its version.
+    fn meter<'b>(&self, batch: &'b Batch, meter_id: i32) -> Result<(usize, &'b Meter), Fault> {
+        let versions = batch.meters.get(&meter_id).map_or(&[][..], Vec::as_slice);
+        let newest = versions.last();
+        let version = newest.map(|meter| match &self.known_meters {
+            None => versions.len(),
+            Some(known) => known.get(&meter.key).copied().unwrap_or(1),
+        });
+        let found = version.and_then(|version| Some((version, versions.get(version.checked_sub(1)?)?)));
+        found.ok_or_else(|| Fault::new(Code::Unknown, format!("meter {meter_id} is not known")))
+    }
+
     /// Everything but the usage.
     fn inputs(&self, batch: &Batch) -> Result<Inputs, Fault> {
         let mut prices = BTreeMap::new();
+        let mut meters = BTreeSet::new();
         let charges = self
             .charges
             .iter()
-            .map(|item| self.charge(item, batch, &mut prices))
+            .map(|item| self.charge(item, batch, &mut prices, &mut meters))
             .collect::<Result<Vec<_>, Fault>>()?;
         Ok(Inputs {
             header: self.header.clone(),
@@ -622,16 +651,18 @@ impl Bill {
             agreed: self.agreed.clone(),
             price_ends: prices.iter().filter_map(|(name, end)| Some((name.clone(), (*end)?))).collect(),
             prices: prices.into_keys().collect(),
+            meters: meters.into_iter().collect(),
         })
     }
 
     /// A charge with its periods; the price versions it has in play go to `prices`, with the end of those that no
-    /// other version follows.
+    /// other version follows; meters that are not in their first version go to `meters`.
     fn charge(
         &self,
         item: &Item,
         batch: &Batch,
         prices: &mut BTreeMap<String, Option<Instant>>,
+        meters: &mut BTreeSet<String>,
     ) -> Result<Charge, Fault> {
         let mut periods = self
             .periods(item)
@@ -644,10 +675,10 @@ impl Bill {
                 (&fee.key, ChargeKind::Fee { pricing, quantity: fee.quantity, proration: fee.proration })
             }
             ItemTerms::Usage { charge, meter_id, .. } => {
-                let meter = batch
-                    .meters
-                    .get(meter_id)
-                    .ok_or_else(|| Fault::new(Code::Unknown, format!("meter {meter_id} is not known")))?;
+                let (version, meter) = self.meter(batch, *meter_id)?;
+                if version > 1 {
+                    meters.insert(format!("{}@{version}", meter.key));
+                }
                 let terms = self.usage_terms(item, charge, meter, &periods, batch);
                 for (price, name) in terms.list.iter().zip(&terms.list_names) {
                     let followed = terms.list.iter().any(|next| next.from == price.until);

@@ -20,6 +20,7 @@ pub struct Documents {
     policies: Vec<(String, String)>,
     prices: Vec<String>,
     price_ends: Vec<(String, Instant)>,
+    meters: Vec<String>,
     /// The earlier boundaries that it corrects.
     earlier: Vec<Earlier>,
     pub sha256: String,
@@ -65,13 +66,14 @@ impl Documents {
     pub fn compute(inputs: Inputs, earlier: Vec<Earlier>, with_empty: bool) -> Result<Documents, Fault> {
         let sha256 = inputs.sha256();
         let own = lines(&inputs)?;
-        let Inputs { header, minor_units, policies, prices, price_ends, .. } = inputs;
+        let Inputs { header, minor_units, policies, prices, price_ends, meters, .. } = inputs;
         let mut documents = Documents {
             header,
             minor_units,
             policies,
             prices,
             price_ends,
+            meters,
             earlier: Vec::new(),
             sha256,
             list: Vec::new(),
@@ -186,6 +188,10 @@ impl Documents {
             ("policies", Tree::Object(policies.collect())),
             ("sha256", Tree::text(self.sha256.clone())),
         ];
+        if !self.meters.is_empty() {
+            let meters = self.meters.iter().map(|meter| Tree::text(meter.clone()));
+            fields.push(("meters", Tree::List(meters.collect())));
+        }
         if !self.price_ends.is_empty() {
             let ends =
                 self.price_ends.iter().map(|(name, at)| (name.clone().into(), Tree::text(at.to_string())));

@@ -26,6 +26,8 @@ pub struct Inputs {
     pub agreed: Vec<Agreed>,
     /// Price versions in play, `book/key@version`, as the document records them.
     pub prices: Vec<String>,
+    /// Meters that are not in their first version, `key@version`.
+    pub meters: Vec<String>,
     /// Where one of them ends inside the bill's periods and no other follows.
     pub price_ends: Vec<(String, Instant)>,
 }
@@ -169,6 +171,9 @@ impl Inputs {
         }
         for price in &self.prices {
             writeln!(out, "price {price:?}")?;
+        }
+        for meter in &self.meters {
+            writeln!(out, "meter {meter:?}")?;
         }
         for agreed in &self.agreed {
             describe_agreed(agreed, out)?;

@@ -432,13 +432,14 @@ mod tests {
     use super::*;
     use crate::domain::foundation::json::{self, Node};
     use crate::domain::metering::Meter;
+    use crate::domain::metering::meters::Version;
 
     fn meters() -> Arc<Meters> {
         let tree = json::parse(
             r#"{"key":"tokens","event_type":"llm","aggregation":"sum","value":"n","dimensions":["model"]}"#,
         )
         .unwrap();
-        Arc::new(Meters::new([(1, Meter::read(&Node::root(&tree)).unwrap())]))
+        Arc::new(Meters::new([Version::only(1, Meter::read(&Node::root(&tree)).unwrap())]))
     }
 
     fn event(customer: &str, id: &str, n: i64) -> String {

@@ -133,9 +133,7 @@ pub struct StoredEvent<'a> {
 pub fn ingest(text: &str, meters: Arc<Meters>) -> Result<(Events<'_>, Measurements), Fault> {
     let mut measurements = Measurements::new(meters);
     let batch = read_batch_with(text, |ordinal, event, properties| {
-        let reading =
-            Reading { event_type: &event.event_type, bill_to: event.bill_to.as_deref(), properties };
-        measurements.add(ordinal, event.occurred_at, &reading)
+        measurements.add(ordinal, &Reading::of(event, properties))
     })?;
     Ok((batch.into_iter().map(|read| read.map(|(event, ())| event)).collect(), measurements))
 }
@@ -147,9 +145,7 @@ pub fn ingest_event(
 ) -> Result<(Event<'_>, Measurements), Rejection> {
     let mut measurements = Measurements::new(meters);
     let (event, ()) = read_event_with(parts, |event, properties| {
-        let reading =
-            Reading { event_type: &event.event_type, bill_to: event.bill_to.as_deref(), properties };
-        measurements.add(0, event.occurred_at, &reading)
+        measurements.add(0, &Reading::of(event, properties))
     })?;
     Ok((event, measurements))
 }
@@ -162,9 +158,7 @@ pub fn ingest_rows<'t>(
     let mut measurements = Measurements::new(meters);
     let read = rows.into_iter().enumerate().map(|(ordinal, parts)| {
         let (event, ()) = read_event_with(parts?, |event, properties| {
-            let reading =
-                Reading { event_type: &event.event_type, bill_to: event.bill_to.as_deref(), properties };
-            measurements.add(ordinal, event.occurred_at, &reading)
+            measurements.add(ordinal, &Reading::of(event, properties))
         })?;
         Ok(event)
     });
@@ -184,9 +178,13 @@ pub(super) fn measure(
         let measured = scan::read(parts.properties, PROPERTIES_DEPTH_MAX)
             .map_err(|misread| misread.reason().to_string())
             .and_then(|properties| {
-                let reading =
-                    Reading { event_type: parts.event_type, bill_to: parts.bill_to, properties: &properties };
-                measurements.add(ordinal, parts.occurred_at, &reading)
+                let reading = Reading {
+                    event_type: parts.event_type,
+                    occurred_at: parts.occurred_at,
+                    bill_to: parts.bill_to,
+                    properties: &properties,
+                };
+                measurements.add(ordinal, &reading)
             });
         if let Err(message) = measured {
             refused.push((ordinal, message));
@@ -220,7 +218,7 @@ impl Measurements {
     }
 
     /// Measures one event, or says which meter refuses it and why; then nothing of it is kept.
-    fn add(&mut self, ordinal: usize, occurred_at: Instant, event: &Reading<'_>) -> Result<(), String> {
+    fn add(&mut self, ordinal: usize, event: &Reading<'_>) -> Result<(), String> {
         let from = self.counts.len();
         let counted = self.meters.count(event, &mut self.sets, &mut self.counts, |_, fault| Err(fault));
         if let Err(fault) = counted {
@@ -229,7 +227,8 @@ impl Measurements {
         }
         assert!(self.events.len() <= ordinal, "ordinals ascend");
         self.events.resize(ordinal, None);
-        self.events.push(Some(EventCounts { occurred_at, from, until: self.counts.len() }));
+        let until = self.counts.len();
+        self.events.push(Some(EventCounts { occurred_at: event.occurred_at, from, until }));
         Ok(())
     }
 
@@ -268,8 +267,12 @@ pub fn stored_deltas<'a>(
             let at = if misread.path.is_empty() { "properties" } else { &misread.path };
             Fault::value(format!("stored event {}: {at} {}", event.event_key, misread.reason()))
         })?;
-        let reading =
-            Reading { event_type: event.event_type, bill_to: event.bill_to, properties: &properties };
+        let reading = Reading {
+            event_type: event.event_type,
+            occurred_at: event.occurred_at,
+            bill_to: event.bill_to,
+            properties: &properties,
+        };
         counts.clear();
         meters.count(&reading, &mut sets, &mut counts, |meter, fault| {
             groups.refuse(meter, event.event_key, fault);

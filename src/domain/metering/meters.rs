@@ -5,7 +5,9 @@ use super::dimensions::{BILL_TO, Dimensions};
 use super::meter::{Meter, Worth, dimension_at};
 use super::path::Path;
 use crate::domain::foundation::fault::Fault;
+use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::Tree;
+use crate::domain::ingestion::Event;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -18,11 +20,34 @@ pub struct Meters {
     shapes: Vec<Shape>,
 }
 
+/// A version of a meter, for the events that happened in a stretch of time.
+#[derive(Debug)]
+pub struct Version {
+    pub meter_id: i32,
+    /// Inclusive; none = since ever.
+    pub from: Option<Instant>,
+    /// Exclusive; none = for ever.
+    pub until: Option<Instant>,
+    pub meter: Meter,
+}
+
+impl Version {
+    /// The only version of a meter.
+    pub fn only(meter_id: i32, meter: Meter) -> Version {
+        Version { meter_id, from: None, until: None, meter }
+    }
+}
+
 #[derive(Debug)]
 struct Compiled {
-    id: i32,
-    meter: Meter,
+    version: Version,
     shape: u32,
+}
+
+impl Compiled {
+    fn holds_at(&self, at: Instant) -> bool {
+        self.version.from.is_none_or(|from| from <= at) && self.version.until.is_none_or(|until| at < until)
+    }
 }
 
 /// The dimensions of a meter sorted by name, `bill_to` among them without a path. Meters of one shape have
@@ -58,8 +83,16 @@ impl Shape {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reading<'t> {
     pub event_type: &'t str,
+    pub occurred_at: Instant,
     pub bill_to: Option<&'t str>,
     pub properties: &'t Tree<'t>,
+}
+
+impl<'t> Reading<'t> {
+    pub fn of(event: &'t Event<'_>, properties: &'t Tree<'t>) -> Reading<'t> {
+        let Event { event_type, occurred_at, bill_to, .. } = event;
+        Reading { event_type, occurred_at: *occurred_at, bill_to: bill_to.as_deref(), properties }
+    }
 }
 
 /// One event on one meter: what it adds to which dimension set, or nothing because it has no value.
@@ -71,18 +104,19 @@ pub(super) struct Count {
 }
 
 impl Meters {
-    /// The given meters with their ids.
-    pub fn new(meters: impl IntoIterator<Item = (i32, Meter)>) -> Meters {
+    /// The given meters; the stretches of one meter's versions do not overlap.
+    pub fn new(versions: impl IntoIterator<Item = Version>) -> Meters {
         let mut all = Meters::default();
-        for (id, meter) in meters {
-            let shape = Shape::of(&meter);
+        for version in versions {
+            let shape = Shape::of(&version.meter);
             let shape = all.shapes.iter().position(|known| *known == shape).unwrap_or_else(|| {
                 all.shapes.push(shape);
                 all.shapes.len() - 1
             });
             let shape = index(shape);
-            all.by_event_type.entry(meter.event_type.clone()).or_default().push(index(all.meters.len()));
-            all.meters.push(Compiled { id, meter, shape });
+            let of_type = all.by_event_type.entry(version.meter.event_type.clone()).or_default();
+            of_type.push(index(all.meters.len()));
+            all.meters.push(Compiled { version, shape });
         }
         for indexes in all.by_event_type.values_mut() {
             indexes.sort_by_key(|i| all.meters[*i as usize].shape);
@@ -90,7 +124,7 @@ impl Meters {
         all
     }
 
-    /// How many meters there are.
+    /// How many versions of meters there are.
     pub fn len(&self) -> usize {
         self.meters.len()
     }
@@ -101,11 +135,11 @@ impl Meters {
     }
 
     pub(super) fn id(&self, index: u32) -> i32 {
-        self.meters[index as usize].id
+        self.meters[index as usize].version.meter_id
     }
 
     pub(super) fn meter(&self, index: u32) -> &Meter {
-        &self.meters[index as usize].meter
+        &self.meters[index as usize].version.meter
     }
 
     /// Adds the counts of one event to `counts`. Whoever `refused` returns a fault ends the work.
@@ -119,7 +153,11 @@ impl Meters {
         let Some(indexes) = self.by_event_type.get(event.event_type) else { return Ok(()) };
         let mut last: Option<(u32, u32)> = None;
         for &index in indexes {
-            let Compiled { meter, shape, .. } = &self.meters[index as usize];
+            let compiled = &self.meters[index as usize];
+            if !compiled.holds_at(event.occurred_at) {
+                continue;
+            }
+            let Compiled { version: Version { meter, .. }, shape } = compiled;
             let value = match meter.worth(event.properties) {
                 Worth::Counted(value) => value,
                 Worth::NotCounted => continue,

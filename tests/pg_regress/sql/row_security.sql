@@ -240,7 +240,7 @@ SELECT billing.customer_upsert('{"key": "acme", "name": "Mine"}');
 SELECT billing.invoice_void(:'acme_invoice', 'too much');
 SELECT billing.customer_login_add('globex', 'golden_acme');
 SELECT * FROM billing.install();
-SELECT billing_internal.meters_load('1/1', '{}', '{}');
+SELECT billing_internal.meters_load('1/1', '{}', '{}', '{}', '{}');
 RESET ROLE;
 \set ON_ERROR_STOP on
 

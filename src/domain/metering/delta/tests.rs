@@ -2,6 +2,7 @@ use super::*;
 use crate::domain::foundation::hash::text_key;
 use crate::domain::foundation::json::{self, Node, Tree};
 use crate::domain::ingestion::reason;
+use crate::domain::metering::meters::Version;
 use crate::domain::metering::{Aggregation, Contribution, Measured, Meter};
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -14,7 +15,7 @@ fn meter(text: &str) -> Meter {
 }
 
 fn meters(texts: &[&str]) -> Arc<Meters> {
-    Arc::new(Meters::new(texts.iter().zip(1..).map(|(text, id)| (id, meter(text)))))
+    Arc::new(Meters::new(texts.iter().zip(1..).map(|(text, id)| Version::only(id, meter(text)))))
 }
 
 const TOKENS: &str =
@@ -237,18 +238,13 @@ fn stored_events_that_a_later_meter_refuses_are_reported() {
 
 #[test]
 fn only_meters_of_the_event_type_are_asked() {
-    let mut all: Vec<(i32, Meter)> = (0..2_000)
+    let mut all: Vec<Version> = (0..2_000)
         .map(|i| {
-            (
-                i,
-                Meter {
-                    event_type: format!("type {i}"),
-                    ..meter(r#"{"key":"k","event_type":"t","aggregation":"sum","value":"n"}"#)
-                },
-            )
+            let usual = meter(r#"{"key":"k","event_type":"t","aggregation":"sum","value":"n"}"#);
+            Version::only(i, Meter { event_type: format!("type {i}"), ..usual })
         })
         .collect();
-    all.push((2_000, meter(TOKENS)));
+    all.push(Version::only(2_000, meter(TOKENS)));
     let all = Arc::new(Meters::new(all));
     assert!(all.len() == 2_001 && !all.is_empty());
     let (_, measurements) = ingest(&event("a", "2026-03-01T10:00:00Z", r#"{"n":1}"#), all.clone()).unwrap();
@@ -257,6 +253,33 @@ fn only_meters_of_the_event_type_are_asked() {
     let (events, measurements) = ingest(&unknown, all).unwrap();
     assert!(events[0].is_ok() && measurements.deltas(&accept(&[0])).unwrap().rows.is_empty());
     assert!(Meters::new([]).is_empty());
+}
+
+/// A meter's versions divide time: each event is measured by the one in force when it happened.
+#[test]
+fn versions_hold_in_their_stretch() {
+    let at = |text: &str| Some(Instant::parse(text).unwrap());
+    let first = Version { until: at("2026-03-01T10:30:00Z"), ..Version::only(1, meter(TOKENS)) };
+    let doubled = meter(&TOKENS.replace(r#""n""#, r#""n * 2""#));
+    let second = Version { from: at("2026-03-01T10:30:00Z"), ..Version::only(1, doubled) };
+    let versions = Arc::new(Meters::new([first, second]));
+    let events: Vec<String> = ["10:00:00", "10:29:59.999999", "10:30:00", "11:00:00"]
+        .iter()
+        .map(|time| event(time, &format!("2026-03-01T{time}Z"), r#"{"n":1,"model":"m"}"#))
+        .collect();
+    let text = format!("[{}]", events.join(","));
+    let (_, measurements) = ingest(&text, versions).unwrap();
+    // Rows of one cell add up, in whatever order.
+    let mut rows = show(&measurements.deltas(&accept(&[0, 1, 2, 3])).unwrap());
+    rows.sort();
+    assert_eq!(
+        rows,
+        [
+            r#"7 1 2026-03-01T10:00:00Z 60 {"model":"m"} 2 1 0"#,
+            r#"7 1 2026-03-01T10:00:00Z 60 {"model":"m"} 2 2 0"#,
+            r#"7 1 2026-03-01T11:00:00Z 60 {"model":"m"} 2 1 0"#,
+        ]
+    );
 }
 
 /// An event of the model: everything that can differ between two events of a batch.
