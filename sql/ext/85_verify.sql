@@ -180,7 +180,8 @@ BEGIN
         late_seen := late_seen + cardinality(i.boundaries);
         BEGIN
             FOR difference IN SELECT u.n, u.line_key, trim_scale(u.quantity) AS quantity, u.amount, EXISTS (SELECT FROM billing.late_usage l
-                    WHERE l.customer_id = i.customer_id AND l.contract_id = i.contract_id AND l.n = u.n AND l.closed_at IS NULL) AS noted
+                    WHERE l.customer_id = i.customer_id AND l.contract_id = i.contract_id AND l.n = u.n AND l.closed_at IS NULL)
+                    OR EXISTS (SELECT FROM billing.meter_rebuild r WHERE r.finished_at IS NULL) AS noted -- which notes what it finds
                 FROM billing_internal.unbilled_usage(i.customer_id, i.contract_id, i.boundaries) u LOOP
                 example := format('%s of contract %s boundary %s: %s%s, on no invoice yet', difference.line_key, i.key, difference.n,
                     coalesce('quantity ' || difference.quantity || ', amount ', 'amount '), difference.amount);

@@ -168,3 +168,19 @@ SELECT sum(amount) AS of_january, sum(amount) = 1000 + 0.5 * 1010 AS ok FROM lin
 SELECT document, key, amount FROM lines WHERE contract = 'volume-1' AND service = '2026-06-01';
 SELECT key, message FROM billing.job_issue;
 SELECT * FROM pg_temp.well();
+
+-- A meter was wrong: it counted what was cached. It is fixed from the start, history is measured again, every invoice is corrected by its exact
+-- difference, by credit notes or on the next bill, and each document still computes to the same bytes, by the meter it recorded
+SELECT billing.customer_upsert('{"key":"fixed"}'), billing.subscribe('fixed', 'q', '2026-07-01');
+SELECT count(billing.ingest_event('fixed', 'use', 'f' || i, '2026-07-01Z'::timestamptz + i * interval '1 day', jsonb_build_object('n', 100, 'cached', i))) AS events FROM generate_series(1, 30) i;
+CALL billing.bill_run();
+SELECT number AS fixed FROM billing.invoice WHERE key = 'fixed-1/1' \gset
+SELECT action FROM billing.catalog_apply('{"meters":[{"key":"q","event_type":"use","aggregation":"sum","value":"n - coalesce(cached, 0)","dimensions":["model"],"valid_from":"2026-01-01T00:00:00Z"}]}');
+CALL billing.meter_rebuild();
+SELECT * FROM pg_temp.well();
+SELECT * FROM billing.invoice_correct(:'fixed', 'credit_note', 'the meter counted cached tokens', false);
+SELECT occurred_at::date AS day, event_id, value, change FROM billing.credit_note n, billing.invoice_line_events(n.number, 'q/2026-07-01/difference', 4) WHERE n.invoice = :'fixed';
+SELECT sum(value) FILTER (WHERE change = -1) AS billed, sum(value) FILTER (WHERE change = 1) AS now, count(*) AS changes FROM billing.credit_note n, billing.invoice_line_events(n.number, 'q/2026-07-01/difference') WHERE n.invoice = :'fixed';
+SELECT line_key, billed, recomputed, same_bytes FROM billing.credit_note n, billing.invoice_recompute(n.number) WHERE n.invoice = :'fixed';
+CALL billing.bill_run();
+SELECT * FROM pg_temp.well();
