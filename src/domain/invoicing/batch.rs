@@ -490,7 +490,7 @@ impl Batch {
         &self.bills
     }
 
-    /// The only bill's documents, or why there are none.
+    /// The first bill's documents, or why there are none.
     #[cfg(test)]
     pub fn one(mut self) -> Result<Documents, Fault> {
         let Slot { bill, made, .. } = self.bills.remove(0);

@@ -229,7 +229,8 @@ impl Pair {
 /// `[{"number", "bill_to", "own", "lines": [lines of the document]}, …]`.
 pub fn read_standing(text: &str) -> Result<Vec<Standing>, Fault> {
     let tree = json::parse_nested(text, DOCUMENT_DEPTH_MAX, "standing")?;
-    Node::root(&tree).items()?.iter().map(Standing::read).collect()
+    let root = Node { tree: &tree, path: "standing".into() };
+    root.items()?.iter().map(Standing::read).collect()
 }
 
 impl Standing {
