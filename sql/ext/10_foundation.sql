@@ -686,6 +686,9 @@ BEGIN
     ELSIF definition.most IS NOT NULL AND value::interval > definition.most THEN
         PERFORM billing_internal.fail('ZB004', format('%s is too long for policy %s', quote_literal(value), name),
             format('At most %s. %s', definition.most, definition.meaning));
+    ELSIF name = 'event_age_max' AND value::interval > (SELECT min(r.keep) FROM billing.event_retention r) THEN
+        PERFORM billing_internal.fail('ZB005', format('events that are %s old can''t be accepted: events are removed after %s', value, (SELECT min(r.keep) FROM billing.event_retention r)),
+            'SELECT * FROM billing.event_retention; says of which type; billing.event_retention_set() keeps them longer.');
     END IF;
     IF scope = 'global' OR scope LIKE 'seller:%' THEN
         IF scope <> 'global' THEN

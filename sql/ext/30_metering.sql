@@ -21,6 +21,26 @@ CREATE FUNCTION billing_internal.key_of_text(value text) RETURNS uuid
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'key_of_text_wrapper';
 COMMENT ON FUNCTION billing_internal.key_of_text(text) IS 'The stored key of an event id or a distinct value.';
 
+CREATE FUNCTION billing_internal.events_since(of_meter_id int) RETURNS timestamptz
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(max(r.removed_until), '-infinity') FROM billing.event_retention r
+    WHERE r.event_type IN (SELECT v.definition->>'event_type' FROM billing.meter_version v WHERE of_meter_id IS NULL OR v.meter_id = of_meter_id)
+$$;
+COMMENT ON FUNCTION billing_internal.events_since(int) IS 'From when on the events that a meter (NULL = any) counts are all there; -infinity if none were removed.';
+
+CREATE FUNCTION billing_internal.require_events(of_meter_id int, from_at timestamptz) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+BEGIN
+    IF billing_internal.events_since(of_meter_id) > from_at THEN
+        PERFORM billing_internal.fail('ZB005', format('events before %s, which this needs since %s, have been removed', billing_internal.events_since(of_meter_id), from_at),
+            'What is older is answered from buckets: ask for whole hours, and by declared dimensions. SELECT * FROM billing.event_retention; shows what is kept.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.require_events(int, timestamptz) IS 'Errors: ZB005 events that a meter counts have been removed by retention since before an instant.';
+
 -- ── fold ─────────────────────────────────────────────────────────────────────────────────────────
 
 CREATE TYPE billing_internal.rebuild_ref AS (meter_rebuild_id uuid, meter_id int, from_at timestamptz, until_at timestamptz, listed_to bigint);
@@ -50,6 +70,12 @@ BEGIN
         FROM (SELECT x.meter_id, range_agg(tstzrange(x.from_at, x.until_at)) AS stretches FROM billing.usage_dirty x WHERE x.customer_id = of_customer_id
             GROUP BY x.meter_id ORDER BY x.meter_id LIMIT 1) d, unnest(d.stretches) s (stretch) ORDER BY s.stretch LIMIT 1;
         EXIT WHEN NOT FOUND OR mended >= 16;
+        -- What was removed can't be measured again: its buckets stay as they are.
+        IF piece.from_at < billing_internal.events_since(piece.meter_id) THEN
+            DELETE FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id AND d.until_at <= billing_internal.events_since(piece.meter_id);
+            piece.from_at := billing_internal.events_since(piece.meter_id);
+            CONTINUE WHEN piece.from_at >= piece.until_at;
+        END IF;
         SELECT e.occurred_at INTO next_event FROM billing.usage_event e
         WHERE e.customer_id = of_customer_id AND e.occurred_at >= piece.from_at AND e.occurred_at < piece.until_at ORDER BY e.occurred_at OFFSET max_events LIMIT 1;
         piece_until := coalesce(date_trunc('hour', next_event, 'UTC'), piece.until_at);
@@ -230,13 +256,17 @@ AS $$
 DECLARE
     id uuid := billing_internal.uuid_v7();
 BEGIN
+    -- What retention has removed can't be measured again; what it has not must stay until this is done.
+    PERFORM FROM billing.event_retention FOR SHARE;
+    from_at := greatest(from_at, billing_internal.events_since(of_meter_id));
+    until_at := greatest(until_at, from_at + interval '1 hour');
     INSERT INTO billing.meter_rebuild (meter_rebuild_id, meter_id, from_at, until_at, reason, requested_at)
     VALUES (id, of_meter_id, date_trunc('hour', from_at, 'UTC'),
         CASE WHEN date_trunc('hour', until_at, 'UTC') = until_at THEN until_at ELSE date_trunc('hour', until_at, 'UTC') + interval '1 hour' END, why, clock_timestamp());
     RETURN id;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.rebuild_ask(int, timestamptz, timestamptz, text) IS 'Asks for a meter''s usage in [from_at, until_at), widened to whole hours, to be measured again. Returns the id of its meter_rebuild row.';
+COMMENT ON FUNCTION billing_internal.rebuild_ask(int, timestamptz, timestamptz, text) IS 'Asks for a meter''s usage in [from_at, until_at), widened to whole hours, to be measured again, as far back as its events are kept. Returns the id of its meter_rebuild row.';
 
 CREATE FUNCTION billing_internal.rebuild_list(r billing_internal.rebuild_ref, max_rows int) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -541,6 +571,7 @@ BEGIN
             AND NOT from_events @> u.bucket_start;
     END IF;
     IF NOT isempty(from_events) THEN
+        PERFORM billing_internal.require_events(of_meter_id, greatest(lower(from_events), from_at));
         RETURN QUERY SELECT e.occurred_at, e.dimensions, 1::bigint, e.value, e.value_key
         FROM unnest(from_events * tstzmultirange(tstzrange(from_at, until_at))) r (stretch)
         CROSS JOIN LATERAL billing_internal.stored_measures(of_customer_id, of_meter_id, lower(r.stretch), upper(r.stretch)) e;
@@ -578,6 +609,9 @@ BEGIN
             SELECT coalesce(array_agg(b AT TIME ZONE zone), '{}') INTO boundaries
             FROM generate_series(date_trunc(grain, from_at AT TIME ZONE zone), until_at AT TIME ZONE zone, ('1 ' || grain)::interval) b;
         END IF;
+    END IF;
+    IF NOT from_buckets THEN
+        PERFORM billing_internal.require_events(m.meter_id, from_at);
     END IF;
     RETURN QUERY
     WITH cells AS (

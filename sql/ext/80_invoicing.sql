@@ -882,7 +882,8 @@ DECLARE
     same boolean;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.customer_id, x.invoice_id, x.document, x.cut_at INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    SELECT x.customer_id, x.invoice_id, x.document, x.cut_at, x.period_starts_at INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    PERFORM billing_internal.require_events(NULL, i.period_starts_at);
     again := billing_internal.recomputed(i.customer_id, i.invoice_id, i.cut_at);
     same := billing_internal.comparable(i.document) = billing_internal.comparable(again);
     RETURN QUERY
@@ -893,7 +894,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_recompute(text) IS
-    'Computes an invoice again from its events (recorded up to its cut), with the contract version, price versions and policies it recorded, and compares line by line; same_bytes says whether lines, totals and inputs came out byte for byte. Changes nothing. Errors: ZB001, ZB002.';
+    'Computes an invoice again from its events (recorded up to its cut), with the contract version, price versions and policies it recorded, and compares line by line; same_bytes says whether lines, totals and inputs came out byte for byte. Changes nothing. Errors: ZB001, ZB002, ZB005 events of its periods have been removed.';
 
 CREATE FUNCTION billing_internal.of_line(cell_dimensions jsonb, line_dimensions jsonb, line_by text[], match jsonb, bill_to text, default_bill_to text) RETURNS boolean
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -938,6 +939,7 @@ BEGIN
     WHERE l.of_key IS NOT NULL AND c.customer_id = i.customer_id AND c.invoice_id = i.invoice_id AND d->>'key' = l.key ORDER BY x.cut_at DESC LIMIT 1;
     SELECT t.key INTO default_bill_to FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
     WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
+    PERFORM billing_internal.require_events(l.meter_id, l.service_from);
     RETURN QUERY
     SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties, e.change
     FROM (
@@ -955,7 +957,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_line_events(text, text, int) IS
-    'The events that a usage line counted, in order of time, with the value each had on the meter (NULL for a unique count): those of its charge, period and dimensions recorded up to the invoice''s cut. Of a difference: those that came after the cut of the documents the line was billed on before (change 1), and those that no longer count, or not with that value (change −1). Errors: ZB001, ZB002.';
+    'The events that a usage line counted, in order of time, with the value each had on the meter (NULL for a unique count): those of its charge, period and dimensions recorded up to the invoice''s cut. Of a difference: those that came after the cut of the documents the line was billed on before (change 1), and those that no longer count, or not with that value (change −1). Errors: ZB001, ZB002, ZB005 they have been removed.';
 
 CREATE FUNCTION billing_internal.line_notes(of_customer_id bigint, of_invoice_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'

@@ -8,9 +8,11 @@ AS $$
         SELECT array_agg(w.meter_id) AS ids, array_agg(w.from_at) AS starts, array_agg(w.until_at) AS ends, array_agg(w.definition::text) AS definitions
         FROM billing.meter m JOIN billing_internal.meter_stretch w ON w.meter_id = m.meter_id AND w.as_of_version = m.version WHERE m.counts
     ), dirty AS MATERIALIZED (
-        -- Answered from events, so there is nothing to compare.
+        -- Answered from events, or of events that were removed: nothing to compare.
         SELECT d.customer_id, d.meter_id, range_agg(tstzrange(date_trunc('hour', d.from_at, 'UTC'), d.until_at)) AS stretches FROM (
             SELECT x.customer_id, x.meter_id, x.from_at, x.until_at FROM billing.usage_dirty x
+            UNION ALL
+            SELECT c.customer_id, m.meter_id, '-infinity', billing_internal.events_since(m.meter_id) FROM billing.customer c CROSS JOIN billing.meter m WHERE billing_internal.events_since(m.meter_id) > '-infinity'
             UNION ALL
             SELECT c.customer_id, r.meter_id, r.from_at, r.until_at FROM billing.meter_rebuild r JOIN billing.customer c ON c.customer_id > r.listed_to WHERE r.finished_at IS NULL
         ) d GROUP BY d.customer_id, d.meter_id
@@ -63,8 +65,10 @@ AS $$
     SELECT 'usage: every event has one key and every key its event', count(*), count(*) FILTER (WHERE k.customer_id IS NULL OR e.n IS DISTINCT FROM 1),
         min(format('customer %s event %s', coalesce(k.customer_id, e.customer_id), coalesce(k.event_key, e.event_key))) FILTER (WHERE k.customer_id IS NULL OR e.n IS DISTINCT FROM 1)
     FROM (SELECT x.customer_id, x.event_key, count(*) AS n FROM billing.usage_event x WHERE x.revision = 0 AND x.occurred_at >= since GROUP BY 1, 2) e
-    FULL JOIN (SELECT x.customer_id, x.event_key FROM billing.usage_event_key x WHERE x.occurred_at >= since) k
+    FULL JOIN (SELECT x.customer_id, x.event_key, x.occurred_at FROM billing.usage_event_key x WHERE x.occurred_at >= since) k
         ON k.customer_id = e.customer_id AND k.event_key = e.event_key
+    -- Keys outlive the events that retention removes.
+    WHERE e.event_key IS NOT NULL OR k.occurred_at >= billing_internal.events_since(NULL)
     UNION ALL
     SELECT 'usage: events, buckets and deltas point at customers, meters and dimensions that exist', count(*), count(*) FILTER (WHERE r.wrong), min(r.what) FILTER (WHERE r.wrong)
     FROM (
@@ -160,7 +164,8 @@ BEGIN
         FROM billing.invoice v WHERE v.number IS NOT NULL AND v.invoice_id >= first_id
     ) x;
     -- What can't be computed any more is a failure of that invoice and hides no other.
-    FOR i IN SELECT x.customer_id, x.invoice_id, x.number, x.cut_at, x.document FROM billing.invoice x WHERE x.state NOT IN ('draft', 'void') AND x.invoice_id >= first_id LOOP
+    FOR i IN SELECT x.customer_id, x.invoice_id, x.number, x.cut_at, x.document FROM billing.invoice x WHERE x.state NOT IN ('draft', 'void') AND x.invoice_id >= first_id
+        AND x.period_starts_at >= billing_internal.events_since(NULL) LOOP
         seen := seen + 1;
         BEGIN
             IF billing_internal.comparable(billing_internal.recomputed(i.customer_id, i.invoice_id, i.cut_at)) IS DISTINCT FROM billing_internal.comparable(i.document) THEN
@@ -176,7 +181,8 @@ BEGIN
     -- must be noted, so that the next bill has it.
     FOR i IN SELECT p.customer_id, p.contract_id, k.key, array_agg(p.n ORDER BY p.n) AS boundaries
         FROM billing.billing_period p JOIN billing.contract k USING (customer_id, contract_id)
-        WHERE p.n > 0 AND p.state <> 'due' AND p.cut_at >= since GROUP BY p.customer_id, p.contract_id, k.key ORDER BY p.customer_id, p.contract_id LOOP
+        JOIN billing.billing_period q ON q.customer_id = p.customer_id AND q.contract_id = p.contract_id AND q.n = p.n - 1
+        WHERE p.n > 0 AND p.state <> 'due' AND p.cut_at >= since AND q.starts_at >= billing_internal.events_since(NULL) GROUP BY p.customer_id, p.contract_id, k.key ORDER BY p.customer_id, p.contract_id LOOP
         late_seen := late_seen + cardinality(i.boundaries);
         BEGIN
             FOR difference IN SELECT u.n, u.line_key, trim_scale(u.quantity) AS quantity, u.amount, EXISTS (SELECT FROM billing.late_usage l

@@ -12,6 +12,7 @@ DECLARE
         'billing_internal.partition_ensure(timestamptz)'::regprocedure,
         'billing_internal.fold_customer(bigint, int, int)'::regprocedure,
         'billing_internal.usage_mend(bigint, int)'::regprocedure,
+        'billing_internal.events_remove(text, timestamptz, int)'::regprocedure,
         'billing_internal.draft_discard(bigint, uuid, int)'::regprocedure,
         'billing.audit_erase(uuid[], text)'::regprocedure];
     raises regprocedure[] := ARRAY['billing_internal.fail(text, text, text, text)'::regprocedure, 'billing_internal.raise_fault(jsonb)'::regprocedure];
@@ -59,7 +60,10 @@ BEGIN
         ('{billing_app, billing_operator, billing_admin}', '{"billing_internal.ingest_rows(text[], text[], text[], text[], text[], text[])"}'),
         ('{billing_app, billing_operator, billing_sales}', '{billing.customer_upsert(jsonb), "billing.subscribe(text, text, date, jsonb)"}'),
         ('{billing_operator, billing_sales}', '{billing.contract_create(jsonb), "billing.contract_activate(text, timestamptz, text, text)"}'),
-        ('{billing_operator}', '{"billing.catalog_apply(jsonb, boolean)"}'),
+        ('{billing_operator}', '{"billing.catalog_apply(jsonb, boolean)", "billing.usage_source_set(text, regclass, text, text, text)", "billing.usage_source_end(text, text)",
+            "billing.sample_step(uuid, text)", billing.sample(), "billing_internal.source_store(text, text, text, text, text)", "billing_internal.sample_begin(text)", "billing_internal.sample_issue(uuid, text, text, text, text)"}'),
+        ('{billing_admin}', '{"billing_internal.source_store(text, text, text, text, text)", "billing_internal.sample_begin(text)", "billing_internal.sample_issue(uuid, text, text, text, text)"}'),
+        ('{billing_operator}', '{"billing.event_retention_set(text, interval, text)", "billing.retention_step(uuid, int)", billing.retention()}'),
         ('{billing_operator, billing_finance}', '{"billing.invoice_generate(text, timestamptz)", "billing.invoice_finalize(text)", "billing.invoice_void(text, text, boolean)", "billing.invoice_correct(text, text, text, boolean)",
             "billing.bill_run_start(timestamptz)", "billing.bill_run_step(uuid, int)", "billing.fold_step(uuid, int)", "billing.meter_rebuild_start(text, timestamptz, timestamptz, text)", "billing.meter_rebuild_step(uuid, int)",
             "billing.meter_rebuild(text, timestamptz, timestamptz, text)", "billing.job_start(text, jsonb, bigint)", "billing.job_end(uuid, jsonb)",

@@ -94,3 +94,35 @@ COMMENT ON COLUMN billing.rejected_event.message IS 'What is wrong, with the pla
 COMMENT ON COLUMN billing.rejected_event.raw IS 'The event as it was sent.';
 COMMENT ON COLUMN billing.rejected_event.resolved_at IS 'When it was sent again with success or given up; NULL = open.';
 SELECT billing_internal.declare_table('billing.rejected_event', 'machinery', '{resolved_at}');
+
+CREATE TABLE billing.event_retention (
+    event_type text COLLATE "C" PRIMARY KEY,
+    keep interval,
+    removed_until timestamptz NOT NULL DEFAULT '-infinity',
+    set_at timestamptz NOT NULL
+);
+COMMENT ON TABLE billing.event_retention IS 'How long events of a type are kept once they are billed. Keys and usage stay for ever.';
+COMMENT ON COLUMN billing.event_retention.event_type IS 'Type of the events.';
+COMMENT ON COLUMN billing.event_retention.keep IS 'How long after they happened; NULL = for ever.';
+COMMENT ON COLUMN billing.event_retention.removed_until IS 'Events that happened before (exclusive) have been removed: usage from then on can be measured again, usage before can not.';
+COMMENT ON COLUMN billing.event_retention.set_at IS 'Real time of the last change.';
+SELECT billing_internal.declare_table('billing.event_retention', 'catalogue', '{keep, removed_until, set_at}', '{event_type, keep, removed_until}');
+
+CREATE TABLE billing.usage_source (
+    key text COLLATE "C" PRIMARY KEY CHECK (length(key) BETWEEN 1 AND 100),
+    relation text COLLATE "C" NOT NULL,
+    event_type text COLLATE "C" NOT NULL,
+    grain text COLLATE "C" NOT NULL CHECK (grain IN ('hour', 'day')),
+    sampled_until timestamptz,
+    created_at timestamptz NOT NULL,
+    retired_at timestamptz
+);
+COMMENT ON TABLE billing.usage_source IS 'Views of the application''s own tables that become usage: a job samples each once per hour or day.';
+COMMENT ON COLUMN billing.usage_source.key IS 'Its key; the event ids are key/bucket/customer.';
+COMMENT ON COLUMN billing.usage_source.relation IS 'The view or table, schema-qualified; read with the rights of whoever runs the job.';
+COMMENT ON COLUMN billing.usage_source.event_type IS 'Type of the events that the samples become.';
+COMMENT ON COLUMN billing.usage_source.grain IS 'hour or day, in UTC: one sample in each.';
+COMMENT ON COLUMN billing.usage_source.sampled_until IS 'End (exclusive) of the last hour or day that was sampled; NULL = none yet.';
+COMMENT ON COLUMN billing.usage_source.created_at IS 'Real time.';
+COMMENT ON COLUMN billing.usage_source.retired_at IS 'When sampling was ended; NULL = it goes on.';
+SELECT billing_internal.declare_table('billing.usage_source', 'catalogue', '{relation, event_type, grain, sampled_until, retired_at}', '{key, event_type, grain, sampled_until}');

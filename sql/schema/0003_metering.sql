@@ -233,8 +233,9 @@ CREATE VIEW billing.usage_hourly WITH (security_invoker = true) AS
         SELECT d.customer_id, k.key, m.key, m.aggregation, m.unit, date_trunc('hour', d.bucket_start, 'UTC'), d.dimensions, NULL, NULL, d.value_key
         FROM billing_internal.usage_distinct d JOIN billing.meter m USING (meter_id) JOIN billing.customer k USING (customer_id)
     ) u
-    GROUP BY u.customer_id, u.customer, u.meter, u.aggregation, u.unit, u.hour_start, u.dimensions;
-COMMENT ON VIEW billing.usage_hourly IS 'Usage per customer, meter, UTC hour and dimension values, current at commit. Sums over hours are right for count and sum; for max take max, for unique_count use billing.usage().';
+    GROUP BY u.customer_id, u.customer, u.meter, u.aggregation, u.unit, u.hour_start, u.dimensions
+    HAVING sum(u.events) <> 0;
+COMMENT ON VIEW billing.usage_hourly IS 'Usage per customer, meter, UTC hour and dimension values, current at commit; where a correction or a changed meter has not been measured yet (usage_dirty, meter_rebuild), as it was before: billing.usage() always knows. Sums over hours are right for count and sum; for max take max, for unique_count use billing.usage().';
 COMMENT ON COLUMN billing.usage_hourly.customer_id IS 'The customer''s id.';
 COMMENT ON COLUMN billing.usage_hourly.customer IS 'The customer''s key.';
 COMMENT ON COLUMN billing.usage_hourly.meter IS 'The meter''s key.';
@@ -259,8 +260,9 @@ CREATE VIEW billing.usage_daily WITH (security_invoker = true) AS
         SELECT d.customer_id, k.key, m.key, m.aggregation, m.unit, (d.bucket_start AT TIME ZONE k.time_zone)::date, d.dimensions, NULL, NULL, d.value_key
         FROM billing_internal.usage_distinct d JOIN billing.meter m USING (meter_id) JOIN billing.customer k USING (customer_id)
     ) u
-    GROUP BY u.customer_id, u.customer, u.meter, u.aggregation, u.unit, u.day, u.dimensions;
-COMMENT ON VIEW billing.usage_daily IS 'Usage per customer, meter, local day of the customer''s zone and dimension values, current at commit. Sums over days are right for count and sum; for max take max, for unique_count use billing.usage().';
+    GROUP BY u.customer_id, u.customer, u.meter, u.aggregation, u.unit, u.day, u.dimensions
+    HAVING sum(u.events) <> 0;
+COMMENT ON VIEW billing.usage_daily IS 'Usage per customer, meter, local day of the customer''s zone and dimension values, current at commit; where a correction or a changed meter has not been measured yet (usage_dirty, meter_rebuild), as it was before: billing.usage() always knows. Sums over days are right for count and sum; for max take max, for unique_count use billing.usage().';
 COMMENT ON COLUMN billing.usage_daily.customer_id IS 'The customer''s id.';
 COMMENT ON COLUMN billing.usage_daily.customer IS 'The customer''s key.';
 COMMENT ON COLUMN billing.usage_daily.meter IS 'The meter''s key.';

@@ -611,8 +611,8 @@ mod tests {
         assert_eq!(
             ask("bill_stretches", &handle),
             [
-                format!(r#"0|7|1|{month}|buckets||{{}}|["region"]|acme"#),
-                format!(r#"1|7|2|{month}|buckets||{{}}|["model"]|acme"#)
+                format!(r#"0|7|1|{month}|buckets|||{{}}|["region"]|acme"#),
+                format!(r#"1|7|2|{month}|buckets|||{{}}|["model"]|acme"#)
             ]
         );
         // bill_add_usage, bill_add_rows

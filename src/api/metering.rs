@@ -208,7 +208,10 @@ mod tests {
         assert_eq!(load("7/1", "{5}", SUM), "no error");
         assert_eq!(state().as_deref(), Some("7/1"));
         let short = load("8/1", "{5,6}", SUM);
-        assert_eq!(short, "XX000 a stored meter is broken: every meter needs an id, a stretch of time and a definition");
+        assert_eq!(
+            short,
+            "XX000 a stored meter is broken: every meter needs an id, a stretch of time and a definition"
+        );
         assert_eq!(load("8/1", "{5}", "{}"), "XX000 a stored meter is broken: key: is missing");
         assert_eq!(state().as_deref(), Some("7/1"));
     }

@@ -144,9 +144,8 @@ pub fn ingest_event(
     meters: Arc<Meters>,
 ) -> Result<(Event<'_>, Measurements), Rejection> {
     let mut measurements = Measurements::new(meters);
-    let (event, ()) = read_event_with(parts, |event, properties| {
-        measurements.add(0, &Reading::of(event, properties))
-    })?;
+    let (event, ()) =
+        read_event_with(parts, |event, properties| measurements.add(0, &Reading::of(event, properties)))?;
     Ok((event, measurements))
 }
 

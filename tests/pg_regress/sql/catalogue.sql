@@ -211,9 +211,9 @@ SELECT f.name AS offender FROM our_function f WHERE f.prosecdef AND 'regclass'::
 SELECT f.name AS offender FROM our_function f WHERE f.prosrc ~* '\m(current_user|session_user)\M' AND f.lanname <> 'c' AND f.name NOT IN ('billing.install(text)', 'billing.migrate()') ORDER BY 1;
 \echo 'a reader (STABLE or IMMUTABLE) that is a definer; my_customers() reads the one table its callers can''t'
 SELECT f.name AS offender FROM our_function f WHERE f.prosecdef AND f.provolatile <> 'v' AND f.name <> 'billing_internal.my_customers()' ORDER BY 1;
-\echo 'a writer people call (VOLATILE, in billing) that is no definer. Left: install, migrate and the test clock are for superusers; ingest_from reads its caller''s table; procedures commit and only loop over definers; aggregates can''t write'
+\echo 'a writer people call (VOLATILE, in billing) that is no definer. Left: install, migrate and the test clock are for superusers; ingest_from, usage_source_set and sample_step read their caller''s tables; procedures commit and only loop over definers; aggregates can''t write'
 SELECT f.name AS offender FROM our_function f WHERE f.pronamespace = 'billing'::regnamespace AND f.provolatile = 'v' AND NOT f.prosecdef AND f.prokind = 'f'
-    AND f.name NOT IN ('billing.install(text)', 'billing.migrate()', 'billing.test_clock_set(timestamp with time zone)', 'billing.ingest_from(regclass)') ORDER BY 1;
+    AND f.name NOT IN ('billing.install(text)', 'billing.migrate()', 'billing.test_clock_set(timestamp with time zone)', 'billing.ingest_from(regclass)', 'billing.usage_source_set(text,regclass,text,text,text)', 'billing.sample_step(uuid,text)') ORDER BY 1;
 \echo 'a function that deletes, but not as billing_owner'
 SELECT f.name AS offender FROM our_function f WHERE f.prosrc ~* '\m(DELETE\s+FROM|TRUNCATE\s+(TABLE\s+)?billing)' AND f.owner <> 'billing_owner' ORDER BY 1;
 \echo 'EXECUTE for PUBLIC: install() and migrate() check for themselves'
@@ -248,7 +248,7 @@ WITH exception (name, reason) AS (VALUES
     ('billing_internal.ref_now(bigint,uuid,integer[],timestamp with time zone)', 'inlined, bound when made'),
     -- A procedure with SET can't COMMIT. They run with their caller's rights and only name what is qualified.
     ('billing.bill_run(timestamp with time zone)', 'commits'),
-    ('billing.fold()', 'commits'), ('billing.meter_rebuild(text,timestamp with time zone,timestamp with time zone,text)', 'commits'),
+    ('billing.fold()', 'commits'), ('billing.sample()', 'commits'), ('billing.retention()', 'commits'), ('billing.meter_rebuild(text,timestamp with time zone,timestamp with time zone,text)', 'commits'),
     ('billing.audit_seal()', 'commits'),
     -- Called once a row, where SET would take as long as the rest. With its caller's rights, and every name has its schema.
     ('billing.rate(billing.pricing,numeric,jsonb,bigint)', 'qualified'))
