@@ -798,11 +798,14 @@ fn usage_in_a_transaction_open_across_a_finalization_is_billed_once() {
             .batch_execute(&format!("CALL billing.bill_run('2026-{month:02}-01T00:00:00Z')"))
             .map_err(|e| told(&e))
             .expect("the next run");
-        let billed: i64 = admin
-            .query_one(BILLED_REQUESTS, &[&"u2"])
-            .expect("what is billed")
-            .get(0);
-        assert_eq!(billed, count(&mut admin, "billing.usage_event JOIN billing.customer c USING (customer_id) WHERE c.key = 'u2'"));
+        let billed: i64 = admin.query_one(BILLED_REQUESTS, &[&"u2"]).expect("what is billed").get(0);
+        assert_eq!(
+            billed,
+            count(
+                &mut admin,
+                "billing.usage_event JOIN billing.customer c USING (customer_id) WHERE c.key = 'u2'"
+            )
+        );
         assert_eq!(count(&mut admin, "billing.late_usage WHERE closed_at IS NULL"), 0);
         assert_eq!(db.verify(), Vec::<String>::new());
     }
@@ -815,7 +818,8 @@ fn ingest_late(client: &mut Client, rng: &mut Rng, n: usize) -> Result<(), postg
             customer: format!("u{}", rng.below(6)),
             id: format!("{}-{n}-{k}", rng.below(1_000_000_000)),
             at: format!("2026-{:02}-{:02}T12:00:00Z", 2 + rng.below(4), 1 + rng.below(28)),
-            properties: [("model", json!("m0")), ("input", json!(rng.below(50))), ("output", json!(1))].into(),
+            properties: [("model", json!("m0")), ("input", json!(rng.below(50))), ("output", json!(1))]
+                .into(),
         })
         .collect();
     let refs: Vec<&Event> = batch.iter().collect();
@@ -842,7 +846,10 @@ fn correct(client: &mut Client, rng: &mut Rng, _: usize) -> Result<(), postgres:
     )?;
     let Some(one) = one else { return Ok(()) };
     client
-        .query("SELECT * FROM billing.invoice_correct($1, $2, 'a race', false)", &[&one.get::<_, &str>(0), &method])
+        .query(
+            "SELECT * FROM billing.invoice_correct($1, $2, 'a race', false)",
+            &[&one.get::<_, &str>(0), &method],
+        )
         .map(|_| ())
 }
 
@@ -873,14 +880,22 @@ fn late_usage_is_billed_once_whatever_runs_beside_it() {
             "SELECT billing.ingest_event('ends', 'llm', 'late', '2026-02-11T00:00:00Z', '{\"model\":\"m0\",\"input\":1,\"output\":1}')",
         )
         .expect("usage of a contract that has ended");
-    admin.batch_execute("CALL billing.bill_run('2026-08-01T00:00:00Z')").map_err(|e| told(&e)).expect("what fell behind");
+    admin
+        .batch_execute("CALL billing.bill_run('2026-08-01T00:00:00Z')")
+        .map_err(|e| told(&e))
+        .expect("what fell behind");
     // The last boundary bills what came after the one before.
-    admin.batch_execute("CALL billing.bill_run('2026-09-01T00:00:00Z')").map_err(|e| told(&e)).expect("the last run");
+    admin
+        .batch_execute("CALL billing.bill_run('2026-09-01T00:00:00Z')")
+        .map_err(|e| told(&e))
+        .expect("the last run");
     for customer in ["u0", "u1", "u2", "u3", "u4", "u5", "ends"] {
         let billed: i64 = admin.query_one(BILLED_REQUESTS, &[&customer]).expect("what is billed").get(0);
         let sent = count(
             &mut admin,
-            &format!("billing.usage_event JOIN billing.customer c USING (customer_id) WHERE c.key = '{customer}'"),
+            &format!(
+                "billing.usage_event JOIN billing.customer c USING (customer_id) WHERE c.key = '{customer}'"
+            ),
         );
         assert_eq!(billed, sent, "events of {customer} on its invoices");
     }

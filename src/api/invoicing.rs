@@ -72,16 +72,20 @@ fn bill_open<'a>(
     earlier: Vec<bool>,
     standing: Array<'a, &'a str>,
 ) -> i64 {
-    let lengths =
-        [customer_ids.len(), contract_ids.len(), contracts.len(), earlier.len(), standing.len()];
+    let lengths = [customer_ids.len(), contract_ids.len(), contracts.len(), earlier.len(), standing.len()];
     if let Err(fault) = same_length(&lengths) {
         error!("{fault}");
     }
     let ids = customer_ids.into_iter().zip(contract_ids.into_iter().map(domain_uuid));
     let texts = contracts.iter().zip(earlier).zip(standing.iter());
-    let batch = Batch::open(ids.zip(texts).map(|((customer_id, contract_id), ((text, earlier), standing))| {
-        Opened { customer_id, contract_id, contract: text.unwrap_or(""), earlier, standing }
-    }));
+    let batch =
+        Batch::open(ids.zip(texts).map(|((customer_id, contract_id), ((text, earlier), standing))| Opened {
+            customer_id,
+            contract_id,
+            contract: text.unwrap_or(""),
+            earlier,
+            standing,
+        }));
     BATCHES.with_borrow_mut(|batches| {
         let handle = batches.last_key_value().map_or(1, |(last, _)| last + 1);
         batches.insert(handle, batch);
@@ -310,7 +314,13 @@ fn bill_outcomes(
         )
     };
     TableIterator::new(with_batch(handle, |batch| {
-        Ok(batch.slots().iter().enumerate().filter(|(_, slot)| !slot.is_earlier()).map(row).collect::<Vec<_>>())
+        Ok(batch
+            .slots()
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| !slot.is_earlier())
+            .map(row)
+            .collect::<Vec<_>>())
     }))
 }
 
@@ -720,7 +730,9 @@ mod tests {
         assert_eq!(value(&format!("SELECT billing_internal.explain_document_error(({issued}))")), None);
 
         // bill_terms: what the document says of them
-        let inputs = format!("SELECT CAST(billing_internal.bill_terms({handle}, 0) AS jsonb)->'inputs' = CAST(({issued}) AS jsonb)->'inputs'");
+        let inputs = format!(
+            "SELECT CAST(billing_internal.bill_terms({handle}, 0) AS jsonb)->'inputs' = CAST(({issued}) AS jsonb)->'inputs'"
+        );
         assert_eq!(value(&inputs).as_deref(), Some("true"));
         assert_eq!(value(&format!("SELECT billing_internal.bill_terms({handle}, 99)")), None);
         rows(&format!("SELECT billing_internal.bill_close({handle})"));

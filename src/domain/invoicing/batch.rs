@@ -466,9 +466,8 @@ impl Batch {
         for slot in &mut self.bills {
             let (Role::Main(standing), Ok(bill)) = (&mut slot.role, &mut slot.bill) else { continue };
             let of_contract = earlier.remove(&(slot.customer_id, slot.contract_id)).unwrap_or_default();
-            let computed = of_contract.into_iter().collect::<Result<Vec<_>, Fault>>().map_err(|fault| Fault {
-                message: format!("late usage of an earlier period: {}", fault.message),
-                ..fault
+            let computed = of_contract.into_iter().collect::<Result<Vec<_>, Fault>>().map_err(|fault| {
+                Fault { message: format!("late usage of an earlier period: {}", fault.message), ..fault }
             });
             let computed = computed.and_then(|mut earlier| {
                 earlier.sort_by_key(|earlier| earlier.boundary);

@@ -145,12 +145,16 @@ impl Earlier {
         }
         for document in &self.standing {
             for billed in &document.lines {
-                let same =
-                    |pair: &&mut Pair| pair.line.key == billed.line.key && pair.line.bill_to == document.bill_to;
+                let same = |pair: &&mut Pair| {
+                    pair.line.key == billed.line.key && pair.line.bill_to == document.bill_to
+                };
                 let pair = match pairs.iter_mut().find(same) {
                     Some(pair) => pair,
                     None => {
-                        pairs.push(Pair::new(Line { bill_to: document.bill_to.clone(), ..billed.line.clone() }));
+                        pairs.push(Pair::new(Line {
+                            bill_to: document.bill_to.clone(),
+                            ..billed.line.clone()
+                        }));
                         pairs.last_mut().expect("just pushed")
                     }
                 };
@@ -204,14 +208,8 @@ impl Pair {
         if line.quantity.is_some() {
             total.quantity = total.quantity.or(Some(Exact::ZERO));
         }
-        let difference = Difference {
-            boundary,
-            of: line.key.clone(),
-            of_kind: line.kind,
-            total,
-            billed,
-            billed_on,
-        };
+        let difference =
+            Difference { boundary, of: line.key.clone(), of_kind: line.kind, total, billed, billed_on };
         Ok(Some(Line {
             key: format!("{}/difference", line.key),
             kind: LineKind::Difference,
@@ -241,7 +239,11 @@ impl Standing {
         Ok(Standing {
             number: fields.required("number")?.text()?.to_string(),
             own: fields.required("own")?.boolean()?,
-            lines: lines.items()?.iter().map(|line| Billed::read(line, &bill_to)).collect::<Result<_, _>>()?,
+            lines: lines
+                .items()?
+                .iter()
+                .map(|line| Billed::read(line, &bill_to))
+                .collect::<Result<_, _>>()?,
             bill_to,
         })
     }
@@ -259,9 +261,8 @@ impl Billed {
         let kind = LineKind::parse(&kind)
             .ok_or_else(|| Fault::value(format!("lines of kind {kind} are not known")))?;
         let instant = |fields: &mut Fields, name: &str| fields.required(name)?.instant();
-        let dimensions = |node: Option<Node>| {
-            node.map_or_else(|| Ok(Dimensions::new()), |node| Dimensions::read(&node))
-        };
+        let dimensions =
+            |node: Option<Node>| node.map_or_else(|| Ok(Dimensions::new()), |node| Dimensions::read(&node));
         let names = |node: Node| {
             node.items()?.iter().map(|name| name.text().map(str::to_string)).collect::<Result<Vec<_>, _>>()
         };

@@ -100,12 +100,11 @@ impl Documents {
             documents.list.push(Document::new(documents.header.bill_to.clone()));
         }
         let default = &documents.header.bill_to;
-        documents
-            .list
-            .sort_by(|Document { bill_to: a, .. }, Document { bill_to: b, .. }| (a != default, a).cmp(&(b != default, b)));
+        documents.list.sort_by(|Document { bill_to: a, .. }, Document { bill_to: b, .. }| {
+            (a != default, a).cmp(&(b != default, b))
+        });
         for document in &mut documents.list {
-            document.total =
-                document.lines.iter().try_fold(Exact::ZERO, |sum, line| sum.add(line.amount))?;
+            document.total = document.lines.iter().try_fold(Exact::ZERO, |sum, line| sum.add(line.amount))?;
         }
         Ok(documents)
     }
@@ -198,7 +197,10 @@ impl Documents {
             fields.push(("price_ends", Tree::Object(ends.collect())));
         }
         if !self.earlier.is_empty() {
-            fields.push(("differences", Tree::List(self.earlier.iter().map(Documents::earlier_tree).collect())));
+            fields.push((
+                "differences",
+                Tree::List(self.earlier.iter().map(Documents::earlier_tree).collect()),
+            ));
         }
         Tree::Object(fields.into_iter().map(|(name, tree)| (name.into(), tree)).collect())
     }
@@ -253,9 +255,7 @@ fn line_tree(line: &Line, minor_units: u32) -> Tree<'static> {
         fields.push(("match".into(), line.matches.to_tree()));
     }
     if let Some(difference) = &line.difference {
-        fields.extend(
-            difference.fields(minor_units).into_iter().map(|(name, tree)| (name.into(), tree)),
-        );
+        fields.extend(difference.fields(minor_units).into_iter().map(|(name, tree)| (name.into(), tree)));
     }
     Tree::Object(fields)
 }

@@ -161,7 +161,8 @@ fn difference_leaves(line: &Node, of_this: bool) -> Result<Vec<Branch>, Fault> {
         }
         _ => String::new(),
     };
-    let price = line.tree.get("price").map(|price| format!(", price: {}", leaf_text(price))).unwrap_or_default();
+    let price =
+        line.tree.get("price").map(|price| format!(", price: {}", leaf_text(price))).unwrap_or_default();
     let now = format!("{} comes to {} now{price}", text(line, "of"), sums(&total));
     Ok(vec![
         Branch { text: now, leaves: working(line, &total)? },
@@ -179,7 +180,8 @@ fn working(line: &Node, sums: &Node) -> Result<Vec<Branch>, Fault> {
     let pricing = Pricing::read(&Node { tree: pricing, path: format!("{}.pricing", line.path) })?;
     let quantity = Ratio::from(Exact::parse(quantity)?);
     let exact = sums.tree.get("exact").map(leaf_text).unwrap_or_default();
-    let kind = Some(text(line, "of_kind")).filter(|kind| !kind.is_empty()).unwrap_or_else(|| text(line, "kind"));
+    let kind =
+        Some(text(line, "of_kind")).filter(|kind| !kind.is_empty()).unwrap_or_else(|| text(line, "kind"));
     if pricing.needs_events() {
         return Ok(vec![Branch::leaf("rated event by event, in order of time".into())]);
     }

@@ -557,7 +557,8 @@ proptest! {
 
 // ── differences ──────────────────────────────────────────────────────────────────────────────────
 
-const TIERS: &str = r#"{"model":"graduated","tiers":[{"up_to":"1000","unit_price":"1"},{"unit_price":"0.5"}]}"#;
+const TIERS: &str =
+    r#"{"model":"graduated","tiers":[{"up_to":"1000","unit_price":"1"},{"unit_price":"0.5"}]}"#;
 
 /// rules.md 4: 950 billed, 100 late: 1,050 cost 1,025, so 75.00, not 100.00. What was billed may be on several
 /// documents; where nothing differs there is no document, and nothing to record.
@@ -568,11 +569,18 @@ fn late_usage_is_the_difference_of_totals() {
     let late = used("1050").differences(&standing(&[&billed])).unwrap();
     let of = &late.list[0].lines[0];
     assert_eq!((of.key.as_str(), of.kind.as_str()), ("q/2023-11-01/difference", "difference"));
-    assert_eq!((of.amount.to_fixed(2).unwrap(), of.quantity.unwrap().to_string()), ("75.00".into(), "100".into()));
+    assert_eq!(
+        (of.amount.to_fixed(2).unwrap(), of.quantity.unwrap().to_string()),
+        ("75.00".into(), "100".into())
+    );
     let text = late.text(&late.list[0], &Issue::default()).unwrap();
     let tree = json::parse(&text).unwrap();
     let recorded = tree.get("inputs").unwrap().get("differences").unwrap().canonical().unwrap();
-    assert!(recorded.contains(r#""billed_on":["INV-1acme"],"boundary":1,"terms":{"inputs":{"contract_version":1"#), "{recorded}");
+    assert!(
+        recorded
+            .contains(r#""billed_on":["INV-1acme"],"boundary":1,"terms":{"inputs":{"contract_version":1"#),
+        "{recorded}"
+    );
     let explained = explain(&Node::root(&tree), &Vec::new()).unwrap().join("\n");
     for leaf in [
         "Q, difference: 75.00 USD   [q/2023-11-01/difference]",
@@ -589,11 +597,15 @@ fn late_usage_is_the_difference_of_totals() {
     // All of it is taken back: the line is gone, and its difference is what was billed.
     let gone = november([usage("q", TIERS, &[])]).differences(&standing(&[&billed, &late])).unwrap();
     let of = &gone.list[0].lines[0];
-    assert_eq!((of.amount.to_fixed(2).unwrap(), of.quantity.unwrap().to_string()), ("-1025.00".into(), "-1050".into()));
+    assert_eq!(
+        (of.amount.to_fixed(2).unwrap(), of.quantity.unwrap().to_string()),
+        ("-1025.00".into(), "-1050".into())
+    );
     // Issued again while the difference stands: the whole, less what stands elsewhere.
     let elsewhere = standing(&[&billed, &late]).replacen(r#""own":true"#, r#""own":false"#, 1);
     let again = used("1050").again(&elsewhere);
-    let amounts: Vec<String> = again.list[0].lines.iter().map(|line| line.amount.to_fixed(2).unwrap()).collect();
+    let amounts: Vec<String> =
+        again.list[0].lines.iter().map(|line| line.amount.to_fixed(2).unwrap()).collect();
     assert_eq!(amounts, ["1025.00", "-1025.00"]);
 }
 
@@ -601,7 +613,8 @@ fn late_usage_is_the_difference_of_totals() {
 #[test]
 fn what_stands_is_part_of_the_inputs() {
     let used = |quantity: &str| november([usage("q", TIERS, &[used("{}", quantity, 1)])]);
-    let late = |billed: &str| used("1050").differences(&standing(&[&used(billed).documents()])).unwrap().sha256;
+    let late =
+        |billed: &str| used("1050").differences(&standing(&[&used(billed).documents()])).unwrap().sha256;
     assert_ne!(late("950"), late("951"));
     assert_eq!(late("950"), late("950"));
 }
@@ -611,7 +624,10 @@ fn what_stands_is_read_with_its_faults() {
     let case = november([usage("q", TIERS, &[])]);
     for (standing, message) in [
         ("[{}]", "standing[0].bill_to: is missing"),
-        (r#"[{"bill_to":"a","number":"1","own":true,"lines":[{"key":"k","kind":"odd"}]}]"#, "lines of kind odd are not known"),
+        (
+            r#"[{"bill_to":"a","number":"1","own":true,"lines":[{"key":"k","kind":"odd"}]}]"#,
+            "lines of kind odd are not known",
+        ),
     ] {
         let fault = case.differences(standing).unwrap_err();
         assert!(fault.message.contains(message), "{}", fault.message);
