@@ -108,7 +108,7 @@ COMMENT ON FUNCTION billing_internal.ref_by(bigint, uuid, int[], jsonb, timestam
     'The bill of some boundaries by recorded terms ({"inputs","minor_units"}: contract version, price versions, policies; NULL = those of now), with the events recorded until an instant and the meters recorded (NULL = all there are, measured as now).';
 
 CREATE FUNCTION billing_internal.bill_contracts(refs billing_internal.bill_ref[]) RETURNS TABLE (customer_id bigint, contract_id uuid, document text, earlier boolean, standing text)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -445,11 +445,8 @@ BEGIN
     FROM billing_internal.bill_outcomes(handle) o
     LEFT JOIN LATERAL (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) due ON true
     WHERE o.fault IS NULL AND o.boundary IS NOT NULL AND k.customer_id = o.customer_id AND k.contract_id = o.contract_id;
-    -- What was compared needs no note any more, unless a document could not be issued because one stands: then the next bill has it.
     IF compared IS NULL THEN
-        UPDATE billing.late_usage l SET closed_at = cut FROM billing_internal.bill_outcomes(handle) o
-        WHERE o.fault IS NULL AND l.customer_id = o.customer_id AND l.contract_id = o.contract_id AND l.closed_at IS NULL AND (o.boundary IS NULL OR l.n <= o.boundary)
-            AND o.documents = (SELECT count(*) FROM billing.invoice i WHERE i.customer_id = o.customer_id AND i.contract_id = o.contract_id AND i.cut_at = cut);
+        PERFORM billing_internal.late_close(handle, cut);
     END IF;
     PERFORM billing_internal.bill_close(handle);
 END
@@ -619,7 +616,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.due_final(timestamptz, uuid, int, int) IS 'The next contracts of a stripe to be issued as of an instant: a boundary is due, its grace is over, and it had no issue in this run.';
 
 CREATE FUNCTION billing_internal.due_corrections(run uuid, of_stripe int, max_rows int) RETURNS TABLE (customer_id bigint, contract_id uuid)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -653,7 +650,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.due_drafts(timestamptz, uuid, bigint, uuid, int) IS 'The next contracts, after one, that are due as of an instant and in their grace, and had no issue in this run.';
 
 CREATE FUNCTION billing.bill_run_step(run uuid, max_rows int DEFAULT 500) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -3,8 +3,11 @@
 --   ingest and corrections of events note closed boundaries (late_usage); the next bill of the contract compares them:
 --   each is computed once more, by the terms it was billed by, beside the documents that stand for it.
 
+-- Plans are kept for the session. Those made while few notes and corrections are there would read all of them when there
+-- are many: each look-up is to be by key, one row after another.
+
 CREATE FUNCTION billing_internal.standing(of_customer_id bigint, of_contract_id uuid, of_n int, numbers text[]) RETURNS text
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 BEGIN
     -- Invoiced for good: open, paid, or void and not to be issued again. A recompute counts what was counted then.
@@ -33,7 +36,7 @@ COMMENT ON FUNCTION billing_internal.compared_ref(bigint, uuid, int) IS
     'An earlier boundary to be compared: by the terms of its latest invoice that stands (all its legal entities are one bill), or those it was closed by, with the usage of now, beside the documents that stand for it.';
 
 CREATE FUNCTION billing_internal.earlier_refs(refs billing_internal.bill_ref[]) RETURNS billing_internal.bill_ref[]
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 BEGIN
     RETURN coalesce((SELECT array_agg(billing_internal.compared_ref(e.customer_id, e.contract_id, e.n)) FROM (
@@ -55,8 +58,20 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.late_note(bigint, uuid, int[]) IS 'Notes boundaries of a contract, to be compared by its next bill. The caller holds the contract''s row.';
 
+CREATE FUNCTION billing_internal.late_close(handle bigint, cut timestamptz) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+BEGIN
+    UPDATE billing.late_usage l SET closed_at = cut FROM billing_internal.bill_outcomes(handle) o
+    WHERE o.fault IS NULL AND l.customer_id = o.customer_id AND l.contract_id = o.contract_id AND l.closed_at IS NULL AND (o.boundary IS NULL OR l.n <= o.boundary)
+        AND o.documents = (SELECT count(*) FROM billing.invoice i WHERE i.customer_id = o.customer_id AND i.contract_id = o.contract_id AND i.cut_at = cut);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.late_close(bigint, timestamptz) IS
+    'Closes the notes that a batch of bills, issued with this cut, has compared; not those of a bill with a document that was not issued because one stands: the next bill has it.';
+
 CREATE FUNCTION billing_internal.usage_changed(customer_ids bigint[], from_at timestamptz[], until_at timestamptz[]) RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     -- An older snapshot shows neither what was billed meanwhile nor which notes were closed: better one note too many.
@@ -104,29 +119,30 @@ AS $$
 DECLARE
     of_n int := i.boundaries[1];
     of_bill_to text;
-    bill_place int;
+    draft boolean;
 BEGIN
-    SELECT x.document->>'bill_to' INTO of_bill_to FROM billing.invoice x WHERE x.customer_id = i.customer_id AND x.invoice_id = changes.invoice_id;
+    SELECT x.document->>'bill_to', x.state = 'draft' INTO of_bill_to, draft FROM billing.invoice x WHERE x.customer_id = i.customer_id AND x.invoice_id = changes.invoice_id;
     RETURN QUERY
     WITH now AS MATERIALIZED (
         -- Issued again, by the terms of now; else what differs by those it was billed by.
-        SELECT l->>'key' AS key, (l->>'amount')::numeric AS amount, NULL::numeric AS difference FROM billing_internal.bill_look(ARRAY[i]) d, jsonb_array_elements(d.document->'lines') l
-        WHERE again AND d.bill_to = of_bill_to AND NOT l ? 'of'
+        SELECT l->>'key' AS key, (l->>'amount')::numeric AS amount, NULL::numeric AS difference FROM billing_internal.bill_look(i || CASE WHEN draft THEN billing_internal.earlier_refs(ARRAY[i]) ELSE '{}' END) d,
+            jsonb_array_elements(d.document->'lines') l
+        WHERE again AND d.bill_to = of_bill_to AND (draft OR NOT l ? 'of')
         UNION ALL
         SELECT u.line_key, NULL, u.amount FROM billing_internal.unbilled_usage(i.customer_id, i.contract_id, ARRAY[of_n]) u WHERE NOT again AND u.bill_to = of_bill_to
     ), stands AS MATERIALIZED (
-        SELECT coalesce(l.value->>'of', l.value->>'key') AS key, sum((l.value->>'amount')::numeric) AS amount, min(d.place * 100000 + l.place) AS place
+        SELECT CASE WHEN draft THEN l.value->>'key' ELSE coalesce(l.value->>'of', l.value->>'key') END AS key, sum((l.value->>'amount')::numeric) AS amount, min(d.place * 100000 + l.place) AS place
         FROM jsonb_array_elements(CASE WHEN again THEN (SELECT jsonb_build_array(x.document) FROM billing.invoice x WHERE x.customer_id = i.customer_id AND x.invoice_id = changes.invoice_id)
             ELSE billing_internal.standing(i.customer_id, i.contract_id, of_n, NULL)::jsonb END) WITH ORDINALITY d (value, place),
             jsonb_array_elements(d.value->'lines') WITH ORDINALITY l (value, place)
-        WHERE d.value->>'bill_to' = of_bill_to AND NOT (again AND l.value ? 'of') GROUP BY 1
+        WHERE d.value->>'bill_to' = of_bill_to AND (draft OR NOT (again AND l.value ? 'of')) GROUP BY 1
     )
     SELECT coalesce(s.key, n.key), coalesce(s.amount, 0), CASE WHEN again THEN coalesce(n.amount, 0) ELSE coalesce(s.amount, 0) + coalesce(n.difference, 0) END
     FROM stands s FULL JOIN now n ON n.key = s.key ORDER BY s.place, n.key;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.changes(billing_internal.bill_ref, uuid, boolean) IS
-    'An invoice''s lines: what was billed for them, on it and by differences since, and what they come to now. again: only what the invoice itself has, against the boundary billed anew.';
+    'An invoice''s lines: what was billed for them, on it and by differences since, and what they come to now. again: only what the invoice itself has, against the boundary billed anew; of a draft with the differences on it.';
 
 CREATE FUNCTION billing.invoice_correct(invoice text, method text DEFAULT NULL, reason text DEFAULT NULL, dry_run boolean DEFAULT true)
     RETURNS TABLE (line_key text, billed numeric, corrected numeric, difference numeric, action text, document text)

@@ -157,7 +157,7 @@ SELECT line_key, billed, corrected, difference, action, document FROM billing.in
 -- … a draft is replaced
 SELECT pg_temp.use('pair', '6', 30, '2026-07-11Z', 'a') AS in_grace;
 CALL billing.bill_run();
-SELECT pg_temp.use('pair', '7', 30, '2026-07-11Z', 'a') AS in_grace;
+SELECT pg_temp.use('pair', '7', 30, '2026-07-11Z', 'a') AS in_grace, pg_temp.use('pair', '8', 4, '2026-06-12Z', 'a') AS late;
 SELECT * FROM billing.invoice_correct('pair-1/7');
 SELECT * FROM billing.invoice_correct('pair-1/7', reason => 'usage came in', dry_run => false);
 SELECT document, document_kind, state, bill_to, key, quantity, amount FROM lines WHERE contract = 'pair-1';
@@ -183,4 +183,13 @@ SELECT occurred_at::date AS day, event_id, value, change FROM billing.credit_not
 SELECT sum(value) FILTER (WHERE change = -1) AS billed, sum(value) FILTER (WHERE change = 1) AS now, count(*) AS changes FROM billing.credit_note n, billing.invoice_line_events(n.number, 'q/2026-07-01/difference') WHERE n.invoice = :'fixed';
 SELECT line_key, billed, recomputed, same_bytes FROM billing.credit_note n, billing.invoice_recompute(n.number) WHERE n.invoice = :'fixed';
 CALL billing.bill_run();
+SELECT * FROM pg_temp.well();
+
+-- What is late on a contract that has ended, and in the customer's favour, is a credit note of the run
+SELECT billing.customer_upsert('{"key":"over"}'), billing.subscribe('over', 'volume', '2026-08-01', '{"term":"1 month"}'), pg_temp.use('over', '1', 1500, '2026-08-10Z');
+CALL billing.bill_run();
+SELECT pg_temp.use('over', '2', -501, '2026-08-11Z') AS late;
+CALL billing.bill_run();
+SELECT document, document_kind, key, service, quantity, amount FROM lines WHERE contract = 'over-1';
+SELECT invoice IS NULL AS of_several, credited FROM billing.credit_note WHERE number = 'CN-2026-000003';
 SELECT * FROM pg_temp.well();
