@@ -14,12 +14,15 @@ COMMENT ON FUNCTION billing_internal.meters_state() IS 'State of the catalogue w
 CREATE FUNCTION billing_internal.meters_load(state text, ids int[], from_at timestamptz[], until_at timestamptz[], definitions text[]) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'meters_load_wrapper';
 COMMENT ON FUNCTION billing_internal.meters_load(text, int[], timestamptz[], timestamptz[], text[]) IS 'Compiles the meters of a state of the catalogue in this backend: the stretches of their versions.';
-CREATE FUNCTION billing_internal.call_read(document text) RETURNS bigint
+CREATE FUNCTION billing_internal.call_read(document text, format text DEFAULT 'native') RETURNS bigint
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_read_wrapper';
-COMMENT ON FUNCTION billing_internal.call_read(text) IS 'Reads and measures a document of events; a handle, or NULL where call_read_error() says why not.';
-CREATE FUNCTION billing_internal.call_read_error(document text) RETURNS text
+COMMENT ON FUNCTION billing_internal.call_read(text, text) IS 'Reads and measures a document of events in a format; a handle, or NULL where call_read_error() says why not.';
+CREATE FUNCTION billing_internal.call_read_error(document text, format text DEFAULT 'native') RETURNS text
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_read_error_wrapper';
-COMMENT ON FUNCTION billing_internal.call_read_error(text) IS 'Why a document of events can''t be read at all.';
+COMMENT ON FUNCTION billing_internal.call_read_error(text, text) IS 'Why a document of events can''t be read at all.';
+CREATE FUNCTION billing_internal.call_read_kept(raws text[], formats text[]) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_read_kept_wrapper';
+COMMENT ON FUNCTION billing_internal.call_read_kept(text[], text[]) IS 'Reads and measures events that were refused before, each as it was kept; a handle.';
 CREATE FUNCTION billing_internal.call_read_event(customer text, event_type text, event_id text, occurred_at timestamptz, properties text, bill_to text)
     RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'call_read_event_wrapper';
 COMMENT ON FUNCTION billing_internal.call_read_event(text, text, text, timestamptz, text, text) IS 'Reads and measures one event; a handle.';
@@ -53,9 +56,26 @@ COMMENT ON FUNCTION billing_internal.call_known(bigint) IS 'The keys whose store
 CREATE FUNCTION billing_internal.call_judge(handle bigint, customer_ids bigint[], event_keys uuid[], content_hashes bigint[]) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_judge_wrapper';
 COMMENT ON FUNCTION billing_internal.call_judge(bigint, bigint[], uuid[], bigint[]) IS 'Tells the call the stored content of its known keys.';
-CREATE FUNCTION billing_internal.call_rejections(handle bigint) RETURNS TABLE (customer text, event_id text, reason text, message text, raw text)
+CREATE FUNCTION billing_internal.call_rejections(handle bigint) RETURNS TABLE (customer text, event_id text, reason text, message text, raw text, format text)
     LANGUAGE c VOLATILE STRICT ROWS 1 AS 'MODULE_PATHNAME', 'call_rejections_wrapper';
 COMMENT ON FUNCTION billing_internal.call_rejections(bigint) IS 'Rejected and conflicting events, whole.';
+CREATE FUNCTION billing_internal.call_confine(handle bigint, customer_id bigint, event_type text, from_at timestamptz, until_at timestamptz) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_confine_wrapper';
+COMMENT ON FUNCTION billing_internal.call_confine(bigint, bigint, text, timestamptz, timestamptz) IS 'Refuses events that are not of one customer, type and stretch of time [from_at, until_at), and ids that stand twice.';
+CREATE FUNCTION billing_internal.call_contents(handle bigint)
+    RETURNS TABLE (place int, event_key uuid, event_id text, occurred_at timestamptz, content_hash bigint)
+    LANGUAGE c VOLATILE STRICT ROWS 1000 AS 'MODULE_PATHNAME', 'call_contents_wrapper';
+COMMENT ON FUNCTION billing_internal.call_contents(bigint) IS 'The events that can be stored, with their places in the call (from 0).';
+CREATE FUNCTION billing_internal.call_outcomes(handle bigint) RETURNS TABLE (place int, outcome text, reason text, message text)
+    LANGUAGE c VOLATILE STRICT ROWS 1000 AS 'MODULE_PATHNAME', 'call_outcomes_wrapper';
+COMMENT ON FUNCTION billing_internal.call_outcomes(bigint) IS 'What became of each event so far, by its place in the call (from 0): open, accepted, duplicate, conflicting or rejected, and why.';
+CREATE FUNCTION billing_internal.limit_check(events_per_second numeric, burst int, level numeric, level_at timestamptz, now timestamptz, events bigint)
+    RETURNS TABLE (level numeric, level_at timestamptz, wait_ms bigint)
+    LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'limit_check_wrapper';
+COMMENT ON FUNCTION billing_internal.limit_check(numeric, int, numeric, timestamptz, timestamptz, bigint) IS 'Whether so many more events may pass (GCRA): what stands then; else wait_ms until they may, and no value at all if they never fit.';
+CREATE FUNCTION billing_internal.limit_error(events_per_second numeric, burst int) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'limit_error_wrapper';
+COMMENT ON FUNCTION billing_internal.limit_error(numeric, int) IS 'Why a limit can''t be; NULL if it can.';
 CREATE FUNCTION billing_internal.call_end(handle bigint) RETURNS TABLE (accepted bigint, duplicate bigint, conflicting bigint, rejected bigint)
     LANGUAGE c VOLATILE STRICT ROWS 1 AS 'MODULE_PATHNAME', 'call_end_wrapper';
 COMMENT ON FUNCTION billing_internal.call_end(bigint) IS 'The counts of the call; closes it.';
@@ -179,9 +199,85 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.dimension_collision(bigint, bigint) IS 'Raises ZB005: two dimension sets have one id.';
 
-CREATE FUNCTION billing_internal.ingest_call(
-    handle bigint, state text, OUT accepted bigint, OUT duplicate bigint, OUT conflicting bigint, OUT rejected bigint, OUT errors jsonb
-) -- Plans are kept for the session. Made while tables are empty they would scan them when they are full.
+CREATE FUNCTION billing_internal.limit_refuse(of_customer_id bigint, events bigint, wait_ms bigint) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    l record;
+BEGIN
+    SELECT c.key, trim_scale(x.events_per_second) AS rate, x.burst INTO l FROM billing.ingest_limit x JOIN billing.customer c USING (customer_id) WHERE x.customer_id = of_customer_id;
+    IF wait_ms IS NULL THEN
+        PERFORM billing_internal.fail('ZB010', format('%s new events of customer %s in one call; its ingest limit takes %s at once', events, quote_literal(l.key), l.burst),
+            format('Nothing was stored. Send at most %s in one call, or ask for a larger burst.', l.burst));
+    END IF;
+    PERFORM billing_internal.fail('ZB013', format('customer %s is over its ingest limit of %s events a second, %s at once', quote_literal(l.key), l.rate, l.burst),
+        format('Nothing was stored. Send the same call again in %s ms.', wait_ms), 'retry_after_ms ' || wait_ms);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limit_refuse(bigint, bigint, bigint) IS 'Raises ZB013 with the time to wait, or ZB010 where no wait helps.';
+
+CREATE FUNCTION billing_internal.limit_look(limited bigint[]) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    over record;
+BEGIN
+    SELECT l.customer_id, k.wait_ms INTO over
+    FROM billing.ingest_limit l JOIN billing_internal.ingest_limit_state s USING (customer_id)
+    CROSS JOIN LATERAL billing_internal.limit_check(l.events_per_second, l.burst, s.level, s.level_at, clock_timestamp(), 1) k
+    WHERE l.customer_id = ANY (limited) AND l.events_per_second IS NOT NULL AND k.level IS NULL
+    ORDER BY k.wait_ms DESC LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.limit_refuse(over.customer_id, 1, over.wait_ms);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limit_look(bigint[]) IS 'Refuses a call early, without a lock, where one of its customers could not bring a single event. Errors: ZB013.';
+
+CREATE FUNCTION billing_internal.limit_take(limited bigint[], new_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    ids bigint[];
+    sizes bigint[];
+    taken bigint[];
+    levels numeric[];
+    instants timestamptz[];
+    over record;
+BEGIN
+    SELECT array_agg(n.customer_id ORDER BY n.customer_id), array_agg(n.size ORDER BY n.customer_id) INTO ids, sizes
+    FROM (SELECT c AS customer_id, count(*) AS size FROM unnest(new_ids) c WHERE c = ANY (limited) GROUP BY c) n;
+    IF ids IS NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO billing_internal.ingest_limit_state (customer_id)
+    SELECT c FROM unnest(ids) c WHERE NOT EXISTS (SELECT FROM billing_internal.ingest_limit_state s WHERE s.customer_id = c) ORDER BY c
+    ON CONFLICT DO NOTHING;
+    -- Locked in one statement, in ascending order, and looked at in the next, with the clock read when they are ours.
+    PERFORM FROM (SELECT s.customer_id FROM billing_internal.ingest_limit_state s WHERE s.customer_id = ANY (ids) ORDER BY s.customer_id FOR UPDATE) s;
+    FOR over IN
+        SELECT n.customer_id, n.size, k.level, k.level_at, k.wait_ms
+        FROM unnest(ids, sizes) n (customer_id, size) JOIN billing.ingest_limit l USING (customer_id) JOIN billing_internal.ingest_limit_state s USING (customer_id)
+        CROSS JOIN LATERAL billing_internal.limit_check(l.events_per_second, l.burst, s.level, s.level_at, clock_timestamp(), n.size) k
+        WHERE l.events_per_second IS NOT NULL
+        ORDER BY k.level IS NULL DESC, k.wait_ms DESC NULLS FIRST, n.customer_id
+    LOOP
+        IF over.level IS NULL THEN
+            PERFORM billing_internal.limit_refuse(over.customer_id, over.size, over.wait_ms);
+        END IF;
+        taken := taken || over.customer_id;
+        levels := levels || over.level;
+        instants := instants || over.level_at;
+    END LOOP;
+    UPDATE billing_internal.ingest_limit_state s SET level = n.level, level_at = n.level_at
+    FROM unnest(taken, levels, instants) n (customer_id, level, level_at)
+    WHERE s.customer_id = n.customer_id;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limit_take(bigint[], bigint[]) IS 'Takes the new events of limited customers (those of the first list) off their limits, all or none. The last thing an ingest call does, so that the rows are locked briefly. Errors: ZB013 with the time to wait, ZB010.';
+
+CREATE FUNCTION billing_internal.call_admit(handle bigint, state text, OUT limited bigint[])
+    -- Plans are kept for the session. Made while tables are empty they would scan them when they are full.
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
@@ -191,15 +287,6 @@ DECLARE
     party_earliest timestamptz[];
     party_latest timestamptz[];
     party_faults text[];
-    new_ids bigint[];
-    new_keys uuid[];
-    known_ids bigint[];
-    known_keys uuid[];
-    known_hashes bigint[];
-    to_fold bigint;
-    late_ids bigint[];
-    late_from timestamptz[];
-    late_until timestamptz[];
 BEGIN
     -- 1. Who is it about?
     WITH bounds AS MATERIALIZED (
@@ -209,14 +296,16 @@ BEGIN
     )
     SELECT array_agg(c.customer_id ORDER BY p.n), array_agg(c.bucket_minutes ORDER BY p.n), array_agg(b.earliest ORDER BY p.n),
         array_agg(b.latest ORDER BY p.n),
-        array_agg(CASE WHEN c.customer_id IS NULL THEN 'unknown_customer' WHEN p.bill_to IS NOT NULL AND t.key IS NULL THEN 'unknown_bill_to' END ORDER BY p.n)
-    INTO party_ids, party_minutes, party_earliest, party_latest, party_faults
+        array_agg(CASE WHEN c.customer_id IS NULL THEN 'unknown_customer' WHEN p.bill_to IS NOT NULL AND t.key IS NULL THEN 'unknown_bill_to' END ORDER BY p.n),
+        array_agg(l.customer_id) FILTER (WHERE l.events_per_second IS NOT NULL)
+    INTO party_ids, party_minutes, party_earliest, party_latest, party_faults, limited
     FROM billing_internal.call_parties(handle) p
     LEFT JOIN billing.customer k ON k.key = p.customer
     LEFT JOIN billing.customer_alias a ON a.alias = p.customer AND a.removed_at IS NULL
     -- Never by our id: an event for a customer '3' that is not there yet would count for whoever was made third.
     LEFT JOIN billing.customer c ON c.customer_id = coalesce(k.customer_id, a.customer_id)
     LEFT JOIN bounds b ON b.seller_id = c.seller_id
+    LEFT JOIN billing.ingest_limit l ON l.customer_id = c.customer_id
     LEFT JOIN billing.bill_to t ON t.customer_id = c.customer_id AND t.key = p.bill_to AND t.retired_at IS NULL;
 
     -- 2. Shut out finalization and back-fill, in ascending order; a statement of its own before those that read.
@@ -234,11 +323,39 @@ BEGIN
     END IF;
     SELECT array_agg(c.bucket_minutes ORDER BY p.n) INTO party_minutes
     FROM unnest(party_ids) WITH ORDINALITY p (customer_id, n) LEFT JOIN billing.customer c USING (customer_id);
-
-    -- 4. Keys: what is new is decided here, by the primary key, and nowhere else.
     PERFORM billing_internal.partition_ensure(m.month)
     FROM billing_internal.call_resolve(handle, coalesce(party_ids, '{}'), coalesce(party_minutes, '{}'), coalesce(party_earliest, '{}'),
         coalesce(party_latest, '{}'), coalesce(party_faults, '{}')) m (month);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.call_admit(bigint, text) IS 'First half of every call with events: parties, stripe locks (shared, ascending), meters and bucket widths as they are under the locks, what can''t be stored, partitions. Gives the customers that have an ingest limit; NULL = none.';
+
+CREATE FUNCTION billing_internal.ingest_call(
+    handle bigint, state text, kept boolean DEFAULT false, unlimited boolean DEFAULT false, OUT accepted bigint, OUT duplicate bigint, OUT conflicting bigint, OUT rejected bigint, OUT errors jsonb
+)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    limited bigint[];
+    new_ids bigint[];
+    new_keys uuid[];
+    known_ids bigint[];
+    known_keys uuid[];
+    known_hashes bigint[];
+    to_fold bigint;
+    late_ids bigint[];
+    late_from timestamptz[];
+    late_until timestamptz[];
+BEGIN
+    -- 1 to 3.
+    limited := billing_internal.call_admit(handle, state);
+    IF kept OR unlimited THEN
+        limited := NULL;
+    ELSIF limited IS NOT NULL THEN
+        PERFORM billing_internal.limit_look(limited);
+    END IF;
+
+    -- 4. Keys: what is new is decided here, by the primary key, and nowhere else.
     WITH new AS (
         INSERT INTO billing.usage_event_key (customer_id, event_key, occurred_at, content_hash)
         SELECT k.customer_id, k.event_key, k.occurred_at, k.content_hash FROM billing_internal.call_keys(handle) k
@@ -272,22 +389,30 @@ BEGIN
         PERFORM billing_internal.usage_changed(late_ids, late_from, late_until);
     END IF;
 
-    -- 6. Repeats: the same content is a duplicate, other content is conflicting.
+    -- 6. Repeats: content that was stored once, in whichever revision, is a duplicate, other content is conflicting.
     SELECT array_agg(k.customer_id), array_agg(k.event_key), array_agg(k.content_hash) INTO known_ids, known_keys, known_hashes
-    FROM billing_internal.call_known(handle) n JOIN billing.usage_event_key k USING (customer_id, event_key);
+    FROM billing_internal.call_known(handle) n CROSS JOIN LATERAL (
+        SELECT x.customer_id, x.event_key, x.content_hash FROM billing.usage_event_key x WHERE x.customer_id = n.customer_id AND x.event_key = n.event_key
+        UNION ALL
+        SELECT v.customer_id, v.event_key, v.replaced_hash FROM billing.usage_event_void v
+        WHERE v.customer_id = n.customer_id AND v.event_key = n.event_key AND v.replaced_hash IS NOT NULL
+    ) k;
     IF known_ids IS NOT NULL THEN
         PERFORM billing_internal.call_judge(handle, known_ids, known_keys, known_hashes);
     END IF;
 
-    -- 7. What could not be stored is kept, whole.
-    WITH kept AS (
-        INSERT INTO billing.rejected_event (rejected_id, received_at, customer, event_id, reason, message, raw)
-        SELECT billing_internal.uuid_v7(), clock_timestamp(), r.customer, r.event_id, r.reason, r.message, r.raw
+    -- 7. What could not be stored is kept, whole; unless it was before.
+    IF kept THEN
+        RETURN;
+    END IF;
+    WITH stored AS (
+        INSERT INTO billing.rejected_event (rejected_id, received_at, customer, event_id, reason, message, raw, format)
+        SELECT billing_internal.uuid_v7(), clock_timestamp(), r.customer, r.event_id, r.reason, r.message, r.raw, r.format
         FROM billing_internal.call_rejections(handle) r
         RETURNING rejected_id, customer, event_id, reason, message
     )
     SELECT coalesce(jsonb_agg(jsonb_build_object('customer', k.customer, 'event_id', k.event_id, 'reason', k.reason, 'message', k.message)), '[]')
-    INTO errors FROM (SELECT * FROM kept ORDER BY rejected_id LIMIT 100) k;
+    INTO errors FROM (SELECT * FROM stored ORDER BY rejected_id LIMIT 100) k;
 
     -- 8. Now and then, fold customers with many deltas. Nothing depends on it.
     IF random() < 0.0625 THEN
@@ -297,11 +422,16 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
+
+    -- 9. What is over a limit fails as a whole.
+    IF limited IS NOT NULL THEN
+        PERFORM billing_internal.limit_take(limited, new_ids);
+    END IF;
     SELECT e.accepted, e.duplicate, e.conflicting, e.rejected INTO accepted, duplicate, conflicting, rejected
     FROM billing_internal.call_end(handle) e;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.ingest_call(bigint, text) IS 'The steps of every ingest, set-based: parties, stripe locks, keys, events, deltas, repeats, rejections.';
+COMMENT ON FUNCTION billing_internal.ingest_call(bigint, text, boolean, boolean) IS 'The steps of every ingest, set-based: parties, stripe locks, keys, events, deltas, repeats, rejections, limits. kept: the events are rejected ones that are tried again; then nothing is kept a second time, no limit asked, and the caller reads the outcomes and ends the call. unlimited: no limit is asked.';
 
 CREATE FUNCTION billing.ingest(events json, format text DEFAULT 'native')
     RETURNS TABLE (accepted bigint, duplicate bigint, conflicting bigint, rejected bigint, errors jsonb)
@@ -314,19 +444,19 @@ BEGIN
     PERFORM billing_internal.require_installed();
     IF events IS NULL THEN
         PERFORM billing_internal.fail('ZB004', 'the events are NULL', 'Pass a JSON array of events, or one event.');
-    ELSIF format IS DISTINCT FROM 'native' THEN
-        PERFORM billing_internal.fail('ZB004', format('event format %s is not known', coalesce(quote_literal(format), 'NULL')), 'Use native.');
+    ELSIF format IS NULL THEN
+        PERFORM billing_internal.fail('ZB004', 'the event format is NULL', 'Use native, cloudevents, stripe, orb, metronome or lago.');
     END IF;
     state := billing_internal.meters_ready();
-    handle := billing_internal.call_read(events::text);
+    handle := billing_internal.call_read(events::text, format);
     IF handle IS NULL THEN
-        PERFORM billing_internal.raise_fault(billing_internal.call_read_error(events::text)::jsonb);
+        PERFORM billing_internal.raise_fault(billing_internal.call_read_error(events::text, format)::jsonb);
     END IF;
     RETURN QUERY SELECT * FROM billing_internal.ingest_call(handle, state);
 END
 $$;
 COMMENT ON FUNCTION billing.ingest(json, text) IS
-    'Stores usage events, each exactly once: a JSON array of at most 10,000 events (16 MB), or one event {"customer","event_id","event_type","occurred_at","properties":{},"bill_to"}. Returns how many were accepted, duplicate (the same again), conflicting (same id, other content) and rejected; errors describes up to 100 of the latter two, all are in rejected_event. Usage is visible at commit. Errors: ZB003 not a batch of events, ZB010 too many or too large, ZB004 format.';
+    'Stores usage events, each exactly once: a JSON array of at most 10,000 events (16 MB), or one event {"customer","event_id","event_type","occurred_at","properties":{},"bill_to"}. Returns how many were accepted, duplicate (the same again), conflicting (same id, other content) and rejected; errors describes up to 100 of the latter two, all are in rejected_event. format: native, or cloudevents, stripe, orb, metronome, lago for events as those write them. Usage is visible at commit. Errors: ZB003 not a batch of events, ZB010 too many or too large, ZB004 format, ZB013 a customer is over its ingest limit (nothing is stored; HINT and DETAIL say when to send it again).';
 
 CREATE FUNCTION billing.ingest_event(
     customer text, event_type text, event_id text, occurred_at timestamptz, properties jsonb DEFAULT '{}', bill_to text DEFAULT NULL
@@ -357,7 +487,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.ingest_event(text, text, text, timestamptz, jsonb, text) IS
-    'Stores one usage event exactly once. Returns accepted, or duplicate if the same event was stored before. Errors (nothing is stored): ZB008 rejected, with the reason, ZB009 the id was used for another event.';
+    'Stores one usage event exactly once. Returns accepted, or duplicate if the same event was stored before. Errors (nothing is stored): ZB008 rejected, with the reason, ZB009 the id was used for another event, ZB013 over the customer''s ingest limit.';
 
 CREATE FUNCTION billing_internal.ingest_rows(customers text[], event_ids text[], event_types text[], occurred_at text[], bill_tos text[], properties text[])
     RETURNS TABLE (accepted bigint, duplicate bigint, conflicting bigint, rejected bigint, errors jsonb)
@@ -422,4 +552,134 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.ingest_from(regclass) IS
-    'As ingest(), for a table of shape billing.usage_event_input that the caller may read: CREATE TEMP TABLE batch (LIKE billing.usage_event_input); COPY batch FROM …; SELECT * FROM billing.ingest_from(''batch''); all in one transaction. Any number of rows, in batches of 5,000. Errors: ZB004 NULL.';
+    'As ingest(), for a table of shape billing.usage_event_input that the caller may read: CREATE TEMP TABLE batch (LIKE billing.usage_event_input); COPY batch FROM …; SELECT * FROM billing.ingest_from(''batch''); all in one transaction. Any number of rows, in batches of 5,000. Errors: ZB004 NULL, ZB010 and ZB013 ingest limits: a limited customer''s burst must take its part of a batch.';
+
+-- ── limits ───────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing.ingest_limit_set(customer text, events_per_second numeric, burst int DEFAULT NULL, reason text DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    of_customer_id bigint;
+    before jsonb;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    of_customer_id := billing_internal.find_customer(customer);
+    IF events_per_second IS NULL THEN
+        burst := 1;
+    ELSE
+        burst := coalesce(burst, CASE WHEN events_per_second BETWEEN 0 AND 1000000 THEN greatest(ceil(events_per_second), 1) ELSE 1 END);
+        PERFORM billing_internal.raise_fault(billing_internal.limit_error(events_per_second, burst)::jsonb);
+    END IF;
+    SELECT jsonb_build_object('events_per_second', trim_scale(l.events_per_second), 'burst', l.burst) INTO before FROM billing.ingest_limit l WHERE l.customer_id = of_customer_id;
+    INSERT INTO billing.ingest_limit (customer_id, events_per_second, burst, set_at, set_by)
+    VALUES (of_customer_id, events_per_second, burst, clock_timestamp(), billing_internal.caller())
+    ON CONFLICT ON CONSTRAINT ingest_limit_pkey DO UPDATE SET events_per_second = excluded.events_per_second, burst = excluded.burst, set_at = excluded.set_at, set_by = excluded.set_by;
+    PERFORM billing_internal.audit('ingest_limit_set', 'customer', (SELECT c.key FROM billing.customer c WHERE c.customer_id = of_customer_id), of_customer_id, before,
+        jsonb_build_object('events_per_second', trim_scale(events_per_second), 'burst', burst), reason);
+END
+$$;
+COMMENT ON FUNCTION billing.ingest_limit_set(text, numeric, int, text) IS
+    'Limits how many new events a customer''s ingest calls may bring: events_per_second (0.000001 to 1,000,000) in the long run, burst at once (default: one second''s). NULL events_per_second = no limit. A call over it fails as a whole with ZB013 and says when to send it again; duplicates and rejected events are free. Holds from the next call on. Errors: ZB001 customer, ZB004 bounds.';
+
+-- ── what was rejected ────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing.rejected_event_retry(max_rows int DEFAULT 1000, reason text DEFAULT NULL, customer text DEFAULT NULL)
+    RETURNS TABLE (retried bigint, accepted bigint, duplicate bigint, conflicting bigint, rejected bigint)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    ids uuid[];
+    raws text[];
+    formats text[];
+    state text;
+    handle bigint;
+    names text[] := ARRAY[rejected_event_retry.customer];
+BEGIN
+    PERFORM billing_internal.require_installed();
+    IF max_rows IS NULL OR max_rows NOT BETWEEN 1 AND 10000 THEN
+        PERFORM billing_internal.fail('ZB004', format('%s rejected events can''t be tried at once', coalesce(max_rows::text, 'NULL')), 'Give 1 to 10,000.');
+    END IF;
+    IF rejected_event_retry.customer IS NOT NULL THEN
+        names := names || ARRAY(SELECT x.name FROM (SELECT c.customer_id, c.key AS name FROM billing.customer c UNION ALL SELECT a.customer_id, a.alias FROM billing.customer_alias a) x
+            WHERE x.customer_id = billing_internal.customer_of(rejected_event_retry.customer));
+    END IF;
+    -- The never tried first, then those whose last try is longest ago, so that none that stays rejected is in the way of others.
+    SELECT array_agg(r.rejected_id ORDER BY r.rejected_id), array_agg(r.raw ORDER BY r.rejected_id), array_agg(r.format ORDER BY r.rejected_id) INTO ids, raws, formats
+    FROM (
+        SELECT x.*, sum(octet_length(x.raw)) OVER (ORDER BY x.retried_at NULLS FIRST, x.rejected_id) - octet_length(x.raw) AS bytes_before
+        FROM (
+            SELECT e.* FROM billing.rejected_event e
+            WHERE e.resolved_at IS NULL AND (rejected_event_retry.reason IS NULL OR e.reason = rejected_event_retry.reason)
+                AND (rejected_event_retry.customer IS NULL OR e.customer = ANY (names))
+            ORDER BY e.retried_at NULLS FIRST, e.rejected_id LIMIT max_rows FOR UPDATE SKIP LOCKED
+        ) x
+    ) r WHERE r.bytes_before < 16777216;
+    retried := coalesce(cardinality(ids), 0);
+    accepted := 0; duplicate := 0; conflicting := 0; rejected := 0;
+    IF retried > 0 THEN
+        state := billing_internal.meters_ready();
+        handle := billing_internal.call_read_kept(raws, formats);
+        PERFORM billing_internal.ingest_call(handle, state, true);
+        UPDATE billing.rejected_event r SET retried_at = clock_timestamp(), reason = coalesce(o.reason, r.reason), message = coalesce(o.message, r.message),
+            resolved_at = CASE WHEN o.outcome IN ('accepted', 'duplicate') THEN clock_timestamp() END,
+            resolution = CASE WHEN o.outcome IN ('accepted', 'duplicate') THEN o.outcome END
+        FROM unnest(ids) WITH ORDINALITY i (rejected_id, n) JOIN billing_internal.call_outcomes(handle) o ON o.place = i.n - 1
+        WHERE r.rejected_id = i.rejected_id;
+        SELECT e.accepted, e.duplicate, e.conflicting, e.rejected INTO accepted, duplicate, conflicting, rejected FROM billing_internal.call_end(handle) e;
+        PERFORM billing_internal.audit('rejected_event_retry', 'rejected_event', coalesce(rejected_event_retry.reason, 'all'), NULL, NULL,
+            jsonb_build_object('customer', rejected_event_retry.customer, 'retried', retried, 'accepted', accepted, 'duplicate', duplicate, 'conflicting', conflicting, 'rejected', rejected));
+    END IF;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION billing.rejected_event_retry(int, text, text) IS
+    'Ingests open rejected events again, at most max_rows (1 to 10,000) and about 16 MB, in the order they came; only those of a reason or customer (by any of its names), if given. What is stored now, or was before, is resolved; the others stay open with the new reason. Those never tried come first, then those whose last try is longest ago: call it until retried is what stays. Events that other sessions are retrying are passed over. Errors: ZB004.';
+
+CREATE FUNCTION billing.rejected_event_resolve(rejected_id uuid, decision text, reason text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    of_id uuid := rejected_event_resolve.rejected_id;
+    r record;
+    of_customer_id bigint;
+    state text;
+    result text;
+    outcome text;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    IF decision IS NULL OR decision NOT IN ('keep', 'replace', 'discard') THEN
+        PERFORM billing_internal.fail('ZB004', format('decision %s is not known', coalesce(quote_literal(decision), 'NULL')),
+            'Use keep (the stored event stands), replace (the stored event says this from now on) or discard (give it up).');
+    END IF;
+    PERFORM billing_internal.check_correction_reason(reason);
+    SELECT * INTO r FROM billing.rejected_event e WHERE e.rejected_id = of_id FOR UPDATE;
+    IF r.rejected_id IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('rejected event %s is not known', coalesce(of_id::text, 'NULL')), 'SELECT rejected_id, customer, event_id, reason FROM billing.rejected_event WHERE resolved_at IS NULL; lists the open ones.');
+    ELSIF r.resolved_at IS NOT NULL THEN
+        PERFORM billing_internal.fail('ZB005', format('rejected event %s is resolved: %s', of_id, r.resolution), 'SELECT rejected_id, customer, event_id, reason FROM billing.rejected_event WHERE resolved_at IS NULL; lists the open ones.');
+    ELSIF decision <> 'discard' AND r.reason <> 'conflicting' THEN
+        PERFORM billing_internal.fail('ZB005', format('rejected event %s does not conflict with a stored one: its reason is %s', of_id, r.reason),
+            'Mend what is missing and call billing.rejected_event_retry(), or discard it.');
+    END IF;
+    IF decision = 'replace' THEN
+        SELECT coalesce(k.customer_id, a.customer_id) INTO of_customer_id
+        FROM (SELECT 1) one LEFT JOIN billing.customer k ON k.key = r.customer LEFT JOIN billing.customer_alias a ON a.alias = r.customer AND a.removed_at IS NULL;
+        IF of_customer_id IS NULL THEN
+            PERFORM billing_internal.fail('ZB001', format('customer %s is not known', coalesce(quote_literal(r.customer), 'NULL')), 'Discard the event, or give the customer its alias back.');
+        END IF;
+        PERFORM billing_internal.correction_begin(of_customer_id);
+        state := billing_internal.meters_ready();
+        outcome := billing_internal.amend_by_call(of_customer_id, r.event_id, billing_internal.call_read_kept(ARRAY[r.raw], ARRAY[r.format]), state, reason);
+    END IF;
+    result := CASE decision WHEN 'keep' THEN 'kept' WHEN 'replace' THEN 'replaced' ELSE 'discarded' END;
+    UPDATE billing.rejected_event e SET resolved_at = clock_timestamp(), resolution = result WHERE e.rejected_id = of_id;
+    PERFORM billing_internal.audit('rejected_event_resolve', 'rejected_event', of_id::text, of_customer_id,
+        jsonb_build_object('reason', r.reason, 'customer', r.customer, 'event_id', r.event_id), jsonb_strip_nulls(jsonb_build_object('resolution', result, 'event', outcome)), reason);
+    RETURN result;
+END
+$$;
+COMMENT ON FUNCTION billing.rejected_event_resolve(uuid, text, text) IS
+    'Decides about an open rejected event: keep (conflicting: the stored event stands), replace (conflicting: the stored event is amended to say this) or discard (given up). Returns kept, replaced or discarded. Errors: ZB001 not known, ZB004 decision or no reason, ZB005 resolved already, or it conflicts with nothing, ZB008 what ingest would reject.';

@@ -84,6 +84,19 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.sample_issue(uuid, text, text, text, text) IS 'Notes what was wrong with the sample of a source.';
 
+CREATE FUNCTION billing_internal.sample_rows(customers text[], event_ids text[], event_types text[], occurred_at text[], bill_tos text[], properties text[])
+    RETURNS TABLE (accepted bigint, duplicate bigint, conflicting bigint, rejected bigint, errors jsonb)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    state text := billing_internal.meters_ready();
+BEGIN
+    RETURN QUERY SELECT * FROM billing_internal.ingest_call(
+        billing_internal.call_read_rows(customers, event_ids, event_types, occurred_at, bill_tos, properties), state, unlimited => true);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.sample_rows(text[], text[], text[], text[], text[], text[]) IS 'As ingest_rows(), for what the application itself says about its customers: their ingest limits are not asked.';
+
 CREATE FUNCTION billing.sample_step(run uuid, source text) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -112,7 +125,7 @@ BEGIN
             FROM (SELECT to_jsonb(x) AS d FROM %s x WHERE x.customer IS NOT NULL) y
         ) r GROUP BY r.n $query$, s.relation) USING source, to_char(s.bucket AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), s.event_type
     LOOP
-        SELECT * INTO part FROM billing_internal.ingest_rows(batch.customers, batch.event_ids, batch.event_types, batch.times, batch.bill_tos, batch.properties);
+        SELECT * INTO part FROM billing_internal.sample_rows(batch.customers, batch.event_ids, batch.event_types, batch.times, batch.bill_tos, batch.properties);
         stored := stored + part.accepted;
         refused := refused + part.rejected + part.conflicting;
     END LOOP;
@@ -185,10 +198,9 @@ BEGIN
         DELETE FROM billing.usage_event e USING (
             SELECT x.tableoid, x.ctid FROM billing.usage_event x WHERE x.event_type = of_event_type AND x.occurred_at < until_at LIMIT max_rows
         ) o WHERE e.tableoid = o.tableoid AND e.ctid = o.ctid AND e.occurred_at < until_at
-        RETURNING e.customer_id, e.event_key, e.revision
-    ), voids AS (
-        DELETE FROM billing.usage_event_void v USING gone g WHERE v.customer_id = g.customer_id AND v.event_key = g.event_key AND v.revision = g.revision
+        RETURNING 1
     )
+    -- What says which revision of an event stands, and which contents its id ever had, stays with its key.
     SELECT count(*) INTO removed FROM gone;
     RETURN removed;
 END

@@ -56,9 +56,11 @@ CREATE TABLE billing.usage_event_void (
     occurred_at timestamptz NOT NULL,
     voided_at timestamptz NOT NULL,
     replaced_hash bigint,
+    replaced_at timestamptz,
     reason text NOT NULL,
     actor text COLLATE "C" NOT NULL,
-    PRIMARY KEY (customer_id, event_key, revision)
+    PRIMARY KEY (customer_id, event_key, revision),
+    CHECK ((replaced_hash IS NULL) = (replaced_at IS NULL))
 );
 CREATE INDEX usage_event_void_time_idx ON billing.usage_event_void (customer_id, occurred_at);
 COMMENT ON TABLE billing.usage_event_void IS 'Revisions of events that no longer count, and since when. A revision counts at an instant if it was recorded until then and not voided until then; an amendment voids one revision and records the next.';
@@ -68,9 +70,10 @@ COMMENT ON COLUMN billing.usage_event_void.revision IS 'The revision that no lon
 COMMENT ON COLUMN billing.usage_event_void.occurred_at IS 'When that revision says it happened; leads to its month.';
 COMMENT ON COLUMN billing.usage_event_void.voided_at IS 'Real clock, read under the customer''s shared lock, as recorded_at is: an invoice cut before still counts it.';
 COMMENT ON COLUMN billing.usage_event_void.replaced_hash IS 'Content hash of the revision that took its place; NULL = none did. Sending that content again is a duplicate.';
+COMMENT ON COLUMN billing.usage_event_void.replaced_at IS 'When the revision that took its place says it happened; leads to its month. Both are filled in later if a void event is amended.';
 COMMENT ON COLUMN billing.usage_event_void.reason IS 'Why, as the person or program said.';
 COMMENT ON COLUMN billing.usage_event_void.actor IS 'Who: the session''s role.';
-SELECT billing_internal.declare_table('billing.usage_event_void', 'customer-owned', '{}',
+SELECT billing_internal.declare_table('billing.usage_event_void', 'customer-owned', '{replaced_hash, replaced_at}',
     '{customer_id, event_key, revision, occurred_at, voided_at}');
 
 CREATE TABLE billing.rejected_event (
@@ -81,19 +84,52 @@ CREATE TABLE billing.rejected_event (
     reason text COLLATE "C" NOT NULL,
     message text NOT NULL,
     raw text NOT NULL,
-    resolved_at timestamptz
+    format text COLLATE "C" NOT NULL DEFAULT 'native',
+    retried_at timestamptz,
+    resolved_at timestamptz,
+    resolution text COLLATE "C" CHECK (resolution IN ('accepted', 'duplicate', 'kept', 'replaced', 'discarded')),
+    CHECK ((resolved_at IS NULL) = (resolution IS NULL))
 );
-CREATE INDEX rejected_event_open_idx ON billing.rejected_event (received_at) WHERE resolved_at IS NULL;
+CREATE INDEX rejected_event_open_idx ON billing.rejected_event (retried_at NULLS FIRST, rejected_id) WHERE resolved_at IS NULL;
 COMMENT ON TABLE billing.rejected_event IS 'Events that could not be stored, whole and with the reason, so that nothing sent is lost.';
 COMMENT ON COLUMN billing.rejected_event.rejected_id IS 'UUIDv7.';
 COMMENT ON COLUMN billing.rejected_event.received_at IS 'Real time of the call.';
 COMMENT ON COLUMN billing.rejected_event.customer IS 'The customer as the event named it, if that could be read.';
 COMMENT ON COLUMN billing.rejected_event.event_id IS 'Its event id, if that could be read.';
-COMMENT ON COLUMN billing.rejected_event.reason IS 'A fixed word: unknown_customer, unknown_bill_to, bad_time, too_old, in_future, bad_value, too_large, conflicting …';
-COMMENT ON COLUMN billing.rejected_event.message IS 'What is wrong, with the place and the value.';
+COMMENT ON COLUMN billing.rejected_event.reason IS 'A fixed word: unknown_customer, unknown_bill_to, bad_time, too_old, in_future, bad_value, too_large, conflicting … The last retry''s, if it is open.';
+COMMENT ON COLUMN billing.rejected_event.message IS 'What is wrong, with the place and the value; the last retry''s, if it is open.';
 COMMENT ON COLUMN billing.rejected_event.raw IS 'The event as it was sent.';
-COMMENT ON COLUMN billing.rejected_event.resolved_at IS 'When it was sent again with success or given up; NULL = open.';
-SELECT billing_internal.declare_table('billing.rejected_event', 'machinery', '{resolved_at}');
+COMMENT ON COLUMN billing.rejected_event.format IS 'The form of raw: native, cloudevents, stripe, orb, metronome or lago.';
+COMMENT ON COLUMN billing.rejected_event.retried_at IS 'Real time of the last retry; NULL = none.';
+COMMENT ON COLUMN billing.rejected_event.resolved_at IS 'When it was sent again with success or decided about; NULL = open.';
+COMMENT ON COLUMN billing.rejected_event.resolution IS 'accepted or duplicate by a retry; of a conflicting one kept (the stored event stands) or replaced (it says this now); discarded (given up); NULL = open.';
+SELECT billing_internal.declare_table('billing.rejected_event', 'machinery', '{reason, message, retried_at, resolved_at, resolution}');
+
+CREATE TABLE billing.ingest_limit (
+    customer_id bigint PRIMARY KEY,
+    events_per_second numeric(13, 6) CHECK (events_per_second > 0),
+    burst int NOT NULL CHECK (burst > 0),
+    set_at timestamptz NOT NULL,
+    set_by text COLLATE "C" NOT NULL
+);
+COMMENT ON TABLE billing.ingest_limit IS 'How many new events a customer''s calls may bring. Customers without a row have no limit.';
+COMMENT ON COLUMN billing.ingest_limit.customer_id IS 'The customer.';
+COMMENT ON COLUMN billing.ingest_limit.events_per_second IS 'Events a second in the long run; NULL = no limit any more.';
+COMMENT ON COLUMN billing.ingest_limit.burst IS 'Events that may come at once.';
+COMMENT ON COLUMN billing.ingest_limit.set_at IS 'Real time of the last change.';
+COMMENT ON COLUMN billing.ingest_limit.set_by IS 'Who set it.';
+SELECT billing_internal.declare_table('billing.ingest_limit', 'customer-owned', '{events_per_second, burst, set_at, set_by}', '{customer_id, events_per_second, burst}');
+
+CREATE UNLOGGED TABLE billing_internal.ingest_limit_state (
+    customer_id bigint PRIMARY KEY,
+    level numeric,
+    level_at timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE billing_internal.ingest_limit_state IS 'What limited customers have sent and what has not drained yet. Not logged: after a crash every customer begins anew.';
+COMMENT ON COLUMN billing_internal.ingest_limit_state.customer_id IS 'The customer.';
+COMMENT ON COLUMN billing_internal.ingest_limit_state.level IS 'Events not drained at level_at; NULL = none yet.';
+COMMENT ON COLUMN billing_internal.ingest_limit_state.level_at IS 'Real time.';
+SELECT billing_internal.declare_table('billing_internal.ingest_limit_state', 'customer-owned', '{level, level_at}');
 
 CREATE TABLE billing.event_retention (
     event_type text COLLATE "C" PRIMARY KEY,

@@ -4,7 +4,9 @@
 
 use crate::api::metering::{current_meters, delta_row};
 use crate::domain::foundation::Fault;
-use crate::domain::ingestion::EventParts;
+use crate::domain::foundation::decimal::quoted;
+use crate::domain::ingestion::limit::{Level, Limit, Verdict};
+use crate::domain::ingestion::{EventParts, Format};
 use crate::domain::metering::call::{Call, Resolution, Row, reason};
 use crate::domain::metering::delta::BucketMinutes;
 use crate::pg::instant::{from_timestamptz, to_timestamptz};
@@ -53,15 +55,80 @@ fn pg_instant(at: crate::domain::foundation::instant::Instant) -> TimestampWithT
     to_timestamptz(at).expect("years 1 to 9999 fit a timestamptz")
 }
 
-/// Reads and measures a document; NULL where `call_read_error` says why it is not one.
+fn read_document(document: &str, format: &str) -> Result<Call, Fault> {
+    let Some(format) = Format::named(format) else {
+        let names = Format::ALL.map(Format::name).join(", ");
+        return Err(Fault::value(format!("event format {} is not known", quoted(format)))
+            .with_hint(format!("Use one of {names}.")));
+    };
+    Call::read(format, document, current_meters())
+}
+
+/// Reads and measures a document in a format; NULL where `call_read_error` says why it is not one.
 #[pg_extern(sql = false)]
-fn call_read(document: &str) -> Option<i64> {
-    Call::read(document, current_meters()).ok().map(keep)
+fn call_read(document: &str, format: &str) -> Option<i64> {
+    read_document(document, format).ok().map(keep)
 }
 
 #[pg_extern(sql = false)]
-fn call_read_error(document: &str) -> Option<String> {
-    Call::read(document, current_meters()).err().as_ref().map(FaultJson::text)
+fn call_read_error(document: &str, format: &str) -> Option<String> {
+    read_document(document, format).err().as_ref().map(FaultJson::text)
+}
+
+/// Reads and measures events that were refused before, each as it was kept and in its own format.
+#[pg_extern(sql = false)]
+fn call_read_kept<'a>(raws: Array<'a, &'a str>, formats: Array<'a, &'a str>) -> i64 {
+    if raws.len() != formats.len() {
+        error!("every kept event has a format");
+    }
+    let (raws, formats): (Vec<_>, Vec<_>) = (raws.iter().collect(), formats.iter().collect());
+    let texts = raws.iter().zip(&formats).map(|(raw, format)| {
+        let format = format.and_then(Format::named).unwrap_or_else(|| error!("a kept event has no format"));
+        (format, raw.unwrap_or_default())
+    });
+    keep(Call::read_each(texts, current_meters()))
+}
+
+/// Whether so many more events may pass under a limit: then what stands; else how long to wait, and neither if
+/// they never fit.
+#[pg_extern(sql = false)]
+fn limit_check(
+    events_per_second: Numeric,
+    burst: i32,
+    level: Option<Numeric>,
+    level_at: Option<TimestampWithTimeZone>,
+    now: TimestampWithTimeZone,
+    events: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(level, Option<Numeric>),
+        name!(level_at, Option<TimestampWithTimeZone>),
+        name!(wait_ms, Option<i64>),
+    ),
+> {
+    let verdict = (|| {
+        let limit = Limit::new(events_per_second.value?, i64::from(burst))?;
+        let level = match (level, level_at.and_then(from_timestamptz)) {
+            (Some(events), Some(at)) => Some(Level { events: events.value?, at }),
+            _ => None,
+        };
+        let now = from_timestamptz(now).ok_or_else(|| Fault::value("the clock stands at no instant"))?;
+        Ok::<_, Fault>(limit.check(level, now, events))
+    })()
+    .unwrap_or_else(|fault| error!("a stored limit is broken: {fault}"));
+    TableIterator::once(match verdict {
+        Verdict::Pass(level) => (Some(Numeric::from(level.events)), Some(pg_instant(level.at)), None),
+        Verdict::Wait(ms) => (None, None, Some(ms)),
+        Verdict::Never => (None, None, None),
+    })
+}
+
+/// Why a limit can't be; NULL if it can.
+#[pg_extern(sql = false)]
+fn limit_error(events_per_second: Numeric, burst: i32) -> Option<String> {
+    let limit = events_per_second.value.and_then(|rate| Limit::new(rate, i64::from(burst)));
+    limit.err().as_ref().map(FaultJson::text)
 }
 
 /// Reads and measures one event given in parts.
@@ -260,11 +327,15 @@ fn call_known(handle: i64) -> TableIterator<'static, (name!(customer_id, i64), n
     TableIterator::new(known.into_iter().map(|(customer_id, key)| (customer_id, pg_uuid(key))))
 }
 
-/// Takes the stored content of the known keys: the same is a duplicate, other is conflicting.
+/// Takes the stored content of the known keys, of all their revisions: the same is a duplicate, other is
+/// conflicting.
 #[pg_extern(sql = false)]
 fn call_judge(handle: i64, customer_ids: Vec<i64>, event_keys: Vec<Uuid>, content_hashes: Vec<i64>) {
     let keys = customer_ids.into_iter().zip(event_keys.into_iter().map(domain_uuid));
-    let stored: HashMap<(i64, uuid::Uuid), i64> = keys.zip(content_hashes).collect();
+    let mut stored: HashMap<(i64, uuid::Uuid), Vec<i64>> = HashMap::new();
+    for (key, hash) in keys.zip(content_hashes) {
+        stored.entry(key).or_default().push(hash);
+    }
     with_call(handle, |call| call.judge(&stored));
 }
 
@@ -280,12 +351,80 @@ fn call_rejections(
         name!(reason, String),
         name!(message, String),
         name!(raw, String),
+        name!(format, String),
     ),
 > {
     let rejections = with_call(handle, |call| Ok(call.rejections().to_vec()));
-    TableIterator::new(
-        rejections.into_iter().map(|r| (r.customer, r.event_id, r.reason.to_string(), r.message, r.raw)),
-    )
+    TableIterator::new(rejections.into_iter().map(|r| {
+        let format = r.format.name().to_string();
+        (r.customer, r.event_id, r.reason.to_string(), r.message, r.raw, format)
+    }))
+}
+
+/// Refuses events that are not of one customer, type and stretch of time, and ids that stand twice.
+#[pg_extern(sql = false)]
+fn call_confine(
+    handle: i64,
+    customer_id: i64,
+    event_type: &str,
+    from_at: TimestampWithTimeZone,
+    until_at: TimestampWithTimeZone,
+) {
+    let instants = (from_timestamptz(from_at), from_timestamptz(until_at));
+    let (Some(from), Some(until)) = instants else { error!("a stretch of time has finite ends") };
+    with_call(handle, |call| call.confine(customer_id, event_type, from, until));
+}
+
+/// The events that can be stored, with their places in the call.
+#[pg_extern(sql = false)]
+fn call_contents(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(place, i32),
+        name!(event_key, Uuid),
+        name!(event_id, String),
+        name!(occurred_at, TimestampWithTimeZone),
+        name!(content_hash, i64),
+    ),
+> {
+    let rows = with_call(handle, |call| {
+        let row = |(at, e): (usize, &crate::domain::ingestion::Event<'_>)| {
+            (
+                at as i32,
+                pg_uuid(e.event_key),
+                e.event_id.to_string(),
+                pg_instant(e.occurred_at),
+                e.content_hash,
+            )
+        };
+        Ok(call.contents().map(row).collect::<Vec<_>>())
+    });
+    TableIterator::new(rows)
+}
+
+/// What became of each event so far, by its place in the call.
+#[pg_extern(sql = false)]
+fn call_outcomes(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(place, i32),
+        name!(outcome, String),
+        name!(reason, Option<String>),
+        name!(message, Option<String>),
+    ),
+> {
+    let rows = with_call(handle, |call| {
+        let text = |text: Option<&str>| text.map(str::to_string);
+        let outcomes = call.outcomes().into_iter().enumerate();
+        Ok(outcomes
+            .map(|(at, o)| (at as i32, o.outcome.to_string(), text(o.reason), text(o.message)))
+            .collect::<Vec<_>>())
+    });
+    TableIterator::new(rows)
 }
 
 /// The counts, which sum to the events of the call; and its end: the handle is closed.
@@ -414,6 +553,42 @@ mod tests {
         assert_eq!(closed, format!("XX000 ingest call {handle} is not open"));
     }
 
+    /// A call can be confined to one customer, type and stretch of time: what is not of it, and an id that
+    /// stands twice, is refused at its place; the others can be stored.
+    #[pg_test]
+    fn a_call_is_confined() {
+        load_meters("{5}");
+        let at = "2023-11-16T10:00:00Z";
+        let handle = read(&[
+            event("acme", "1", at, "{}"),
+            event("acme", "2", "2023-11-16T11:00:00Z", "{}"),
+            event("acme", "1", at, "{}"),
+            event("nobody", "3", at, "{}"),
+        ]);
+        resolve(&handle);
+        rows(&format!(
+            "SELECT billing_internal.call_confine({handle}, 7, 'e', '2023-11-16 10:00+00', '2023-11-16 11:00+00')"
+        ));
+        let contents = rows(&format!(
+            "SELECT place, event_key, event_id, occurred_at, content_hash IS NOT NULL AS hashed FROM billing_internal.call_contents({handle})"
+        ));
+        assert_eq!(contents, [format!("0|{}|1|2023-11-16T10:00:00+00:00|true", key("1"))]);
+        let outcomes = rows(&format!("SELECT * FROM billing_internal.call_outcomes({handle})"));
+        assert_eq!(
+            outcomes,
+            [
+                "0|open||",
+                "1|rejected|outside|occurred_at: 2023-11-16T11:00:00Z is not in [2023-11-16T10:00:00Z, 2023-11-16T11:00:00Z)",
+                r#"2|rejected|repeated|event_id: "1" stands twice"#,
+                r#"3|rejected|unknown_customer|customer: "nobody" is not known"#,
+            ]
+        );
+        let endless = error_of(&format!(
+            "SELECT billing_internal.call_confine({handle}, 7, 'e', '-infinity', 'infinity')"
+        ));
+        assert_eq!(endless, "XX000 a stretch of time has finite ends");
+    }
+
     /// A meter that appeared after the events were read counts them, once they are measured again.
     #[pg_test]
     fn a_call_is_measured_again() {
@@ -439,6 +614,54 @@ mod tests {
         let call = format!("SELECT billing_internal.call_read_error({broken})");
         assert_eq!(fault(&call), "ZB003 the events are not valid JSON near byte 13");
         assert_eq!(value("SELECT billing_internal.call_read_error('[]')"), None);
+        let unknown = fault("SELECT billing_internal.call_read_error('[]', 'avro')");
+        assert_eq!(unknown, r#"ZB004 event format "avro" is not known"#);
+    }
+
+    /// Events come in the forms that other systems write; what is refused is kept as it was sent, with its form,
+    /// and can be read again in it.
+    #[pg_test]
+    fn kept_events_are_read_again() {
+        let orb = |customer: &str| {
+            format!(
+                r#"{{"event_name":"e","idempotency_key":"1","timestamp":"2023-11-16T10:00:00Z","external_customer_id":{customer}}}"#
+            )
+        };
+        let handle =
+            value(&format!("SELECT billing_internal.call_read('{{\"events\":[{}]}}', 'orb')", orb("7")))
+                .unwrap();
+        let kept = rows(&format!(
+            "SELECT reason, message, format, raw FROM billing_internal.call_rejections({handle})"
+        ));
+        let message = r#"external_customer_id: must be a string, not the number "7""#;
+        assert_eq!(kept, [format!("bad_value|{message}|orb|{}", orb("7"))]);
+        let native = event("acme", "2", "2023-11-16T10:00:00Z", "{}");
+        let read = format!(
+            "billing_internal.call_read_kept(ARRAY['{}','{native}','{{'], '{{orb,native,native}}')",
+            orb("\"acme\"")
+        );
+        let handle = value(&format!("SELECT {read}")).unwrap();
+        assert_eq!(rows(&format!("SELECT * FROM billing_internal.call_parties({handle})")), ["0|acme|"]);
+        let outcomes = rows(&format!("SELECT place, reason FROM billing_internal.call_outcomes({handle})"));
+        assert_eq!(outcomes, ["0|", "1|", "2|bad_json"]);
+    }
+
+    /// A limit lets events pass while they fit and says how long to wait when they don't, or nothing if they
+    /// never will. A limit that can't be says why.
+    #[pg_test]
+    fn limits_let_pass_or_say_when() {
+        let check = |level: &str, events: i32| {
+            rows(&format!(
+                "SELECT * FROM billing_internal.limit_check(10, 5, {level}, '2023-11-16 10:00:00.05+00', {events})"
+            ))
+        };
+        assert_eq!(check("NULL, NULL", 5), ["5|2023-11-16T10:00:00.05+00:00|"]);
+        assert_eq!(check("4, '2023-11-16 10:00:00+00'", 1), ["4.5|2023-11-16T10:00:00.05+00:00|"]);
+        assert_eq!(check("4, '2023-11-16 10:00:00+00'", 2), ["||50"]);
+        assert_eq!(check("4, '2023-11-16 10:00:00+00'", 6), ["||"]);
+        assert_eq!(value("SELECT billing_internal.limit_error(0.5, 1)"), None);
+        let slow = fault("SELECT billing_internal.limit_error(0, 1)");
+        assert_eq!(slow, "ZB004 0 events a second can't be a limit");
     }
 
     /// One event in parts is read like a document of one; an infinite time is a rejection, not an error.

@@ -253,7 +253,8 @@ pub fn usage_differences(client: &mut Client) -> Vec<String> {
     client
         .query(
             "WITH event AS (
-                SELECT customer_id, date_trunc('hour', occurred_at, 'UTC') AS hour, properties AS p FROM billing.usage_event WHERE event_type = 'llm'
+                SELECT customer_id, date_trunc('hour', occurred_at, 'UTC') AS hour, properties AS p FROM billing.usage_event e WHERE event_type = 'llm'
+                    AND NOT EXISTS (SELECT FROM billing.usage_event_void v WHERE (v.customer_id, v.event_key, v.revision) = (e.customer_id, e.event_key, e.revision))
             ), fresh AS (
                 SELECT customer_id, 'tokens' AS meter, hour, jsonb_strip_nulls(jsonb_build_object('model', p->'model')) AS d, count(*) AS events,
                     sum((p->>'input')::numeric + (p->>'output')::numeric) AS quantity
@@ -278,6 +279,7 @@ pub fn usage_differences(client: &mut Client) -> Vec<String> {
                     FROM billing_internal.usage_distinct GROUP BY 1, 2, 3, 4) v
                     ON v.customer_id = u.customer_id AND v.meter_id = u.meter_id AND v.hour = date_trunc('hour', u.bucket_start, 'UTC') AND v.dimensions = u.dimensions
                 GROUP BY 1, 2, 3, 4, m.aggregation
+                HAVING sum(u.events) <> 0 OR sum(u.quantity) <> 0 -- what corrections took back
             )
             SELECT 'counted afresh ' || coalesce(f::text, 'nothing') || ', kept ' || coalesce(k::text, 'nothing')
             FROM fresh f FULL JOIN kept k USING (customer_id, meter, hour, d)

@@ -3,6 +3,7 @@
 use super::event::{
     self, Event, EventParts, Problem, Rejection, Scratch, from_tree, reason, reject_parts, scan_event,
 };
+use super::format::Format;
 use super::scan::Scanner;
 use crate::domain::foundation::fault::{Code, Fault};
 use crate::domain::foundation::json::Tree;
@@ -21,14 +22,20 @@ pub type EventsWith<'t, T> = Vec<Result<(Event<'t>, T), Rejection>>;
 ///
 /// Only a document that is not JSON, is neither an array nor an object, or exceeds a bound fails as a whole.
 pub fn read_batch(text: &str) -> Result<Events<'_>, Fault> {
-    read_batch_with(text, |_, _, _| Ok(()))
+    read_batch_of(Format::Native, text)
+}
+
+/// As [`read_batch`], for events as another system writes them.
+pub fn read_batch_of(format: Format, text: &str) -> Result<Events<'_>, Fault> {
+    read_batch_with(format, text, |_, _, _| Ok(()))
         .map(|events| events.into_iter().map(|read| read.map(|(event, ())| event)).collect())
 }
 
-/// As [`read_batch`]; `look` sees each good event with its place in the batch and its properties, once,
+/// As [`read_batch_of`]; `look` sees each good event with its place in the batch and its properties, once,
 /// while they are still a tree, and may refuse the event with a message (its reason is then
 /// [`reason::METER_REFUSED`]).
 pub fn read_batch_with<'t, T>(
+    format: Format,
     text: &'t str,
     mut look: impl FnMut(usize, &Event<'t>, &Tree<'t>) -> Result<T, String>,
 ) -> Result<EventsWith<'t, T>, Fault> {
@@ -41,7 +48,7 @@ pub fn read_batch_with<'t, T>(
     }
     let mut scratch = Scratch::default();
     let mut events = Vec::new();
-    each_event(text, |raw| {
+    each_event(text, format, |element| {
         let ordinal = events.len();
         if ordinal == BATCH_EVENTS_MAX {
             return Err(Fault::new(
@@ -50,17 +57,34 @@ pub fn read_batch_with<'t, T>(
             )
             .with_hint("Split them into several calls."));
         }
-        let read =
-            raw.tree.and_then(|tree| from_tree(tree, &mut scratch)).and_then(
-                |(event, properties)| match look(ordinal, &event, &properties) {
-                    Ok(seen) => Ok((event, seen)),
-                    Err(message) => Err(Problem::new(reason::METER_REFUSED, message)),
-                },
-            );
-        events.push(read.map_err(|problem| problem.of_text(raw.text)));
+        events.push(element.read(ordinal, format, &mut scratch, &mut look));
         Ok(())
     })?;
     Ok(events)
+}
+
+/// Texts that hold one event each, every one in its own format: what was kept of refused events. A text that is
+/// not JSON is one event that can't be read.
+pub fn read_each_with<'t, T>(
+    texts: impl IntoIterator<Item = (Format, &'t str)>,
+    mut look: impl FnMut(usize, &Event<'t>, &Tree<'t>) -> Result<T, String>,
+) -> EventsWith<'t, T> {
+    let mut scratch = Scratch::default();
+    let read = texts.into_iter().enumerate().map(|(ordinal, (format, text))| {
+        let mut scanner = Scanner::new(text);
+        scanner.skip_space();
+        let element = element(text, &mut scanner).ok().filter(|_| {
+            scanner.skip_space();
+            scanner.is_at_end()
+        });
+        let element = element.unwrap_or_else(|| Element {
+            text,
+            tree: Err(Problem::new(reason::BAD_JSON, "event: is not valid JSON")),
+        });
+        // As it was sent, not as it stood inside its document.
+        Element { text, ..element }.read(ordinal, format, &mut scratch, &mut look)
+    });
+    read.collect()
 }
 
 /// One event from its parts with what `look` makes of it: the single-event twin of [`read_batch_with`].
@@ -82,12 +106,33 @@ struct Element<'t> {
     tree: Result<Tree<'t>, Problem>,
 }
 
+impl<'t> Element<'t> {
+    fn read<T>(
+        self,
+        ordinal: usize,
+        format: Format,
+        scratch: &mut Scratch,
+        look: &mut impl FnMut(usize, &Event<'t>, &Tree<'t>) -> Result<T, String>,
+    ) -> Result<(Event<'t>, T), Rejection> {
+        let read =
+            self.tree.and_then(|tree| from_tree(tree, format, scratch)).and_then(|(event, properties)| {
+                match look(ordinal, &event, &properties) {
+                    Ok(seen) => Ok((event, seen)),
+                    Err(message) => Err(Problem::new(reason::METER_REFUSED, message)),
+                }
+            });
+        read.map_err(|problem| problem.of_text(self.text, format))
+    }
+}
+
 fn each_event<'t>(
     text: &'t str,
+    format: Format,
     mut take: impl FnMut(Element<'t>) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut scanner = Scanner::new(text);
     scanner.skip_space();
+    let wrapped = enter_wrapper(&mut scanner, format);
     match scanner.peek() {
         Some(b'{') => take(element(text, &mut scanner)?)?,
         Some(b'[') => {
@@ -116,7 +161,31 @@ fn each_event<'t>(
         }
     }
     scanner.skip_space();
+    if let Some(name) = wrapped
+        && !scanner.eat(b'}')
+    {
+        return Err(Fault::new(Code::Document, format!("something stands beside {name}"))
+            .with_hint("Pass an object with that one member, an array of events, or one event."));
+    }
+    scanner.skip_space();
     if scanner.is_at_end() { Ok(()) } else { Err(not_json(&scanner)) }
+}
+
+/// Goes into an object whose first member is the format's list of events (or its one event), and says which.
+fn enter_wrapper(scanner: &mut Scanner<'_>, format: Format) -> Option<&'static str> {
+    let mut inside = scanner.clone();
+    if format.wrappers().is_empty() || !inside.eat(b'{') {
+        return None;
+    }
+    inside.skip_space();
+    let key = inside.member()?;
+    let name = format.wrappers().iter().find(|name| **name == key)?;
+    let opens = if *name == "event" { b'{' } else { b'[' };
+    if inside.peek() != Some(opens) {
+        return None;
+    }
+    *scanner = inside;
+    Some(name)
 }
 
 /// The element that starts here. What the scanner can't read serde_json delimits, or calls no JSON.
@@ -237,7 +306,7 @@ mod tests {
     fn whoever_looks_sees_good_events_once_and_may_refuse_them() {
         let text = format!("[{},7,{}]", event("a"), event("b"));
         let mut seen = Vec::new();
-        let read = read_batch_with(&text, |ordinal, event, _| {
+        let read = read_batch_with(Format::Native, &text, |ordinal, event, _| {
             seen.push((ordinal, event.event_id.to_string()));
             if event.event_id == "b" { Err("meter m: no".to_string()) } else { Ok(ordinal) }
         })

@@ -1,5 +1,6 @@
 //! One event: its fields, their bounds, its identity; and what is kept of an event that was refused.
 
+use super::format::{Adapted, Format, NATIVE, Places};
 use super::scan::{self, Misread, Scanner, Trouble};
 use crate::domain::foundation::decimal::quoted;
 use crate::domain::foundation::fault::{Code, Fault};
@@ -101,6 +102,8 @@ pub struct Rejection {
     pub event_id: Option<String>,
     /// The event's own text, whole and unchanged.
     pub raw: String,
+    /// The form of that text.
+    pub format: Format,
 }
 
 impl From<Rejection> for Fault {
@@ -144,15 +147,31 @@ impl Problem {
         Problem::new(reason, format!("{place}: {}", misread.reason()))
     }
 
+    /// The same for another reason.
+    pub fn with_reason(mut self, reason: &'static str) -> Problem {
+        self.reason = reason;
+        self
+    }
+
+    /// The same with the sender's names of the fields.
+    pub fn at(mut self, places: &Places) -> Problem {
+        self.message = places.of(self.message);
+        self
+    }
+
     /// The rejection of the event that stands in `raw`.
-    pub fn of_text(self, raw: &str) -> Rejection {
-        let (customer, event_id) = names(raw);
-        Rejection { reason: self.reason, message: self.message, customer, event_id, raw: raw.to_string() }
+    pub fn of_text(self, raw: &str, format: Format) -> Rejection {
+        let (customer, event_id) = names(raw, format);
+        let Problem { reason, message } = self;
+        Rejection { reason, message, customer, event_id, raw: raw.to_string(), format }
     }
 }
 
 /// Customer and event id of a refused event, as far as they can be read.
-fn names(raw: &str) -> (Option<String>, Option<String>) {
+fn names(raw: &str, format: Format) -> (Option<String>, Option<String>) {
+    if format != Format::Native {
+        return adapted_names(raw, format);
+    }
     #[derive(Deserialize)]
     struct Names<'a> {
         #[serde(borrow)]
@@ -163,6 +182,18 @@ fn names(raw: &str) -> (Option<String>, Option<String>) {
     let Ok(names) = serde_json::from_str::<Names>(raw) else { return (None, None) };
     let text = |raw: Option<&RawValue>| serde_json::from_str::<String>(raw?.get()).ok();
     (text(names.customer).and_then(possible_customer), text(names.event_id).and_then(possible_event_id))
+}
+
+fn adapted_names(raw: &str, format: Format) -> (Option<String>, Option<String>) {
+    let adapted = scan::read(raw, PROPERTIES_DEPTH_MAX + 1).ok().and_then(|tree| format.adapt(tree).ok());
+    let Some(Adapted { tree: Tree::Object(fields), .. }) = adapted else { return (None, None) };
+    let text = |name: &str| {
+        fields.iter().find(|(key, _)| key == name).and_then(|(_, value)| match value {
+            Tree::Text(text) => Some(text.to_string()),
+            _ => None,
+        })
+    };
+    (text(NATIVE.customer).and_then(possible_customer), text(NATIVE.event_id).and_then(possible_event_id))
 }
 
 fn possible_customer(text: String) -> Option<String> {
@@ -219,7 +250,16 @@ impl<'t> Found<'t> {
 }
 
 /// Reads the event in `tree`; its properties stay a tree for whoever measures them.
-pub(super) fn from_tree<'t>(tree: Tree<'t>, scratch: &mut Scratch) -> Result<(Event<'t>, Tree<'t>), Problem> {
+pub(super) fn from_tree<'t>(
+    tree: Tree<'t>,
+    format: Format,
+    scratch: &mut Scratch,
+) -> Result<(Event<'t>, Tree<'t>), Problem> {
+    let Adapted { tree, places } = format.adapt(tree)?;
+    from_native(tree, scratch).map_err(|problem| problem.at(&places))
+}
+
+fn from_native<'t>(tree: Tree<'t>, scratch: &mut Scratch) -> Result<(Event<'t>, Tree<'t>), Problem> {
     let found = Found::sort(tree)?;
     let customer = required_text(found.customer, "customer")?;
     let event_id = required_text(found.event_id, "event_id")?;
@@ -289,6 +329,7 @@ pub(super) fn reject_parts(parts: EventParts<'_>, problem: Problem) -> Rejection
         customer: possible_customer(parts.customer.to_string()),
         event_id: possible_event_id(parts.event_id.to_string()),
         raw,
+        format: Format::Native,
     }
 }
 
@@ -395,7 +436,7 @@ fn content_hash_in(content: &mut String, fields: &Fields<'_>, properties: &str) 
     sha256_i64(content.as_bytes())
 }
 
-fn required_text<'t>(value: Option<Tree<'t>>, name: &str) -> Result<Cow<'t, str>, Problem> {
+pub(super) fn required_text<'t>(value: Option<Tree<'t>>, name: &str) -> Result<Cow<'t, str>, Problem> {
     match value {
         Some(Tree::Text(text)) => Ok(text),
         None => Err(Problem::new(reason::MISSING_FIELD, format!("{name}: is missing"))),
@@ -403,7 +444,7 @@ fn required_text<'t>(value: Option<Tree<'t>>, name: &str) -> Result<Cow<'t, str>
     }
 }
 
-fn wrong_type(name: &str, expected: &str, found: &Tree<'_>) -> Problem {
+pub(super) fn wrong_type(name: &str, expected: &str, found: &Tree<'_>) -> Problem {
     let shown = match found {
         Tree::Number(text) => format!("the number {}", quoted(text)),
         other => kind(other).to_string(),

@@ -63,6 +63,7 @@ fn misread<T>(trouble: Trouble) -> Read<T> {
 }
 
 /// A place in a JSON text.
+#[derive(Clone)]
 pub(crate) struct Scanner<'t> {
     text: &'t str,
     at: usize,
@@ -101,6 +102,18 @@ impl<'t> Scanner<'t> {
         let raw = <&RawValue>::deserialize(&mut rest).ok()?.get();
         self.at = start + raw.len();
         Some(raw)
+    }
+
+    /// The key of an object's member that starts here, and goes to its value.
+    pub fn member(&mut self) -> Option<Cow<'t, str>> {
+        if self.peek() != Some(b'"') {
+            return None;
+        }
+        let key = self.string().ok()?;
+        self.skip_space();
+        let there = self.eat(b':');
+        self.skip_space();
+        there.then_some(key)
     }
 
     pub fn position(&self) -> usize {

@@ -11,7 +11,7 @@ use crate::domain::foundation::decimal::quoted;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::Tree;
 use crate::domain::foundation::{Code, Fault};
-use crate::domain::ingestion::{self, Event, EventParts, Events, Rejection};
+use crate::domain::ingestion::{self, Event, EventParts, Events, Format, Rejection};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,6 +24,10 @@ pub mod reason {
     pub const TOO_OLD: &str = "too_old";
     pub const IN_FUTURE: &str = "in_future";
     pub const CONFLICTING: &str = "conflicting";
+    /// Not of the customer, type or stretch of time that a call is confined to.
+    pub const OUTSIDE: &str = "outside";
+    /// An id that stands twice where each may stand once.
+    pub const REPEATED: &str = "repeated";
 }
 
 /// A customer, as named, with the legal entity its events name: what the database has to look up, once each.
@@ -79,6 +83,16 @@ pub struct Call {
     parties: Vec<Party>,
     measurements: Measurements,
     rejections: Vec<Rejection>,
+    /// The ordinals of `rejections`, in their order.
+    rejected_at: Vec<usize>,
+}
+
+/// What became of the event at a place of the call, and why if it was not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlaceOutcome<'c> {
+    pub outcome: &'static str,
+    pub reason: Option<&'c str>,
+    pub message: Option<&'c str>,
 }
 
 /// A row of `usage_event_input`, as it was copied in: everything is text and may be missing.
@@ -125,6 +139,7 @@ impl<'t> Row<'t> {
             customer: self.customer.map(str::to_string),
             event_id: self.event_id.map(str::to_string),
             raw: Tree::Object(fields.collect()).canonical().expect("strings are canonical"),
+            format: Format::Native,
         }
     }
 }
@@ -140,9 +155,15 @@ pub struct Outcome {
 
 impl Call {
     /// Reads a document of events and measures it with the meters of the catalogue.
-    pub fn read(text: &str, meters: Arc<Meters>) -> Result<Call, Fault> {
-        let (events, measurements) = delta::ingest(text, meters)?;
+    pub fn read(format: Format, text: &str, meters: Arc<Meters>) -> Result<Call, Fault> {
+        let (events, measurements) = delta::ingest(format, text, meters)?;
         Ok(Call::new(events, measurements))
+    }
+
+    /// Events that were refused before, each as it was kept.
+    pub fn read_each<'t>(texts: impl IntoIterator<Item = (Format, &'t str)>, meters: Arc<Meters>) -> Call {
+        let (events, measurements) = delta::ingest_each(texts, meters);
+        Call::new(events, measurements)
     }
 
     /// One event given in parts. A rejection is an outcome here, too.
@@ -165,12 +186,13 @@ impl Call {
             parties: Vec::new(),
             measurements,
             rejections: Vec::new(),
+            rejected_at: Vec::new(),
         };
         let mut places: HashMap<Party, u32> = HashMap::new();
         for event in events {
             match event {
                 Err(rejection) => {
-                    call.rejections.push(rejection);
+                    call.keep(call.entries.len(), rejection);
                     call.entries.push(None);
                 }
                 Ok(event) => {
@@ -318,27 +340,28 @@ impl Call {
         keys
     }
 
-    /// Takes the stored content hashes of [`known`](Call::known) keys: the same content is a duplicate, other
-    /// content is conflicting and kept aside like a rejection, whole.
-    pub fn judge(&mut self, stored: &HashMap<(i64, Uuid), i64>) -> Result<(), Fault> {
-        for entry in self.entries.iter_mut().flatten().filter(|entry| entry.fate == Fate::Known) {
-            let Some(hash) = stored.get(&(entry.customer_id, entry.event.event_key)) else {
+    /// Takes the stored content hashes of [`known`](Call::known) keys, of all revisions: content that was stored
+    /// once is a duplicate, other content is conflicting and kept aside like a rejection, whole.
+    pub fn judge(&mut self, stored: &HashMap<(i64, Uuid), Vec<i64>>) -> Result<(), Fault> {
+        let mut conflicting = Vec::new();
+        for (at, slot) in self.entries.iter_mut().enumerate() {
+            let Some(entry) = slot.as_mut().filter(|entry| entry.fate == Fate::Known) else { continue };
+            let Some(hashes) = stored.get(&(entry.customer_id, entry.event.event_key)) else {
                 return Err(out_of_step("a known key has stored content"));
             };
-            entry.fate = if *hash == entry.event.content_hash { Fate::Duplicate } else { Fate::Conflicting };
+            let same = hashes.contains(&entry.event.content_hash);
+            entry.fate = if same { Fate::Duplicate } else { Fate::Conflicting };
             if entry.fate == Fate::Conflicting {
-                self.rejections.push(Rejection {
-                    reason: reason::CONFLICTING,
-                    message: format!(
-                        "event_id: {} of customer {} was stored before with other content",
-                        quoted(&entry.event.event_id),
-                        quoted(&entry.event.customer)
-                    ),
-                    customer: Some(entry.event.customer.to_string()),
-                    event_id: Some(entry.event.event_id.to_string()),
-                    raw: raw_of(&entry.event),
-                });
+                let message = format!(
+                    "event_id: {} of customer {} was stored before with other content",
+                    quoted(&entry.event.event_id),
+                    quoted(&entry.event.customer)
+                );
+                conflicting.push((at, refusal(&entry.event, reason::CONFLICTING, message)));
             }
+        }
+        for (at, rejection) in conflicting {
+            self.keep(at, rejection);
         }
         Ok(())
     }
@@ -365,13 +388,97 @@ impl Call {
     fn reject(&mut self, at: usize, reason: &'static str, message: String) {
         let entry = self.entries[at].as_mut().expect("only events that were read are refused");
         entry.fate = Fate::Rejected;
-        self.rejections.push(Rejection {
-            reason,
-            message,
-            customer: Some(entry.event.customer.to_string()),
-            event_id: Some(entry.event.event_id.to_string()),
-            raw: raw_of(&entry.event),
-        });
+        let rejection = refusal(&entry.event, reason, message);
+        self.keep(at, rejection);
+    }
+
+    fn keep(&mut self, at: usize, rejection: Rejection) {
+        self.rejected_at.push(at);
+        self.rejections.push(rejection);
+    }
+
+    /// Refuses what is not of one customer, type and stretch of time `[from, until)`, and every id that stands
+    /// twice: for calls that say what a stretch holds as a whole.
+    pub fn confine(
+        &mut self,
+        customer_id: i64,
+        event_type: &str,
+        from: Instant,
+        until: Instant,
+    ) -> Result<(), Fault> {
+        let mut refused = Vec::new();
+        for (at, entry) in self.entries.iter().enumerate() {
+            let Some(entry) = entry else { continue };
+            let event = &entry.event;
+            match entry.fate {
+                Fate::Rejected => {}
+                Fate::Sent | Fate::Known if entry.customer_id != customer_id => {
+                    let message = format!("customer: {} is another customer", quoted(&event.customer));
+                    refused.push((at, reason::OUTSIDE, message));
+                }
+                Fate::Sent | Fate::Known if event.event_type != event_type => {
+                    let message =
+                        format!("event_type: is {}, not {}", quoted(&event.event_type), quoted(event_type));
+                    refused.push((at, reason::OUTSIDE, message));
+                }
+                Fate::Sent | Fate::Known if event.occurred_at < from || event.occurred_at >= until => {
+                    let message = format!("occurred_at: {} is not in [{from}, {until})", event.occurred_at);
+                    refused.push((at, reason::OUTSIDE, message));
+                }
+                Fate::Sent => {}
+                Fate::Known => {
+                    let message = format!("event_id: {} stands twice", quoted(&event.event_id));
+                    refused.push((at, reason::REPEATED, message));
+                }
+                _ => return Err(out_of_step("confine after resolve")),
+            }
+        }
+        for (at, reason, message) in refused {
+            self.reject(at, reason, message);
+        }
+        Ok(())
+    }
+
+    /// The events that can be stored, with their places in the call, as [`keys`](Call::keys) has them.
+    pub fn contents(&self) -> impl Iterator<Item = (usize, &Event<'static>)> {
+        self.entries.iter().enumerate().filter_map(|(at, entry)| {
+            let entry = entry.as_ref().filter(|entry| entry.fate == Fate::Sent)?;
+            Some((at, &entry.event))
+        })
+    }
+
+    /// What became of each event, by its place in the call.
+    pub fn outcomes(&self) -> Vec<PlaceOutcome<'_>> {
+        let mut outcomes: Vec<PlaceOutcome<'_>> = self
+            .entries
+            .iter()
+            .map(|entry| {
+                let outcome = match entry.as_ref().map(|entry| entry.fate) {
+                    None | Some(Fate::Rejected) => "rejected",
+                    Some(Fate::Accepted) => "accepted",
+                    Some(Fate::Duplicate) => "duplicate",
+                    Some(Fate::Conflicting) => "conflicting",
+                    Some(Fate::Read | Fate::Sent | Fate::Known) => "open",
+                };
+                PlaceOutcome { outcome, reason: None, message: None }
+            })
+            .collect();
+        for (at, rejection) in self.rejected_at.iter().zip(&self.rejections) {
+            outcomes[*at].reason = Some(rejection.reason);
+            outcomes[*at].message = Some(&rejection.message);
+        }
+        outcomes
+    }
+}
+
+fn refusal(event: &Event<'_>, reason: &'static str, message: String) -> Rejection {
+    Rejection {
+        reason,
+        message,
+        customer: Some(event.customer.to_string()),
+        event_id: Some(event.event_id.to_string()),
+        raw: raw_of(event),
+        format: Format::Native,
     }
 }
 
@@ -473,7 +580,7 @@ mod tests {
             stray.to_string(),
         ]
         .join(",");
-        let mut call = Call::read(&format!("[{text}]"), meters()).unwrap();
+        let mut call = Call::read(Format::Native, &format!("[{text}]"), meters()).unwrap();
         assert_eq!(
             call.parties().iter().map(|p| p.customer.as_str()).collect::<Vec<_>>(),
             ["acme", "alias", "nobody"]
@@ -497,21 +604,59 @@ mod tests {
             ("30".to_string(), 2)
         );
         assert_eq!(call.known().len(), 3);
-        let hashes =
-            call.entries.iter().flatten().take(2).map(|e| ((7, e.event.event_key), e.event.content_hash));
-        let mut hashes: HashMap<(i64, Uuid), i64> = hashes.collect();
-        hashes.insert((7, three), call.entries[6].as_ref().unwrap().event.content_hash);
+        let hashes = call
+            .entries
+            .iter()
+            .flatten()
+            .take(2)
+            .map(|e| ((7, e.event.event_key), vec![e.event.content_hash]));
+        let mut hashes: HashMap<(i64, Uuid), Vec<i64>> = hashes.collect();
+        // event 3 was amended, and comes as it was first
+        hashes.insert((7, three), vec![5, call.entries[6].as_ref().unwrap().event.content_hash]);
         call.judge(&hashes).unwrap();
         assert_eq!(call.outcome(), Outcome { accepted: 2, duplicate: 2, conflicting: 1, rejected: 3 });
         let reasons: Vec<&str> = call.rejections().iter().map(|r| r.reason).collect();
         assert_eq!(reasons, ["missing_field", "unknown_customer", "too_old", "conflicting"]);
         let again = &call.rejections()[3].raw;
-        assert!(Call::read(again, meters()).unwrap().rejections().is_empty(), "{again}");
+        assert!(Call::read(Format::Native, again, meters()).unwrap().rejections().is_empty(), "{again}");
+    }
+
+    #[test]
+    fn a_confined_call_takes_one_stretch_of_one_customer() {
+        let at = |event: String, time: &str| event.replace("2026-03-01T10:10:00Z", time);
+        let text = [
+            event("acme", "1", 1),
+            event("globex", "2", 1),
+            event("acme", "3", 1).replace("llm", "other"),
+            at(event("acme", "4", 1), "2026-03-01T10:00:00Z"),
+            at(event("acme", "5", 1), "2026-03-01T11:00:00Z"),
+            at(event("acme", "6", 1), "2026-03-01T09:59:59.999999Z"),
+            event("acme", "1", 1),
+            event("acme", "7", 1).replace("\"n\":1", "\"n\":\"x\""),
+        ];
+        let mut call = Call::read(Format::Native, &format!("[{}]", text.join(",")), meters()).unwrap();
+        let instant = |text| Instant::parse(text).unwrap();
+        let (from, until) = (instant("2026-03-01T10:00:00Z"), instant("2026-03-01T11:00:00Z"));
+        assert!(call.confine(7, "llm", from, until).is_err());
+        call.resolve(&[found(7), found(8)]).unwrap();
+        call.confine(7, "llm", from, until).unwrap();
+        let kept: Vec<(usize, &str)> =
+            call.contents().map(|(at, event)| (at, event.event_id.as_ref())).collect();
+        assert_eq!(kept, [(0, "1"), (3, "4")]);
+        let outcomes = call.outcomes();
+        let reasons: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.reason).collect();
+        let outside = Some("outside");
+        assert_eq!(
+            reasons,
+            [None, outside, outside, None, outside, outside, Some("repeated"), Some("meter_refused")]
+        );
+        assert_eq!(outcomes[0].outcome, "open");
+        assert_eq!(outcomes[6].message, Some("event_id: \"1\" stands twice"));
     }
 
     #[test]
     fn steps_out_of_order_are_faults() {
-        let mut call = Call::read(&event("acme", "1", 1), meters()).unwrap();
+        let mut call = Call::read(Format::Native, &event("acme", "1", 1), meters()).unwrap();
         assert!(call.resolve(&[]).is_err());
         assert!(call.accept(&HashSet::new()).is_err());
         call.resolve(&[found(1)]).unwrap();

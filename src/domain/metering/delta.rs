@@ -10,7 +10,8 @@ use crate::domain::foundation::decimal::Exact;
 use crate::domain::foundation::fault::{Code, Fault};
 use crate::domain::foundation::instant::Instant;
 use crate::domain::ingestion::{
-    Event, EventParts, Events, PROPERTIES_DEPTH_MAX, Rejection, read_batch_with, read_event_with, scan,
+    Event, EventParts, Events, Format, PROPERTIES_DEPTH_MAX, Rejection, read_batch_with, read_each_with,
+    read_event_with, scan,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -130,12 +131,24 @@ pub struct StoredEvent<'a> {
 /// The meters are those of the catalogue when the call began. A meter that appears before the stripe lock
 /// is taken would miss these events: the caller compares the catalogue's version under the lock, and if it
 /// moved measures the accepted events again with [`stored_deltas`].
-pub fn ingest(text: &str, meters: Arc<Meters>) -> Result<(Events<'_>, Measurements), Fault> {
+pub fn ingest(format: Format, text: &str, meters: Arc<Meters>) -> Result<(Events<'_>, Measurements), Fault> {
     let mut measurements = Measurements::new(meters);
-    let batch = read_batch_with(text, |ordinal, event, properties| {
+    let batch = read_batch_with(format, text, |ordinal, event, properties| {
         measurements.add(ordinal, &Reading::of(event, properties))
     })?;
     Ok((batch.into_iter().map(|read| read.map(|(event, ())| event)).collect(), measurements))
+}
+
+/// The twin of [`ingest`] for texts of one event each; ordinals are places among them.
+pub fn ingest_each<'t>(
+    texts: impl IntoIterator<Item = (Format, &'t str)>,
+    meters: Arc<Meters>,
+) -> (Events<'t>, Measurements) {
+    let mut measurements = Measurements::new(meters);
+    let read = read_each_with(texts, |ordinal, event, properties| {
+        measurements.add(ordinal, &Reading::of(event, properties))
+    });
+    (read.into_iter().map(|read| read.map(|(event, ())| event)).collect(), measurements)
 }
 
 /// The single-event twin of [`ingest`]; the event has ordinal 0.

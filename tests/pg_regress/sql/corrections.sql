@@ -193,3 +193,12 @@ CALL billing.bill_run();
 SELECT document, document_kind, key, service, quantity, amount FROM lines WHERE contract = 'over-1';
 SELECT invoice IS NULL AS of_several, credited FROM billing.credit_note WHERE number = 'CN-2026-000003';
 SELECT * FROM pg_temp.well();
+
+-- An event of a billed period is taken back: noted, and on the next bill with the event that no longer counts
+SELECT billing.event_void('fixed', 'f30', 'sent twice');
+SELECT * FROM pg_temp.well();
+SELECT billing.test_clock_set('2026-10-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT document, document_kind, key, quantity, amount FROM lines WHERE contract = 'fixed-1';
+SELECT occurred_at, event_id, value, change FROM billing.invoice_line_events('fixed-1/3', 'q/2026-07-01/difference');
+SELECT * FROM pg_temp.well();

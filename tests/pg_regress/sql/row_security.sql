@@ -32,6 +32,7 @@ FROM unnest('{acme,globex}'::text[]) k, generate_series(4, 4) n;
 INSERT INTO billing.purchase_order (customer_id, purchase_order_id, number, valid_from) SELECT customer_id, gen_random_uuid(), 'PO-' || key, '2023-01-01' FROM billing.customer;
 INSERT INTO billing.payment_method (customer_id, payment_method_id, key, processor, reference, label) SELECT customer_id, gen_random_uuid(), 'card', 'stripe', 'pm_' || key, 'Visa' FROM billing.customer;
 INSERT INTO billing.usage_event_void (customer_id, event_key, revision, occurred_at, voided_at, reason, actor) SELECT customer_id, gen_random_uuid(), 0, '2023-11-20', '2023-11-20', 'wrong', 'me' FROM billing.customer;
+INSERT INTO billing.ingest_limit SELECT customer_id, 1000000, 1000, '2023-11-20', 'me' FROM billing.customer;
 INSERT INTO billing.usage_dirty SELECT customer_id, 1, '2024-11-20', '2024-11-21' FROM billing.customer;
 INSERT INTO billing.late_usage (customer_id, contract_id, n, late_usage_id, noted_at) SELECT customer_id, contract_id, 1, gen_random_uuid(), '2023-12-01' FROM billing.contract;
 INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message)
@@ -83,7 +84,7 @@ INSERT INTO tested VALUES
     ('billing.customer'), ('billing.customer_alias'), ('billing.login_customer'), ('billing.contract_key'), ('billing.invoice_number'),
     -- customer-owned
     ('billing.bill_to'), ('billing.contact'), ('billing.purchase_order'), ('billing.payment_method'), ('billing.contract'), ('billing.contract_version'), ('billing.contract_charge'),
-    ('billing.contract_policy'), ('billing.price_override'), ('billing.billing_period'), ('billing.usage_event_key'), ('billing.usage_event'), ('billing.usage_event_void'), ('billing.dimension_set'),
+    ('billing.contract_policy'), ('billing.price_override'), ('billing.billing_period'), ('billing.usage_event_key'), ('billing.usage_event'), ('billing.usage_event_void'), ('billing.ingest_limit'), ('billing.dimension_set'),
     ('billing.usage_delta'), ('billing.usage_dirty'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.invoice'), ('billing.invoice_line'), ('billing.late_usage'),
     -- machinery that names customers: for staff
     ('billing.audit_log'), ('billing.job_issue'),
@@ -97,8 +98,9 @@ INSERT INTO billing.invoice SELECT (jsonb_populate_record(i, jsonb_build_object(
 SELECT l.* FROM pg_temp.leak_test('billing.credit_note') l;
 ROLLBACK;
 -- For staff: a customer's login may not read them at all. (unpriced_usage is empty here.)
-INSERT INTO tested VALUES ('billing.dim_customer'), ('billing.unpriced_usage');
-SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.dim_customer') l UNION ALL SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.unpriced_usage') l;
+INSERT INTO tested VALUES ('billing.dim_customer'), ('billing.unpriced_usage'), ('billing_internal.ingest_limit_state');
+SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.dim_customer') l UNION ALL SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.unpriced_usage') l
+UNION ALL SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing_internal.ingest_limit_state') l;
 \echo 'a table or view with a customer_id that has no leak test'
 SELECT c.oid::regclass AS offender FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'customer_id' AND NOT a.attisdropped
 WHERE c.relnamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition

@@ -92,7 +92,8 @@ fn one_call_adds_one_row_per_cell() {
         ]
         .join(",")
     );
-    let (events, measurements) = ingest(&text, meters(&[TOKENS, REQUESTS, PEAK, USERS, OTHER])).unwrap();
+    let (events, measurements) =
+        ingest(Format::Native, &text, meters(&[TOKENS, REQUESTS, PEAK, USERS, OTHER])).unwrap();
     assert!(events.iter().all(Result::is_ok));
     // e was a duplicate; the order in which the database names the new ones does not matter
     let deltas = measurements.deltas(&accept(&[5, 3, 0, 1, 2])).unwrap();
@@ -138,7 +139,7 @@ fn an_event_that_any_meter_refuses_is_rejected_and_leaves_nothing() {
         event("b", "2026-03-01T10:00:00Z", r#"{"n":"1"}"#),
         event("c", "2026-03-01T10:00:00Z", r#"{"n":2}"#),
     );
-    let (events, measurements) = ingest(&text, meters(&[USERS, REQUESTS, TOKENS])).unwrap();
+    let (events, measurements) = ingest(Format::Native, &text, meters(&[USERS, REQUESTS, TOKENS])).unwrap();
     let rejection = |i: usize| events[i].as_ref().unwrap_err();
     assert_eq!(rejection(0).reason, reason::METER_REFUSED);
     assert_eq!(
@@ -152,7 +153,7 @@ fn an_event_that_any_meter_refuses_is_rejected_and_leaves_nothing() {
         assert_eq!(measurements.deltas(&accept(wrong)).unwrap_err().code, Code::State, "{wrong:?}");
     }
     let all_bad = format!("[{}]", event("b", "2026-03-01T10:00:00Z", r#"{"n":"1"}"#));
-    assert!(ingest(&all_bad, meters(&[TOKENS])).unwrap().1.deltas(&accept(&[0])).is_err());
+    assert!(ingest(Format::Native, &all_bad, meters(&[TOKENS])).unwrap().1.deltas(&accept(&[0])).is_err());
 }
 
 #[test]
@@ -173,7 +174,7 @@ fn a_single_event_is_measured_like_a_batch_of_one() {
         r#"{{"customer":"c","event_id":"a","event_type":"llm","occurred_at":"{}","bill_to":"eu","properties":{}}}"#,
         parts.occurred_at, parts.properties
     );
-    let (events, batch) = ingest(&text, all.clone()).unwrap();
+    let (events, batch) = ingest(Format::Native, &text, all.clone()).unwrap();
     assert_eq!(events[0].as_ref().unwrap(), &event);
     assert_eq!(batch.deltas(&accept(&[0])).unwrap(), deltas);
     let refused = ingest_event(EventParts { properties: r#"{"n":[]}"#, ..parts }, all).unwrap_err();
@@ -187,7 +188,8 @@ fn a_sum_that_outgrows_a_decimal_continues_in_another_row() {
         .iter()
         .map(|n| event(n, "2026-03-01T10:00:00Z", &format!("{{\"n\":{n}}}")))
         .collect();
-    let (_, measurements) = ingest(&format!("[{}]", texts.join(",")), meters(&[TOKENS])).unwrap();
+    let (_, measurements) =
+        ingest(Format::Native, &format!("[{}]", texts.join(",")), meters(&[TOKENS])).unwrap();
     let deltas = measurements.deltas(&accept(&[0, 1, 2])).unwrap();
     assert_eq!(
         show(&deltas),
@@ -247,10 +249,11 @@ fn only_meters_of_the_event_type_are_asked() {
     all.push(Version::only(2_000, meter(TOKENS)));
     let all = Arc::new(Meters::new(all));
     assert!(all.len() == 2_001 && !all.is_empty());
-    let (_, measurements) = ingest(&event("a", "2026-03-01T10:00:00Z", r#"{"n":1}"#), all.clone()).unwrap();
+    let (_, measurements) =
+        ingest(Format::Native, &event("a", "2026-03-01T10:00:00Z", r#"{"n":1}"#), all.clone()).unwrap();
     assert_eq!(show(&measurements.deltas(&accept(&[0])).unwrap()).len(), 1);
     let unknown = event("a", "2026-03-01T10:00:00Z", r#"{"n":[]}"#).replace("llm", "nobody's");
-    let (events, measurements) = ingest(&unknown, all).unwrap();
+    let (events, measurements) = ingest(Format::Native, &unknown, all).unwrap();
     assert!(events[0].is_ok() && measurements.deltas(&accept(&[0])).unwrap().rows.is_empty());
     assert!(Meters::new([]).is_empty());
 }
@@ -268,7 +271,7 @@ fn versions_hold_in_their_stretch() {
         .map(|time| event(time, &format!("2026-03-01T{time}Z"), r#"{"n":1,"model":"m"}"#))
         .collect();
     let text = format!("[{}]", events.join(","));
-    let (_, measurements) = ingest(&text, versions).unwrap();
+    let (_, measurements) = ingest(Format::Native, &text, versions).unwrap();
     // Rows of one cell add up, in whatever order.
     let mut rows = show(&measurements.deltas(&accept(&[0, 1, 2, 3])).unwrap());
     rows.sort();
@@ -428,7 +431,7 @@ proptest! {
             let mine: Vec<&(Any, usize, bool)> = events.iter().filter(|(_, part, _)| *part == call).collect();
             let text: Vec<String> = mine.iter().enumerate().map(|(i, (event, _, _))| event.text(i)).collect();
             let text = format!("[{}]", text.join(","));
-            let (read, measurements) = ingest(&text, compiled.clone()).unwrap();
+            let (read, measurements) = ingest(Format::Native, &text, compiled.clone()).unwrap();
             let mut accepted = Vec::new();
             for (ordinal, ((event, _, new), read)) in mine.iter().zip(&read).enumerate() {
                 let properties = json::parse(&event.properties).unwrap();
