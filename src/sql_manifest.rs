@@ -6,7 +6,11 @@ use pgrx::extension_sql_file;
 extension_sql_file!("../sql/ext/00_bootstrap.sql", name = "bootstrap", bootstrap);
 extension_sql_file!("../sql/ext/10_foundation.sql", name = "foundation", requires = ["bootstrap"]);
 extension_sql_file!("../sql/ext/20_ingestion.sql", name = "ingestion", requires = ["foundation"]);
-extension_sql_file!("../sql/ext/21_event_corrections.sql", name = "event_corrections", requires = ["ingestion"]);
+extension_sql_file!(
+    "../sql/ext/21_event_corrections.sql",
+    name = "event_corrections",
+    requires = ["ingestion"]
+);
 extension_sql_file!("../sql/ext/30_metering.sql", name = "metering", requires = ["event_corrections"]);
 extension_sql_file!("../sql/ext/35_aggregates.sql", name = "aggregates", requires = ["metering"]);
 extension_sql_file!("../sql/ext/40_rating.sql", name = "rating", requires = ["aggregates"]);
