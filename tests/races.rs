@@ -1169,6 +1169,8 @@ fn catalogue_contracts_prices_ingest_and_runs_do_not_deadlock() {
         ("run", "billing_operator", run),
     ];
     against_each_other(&db, &mut rng, Duration::from_secs(5), &sessions);
+    // A new meter for which ingest did not pause waits for its job.
+    admin.batch_execute("CALL billing.meter_rebuild()").map_err(|e| told(&e)).expect("the job");
     assert_eq!(load::usage_differences(&mut admin), Vec::<String>::new());
     assert_eq!(db.verify(), Vec::<String>::new());
     let numbers = count(&mut admin, "billing.invoice WHERE number IS NOT NULL");

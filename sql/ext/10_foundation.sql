@@ -637,6 +637,15 @@ COMMENT ON FUNCTION billing_internal.verify_foundation() IS 'The checks of verif
 
 -- ── policies ─────────────────────────────────────────────────────────────────────────────────────
 
+CREATE FUNCTION billing_internal.event_age_default() RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE -- bound when made: inlined, so no search_path
+    RETURN '5 years'::text;
+COMMENT ON FUNCTION billing_internal.event_age_default() IS 'Default of policy event_age_max, which every ingest reads.';
+CREATE FUNCTION billing_internal.event_future_default() RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE -- bound when made: inlined, so no search_path
+    RETURN '1 hour'::text;
+COMMENT ON FUNCTION billing_internal.event_future_default() IS 'Default of policy event_future_max, which every ingest reads.';
+
 CREATE FUNCTION billing_internal.policy_definition() RETURNS TABLE (name text, default_value text, form text, most interval, meaning text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
@@ -648,8 +657,8 @@ BEGIN ATOMIC
     ('rate_at', 'usage_time', '^(usage_time|period_start|contract_signature)$', NULL, 'Which price version rates usage: the one in force when it happened, at the start of its service period, or at signature.'),
     ('invoice_grace', '0', '^(0|[1-9][0-9]{0,3} (hour|hours|day|days))$', '366 days', 'How long a draft stays open for late usage before it is finalized: 0, 36 hours, 3 days. With 0 the bill run finalizes at once.'),
     ('correction_method', 'next_invoice', '^(next_invoice|credit_note|void_reissue)$', NULL, 'How invoice_correct() corrects an issued invoice if it is not told: by difference lines on the contract''s next invoice, by a credit note (or a correction invoice, where more is due) at once, or by voiding and issuing it again.'),
-    ('event_age_max', '5 years', '^[1-9][0-9]{0,3} (day|days|month|months|year|years)$', '100 years', 'Events older than this are rejected.'),
-    ('event_future_max', '1 hour', '^(0|[1-9][0-9]{0,3}) (minute|minutes|hour|hours|day|days)$', '366 days', 'Events later than now plus this are rejected.');
+    ('event_age_max', billing_internal.event_age_default(), '^[1-9][0-9]{0,3} (day|days|month|months|year|years)$', '100 years', 'Events older than this are rejected.'),
+    ('event_future_max', billing_internal.event_future_default(), '^(0|[1-9][0-9]{0,3}) (minute|minutes|hour|hours|day|days)$', '366 days', 'Events later than now plus this are rejected.');
 END;
 COMMENT ON FUNCTION billing_internal.policy_definition() IS 'The policies, their defaults, the form of their values and, of lengths of time, the longest.';
 

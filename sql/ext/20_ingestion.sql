@@ -50,6 +50,18 @@ CREATE FUNCTION billing_internal.call_deltas(handle bigint)
         dimensions text, events bigint, quantity numeric, value_keys uuid[])
     LANGUAGE c VOLATILE STRICT ROWS 100 AS 'MODULE_PATHNAME', 'call_deltas_wrapper';
 COMMENT ON FUNCTION billing_internal.call_deltas(bigint) IS 'What the accepted events add to usage.';
+CREATE FUNCTION billing_internal.call_has_known(handle bigint) RETURNS boolean
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_has_known_wrapper';
+COMMENT ON FUNCTION billing_internal.call_has_known(bigint) IS 'Whether a call has repeats to look up.';
+CREATE FUNCTION billing_internal.call_has_rejections(handle bigint) RETURNS boolean
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_has_rejections_wrapper';
+COMMENT ON FUNCTION billing_internal.call_has_rejections(bigint) IS 'Whether a call has events to keep aside.';
+CREATE FUNCTION billing_internal.month_known(month timestamptz) RETURNS boolean
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'month_known_wrapper';
+COMMENT ON FUNCTION billing_internal.month_known(timestamptz) IS 'Whether this backend has learned that a month has its partitions.';
+CREATE FUNCTION billing_internal.month_learn(month timestamptz) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'month_learn_wrapper';
+COMMENT ON FUNCTION billing_internal.month_learn(timestamptz) IS 'Remembers in this backend that a month has its partitions.';
 CREATE FUNCTION billing_internal.call_known(handle bigint) RETURNS TABLE (customer_id bigint, event_key uuid)
     LANGUAGE c VOLATILE STRICT ROWS 100 AS 'MODULE_PATHNAME', 'call_known_wrapper';
 COMMENT ON FUNCTION billing_internal.call_known(bigint) IS 'The keys whose stored content decides between duplicate and conflicting.';
@@ -139,6 +151,11 @@ DECLARE
 BEGIN
     IF to_regclass('billing_internal.usage_value_' || to_char(starts, 'YYYY_MM')) IS NOT NULL THEN
         PERFORM billing_internal.partitions_heed(ARRAY[starts]);
+        -- Looked up once per session, but not what this transaction made and may take back: it holds the maker's lock.
+        IF NOT EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.pid = pg_backend_pid() AND l.mode = 'ExclusiveLock'
+            AND l.classid::bigint = billing_internal.lock_class('partition') AND l.objid::bigint = billing_internal.month_number(starts)) THEN
+            PERFORM billing_internal.month_learn(starts);
+        END IF;
         RETURN;
     END IF;
     -- One session makes a month; the others wait here and then find it.
@@ -290,9 +307,13 @@ DECLARE
 BEGIN
     -- 1. Who is it about?
     WITH bounds AS MATERIALIZED (
-        SELECT p.seller_id, at - (max(p.value) FILTER (WHERE p.name = 'event_age_max'))::interval AS earliest,
-            at + (max(p.value) FILTER (WHERE p.name = 'event_future_max'))::interval AS latest
-        FROM billing_internal.seller_policies('{event_age_max, event_future_max}') p GROUP BY p.seller_id
+        SELECT s.seller_id, at - coalesce(own_age.value, age.value, billing_internal.event_age_default())::interval AS earliest,
+            at + coalesce(own_future.value, future.value, billing_internal.event_future_default())::interval AS latest
+        FROM billing.seller s
+        LEFT JOIN billing.policy own_age ON own_age.name = 'event_age_max' AND own_age.scope = 'seller:' || s.key
+        LEFT JOIN billing.policy age ON age.name = 'event_age_max' AND age.scope = 'global'
+        LEFT JOIN billing.policy own_future ON own_future.name = 'event_future_max' AND own_future.scope = 'seller:' || s.key
+        LEFT JOIN billing.policy future ON future.name = 'event_future_max' AND future.scope = 'global'
     )
     SELECT array_agg(c.customer_id ORDER BY p.n), array_agg(c.bucket_minutes ORDER BY p.n), array_agg(b.earliest ORDER BY p.n),
         array_agg(b.latest ORDER BY p.n),
@@ -320,12 +341,13 @@ BEGIN
     END IF;
     IF billing_internal.meters_ready() <> state THEN
         PERFORM billing_internal.call_measure_again(handle);
+        SELECT array_agg(c.bucket_minutes ORDER BY p.n) INTO party_minutes
+        FROM unnest(party_ids) WITH ORDINALITY p (customer_id, n) LEFT JOIN billing.customer c USING (customer_id);
     END IF;
-    SELECT array_agg(c.bucket_minutes ORDER BY p.n) INTO party_minutes
-    FROM unnest(party_ids) WITH ORDINALITY p (customer_id, n) LEFT JOIN billing.customer c USING (customer_id);
     PERFORM billing_internal.partition_ensure(m.month)
     FROM billing_internal.call_resolve(handle, coalesce(party_ids, '{}'), coalesce(party_minutes, '{}'), coalesce(party_earliest, '{}'),
-        coalesce(party_latest, '{}'), coalesce(party_faults, '{}')) m (month);
+        coalesce(party_latest, '{}'), coalesce(party_faults, '{}')) m (month)
+    WHERE NOT billing_internal.month_known(m.month);
 END
 $$;
 COMMENT ON FUNCTION billing_internal.call_admit(bigint, text) IS 'First half of every call with events: parties, stripe locks (shared, ascending), meters and bucket widths as they are under the locks, what can''t be stored, partitions. Gives the customers that have an ingest limit; NULL = none.';
@@ -390,14 +412,14 @@ BEGIN
     END IF;
 
     -- 6. Repeats: content that was stored once, in whichever revision, is a duplicate, other content is conflicting.
-    SELECT array_agg(k.customer_id), array_agg(k.event_key), array_agg(k.content_hash) INTO known_ids, known_keys, known_hashes
-    FROM billing_internal.call_known(handle) n CROSS JOIN LATERAL (
-        SELECT x.customer_id, x.event_key, x.content_hash FROM billing.usage_event_key x WHERE x.customer_id = n.customer_id AND x.event_key = n.event_key
-        UNION ALL
-        SELECT v.customer_id, v.event_key, v.replaced_hash FROM billing.usage_event_void v
-        WHERE v.customer_id = n.customer_id AND v.event_key = n.event_key AND v.replaced_hash IS NOT NULL
-    ) k;
-    IF known_ids IS NOT NULL THEN
+    IF billing_internal.call_has_known(handle) THEN
+        SELECT array_agg(k.customer_id), array_agg(k.event_key), array_agg(k.content_hash) INTO known_ids, known_keys, known_hashes
+        FROM billing_internal.call_known(handle) n CROSS JOIN LATERAL (
+            SELECT x.customer_id, x.event_key, x.content_hash FROM billing.usage_event_key x WHERE x.customer_id = n.customer_id AND x.event_key = n.event_key
+            UNION ALL
+            SELECT v.customer_id, v.event_key, v.replaced_hash FROM billing.usage_event_void v
+            WHERE v.customer_id = n.customer_id AND v.event_key = n.event_key AND v.replaced_hash IS NOT NULL
+        ) k;
         PERFORM billing_internal.call_judge(handle, known_ids, known_keys, known_hashes);
     END IF;
 
@@ -405,14 +427,17 @@ BEGIN
     IF kept THEN
         RETURN;
     END IF;
-    WITH stored AS (
-        INSERT INTO billing.rejected_event (rejected_id, received_at, customer, event_id, reason, message, raw, format)
-        SELECT billing_internal.uuid_v7(), clock_timestamp(), r.customer, r.event_id, r.reason, r.message, r.raw, r.format
-        FROM billing_internal.call_rejections(handle) r
-        RETURNING rejected_id, customer, event_id, reason, message
-    )
-    SELECT coalesce(jsonb_agg(jsonb_build_object('customer', k.customer, 'event_id', k.event_id, 'reason', k.reason, 'message', k.message)), '[]')
-    INTO errors FROM (SELECT * FROM stored ORDER BY rejected_id LIMIT 100) k;
+    errors := '[]';
+    IF billing_internal.call_has_rejections(handle) THEN
+        WITH stored AS (
+            INSERT INTO billing.rejected_event (rejected_id, received_at, customer, event_id, reason, message, raw, format)
+            SELECT billing_internal.uuid_v7(), clock_timestamp(), r.customer, r.event_id, r.reason, r.message, r.raw, r.format
+            FROM billing_internal.call_rejections(handle) r
+            RETURNING rejected_id, customer, event_id, reason, message
+        )
+        SELECT coalesce(jsonb_agg(jsonb_build_object('customer', k.customer, 'event_id', k.event_id, 'reason', k.reason, 'message', k.message)), '[]')
+        INTO errors FROM (SELECT * FROM stored ORDER BY rejected_id LIMIT 100) k;
+    END IF;
 
     -- 8. Now and then, fold customers with many deltas. Nothing depends on it.
     IF random() < 0.0625 THEN

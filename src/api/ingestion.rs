@@ -5,6 +5,7 @@
 use crate::api::metering::{current_meters, delta_row};
 use crate::domain::foundation::Fault;
 use crate::domain::foundation::decimal::quoted;
+use crate::domain::foundation::instant::Instant;
 use crate::domain::ingestion::limit::{Level, Limit, Verdict};
 use crate::domain::ingestion::{EventParts, Format};
 use crate::domain::metering::call::{Call, Resolution, Row, reason};
@@ -14,13 +15,15 @@ use crate::pg::{FaultJson, Numeric};
 use pgrx::datum::{Array, TimestampWithTimeZone, Uuid};
 use pgrx::prelude::*;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Calls kept at most: one is in flight, the others were left behind by errors.
 const CALLS_MAX: usize = 4;
 
 thread_local! {
     static CALLS: RefCell<BTreeMap<i64, Call>> = const { RefCell::new(BTreeMap::new()) };
+    /// Starts of months that have their partitions.
+    static MONTHS: RefCell<BTreeSet<Instant>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 fn keep(call: Call) -> i64 {
@@ -51,7 +54,7 @@ fn domain_uuid(uuid: Uuid) -> uuid::Uuid {
     uuid::Uuid::from_bytes(*uuid.as_bytes())
 }
 
-fn pg_instant(at: crate::domain::foundation::instant::Instant) -> TimestampWithTimeZone {
+fn pg_instant(at: Instant) -> TimestampWithTimeZone {
     to_timestamptz(at).expect("years 1 to 9999 fit a timestamptz")
 }
 
@@ -320,6 +323,30 @@ fn call_deltas(
     TableIterator::new(deltas.rows.into_iter().map(delta_row))
 }
 
+/// Whether there are keys whose stored content has to be looked up.
+#[pg_extern(sql = false)]
+fn call_has_known(handle: i64) -> bool {
+    with_call(handle, |call| Ok(!call.known().is_empty()))
+}
+
+/// Whether there are events to keep aside.
+#[pg_extern(sql = false)]
+fn call_has_rejections(handle: i64) -> bool {
+    with_call(handle, |call| Ok(!call.rejections().is_empty()))
+}
+
+/// Whether this backend has learned that the partitions of a month are there, once a transaction other than
+/// its own had made them.
+#[pg_extern(sql = false)]
+fn month_known(month: TimestampWithTimeZone) -> bool {
+    from_timestamptz(month).is_some_and(|month| MONTHS.with_borrow(|months| months.contains(&month)))
+}
+
+#[pg_extern(sql = false)]
+fn month_learn(month: TimestampWithTimeZone) {
+    MONTHS.with_borrow_mut(|months| months.extend(from_timestamptz(month)));
+}
+
 /// The keys whose stored content has to be looked up.
 #[pg_extern(sql = false)]
 fn call_known(handle: i64) -> TableIterator<'static, (name!(customer_id, i64), name!(event_key, Uuid))> {
@@ -534,6 +561,8 @@ mod tests {
         // the first "1" was new; its repeats, and 4 and 5, are known
         let mut known = ["1", "4", "5"].map(|id| format!("7|{}", key(id)));
         known.sort();
+        let has = |what: &str| value(&format!("SELECT billing_internal.call_has_{what}({handle})")).unwrap();
+        assert_eq!((has("known").as_str(), has("rejections").as_str()), ("true", "true"));
         assert_eq!(ask("call_known"), known);
         rows(&format!(
             "SELECT billing_internal.call_judge({handle}, '{{7,7,7}}', '{{{},{},{}}}', '{{{first},{fourth},42}}')",
@@ -548,9 +577,20 @@ mod tests {
             reasons,
             ["unknown_customer|nobody|2", "too_old|acme|6", "conflicting|acme|1", "conflicting|acme|5"]
         );
+        assert_eq!((has("known").as_str(), has("rejections").as_str()), ("false", "true"));
         assert_eq!(ask("call_end"), ["2|2|2|2"]);
         let closed = error_of(&format!("SELECT * FROM billing_internal.call_end({handle})"));
         assert_eq!(closed, format!("XX000 ingest call {handle} is not open"));
+    }
+
+    /// A backend knows a month once it was told, and no other.
+    #[pg_test]
+    fn months_are_learned_by_backend() {
+        let known = |month: &str| value(&format!("SELECT billing_internal.month_known('{month}')")).unwrap();
+        assert_eq!(known("1723-11-01Z"), "false");
+        rows("SELECT billing_internal.month_learn('1723-11-01Z')");
+        assert_eq!((known("1723-11-01Z").as_str(), known("1723-12-01Z").as_str()), ("true", "false"));
+        assert_eq!(known("infinity"), "false");
     }
 
     /// A call can be confined to one customer, type and stretch of time: what is not of it, and an id that

@@ -242,6 +242,7 @@ WITH exception (name, reason) AS (VALUES
     -- SET would keep them from being inlined into the statements that call them once a row; their bodies are bound when made.
     ('billing_internal.audit_hash(uuid,timestamp with time zone,text,text,text,text,bigint,jsonb,jsonb,text,bytea,bytea)', 'inlined, bound when made'),
     ('billing_internal.fiscal_year(timestamp with time zone,text,smallint)', 'inlined, bound when made'),
+    ('billing_internal.event_age_default()', 'inlined, bound when made'), ('billing_internal.event_future_default()', 'inlined, bound when made'),
     ('billing_internal.grace_over(timestamp with time zone,text,timestamp with time zone)', 'inlined, bound when made'),
     ('billing_internal.invoice_key(text,integer,bigint,text)', 'inlined, bound when made'),
     ('billing_internal.local_midnight(date,text)', 'inlined, bound when made'),
