@@ -81,6 +81,16 @@ mod tests {
     /// Each test and the functions, by their Rust names, of which it says what they promise.
     const REGISTER: &[(&str, &[&str])] = &[
         ("aggregates_give_what_meters_give", &["usage_count_add", "usage_sum_add", "usage_max_add"]),
+        (
+            "aggregates_give_more_than_sums",
+            &[
+                "usage_min_add",
+                "usage_average_add",
+                "usage_latest_add",
+                "usage_weighted_sum_add",
+                "usage_percentile_add",
+            ],
+        ),
         ("unique_counts_count_keys", &["usage_unique_add"]),
         (
             "aggregates_merge_in_parallel",

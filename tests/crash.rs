@@ -1,8 +1,9 @@
 //! A server that is killed (kill -9 of every process, as a power cut) at random moments while four clients ingest,
-//! usage is folded and contracts are billed. After each restart every acknowledged event is there exactly once, usage
-//! equals a fresh count of the events, numbers have no gap, invoices are whole, and what was cut off goes on.
+//! usage is folded, contracts are billed, events are voided, amended and replaced, and meters are measured again. After
+//! each restart every acknowledged event stands exactly once, as it was sent or corrected last, usage equals a fresh
+//! count of the events, numbers have no gap, invoices are whole, verify('full') is clean, and what was cut off goes on.
 //!
-//! CRASH_ROUNDS=… kills that many times (default 10), RACES_SEED=… repeats a run's events and moments.
+//! ROUNDS=… kills that many times (default 10), RACES_SEED=… repeats a run's events and moments.
 #![allow(clippy::disallowed_methods)] // tests measure real time
 
 mod common;
@@ -11,7 +12,7 @@ mod load;
 use common::{Db, Server};
 use load::{Door, Event, Rng, told};
 use postgres::{Client, NoTls};
-use std::io::Write;
+use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -127,6 +128,111 @@ fn fold_until(db: &Db, done: &AtomicBool) -> Result<usize, String> {
     )
 }
 
+/// One correction of what is stored; each does the same when it is sent again.
+#[derive(Clone, Debug)]
+enum Correction {
+    Void(Event),
+    Amend(Event),
+    /// A day of a customer, and the events that it has from now on.
+    Replace(String, String, Vec<Event>),
+}
+
+/// Corrections of events that are sent but not billed; `sent` becomes what then stands.
+fn corrections(rng: &mut Rng, sent: &mut Vec<Event>, billed_to: &str) -> Vec<Correction> {
+    let mut corrections = Vec::new();
+    let changed = |rng: &mut Rng, event: &Event| {
+        let mut event = event.clone();
+        event.properties.insert("input", json!(rng.below(100_000)));
+        if rng.chance(50) {
+            event.properties.insert("output", json!(rng.below(1000)));
+            event.properties.insert("model", json!("corrected"));
+        }
+        event
+    };
+    for _ in 0..60 {
+        let open: Vec<usize> = (0..sent.len()).filter(|at| sent[*at].at.as_str() >= billed_to).collect();
+        if open.is_empty() {
+            break;
+        }
+        let at = open[rng.below(open.len())];
+        match rng.below(10) {
+            0..4 => corrections.push(Correction::Void(sent.swap_remove(at))),
+            4..8 => {
+                sent[at] = changed(rng, &sent[at]);
+                corrections.push(Correction::Amend(sent[at].clone()));
+            }
+            _ => {
+                let (customer, day) = (sent[at].customer.clone(), sent[at].at[0..10].to_owned());
+                let (of_day, mut rest): (Vec<Event>, Vec<Event>) = std::mem::take(sent)
+                    .into_iter()
+                    .partition(|e| e.customer == customer && e.at.starts_with(&day));
+                let kept: Vec<Event> = of_day
+                    .iter()
+                    .filter_map(|event| match rng.below(3) {
+                        0 => None,
+                        1 => Some(event.clone()),
+                        _ => Some(changed(rng, event)),
+                    })
+                    .collect();
+                rest.extend(kept.iter().cloned());
+                *sent = rest;
+                corrections.push(Correction::Replace(customer, day, kept));
+            }
+        }
+    }
+    corrections
+}
+
+/// Makes each correction again and again until it is acknowledged.
+fn correct_all(db: &Db, corrections: &[Correction]) -> Result<usize, String> {
+    let mut done = 0;
+    until_done(
+        db,
+        "billing_operator",
+        || false,
+        |client| {
+            let Some(correction) = corrections.get(done) else { return Ok(true) };
+            match correction {
+                Correction::Void(event) => {
+                    client.query_one(
+                        "SELECT billing.event_void($1, $2, 'sent in error')",
+                        &[&event.customer, &event.id],
+                    )?;
+                }
+                Correction::Amend(event) => {
+                    client.query_one(
+                        "SELECT billing.event_amend($1, $2, 'miscounted', properties => $3::text::jsonb)",
+                        &[&event.customer, &event.id, &json!(event.properties).to_string()],
+                    )?;
+                }
+                Correction::Replace(customer, day, events) => {
+                    let document: Vec<_> = events.iter().map(Event::json).collect();
+                    client.query_one(
+                        "SELECT ingested FROM billing.event_replace($1, 'llm', $2::text::timestamptz, $2::text::timestamptz + interval '1 day', $3::text::json, 'counted again', dry_run => false)",
+                        &[customer, &format!("{day}T00:00:00Z"), &json!(document).to_string()],
+                    )?;
+                }
+            }
+            done += 1;
+            Ok(done == corrections.len())
+        },
+    )
+}
+
+/// Measures all of a meter again, and again from where it stopped.
+fn rebuild_all(db: &Db, meter: &str) -> Result<usize, String> {
+    until_done(
+        db,
+        "billing_operator",
+        || false,
+        |client| {
+            client
+                .batch_execute(&format!("CALL billing.meter_rebuild('{meter}', reason => 'a test')"))
+                .map(|()| true)
+        },
+    )
+}
+
 /// One run; whether the server went away under it.
 fn bill(db: &Db, as_of: &str) -> Result<bool, String> {
     let mut config = db.config();
@@ -177,7 +283,11 @@ fn assert_invoices(client: &mut Client, billed_to: Option<&str>) {
 /// One round: work, a kill in the middle of it, a restart, and what must hold then.
 fn round(server: &Server, db: &Db, rng: &mut Rng, n: usize, sent: &mut Vec<Event>) {
     let events = events_of(rng, n);
-    let kind = ["ingest", "fold", "bill run"][n % 3];
+    let kind = ["ingest", "correct", "fold", "rebuild", "bill run"][n % 5];
+    // Bill runs bill what lies before their round's month.
+    let billed_to = month((0..n).rev().find(|n| n % 5 == 4).unwrap_or(0));
+    let corrections = if kind == "correct" { corrections(rng, sent, &billed_to) } else { Vec::new() };
+    let meter = ["tokens", "requests", "peak", "users"][rng.below(4)];
     let as_of = month(n); // usage of this round is not due yet
     let moment = Duration::from_millis(match kind {
         "bill run" => 30 + rng.below(900) as u64,
@@ -200,6 +310,8 @@ fn round(server: &Server, db: &Db, rng: &mut Rng, n: usize, sent: &mut Vec<Event
             .collect();
         let folder = (kind == "fold").then(|| scope.spawn(|| fold_until(db, &folding_ends)));
         let run = (kind == "bill run").then(|| scope.spawn(|| bill(db, &as_of)));
+        let corrector = (kind == "correct").then(|| scope.spawn(|| correct_all(db, &corrections)));
+        let rebuilder = (kind == "rebuild").then(|| scope.spawn(|| rebuild_all(db, meter)));
         thread::sleep(moment);
         let killed = start.elapsed();
         server.kill9();
@@ -214,6 +326,12 @@ fn round(server: &Server, db: &Db, rng: &mut Rng, n: usize, sent: &mut Vec<Event
         if let Some(folder) = folder {
             cut_off += folder.join().expect("fold").expect("no error but the crash reaches fold");
         }
+        for worker in [corrector, rebuilder].into_iter().flatten() {
+            cut_off += worker
+                .join()
+                .expect("a worker")
+                .expect("no error but the crash reaches corrections and rebuilds");
+        }
         let run = run.map(|run| run.join().expect("the run").expect("no error but the crash ends a run"));
         println!(
             "round {n} ({kind}): killed after {killed:?}, dead {dead:?}, back {back:?}; {cut_off} connections lost, run cut off: {run:?}; {:?}",
@@ -222,11 +340,19 @@ fn round(server: &Server, db: &Db, rng: &mut Rng, n: usize, sent: &mut Vec<Event
     });
     sent.extend(events);
     let mut client = db.connect();
+    // Before and after what was cut off goes on.
+    assert_eq!(
+        load::readers_differ(&mut client, "2024-01-01Z", "2028-06-01Z"),
+        Vec::<String>::new(),
+        "round {n}"
+    );
+    assert_eq!(db.verify(), Vec::<String>::new(), "round {n}");
+    if kind == "correct" || kind == "rebuild" {
+        client.batch_execute("CALL billing.meter_rebuild()").expect("what is left to measure");
+    }
     load::assert_exactly_once(&mut client, sent);
     assert_invoices(&mut client, None);
     if kind == "bill run" {
-        // Before and after it goes on.
-        assert_eq!(db.verify(), Vec::<String>::new(), "round {n}");
         assert!(!bill(db, &as_of).expect("the next run"), "the server stays");
         assert_invoices(&mut client, Some(&as_of));
     }
@@ -234,16 +360,11 @@ fn round(server: &Server, db: &Db, rng: &mut Rng, n: usize, sent: &mut Vec<Event
 
 #[test]
 fn a_killed_server_loses_nothing_it_acknowledged_and_goes_on() {
-    let rounds =
-        std::env::var("CRASH_ROUNDS").map_or(10, |text| text.parse().expect("CRASH_ROUNDS is a number"));
+    let rounds = std::env::var("ROUNDS").map_or(10, |text| text.parse().expect("ROUNDS is a number"));
     let mut rng = load::seed("crash");
     let server = Server::spawn("crash");
     // Recovery flushes all files at once instead of opening every one; from the first restart on.
-    let mut settings = std::fs::OpenOptions::new()
-        .append(true)
-        .open(server.data().join("postgresql.conf"))
-        .expect("settings");
-    settings.write_all(b"\nrecovery_init_sync_method = syncfs\n").expect("settings");
+    server.configure("recovery_init_sync_method = syncfs");
     let mut left = rounds;
     while left > 0 {
         let db = prepare(&server, &format!("crash_{left}"));

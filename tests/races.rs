@@ -299,7 +299,8 @@ fn a_fold_step_holds_few_locks_however_many_customers_wait() {
     admin
         .batch_execute(
             "SELECT billing.ingest('{\"customer\":\"c0\",\"event_id\":\"e\",\"event_type\":\"llm\",\"occurred_at\":\"2026-02-01T00:00:00Z\",\"properties\":{\"input\":1,\"output\":1}}');
-             INSERT INTO billing.usage_delta SELECT c, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys
+             INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys)
+             SELECT c, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys
              FROM billing.usage_delta, generate_series(1000, 3999) c",
         )
         .expect("deltas of many customers");

@@ -47,7 +47,7 @@ CREATE FUNCTION billing_internal.call_accept(handle bigint, customer_ids bigint[
 COMMENT ON FUNCTION billing_internal.call_accept(bigint, bigint[], uuid[]) IS 'Tells the call which keys were new; gives their events.';
 CREATE FUNCTION billing_internal.call_deltas(handle bigint)
     RETURNS TABLE (customer_id bigint, meter_id int, bucket_minutes smallint, bucket_start timestamptz, dimension_set_id bigint,
-        dimensions text, events bigint, quantity numeric, value_keys uuid[])
+        dimensions text, events bigint, quantity numeric, moment numeric, placed_at timestamptz, event_key uuid, value_keys uuid[])
     LANGUAGE c VOLATILE STRICT ROWS 100 AS 'MODULE_PATHNAME', 'call_deltas_wrapper';
 COMMENT ON FUNCTION billing_internal.call_deltas(bigint) IS 'What the accepted events add to usage.';
 CREATE FUNCTION billing_internal.call_has_known(handle bigint) RETURNS boolean
@@ -391,19 +391,20 @@ BEGIN
     SELECT e.customer_id, e.event_key, e.occurred_at, clock.recorded_at, e.event_type, e.event_id, e.bill_to, e.properties::jsonb
     FROM (SELECT clock_timestamp() AS recorded_at OFFSET 0) clock, billing_internal.call_accept(handle, new_ids, new_keys) e;
     WITH added AS (
-        INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys)
-        SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity,
+        INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
+        SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity, d.moment, d.placed_at, d.event_key,
             CASE WHEN s.dimensions IS NULL THEN d.dimensions::jsonb
                 WHEN s.dimensions <> d.dimensions::jsonb THEN billing_internal.dimension_collision(d.customer_id, d.dimension_set_id) END,
             d.value_keys
         FROM billing_internal.call_deltas(handle) d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
-        RETURNING customer_id, bucket_start, bucket_minutes
+        RETURNING customer_id, meter_id, bucket_start, bucket_minutes
     )
     -- What may be late: it comes before the latest boundary of all that was billed. An older snapshot does not know it.
     SELECT array_agg(l.customer_id), array_agg(l.from_at), array_agg(l.until_at) INTO late_ids, late_from, late_until
     FROM (
-        SELECT a.customer_id, min(a.bucket_start) AS from_at, max(a.bucket_start + make_interval(mins => a.bucket_minutes)) AS until_at
-        FROM added a
+        -- What is carried over changes all that comes after.
+        SELECT a.customer_id, min(a.bucket_start) AS from_at, max(CASE WHEN m.state IN ('level', 'presence') THEN 'infinity' ELSE a.bucket_start + make_interval(mins => a.bucket_minutes) END) AS until_at
+        FROM added a JOIN billing.meter m USING (meter_id)
         WHERE a.bucket_start < (SELECT max(k.billed_until) FROM billing.contract k) OR current_setting('transaction_isolation') <> 'read committed'
         GROUP BY a.customer_id
     ) l;

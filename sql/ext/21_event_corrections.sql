@@ -128,7 +128,7 @@ BEGIN
 
     -- Usage: what can be taken back is, what can't is measured afresh. An hour holds the buckets of both widths.
     WITH ended AS MATERIALIZED (
-        SELECT u.*, m.aggregation IN ('count', 'sum') AS reversible
+        SELECT u.*, m.state IN ('count', 'sum', 'level') AS reversible
         FROM (
             SELECT array_agg(w.meter_id) AS ids, array_agg(w.from_at) AS starts, array_agg(w.until_at) AS ends, array_agg(w.definition::text) AS definitions
             FROM billing.meter x JOIN billing_internal.meter_stretch w ON w.meter_id = x.meter_id AND w.as_of_version = x.version
@@ -145,16 +145,17 @@ BEGIN
     ), d AS (
         SELECT * FROM billing_internal.call_deltas(handle)
         UNION ALL
-        SELECT x.customer_id, x.meter_id, x.bucket_minutes, x.bucket_start, x.dimension_set_id, x.dimensions, -x.events, -x.quantity, NULL FROM ended x WHERE x.reversible
+        SELECT x.customer_id, x.meter_id, x.bucket_minutes, x.bucket_start, x.dimension_set_id, x.dimensions, -x.events, -x.quantity, -x.moment, NULL, NULL, NULL FROM ended x WHERE x.reversible
     )
-    INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys)
-    SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity,
+    INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
+    SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity, d.moment, d.placed_at, d.event_key,
         CASE WHEN s.dimensions IS NULL THEN d.dimensions::jsonb
             WHEN s.dimensions <> d.dimensions::jsonb THEN billing_internal.dimension_collision(d.customer_id, d.dimension_set_id) END,
         d.value_keys
     FROM d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id);
-    -- What was billed with it is compared by the next bill.
-    PERFORM billing_internal.usage_changed(array_agg(of_customer_id), array_agg(x.first), array_agg(x.last + interval '1 microsecond')) FROM (
+    -- What was billed with it is compared by the next bill; what is carried over, with all that comes after.
+    PERFORM billing_internal.usage_changed(array_agg(of_customer_id), array_agg(x.first), array_agg(CASE WHEN EXISTS (SELECT FROM billing.meter m WHERE m.counts AND m.state IN ('level', 'presence')
+            AND (m.event_type = ANY (old.types) OR m.meter_id IN (SELECT d.meter_id FROM billing_internal.call_deltas(handle) d))) THEN 'infinity' ELSE x.last + interval '1 microsecond' END)) FROM (
         SELECT min(a.at) AS first, max(a.at) AS last FROM unnest(changes) c CROSS JOIN LATERAL (VALUES (c.occurred_at), (c.new_occurred_at)) a (at)
         WHERE a.at IS NOT NULL GROUP BY date_trunc('day', a.at, 'UTC')) x;
 END

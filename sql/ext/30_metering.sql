@@ -4,7 +4,7 @@ CREATE FUNCTION billing_internal.stored_usage(
     meter_ids int[], meter_from timestamptz[], meter_until timestamptz[], definitions text[], customer_ids bigint[], minutes smallint[], event_keys uuid[], event_types text[],
     occurred_at timestamptz[], bill_tos text[], properties text[]
 ) RETURNS TABLE (customer_id bigint, meter_id int, bucket_minutes smallint, bucket_start timestamptz, dimension_set_id bigint,
-    dimensions text, events bigint, quantity numeric, value_keys uuid[])
+    dimensions text, events bigint, quantity numeric, moment numeric, placed_at timestamptz, event_key uuid, value_keys uuid[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 100 AS 'MODULE_PATHNAME', 'stored_usage_wrapper';
 COMMENT ON FUNCTION billing_internal.stored_usage(int[], timestamptz[], timestamptz[], text[], bigint[], smallint[], uuid[], text[], timestamptz[], text[], text[]) IS 'The deltas of stored events (columns of equal length) on the given versions of meters, each for the events of its stretch.';
 
@@ -47,7 +47,8 @@ CREATE TYPE billing_internal.rebuild_ref AS (meter_rebuild_id uuid, meter_id int
 COMMENT ON TYPE billing_internal.rebuild_ref IS 'What listing needs of a meter_rebuild row.';
 
 CREATE TYPE billing_internal.usage_measure AS (
-    bucket_start timestamptz, bucket_minutes smallint, dimension_set_id bigint, dimensions jsonb, events bigint, quantity numeric, value_keys uuid[]
+    bucket_start timestamptz, bucket_minutes smallint, dimension_set_id bigint, dimensions jsonb, events bigint, quantity numeric, value_keys uuid[],
+    moment numeric, placed_at timestamptz, event_key uuid
 );
 COMMENT ON TYPE billing_internal.usage_measure IS 'Usage of a cell as measured from events; several of one cell add up.';
 
@@ -66,7 +67,7 @@ DECLARE
 BEGIN
     LOOP
         -- The first stretch of one meter, cut after about max_events events where an hour ends.
-        SELECT d.meter_id, lower(s.stretch) AS from_at, upper(s.stretch) AS until_at INTO piece
+        SELECT d.meter_id, lower(s.stretch) AS from_at, upper(s.stretch) AS until_at, lower(s.stretch) AS asked_from INTO piece
         FROM (SELECT x.meter_id, range_agg(tstzrange(x.from_at, x.until_at)) AS stretches FROM billing.usage_dirty x WHERE x.customer_id = of_customer_id
             GROUP BY x.meter_id ORDER BY x.meter_id LIMIT 1) d, unnest(d.stretches) s (stretch) ORDER BY s.stretch LIMIT 1;
         EXIT WHEN NOT FOUND OR mended >= 16;
@@ -85,13 +86,13 @@ BEGIN
             piece_until := least(date_trunc('hour', piece.from_at, 'UTC') + interval '1 hour', piece.until_at);
         END IF;
         -- One snapshot of the events, of the deltas that say the same, and of what asked for this. What others commit
-        -- from here on stays in deltas and dirty stretches of its own.
+        -- from here on stays in deltas and dirty stretches of its own; so does what asks since a moment ago for an earlier time.
         SELECT ARRAY(SELECT d.ctid FROM billing.usage_delta d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id
                 AND d.bucket_start >= piece.from_at AND d.bucket_start < piece_until),
-            ARRAY(SELECT ROW(c.bucket_start, c.bucket_minutes, c.dimension_set_id, c.dimensions, c.events, c.quantity, c.value_keys)::billing_internal.usage_measure
+            ARRAY(SELECT ROW(c.bucket_start, c.bucket_minutes, c.dimension_set_id, c.dimensions, c.events, c.quantity, c.value_keys, c.moment, c.placed_at, c.event_key)::billing_internal.usage_measure
                 FROM billing_internal.stored_cells(of_customer_id, piece.meter_id, piece.from_at, piece_until) c),
-            ARRAY(SELECT d.ctid FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id AND d.from_at < piece_until),
-            (SELECT max(d.until_at) FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id AND d.from_at < piece_until)
+            ARRAY(SELECT d.ctid FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id AND d.from_at >= piece.asked_from AND d.from_at < piece_until),
+            (SELECT max(d.until_at) FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id AND d.meter_id = piece.meter_id AND d.from_at >= piece.asked_from AND d.from_at < piece_until)
         INTO stale, fresh, asked, rest_until;
         PERFORM billing_internal.partitions_heed(ARRAY(SELECT DISTINCT date_trunc('month', f.bucket_start, 'UTC') FROM unnest(fresh) f));
         DELETE FROM billing.usage_delta WHERE ctid = ANY (stale);
@@ -101,8 +102,8 @@ BEGIN
         IF rest_until > piece_until THEN
             INSERT INTO billing.usage_dirty (customer_id, meter_id, from_at, until_at) VALUES (of_customer_id, piece.meter_id, piece_until, rest_until);
         END IF;
-        INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, dimensions, value_keys)
-        SELECT of_customer_id, piece.meter_id, f.bucket_minutes, f.bucket_start, f.dimension_set_id, f.events, f.quantity,
+        INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
+        SELECT of_customer_id, piece.meter_id, f.bucket_minutes, f.bucket_start, f.dimension_set_id, f.events, f.quantity, f.moment, f.placed_at, f.event_key,
             CASE WHEN s.dimensions IS DISTINCT FROM f.dimensions THEN f.dimensions END, f.value_keys
         FROM unnest(fresh) f LEFT JOIN billing.dimension_set s ON s.customer_id = of_customer_id AND s.dimension_set_id = f.dimension_set_id;
         mended := mended + 1;
@@ -153,18 +154,36 @@ BEGIN
     ), value_keys AS (
         INSERT INTO billing.usage_value (customer_id, meter_id, bucket_start, bucket_minutes, dimension_set_id, value_key)
         SELECT DISTINCT t.customer_id, t.meter_id, t.bucket_start, t.bucket_minutes, t.dimension_set_id, v
-        FROM taken t, unnest(t.value_keys) v
+        FROM taken t, unnest(t.value_keys) v WHERE t.placed_at IS NULL
         ON CONFLICT DO NOTHING
+    ), operations AS (
+        INSERT INTO billing.usage_value AS v (customer_id, meter_id, bucket_start, bucket_minutes, dimension_set_id, value_key, placed_at, event_key, present)
+        SELECT DISTINCT ON (t.meter_id, t.bucket_start, t.bucket_minutes, t.dimension_set_id, t.value_keys[1])
+            t.customer_id, t.meter_id, t.bucket_start, t.bucket_minutes, t.dimension_set_id, t.value_keys[1], t.placed_at, t.event_key, t.quantity = 1
+        FROM taken t WHERE t.placed_at IS NOT NULL AND t.value_keys IS NOT NULL
+        ORDER BY t.meter_id, t.bucket_start, t.bucket_minutes, t.dimension_set_id, t.value_keys[1], t.placed_at DESC, t.event_key DESC, t.quantity
+        ON CONFLICT (customer_id, meter_id, bucket_start, bucket_minutes, dimension_set_id, value_key) DO UPDATE
+            SET placed_at = excluded.placed_at, event_key = excluded.event_key, present = excluded.present
+            WHERE (excluded.placed_at, excluded.event_key) > (v.placed_at, v.event_key)
     ), buckets AS (
-        INSERT INTO billing.usage_bucket AS b (customer_id, meter_id, bucket_start, bucket_minutes, dimension_set_id, events, quantity)
+        INSERT INTO billing.usage_bucket AS b (customer_id, meter_id, bucket_start, bucket_minutes, dimension_set_id, events, quantity, moment, placed_at, event_key)
         SELECT t.customer_id, t.meter_id, t.bucket_start, t.bucket_minutes, t.dimension_set_id, sum(t.events),
-            CASE WHEN m.aggregation = 'max' THEN max(t.quantity) ELSE sum(t.quantity) END
+            CASE m.state WHEN 'max' THEN max(t.quantity) WHEN 'min' THEN min(t.quantity) WHEN 'presence' THEN NULL
+                WHEN 'latest' THEN (array_agg(t.quantity ORDER BY t.placed_at DESC, t.event_key DESC) FILTER (WHERE m.state = 'latest' AND t.placed_at IS NOT NULL))[1]
+                ELSE sum(t.quantity) END,
+            sum(t.moment), max(t.placed_at) FILTER (WHERE m.state = 'latest'),
+            (array_agg(t.event_key ORDER BY t.placed_at DESC, t.event_key DESC) FILTER (WHERE m.state = 'latest' AND t.placed_at IS NOT NULL))[1]
         FROM taken t JOIN billing.meter m USING (meter_id)
-        GROUP BY t.customer_id, t.meter_id, t.bucket_start, t.bucket_minutes, t.dimension_set_id, m.aggregation
+        GROUP BY t.customer_id, t.meter_id, t.bucket_start, t.bucket_minutes, t.dimension_set_id, m.state
         ON CONFLICT (customer_id, meter_id, bucket_start, bucket_minutes, dimension_set_id) DO UPDATE
             SET events = b.events + excluded.events,
-                quantity = CASE WHEN (SELECT m.aggregation = 'max' FROM billing.meter m WHERE m.meter_id = b.meter_id)
-                    THEN greatest(b.quantity, excluded.quantity) ELSE b.quantity + excluded.quantity END
+                quantity = CASE (SELECT m.state FROM billing.meter m WHERE m.meter_id = b.meter_id)
+                    WHEN 'max' THEN greatest(b.quantity, excluded.quantity) WHEN 'min' THEN least(b.quantity, excluded.quantity)
+                    WHEN 'latest' THEN CASE WHEN (excluded.placed_at, excluded.event_key) > (b.placed_at, b.event_key) OR b.placed_at IS NULL THEN excluded.quantity ELSE b.quantity END
+                    ELSE b.quantity + excluded.quantity END,
+                moment = b.moment + excluded.moment,
+                placed_at = greatest(b.placed_at, excluded.placed_at),
+                event_key = CASE WHEN (excluded.placed_at, excluded.event_key) > (b.placed_at, b.event_key) OR b.placed_at IS NULL THEN excluded.event_key ELSE b.event_key END
     )
     SELECT count(*) INTO folded FROM taken;
     RETURN folded + mended;
@@ -288,9 +307,12 @@ BEGIN
             ORDER BY e.occurred_at DESC LIMIT 1) last
         RETURNING customer_id, from_at, until_at
     )
-    SELECT count(*), array_agg(d.customer_id) FILTER (WHERE h.charged), array_agg(d.from_at) FILTER (WHERE h.charged), array_agg(d.until_at) FILTER (WHERE h.charged)
+    SELECT count(*), array_agg(d.customer_id) FILTER (WHERE h.charged), array_agg(d.from_at) FILTER (WHERE h.charged), array_agg(CASE WHEN h.carried THEN 'infinity' ELSE d.until_at END) FILTER (WHERE h.charged)
     INTO listed, charged_ids, charged_from, charged_until
-    FROM dirty d CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM billing.contract_charge x WHERE x.customer_id = d.customer_id AND x.meter_id = r.meter_id) AS charged) h;
+    FROM dirty d CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM billing.contract_charge x WHERE x.customer_id = d.customer_id AND (x.meter_id = r.meter_id
+            OR EXISTS (SELECT FROM billing.meter_version v CROSS JOIN LATERAL billing_internal.compound_parts(v.definition) p JOIN billing.meter k ON k.key = p.meter
+                WHERE v.meter_id = x.meter_id AND k.meter_id = r.meter_id))) AS charged,
+        (SELECT m.state IN ('level', 'presence') FROM billing.meter m WHERE m.meter_id = r.meter_id) AS carried) h;
     -- Whoever bills from here on measures with the new meter: what was billed by the old one is compared.
     PERFORM billing_internal.usage_changed(charged_ids, charged_from, charged_until) WHERE charged_ids IS NOT NULL;
     UPDATE billing.meter_rebuild x SET listed_to = coalesce(customers[cardinality(customers)], x.listed_to), finished_at = CASE WHEN cardinality(customers) < max_rows THEN clock_timestamp() END
@@ -430,7 +452,7 @@ COMMENT ON FUNCTION billing_internal.find_meter(text) IS 'A meter by key or id. 
 
 CREATE FUNCTION billing_internal.stored_cells(
     of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, recorded_until timestamptz DEFAULT 'infinity', of_version int DEFAULT NULL
-) RETURNS TABLE (bucket_start timestamptz, bucket_minutes smallint, dimension_set_id bigint, dimensions jsonb, events bigint, quantity numeric, value_keys uuid[])
+) RETURNS TABLE (bucket_start timestamptz, bucket_minutes smallint, dimension_set_id bigint, dimensions jsonb, events bigint, quantity numeric, value_keys uuid[], moment numeric, placed_at timestamptz, event_key uuid)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH stretch AS MATERIALIZED (
@@ -440,7 +462,7 @@ AS $$
         SELECT v.event_key, v.revision FROM billing.usage_event_void v
         WHERE v.customer_id = of_customer_id AND v.occurred_at >= stored_cells.from_at AND v.occurred_at < stored_cells.until_at AND v.voided_at <= recorded_until
     )
-    SELECT u.bucket_start, u.bucket_minutes, u.dimension_set_id, u.dimensions::jsonb, u.events, u.quantity, u.value_keys
+    SELECT u.bucket_start, u.bucket_minutes, u.dimension_set_id, u.dimensions::jsonb, u.events, u.quantity, u.value_keys, u.moment, u.placed_at, u.event_key
     FROM (
         SELECT array_agg(e.event_key) AS keys, array_agg(e.event_type) AS types, array_agg(e.occurred_at) AS times,
             array_agg(e.bill_to) AS bill_tos, array_agg(e.properties::text) AS properties, count(*)::int AS size
@@ -540,12 +562,12 @@ COMMENT ON FUNCTION billing_internal.check_usage_arguments(timestamptz, timestam
 
 CREATE FUNCTION billing_internal.usage_cells(
     of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, boundaries timestamptz[] DEFAULT '{}'
-) RETURNS TABLE (at timestamptz, dimensions jsonb, events bigint, quantity numeric, value_key uuid)
+) RETURNS TABLE (at timestamptz, dimensions jsonb, events bigint, quantity numeric, value_key uuid, moment numeric, placed_at timestamptz, event_key uuid)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     width interval := '60 minutes';
-    unique_count boolean := (SELECT m.aggregation = 'unique_count' FROM billing.meter m WHERE m.meter_id = of_meter_id);
+    by_value boolean := (SELECT m.state IN ('unique', 'presence') FROM billing.meter m WHERE m.meter_id = of_meter_id);
     from_events tstzmultirange;
 BEGIN
     -- The widest bucket there is decides which boundaries cut through one.
@@ -560,26 +582,235 @@ BEGIN
         WHERE date_bin(width, b, '2000-01-01 00:00+00') <> b AND b >= from_at AND b <= until_at) b;
     from_events := from_events + coalesce(billing_internal.dirty_usage(of_customer_id, of_meter_id, from_at, until_at), '{}');
 
-    RETURN QUERY SELECT u.bucket_start, u.dimensions, u.events, CASE WHEN NOT unique_count THEN u.quantity END, NULL::uuid
+    RETURN QUERY SELECT u.bucket_start, u.dimensions, u.events, CASE WHEN NOT by_value THEN u.quantity END, NULL::uuid, u.moment, u.placed_at, u.event_key
     FROM billing_internal.usage_cell u
     WHERE u.customer_id = of_customer_id AND u.meter_id = of_meter_id AND u.bucket_start >= from_at AND u.bucket_start < until_at
         AND NOT from_events @> u.bucket_start;
-    IF unique_count THEN
-        RETURN QUERY SELECT u.bucket_start, u.dimensions, 0::bigint, NULL::numeric, u.value_key
+    IF by_value THEN
+        RETURN QUERY SELECT u.bucket_start, u.dimensions, 0::bigint, u.present::int::numeric, u.value_key, NULL::numeric, u.placed_at, u.event_key
         FROM billing_internal.usage_distinct u
         WHERE u.customer_id = of_customer_id AND u.meter_id = of_meter_id AND u.bucket_start >= from_at AND u.bucket_start < until_at
             AND NOT from_events @> u.bucket_start;
     END IF;
     IF NOT isempty(from_events) THEN
         PERFORM billing_internal.require_events(of_meter_id, greatest(lower(from_events), from_at));
-        RETURN QUERY SELECT e.occurred_at, e.dimensions, 1::bigint, e.value, e.value_key
+        RETURN QUERY SELECT e.occurred_at, e.dimensions, 1::bigint, e.value, e.value_key, 0::numeric, e.occurred_at, e.event_key
         FROM unnest(from_events * tstzmultirange(tstzrange(from_at, until_at))) r (stretch)
         CROSS JOIN LATERAL billing_internal.stored_measures(of_customer_id, of_meter_id, lower(r.stretch), upper(r.stretch)) e;
     END IF;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.usage_cells(bigint, int, timestamptz, timestamptz, timestamptz[]) IS
-    'Usage in [from_at, until_at) from buckets and deltas, and from events where a boundary cuts a bucket or usage is dirty. Rows add up (count, sum), or are to be maximised or counted distinct; what a correction took back stands as its opposite.';
+    'Usage in [from_at, until_at) from buckets and deltas, and from events where a boundary cuts a bucket or usage is dirty. Rows add up (count, sum, changes of a level; what a correction took back stands as its opposite), are to be compared (max, min, the last by placed_at and event_key) or counted distinct; a value that is added or removed has quantity 1 or 0.';
+
+CREATE FUNCTION billing_internal.quotient(dividend numeric, divisor numeric, places int DEFAULT 12) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN CASE WHEN divisor <> 0 THEN trim_scale(sign(dividend) * sign(divisor) * div(abs(dividend) * 2 * 10::numeric ^ places + abs(divisor), 2 * abs(divisor)) / 10::numeric ^ places) END;
+COMMENT ON FUNCTION billing_internal.quotient(numeric, numeric, int) IS 'A quotient rounded once, half away from zero, from the exact fraction: numeric''s own / rounds before. NULL where the divisor is 0.';
+
+CREATE FUNCTION billing_internal.rounded_quantity(quantity numeric, rounding jsonb) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN CASE WHEN rounding IS NULL THEN quantity ELSE sign(quantity) * (rounding->>'to')::numeric * (div(abs(quantity), (rounding->>'to')::numeric)
+        + CASE WHEN CASE rounding->>'mode' WHEN 'up' THEN mod(abs(quantity), (rounding->>'to')::numeric) > 0
+            WHEN 'half_up' THEN 2 * mod(abs(quantity), (rounding->>'to')::numeric) >= (rounding->>'to')::numeric ELSE false END THEN 1 ELSE 0 END) END;
+COMMENT ON FUNCTION billing_internal.rounded_quantity(numeric, jsonb) IS 'A quantity to a multiple of "to", by "mode": up (away from zero), down, half_up; what is below zero mirrors what is above. NULL rounding leaves it.';
+
+CREATE FUNCTION billing_internal.micros_between(from_at timestamptz, until_at timestamptz) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN extract(epoch FROM until_at - from_at) * 1000000;
+COMMENT ON FUNCTION billing_internal.micros_between(timestamptz, timestamptz) IS 'Microseconds from one instant to another, exactly.';
+
+CREATE FUNCTION billing_internal.cell_starts(from_at timestamptz, until_at timestamptz, unit text, zone text) RETURNS SETOF timestamptz
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Steps that no local hour, day or month is shorter than, and the last instant for what is left at the end.
+    SELECT DISTINCT greatest(date_trunc(unit, x.at, zone), from_at)
+    FROM (SELECT generate_series(from_at, until_at, CASE unit WHEN 'month' THEN interval '24 hours' WHEN 'day' THEN interval '1 hour'
+            ELSE interval '30 minutes' END) AS at
+        UNION ALL SELECT until_at - interval '1 microsecond') x
+    WHERE x.at < until_at
+$$;
+COMMENT ON FUNCTION billing_internal.cell_starts(timestamptz, timestamptz, text, text) IS 'Where the local hours, days or months begin that lie in [from_at, until_at), at least in part; the first no earlier than from_at.';
+
+CREATE FUNCTION billing_internal.usage_quantities(
+    of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, grain text, zone text, kept text[], filter jsonb,
+    home text DEFAULT NULL, recorded_until timestamptz DEFAULT NULL, of_versions jsonb DEFAULT NULL
+) RETURNS TABLE (cell timestamptz, dimensions jsonb, quantity numeric, events bigint)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    m record;
+    c record;
+    d jsonb;
+    -- of each bucket of two steps, or of the whole
+    measured text;
+    bucket text;
+    carried boolean;
+    from_buckets boolean;
+    boundaries timestamptz[] := '{}';
+BEGIN
+    SELECT k.aggregation, k.state, v.version, v.definition, ARRAY(SELECT jsonb_array_elements_text(v.definition->'dimensions')) || 'bill_to'::text AS names INTO m
+    FROM billing.meter k JOIN billing.meter_version v ON v.meter_id = k.meter_id AND v.version = CASE WHEN of_versions IS NULL THEN k.version ELSE coalesce((of_versions->>k.key)::int, 1) END
+    WHERE k.meter_id = of_meter_id;
+    SELECT k.time_zone, k.bucket_minutes INTO c FROM billing.customer k WHERE k.customer_id = of_customer_id;
+    d := m.definition;
+    IF m.aggregation = 'compound' THEN
+        RETURN QUERY
+        -- Its meters first: joined in another order, this would ask all meters there are, itself among them.
+        WITH part AS MATERIALIZED (SELECT x.role, x.factor, k.meter_id FROM billing_internal.compound_parts(d) x JOIN billing.meter k ON k.key = x.meter)
+        SELECT q.cell, q.dimensions, billing_internal.rounded_quantity(
+            CASE WHEN jsonb_typeof(d->'of') = 'array' THEN sum(p.factor * q.quantity)
+                -- Nothing over nothing is nothing, and so is what nothing is shared by.
+                ELSE coalesce(billing_internal.quotient(coalesce(sum(q.quantity) FILTER (WHERE p.role = 'numerator'), 0),
+                    coalesce(sum(q.quantity) FILTER (WHERE p.role = 'denominator'), 0), (d->'of'->>'places')::int), 0) END, d->'rounding'), sum(q.events)::bigint
+        FROM part p
+        CROSS JOIN LATERAL billing_internal.usage_quantities(of_customer_id, p.meter_id, from_at, until_at, grain, zone, kept, usage_quantities.filter, home, recorded_until, of_versions) q
+        GROUP BY q.cell, q.dimensions;
+        RETURN;
+    END IF;
+    measured := coalesce(d->'per'->>'aggregation', m.aggregation);
+    bucket := d->'per'->>'bucket';
+    carried := m.state IN ('level', 'presence');
+    from_buckets := recorded_until IS NULL AND measured <> 'percentile' AND kept <@ m.names
+        AND NOT EXISTS (SELECT FROM jsonb_object_keys(filter) f WHERE f <> ALL (m.names));
+    -- Where the zone's hours are not the buckets', every boundary of the grain may cut a bucket.
+    IF from_buckets AND grain IS NOT NULL AND billing_internal.zone_minutes(zone) < 60 THEN
+        IF grain = 'hour' AND c.bucket_minutes > 15 THEN
+            from_buckets := false;
+        ELSE
+            boundaries := ARRAY(SELECT billing_internal.cell_starts(from_at, until_at, grain, zone));
+        END IF;
+    END IF;
+    IF from_buckets AND bucket IS NOT NULL AND c.bucket_minutes < 60 THEN
+        boundaries := boundaries || ARRAY(SELECT billing_internal.cell_starts(from_at, until_at, bucket, c.time_zone));
+    END IF;
+    IF NOT from_buckets THEN
+        PERFORM billing_internal.require_events(of_meter_id, CASE WHEN carried THEN '-infinity' ELSE from_at END);
+    END IF;
+    RETURN QUERY
+    WITH atom AS (
+        SELECT u.at, u.dimensions, u.events, u.quantity, u.value_key, u.moment, u.placed_at, u.event_key
+        FROM billing_internal.usage_cells(of_customer_id, of_meter_id, CASE WHEN carried THEN '-infinity' ELSE from_at END, until_at, boundaries || from_at) u WHERE from_buckets
+        UNION ALL
+        -- A property that is no dimension is looked up in the events.
+        SELECT e.occurred_at, e.dimensions || (SELECT coalesce(jsonb_object_agg(p.name, CASE jsonb_typeof(p.value) WHEN 'number'
+                THEN trim_scale((p.value #>> '{}')::numeric)::text ELSE p.value #>> '{}' END), '{}')
+            FROM (SELECT n.name, e.properties #> string_to_array(n.name, '.') AS value
+                FROM (SELECT unnest(kept) AS name UNION SELECT jsonb_object_keys(filter)) n WHERE n.name <> ALL (m.names)) p
+            WHERE p.value IS NOT NULL AND jsonb_typeof(p.value) <> 'null'),
+            1, e.value, e.value_key, 0, e.occurred_at, e.event_key
+        FROM billing_internal.stored_measures(of_customer_id, of_meter_id, CASE WHEN carried THEN '-infinity' ELSE from_at END, until_at, coalesce(recorded_until, 'infinity'), m.version) e
+        WHERE NOT from_buckets
+    ), used AS (
+        SELECT CASE WHEN a.at < from_at THEN '-infinity' WHEN grain IS NULL THEN from_at ELSE greatest(date_trunc(grain, a.at, zone), from_at) END AS cell,
+            CASE WHEN bucket IS NOT NULL THEN date_trunc(bucket, a.at, c.time_zone) END AS bucket,
+            -- Usage that names the entity of the contract is the same as usage that names none.
+            (SELECT coalesce(jsonb_object_agg(g, a.dimensions->g) FILTER (WHERE a.dimensions ? g AND (g <> 'bill_to' OR a.dimensions->>g IS DISTINCT FROM home)), '{}') FROM unnest(kept) g) AS grouped,
+            a.at, a.events, a.quantity, a.value_key, a.moment, a.placed_at, a.event_key
+        FROM atom a
+        WHERE NOT EXISTS (SELECT FROM billing_internal.filter_values(filter) f WHERE (a.dimensions->>f.name = ANY (f.accepted)) IS NOT TRUE)
+    ), one AS (
+        SELECT u.cell, u.grouped, u.bucket,
+            CASE measured WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN coalesce(sum(u.quantity), 0) WHEN 'max' THEN max(u.quantity) WHEN 'min' THEN min(u.quantity)
+                WHEN 'average' THEN billing_internal.quotient(sum(u.quantity), sum(u.events))
+                WHEN 'latest' THEN (array_agg(u.quantity ORDER BY u.placed_at DESC, u.event_key DESC) FILTER (WHERE measured = 'latest' AND u.placed_at IS NOT NULL))[1]
+                WHEN 'percentile' THEN (array_agg(u.quantity ORDER BY u.quantity) FILTER (WHERE measured = 'percentile'))[ceil((d->>'percentile')::numeric * count(*) * 0.01)::bigint]
+                ELSE count(DISTINCT u.value_key) END AS quantity,
+            sum(u.events) AS events
+        FROM used u WHERE NOT carried GROUP BY u.cell, u.grouped, u.bucket
+        HAVING sum(u.events) <> 0 -- what corrections took back is not there
+    ), span AS MATERIALIZED (
+        -- All cells, where those without usage play a part; of what is carried over, all that was before as one.
+        SELECT s.starts, lead(s.starts, 1, until_at) OVER (ORDER BY s.starts) AS ends
+        FROM (SELECT '-infinity'::timestamptz AS starts WHERE carried
+            UNION ALL SELECT from_at WHERE (carried OR bucket IS NOT NULL) AND grain IS NULL
+            UNION ALL SELECT x FROM billing_internal.cell_starts(from_at, until_at, grain, zone) x WHERE (carried OR bucket IS NOT NULL) AND grain IS NOT NULL) s
+    ), two AS (
+        -- Over all buckets of the cell; one without usage is 0.
+        SELECT o.cell, o.grouped, CASE m.aggregation WHEN 'sum' THEN sum(o.quantity) WHEN 'average' THEN billing_internal.quotient(sum(o.quantity), n.buckets)
+                WHEN 'max' THEN CASE WHEN count(*) < n.buckets THEN greatest(max(o.quantity), 0) ELSE max(o.quantity) END
+                WHEN 'min' THEN CASE WHEN count(*) < n.buckets THEN least(min(o.quantity), 0) ELSE min(o.quantity) END
+                ELSE CASE WHEN r.rank <= count(*) FILTER (WHERE o.quantity < 0) THEN (array_agg(o.quantity ORDER BY o.quantity))[r.rank]
+                    WHEN r.rank <= count(*) FILTER (WHERE o.quantity < 0) + n.buckets - count(*) THEN 0
+                    ELSE (array_agg(o.quantity ORDER BY o.quantity))[r.rank - (n.buckets - count(*))] END END AS quantity,
+            sum(o.events) AS events
+        FROM (SELECT x.cell, x.grouped, coalesce(x.quantity, 0) AS quantity, x.events FROM one x WHERE bucket IS NOT NULL) o
+        JOIN (SELECT s.starts AS cell, (SELECT count(*) FROM billing_internal.cell_starts(s.starts, s.ends, bucket, c.time_zone)) AS buckets
+            FROM span s WHERE bucket IS NOT NULL AND EXISTS (SELECT FROM one y WHERE y.cell = s.starts)) n USING (cell)
+        CROSS JOIN LATERAL (SELECT ceil((d->>'percentile')::numeric * n.buckets * 0.01)::bigint AS rank) r
+        GROUP BY o.cell, o.grouped, n.buckets, r.rank
+    ), operation AS (
+        -- Where a value comes or goes: it was there after the operation before.
+        SELECT u.cell, u.grouped, u.quantity - coalesce(lag(u.quantity) OVER (PARTITION BY u.grouped, u.value_key ORDER BY u.placed_at, u.event_key, u.quantity DESC), 0) AS change
+        FROM used u WHERE m.state = 'presence' AND u.value_key IS NOT NULL
+    ), change AS (
+        SELECT x.cell, x.grouped, sum(x.change) AS change, sum(x.area) AS area, sum(x.events) AS events
+        FROM (
+            SELECT u.cell, u.grouped, u.quantity AS change, CASE WHEN u.cell > '-infinity' THEN u.quantity * billing_internal.micros_between(u.at, s.ends) - u.moment END AS area, u.events
+            FROM used u JOIN span s ON s.starts = u.cell WHERE m.state = 'level'
+            UNION ALL
+            SELECT u.cell, u.grouped, NULL, NULL, u.events FROM used u WHERE m.state = 'presence'
+            UNION ALL
+            SELECT o.cell, o.grouped, o.change, NULL, 0 FROM operation o
+        ) x GROUP BY x.cell, x.grouped
+    ), level AS (
+        SELECT s.starts AS cell, g.grouped, x.area, coalesce(x.events, 0) AS events, CASE WHEN s.starts > '-infinity' THEN billing_internal.micros_between(s.starts, s.ends) END AS micros,
+            coalesce(sum(x.change) OVER (PARTITION BY g.grouped ORDER BY s.starts ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before,
+            coalesce(sum(x.change) OVER (PARTITION BY g.grouped ORDER BY s.starts), 0) AS after
+        FROM span s CROSS JOIN (SELECT DISTINCT y.grouped FROM change y) g LEFT JOIN change x ON x.cell = s.starts AND x.grouped = g.grouped
+    ), carry AS (
+        SELECT l.cell, l.grouped, CASE m.state WHEN 'presence' THEN l.after ELSE billing_internal.quotient(coalesce(l.area, 0) + l.before * l.micros,
+            CASE d->>'weighting' WHEN 'period' THEN l.micros WHEN 'second' THEN 1000000 WHEN 'minute' THEN 60000000 WHEN 'day' THEN 86400000000 ELSE 3600000000 END) END AS quantity, l.events
+        FROM level l WHERE l.cell > '-infinity'
+    )
+    SELECT o.cell, o.grouped, billing_internal.rounded_quantity(o.quantity, d->'rounding'), coalesce(o.events, 0)::bigint FROM one o WHERE bucket IS NULL
+    UNION ALL
+    SELECT t.cell, t.grouped, billing_internal.rounded_quantity(t.quantity, d->'rounding'), coalesce(t.events, 0)::bigint FROM two t
+    UNION ALL
+    SELECT y.cell, y.grouped, billing_internal.rounded_quantity(y.quantity, d->'rounding'), y.events::bigint FROM carry y WHERE y.quantity <> 0 OR y.events <> 0;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.usage_quantities(bigint, int, timestamptz, timestamptz, text, text, text[], jsonb, text, timestamptz, jsonb) IS
+    'The quantities of a meter in [from_at, until_at), by cells of the grain in a zone and by the kept dimensions: the last step of usage() and of bills, for every aggregation. home is the legal entity that usage of no entity belongs to; recorded_until measures the events as they stood then, of_versions by meters that had so many versions (those not named had one); NULL = now.';
+
+CREATE FUNCTION billing_internal.bucket_quantity(state text, events numeric, sum numeric, largest numeric, smallest numeric, keys bigint) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN CASE state WHEN 'count' THEN events WHEN 'max' THEN largest WHEN 'min' THEN smallest WHEN 'unique' THEN keys WHEN 'presence' THEN keys ELSE sum END;
+COMMENT ON FUNCTION billing_internal.bucket_quantity(text, numeric, numeric, numeric, numeric, bigint) IS 'What rows of one bucket show of a meter, by what its buckets hold: the quantity of those that add up, the change of a level, the values touched.';
+
+CREATE FUNCTION billing_internal.compound_parts(definition jsonb) RETURNS TABLE (meter text, factor numeric, role text)
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT x->>'meter', (x->>'factor')::numeric, 'term' FROM jsonb_array_elements(CASE jsonb_typeof(definition->'of') WHEN 'array' THEN definition->'of' ELSE '[]' END) x
+    UNION ALL
+    SELECT definition->'of'->>r, NULL, r FROM unnest('{numerator,denominator}'::text[]) r WHERE jsonb_typeof(definition->'of') = 'object'
+$$;
+COMMENT ON FUNCTION billing_internal.compound_parts(jsonb) IS 'The meters that a compound meter is made of: terms with their factors, or numerator and denominator. None of other meters.';
+
+CREATE FUNCTION billing_internal.check_compound(path text, definition jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    part record;
+    missing text;
+BEGIN
+    FOR part IN SELECT x.meter, m.meter_id, m.aggregation, m.dimensions, m.retired_at FROM billing_internal.compound_parts(definition) x LEFT JOIN billing.meter m ON m.key = x.meter LOOP
+        IF part.meter_id IS NULL OR part.retired_at IS NOT NULL THEN
+            PERFORM billing_internal.fail('ZB001', format('%s.of: meter %s is %s', path, part.meter, CASE WHEN part.meter_id IS NULL THEN 'not known' ELSE 'retired' END),
+                'Put the meters that a compound is made of into the same document, or apply them first.');
+        ELSIF part.aggregation = 'compound' THEN
+            PERFORM billing_internal.fail('ZB003', format('%s.of: meter %s is a compound itself', path, part.meter), 'A compound is made of measured meters.');
+        END IF;
+        SELECT n INTO missing FROM jsonb_array_elements_text(definition->'dimensions') n WHERE n <> ALL (part.dimensions) LIMIT 1;
+        IF missing IS NOT NULL THEN
+            PERFORM billing_internal.fail('ZB003', format('%s.dimensions: meter %s has no dimension %s', path, part.meter, missing),
+                'A compound has the dimensions that all its meters have, or some of them.');
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_compound(text, jsonb) IS 'Whether a compound meter can be: its meters are there, measured themselves, and have its dimensions. Errors: ZB001, ZB003.';
 
 CREATE FUNCTION billing.usage(
     customer text, meter text, from_at timestamptz, until_at timestamptz, grain text DEFAULT NULL, group_by text[] DEFAULT '{}',
@@ -589,61 +820,22 @@ CREATE FUNCTION billing.usage(
 AS $$
 DECLARE
     of_customer_id bigint;
-    m record;
+    of_meter_id int;
     zone text;
-    from_buckets boolean;
-    boundaries timestamptz[] := '{}';
 BEGIN
     PERFORM billing_internal.require_installed();
     of_customer_id := billing_internal.find_customer(customer);
-    SELECT k.meter_id, k.aggregation, k.dimensions INTO m FROM billing.meter k WHERE k.meter_id = billing_internal.find_meter(meter);
+    of_meter_id := billing_internal.find_meter(meter);
     SELECT coalesce(usage.time_zone, c.time_zone) INTO zone FROM billing.customer c WHERE c.customer_id = of_customer_id;
     PERFORM billing_internal.check_usage_arguments(from_at, until_at, grain, group_by, filter, zone);
-    from_buckets := group_by <@ (m.dimensions || 'bill_to'::text)
-        AND NOT EXISTS (SELECT FROM jsonb_object_keys(filter) f WHERE f <> ALL (m.dimensions || 'bill_to'::text));
-    -- Where the zone's hours are not the buckets', every boundary of the grain may cut a bucket.
-    IF grain IS NOT NULL AND billing_internal.zone_minutes(zone) < 60 THEN
-        IF grain = 'hour' AND (SELECT c.bucket_minutes > 15 FROM billing.customer c WHERE c.customer_id = of_customer_id) THEN
-            from_buckets := false;
-        ELSE
-            SELECT coalesce(array_agg(b AT TIME ZONE zone), '{}') INTO boundaries
-            FROM generate_series(date_trunc(grain, from_at AT TIME ZONE zone), until_at AT TIME ZONE zone, ('1 ' || grain)::interval) b;
-        END IF;
-    END IF;
-    IF NOT from_buckets THEN
-        PERFORM billing_internal.require_events(m.meter_id, from_at);
-    END IF;
-    RETURN QUERY
-    WITH cells AS (
-        SELECT c.at, c.dimensions, c.events, c.quantity, c.value_key
-        FROM billing_internal.usage_cells(of_customer_id, m.meter_id, from_at, until_at, boundaries) c WHERE from_buckets
-        UNION ALL
-        -- A property that is no dimension is looked up in the events.
-        SELECT e.occurred_at, e.dimensions || (SELECT coalesce(jsonb_object_agg(p.name, CASE jsonb_typeof(p.value) WHEN 'number'
-                THEN trim_scale((p.value #>> '{}')::numeric)::text ELSE p.value #>> '{}' END), '{}')
-            FROM (SELECT n.name, e.properties #> string_to_array(n.name, '.') AS value
-                FROM (SELECT unnest(group_by) AS name UNION SELECT jsonb_object_keys(filter)) n WHERE NOT e.dimensions ? n.name) p
-            WHERE p.value IS NOT NULL AND jsonb_typeof(p.value) <> 'null'),
-            1, e.value, e.value_key
-        FROM billing_internal.stored_measures(of_customer_id, m.meter_id, from_at, until_at) e WHERE NOT from_buckets
-    ), kept AS (
-        SELECT CASE WHEN grain IS NULL THEN from_at ELSE greatest(date_trunc(grain, c.at, zone), from_at) END AS cell,
-            (SELECT coalesce(jsonb_object_agg(g, c.dimensions->g) FILTER (WHERE c.dimensions ? g), '{}') FROM unnest(group_by) g) AS grouped,
-            c.events, c.quantity, c.value_key
-        FROM cells c
-        WHERE NOT EXISTS (SELECT FROM billing_internal.filter_values(filter) f WHERE (c.dimensions->>f.name = ANY (f.accepted)) IS NOT TRUE)
-    )
-    SELECT k.cell, k.grouped,
-        CASE m.aggregation WHEN 'count' THEN sum(k.events) WHEN 'sum' THEN coalesce(sum(k.quantity), 0) WHEN 'max' THEN max(k.quantity)
-            ELSE count(DISTINCT k.value_key) END,
-        coalesce(sum(k.events), 0)::bigint
-    FROM kept k GROUP BY k.cell, k.grouped
-    HAVING sum(k.events) <> 0 -- what corrections took back is not there
-    ORDER BY k.cell, k.grouped;
+    RETURN QUERY SELECT q.cell, q.dimensions, q.quantity, q.events
+    FROM billing_internal.usage_quantities(of_customer_id, of_meter_id, from_at, until_at, grain, zone, group_by, filter) q ORDER BY q.cell, q.dimensions;
     IF NOT FOUND AND grain IS NULL AND group_by = '{}' THEN
-        RETURN QUERY SELECT from_at, '{}'::jsonb, CASE WHEN m.aggregation <> 'max' THEN 0::numeric END, 0::bigint;
+        -- Nothing has no largest, smallest, last, average or ranked value.
+        RETURN QUERY SELECT from_at, '{}'::jsonb, CASE WHEN m.definition ? 'per' OR m.aggregation NOT IN ('max', 'min', 'average', 'latest', 'percentile') THEN 0::numeric END, 0::bigint
+        FROM billing.meter m WHERE m.meter_id = of_meter_id;
     END IF;
 END
 $$;
 COMMENT ON FUNCTION billing.usage(text, text, timestamptz, timestamptz, text, text[], jsonb, text) IS
-    'A customer''s usage on a meter in [from_at, until_at), exact for any instants and right at commit. grain: hour, day, month (cells of time_zone, by default the customer''s; the first cell starts at from_at) or NULL for one total. group_by: dimensions (answered from buckets) or any property (answered from events, the same but slower). filter: {"model":"gpt-4"} or {"region":["eu","us"]}. quantity is in the meter''s unit; events says how many counted. Errors: ZB001 unknown customer or meter, ZB004 arguments.';
+    'A customer''s usage on a meter in [from_at, until_at), exact for any instants and right at commit. grain: hour, day, month (cells of time_zone, by default the customer''s; the first cell starts at from_at; each is computed from its own part) or NULL for one total. group_by: dimensions (answered from buckets) or any property (answered from events, the same but slower). filter: {"model":"gpt-4"} or {"region":["eu","us"]}. quantity is in the meter''s unit; events says how many counted in the cell (of a compound: on its meters together). Weighted sums and counts of what is present carry on what was before from_at. Errors: ZB001 unknown customer or meter, ZB004 arguments.';

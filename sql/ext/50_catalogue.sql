@@ -107,6 +107,7 @@ DECLARE
     starts timestamptz;
 BEGIN
     SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR NO KEY UPDATE;
+    PERFORM billing_internal.check_compound(item->>'path', d) WHERE d <> 'null' AND d IS DISTINCT FROM old.definition;
     IF old.meter_id IS NULL AND d <> 'null' THEN
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'meter_id' RETURNING value::int INTO id;
         INSERT INTO billing.meter (meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at)
@@ -118,9 +119,15 @@ BEGIN
             RAISE NOTICE 'meter % answers from events until it has been filled', d->>'key' USING HINT = 'CALL billing.meter_rebuild(); fills it.';
         END IF;
     ELSIF d <> 'null' AND d <> old.definition THEN
-        IF d->>'aggregation' <> old.aggregation THEN
-            PERFORM billing_internal.fail('ZB005', format('%s.aggregation: meter %s is a %s and stays one', item->>'path', old.key, old.aggregation),
+        IF d->>'aggregation' <> old.aggregation OR (d->'per'->>'aggregation', d ? 'operation') IS DISTINCT FROM (old.definition->'per'->>'aggregation', old.definition ? 'operation') THEN
+            PERFORM billing_internal.fail('ZB005', format('%s.aggregation: meter %s is a %s and stays one', item->>'path', old.key, old.aggregation || coalesce(' per ' || (old.definition->'per'->>'aggregation'), '')),
                 'Make a new meter under another key: it is filled from stored events.', format('it is %s', old.definition));
+        END IF;
+        SELECT k.key INTO live FROM billing.meter k CROSS JOIN billing_internal.compound_parts(k.definition) x
+        WHERE x.meter = old.key AND k.retired_at IS NULL AND NOT (k.definition->'dimensions') <@ (d->'dimensions') LIMIT 1;
+        IF FOUND THEN
+            PERFORM billing_internal.fail('ZB005', format('%s.dimensions: compound meter %s needs the dimensions of meter %s', item->>'path', live.key, old.key),
+                'Take the dimension off the compound first.', format('it is %s', old.definition));
         END IF;
         FOR fault IN
             SELECT billing_internal.charge_error(c.terms::text, d::text, c.pricing::text, c.overrides) FROM (
@@ -154,7 +161,13 @@ BEGIN
             PERFORM billing_internal.fail('ZB005', format('%s: meter %s is in use by charge %s of contract %s', item->>'path', old.key, live.charge_key, live.contract),
                 'Retire it when no draft or live contract needs it any more.');
         END IF;
-        UPDATE billing.meter m SET retired_at = clock_timestamp(), counts = EXISTS (SELECT FROM billing.contract_charge h WHERE h.meter_id = m.meter_id) WHERE m.key = item->>'key';
+        SELECT k.key INTO live FROM billing.meter k CROSS JOIN billing_internal.compound_parts(k.definition) x WHERE x.meter = item->>'key' AND k.retired_at IS NULL LIMIT 1;
+        IF FOUND THEN
+            PERFORM billing_internal.fail('ZB005', format('%s: meter %s is part of the compound %s', item->>'path', item->>'key', live.key), 'Retire the compound first.');
+        END IF;
+        UPDATE billing.meter m SET retired_at = clock_timestamp(), counts = EXISTS (SELECT FROM billing.contract_charge h WHERE h.meter_id = m.meter_id)
+            -- also through a compound
+            OR EXISTS (SELECT FROM billing.contract_charge h JOIN billing.meter_version v USING (meter_id) CROSS JOIN billing_internal.compound_parts(v.definition) x WHERE x.meter = m.key) WHERE m.key = item->>'key';
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
     ELSIF NOT (item->>'retired')::boolean AND old.retired_at IS NOT NULL THEN
         PERFORM billing_internal.fail('ZB005', format('%s: meter %s is retired', item->>'path', old.key),
@@ -249,7 +262,7 @@ BEGIN
             PERFORM billing_internal.fail('ZB005', format('%s.valid_from: %s is not after %s, when version %s begins to hold',
                 item->>'path', starts, lower(old.valid_during), old.version), 'Prices change forward in time; give a later valid_from.');
         END IF;
-        IF NOT (facts.splits AND old.splits) OR meter.aggregation IN ('max', 'unique_count') THEN
+        IF NOT (facts.splits AND old.splits) OR NOT meter.additive THEN
             PERFORM billing_internal.check_price_instant(book.price_book_id, old.key, starts);
         END IF;
         IF upper_inf(old.valid_during) OR upper(old.valid_during) > starts THEN
@@ -311,7 +324,7 @@ BEGIN
         END IF;
         pricing := item.terms->>'pricing';
         IF pricing IS NULL THEN
-            SELECT CASE WHEN meter.aggregation = 'unique_count' THEN billing_internal.pricing_of(p.price_id) ELSE p.pricing END::text INTO pricing FROM billing.price p
+            SELECT CASE WHEN NOT meter.additive THEN billing_internal.pricing_of(p.price_id) ELSE p.pricing END::text INTO pricing FROM billing.price p
             WHERE p.price_book_id = book.price_book_id AND p.key = item.terms->>'price' AND p.meter_id = meter.meter_id
             ORDER BY p.version DESC LIMIT 1;
             IF pricing IS NULL THEN

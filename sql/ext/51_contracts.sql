@@ -78,7 +78,7 @@ DECLARE
 BEGIN
     -- Each live charge with the overrides of both scopes that target it.
     FOR hit IN
-        SELECT h.terms::text AS charge, m.definition::text AS meter, coalesce(h.terms->'pricing', CASE WHEN m.aggregation = 'unique_count' THEN billing_internal.pricing_of(p.price_id) ELSE p.pricing END)::text AS pricing, o.list::text AS overrides
+        SELECT h.terms::text AS charge, m.definition::text AS meter, coalesce(h.terms->'pricing', CASE WHEN NOT m.additive THEN billing_internal.pricing_of(p.price_id) ELSE p.pricing END)::text AS pricing, o.list::text AS overrides
         FROM billing.contract_charge h
         JOIN billing.contract k ON k.customer_id = h.customer_id AND k.contract_id = h.contract_id AND k.state IN ('draft', 'scheduled', 'active', 'paused')
         JOIN billing.meter m ON m.meter_id = h.meter_id
@@ -102,7 +102,7 @@ BEGIN
     CROSS JOIN LATERAL billing_internal.calendar_service_periods(k.starts_on, k.ends_on, k.billed_every, k.alignment, h.every, p.n) s
     WHERE o.customer_id = of_customer_id AND (of_contract_id IS NULL OR h.contract_id = of_contract_id) AND o.until_version IS NULL
         AND b.at IS NOT NULL AND b.at > billing_internal.local_midnight(s.starts_on, k.time_zone) AND b.at < billing_internal.local_midnight(s.ends_on, k.time_zone)
-        AND (m.aggregation IN ('max', 'unique_count')
+        AND (NOT m.additive
             OR EXISTS (SELECT FROM billing_internal.pricing_facts((o.terms->'pricing')::text) f WHERE NOT f.splits)
             OR NOT coalesce((SELECT f.splits FROM billing_internal.pricing_facts((h.terms->'pricing')::text) f), true)
             OR EXISTS (SELECT FROM billing.price r WHERE r.price_book_id = h.price_book_id AND r.key = h.price_key AND NOT r.splits))
@@ -602,7 +602,7 @@ BEGIN
     begins := coalesce(begins, at);
     SELECT coalesce((SELECT c.value FROM billing.contract_policy c WHERE c.customer_id = h.customer_id AND c.contract_id = h.contract_id AND c.name = 'rate_at'), s.value) INTO rate_at
     FROM billing_internal.seller_policies('{rate_at}') s WHERE s.seller_id = h.seller_id;
-    IF m.aggregation IN ('max', 'unique_count') OR rate_at = 'period_start' THEN
+    IF NOT m.additive OR rate_at = 'period_start' THEN
         at := begins;
     END IF;
     list_at := CASE WHEN h.prices = 'pin' OR rate_at = 'contract_signature' THEN h.signed_at END;

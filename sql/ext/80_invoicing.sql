@@ -10,9 +10,9 @@ COMMENT ON FUNCTION billing_internal.bill_open(bigint[], uuid[], text[], boolean
 CREATE FUNCTION billing_internal.bill_meter_ids(handle bigint) RETURNS SETOF int
     LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_meter_ids_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_meter_ids(bigint) IS 'The meters the batch needs.';
-CREATE FUNCTION billing_internal.bill_add_meter(handle bigint, meter_id int, key text, aggregation text, dimensions text[], unit text) RETURNS void
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bill_add_meter_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_add_meter(bigint, int, text, text, text[], text) IS 'Gives the batch a version of a meter, in order, all of them.';
+CREATE FUNCTION billing_internal.bill_add_meter(handle bigint, meter_id int, definition text) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_meter_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_add_meter(bigint, int, text) IS 'Gives the batch a version of a meter, in order, all of them.';
 CREATE FUNCTION billing_internal.bill_price_keys(handle bigint) RETURNS TABLE (book_id uuid, key text)
     LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_price_keys_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_price_keys(bigint) IS 'The prices whose versions the batch needs.';
@@ -27,9 +27,9 @@ CREATE FUNCTION billing_internal.bill_add_midnight(handle bigint, zone text, day
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_midnight_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_add_midnight(bigint, text, date, timestamptz) IS 'Gives the batch the instant of a local midnight.';
 CREATE FUNCTION billing_internal.bill_stretches(handle bigint) RETURNS TABLE (n int, customer_id bigint, meter_id int, from_at timestamptz, until_at timestamptz, source text,
-    recorded_until timestamptz, meter_version int, matches text, dropped text[], bill_to text)
+    recorded_until timestamptz, meter_version int, known_meters text, matches text, dropped text[], bill_to text)
     LANGUAGE c VOLATILE STRICT ROWS 500 AS 'MODULE_PATHNAME', 'bill_stretches_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_stretches(bigint) IS 'The stretches of time whose usage the batch needs: source buckets, values, cells, amounts or events; matches limits it, dropped dimensions are summed away; bill_to is the entity of usage that names none.';
+COMMENT ON FUNCTION billing_internal.bill_stretches(bigint) IS 'The stretches of time whose usage the batch needs: source buckets, values, cells, amounts, events or composed; known_meters are the meters with more than one version then; matches limits it, dropped dimensions are summed away; bill_to is the entity of usage that names none.';
 CREATE FUNCTION billing_internal.bill_add_usage(handle bigint, stretches int[], dimensions text[], events bigint[], quantities numeric[], amounts text[]) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_usage_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_add_usage(bigint, int[], text[], bigint[], numeric[], text[]) IS 'Gives the batch usage: columns of equal length, one row per stretch and line dimensions.';
@@ -167,7 +167,7 @@ BEGIN
     -- Usage that names the entity of the contract is the same as usage that names none.
     WITH stretch AS MATERIALIZED (
         -- Where buckets and deltas are not true, usage_cells() knows what is.
-        SELECT s.n, s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until, s.meter_version, s.dropped, s.bill_to, s.matches::jsonb AS match, m.aggregation,
+        SELECT s.n, s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until, s.meter_version, s.known_meters, s.dropped, s.bill_to, s.matches::jsonb AS match, m.aggregation,
             CASE WHEN s.source IN ('buckets', 'values') AND NOT isempty(billing_internal.dirty_usage(s.customer_id, s.meter_id, s.from_at, s.until_at)) THEN 'cells' ELSE s.source END AS source
         FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
     ), used AS (
@@ -176,7 +176,7 @@ BEGIN
         FROM stretch s
         CROSS JOIN LATERAL (
             SELECT x.dimension_set_id, (array_agg(x.dimensions) FILTER (WHERE x.dimensions IS NOT NULL))[1] AS dimensions, sum(x.events) AS events,
-                CASE WHEN s.aggregation = 'max' THEN max(x.quantity) ELSE sum(x.quantity) END AS quantity
+                CASE s.aggregation WHEN 'max' THEN max(x.quantity) WHEN 'min' THEN min(x.quantity) ELSE sum(x.quantity) END AS quantity
             FROM (
                 SELECT b.dimension_set_id, NULL::jsonb AS dimensions, b.events, b.quantity FROM billing.usage_bucket b
                 WHERE b.customer_id = s.customer_id AND b.meter_id = s.meter_id AND b.bucket_start >= s.from_at AND b.bucket_start < s.until_at
@@ -203,11 +203,20 @@ BEGIN
         WHERE s.source = 'amounts' AND u.dimensions @> s.match
     )
     SELECT u.n, u.dimensions::text, sum(u.events)::bigint,
-        CASE u.aggregation WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN coalesce(sum(u.quantity), 0) WHEN 'max' THEN coalesce(max(u.quantity), 0) ELSE count(DISTINCT u.value_key) END,
+        CASE u.aggregation WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN coalesce(sum(u.quantity), 0) WHEN 'max' THEN coalesce(max(u.quantity), 0)
+            WHEN 'min' THEN coalesce(min(u.quantity), 0) ELSE count(DISTINCT u.value_key) END,
         -- Single amounts in order of time, where the price needs them.
         (jsonb_agg(trim_scale(u.quantity)::text ORDER BY u.at, u.event_key) FILTER (WHERE u.event_key IS NOT NULL))::text
     FROM used u GROUP BY u.n, u.dimensions, u.aggregation
-    HAVING sum(u.events) <> 0; -- what corrections took back is not there
+    HAVING sum(u.events) <> 0 -- what corrections took back is not there
+    UNION ALL
+    SELECT s.n, q.dimensions::text, q.events, coalesce(q.quantity, 0), NULL
+    FROM stretch s
+    JOIN billing.meter m USING (meter_id)
+    JOIN billing.meter_version v ON v.meter_id = s.meter_id AND v.version = coalesce(s.meter_version, m.version)
+    CROSS JOIN LATERAL billing_internal.usage_quantities(s.customer_id, s.meter_id, s.from_at, s.until_at, NULL, 'UTC',
+        ARRAY(SELECT x FROM jsonb_array_elements_text(v.definition->'dimensions') x WHERE x <> ALL (s.dropped)) || 'bill_to'::text, s.match, s.bill_to, s.recorded_until, s.known_meters::jsonb) q
+    WHERE s.source = 'composed';
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_usage(bigint) IS 'The usage a batch asked for, by stretch and line dimensions.';
@@ -221,9 +230,14 @@ BEGIN
     SELECT billing_internal.bill_open(coalesce(array_agg(c.customer_id), '{}'), coalesce(array_agg(c.contract_id), '{}'), coalesce(array_agg(c.document), '{}'),
         coalesce(array_agg(c.earlier), '{}'), coalesce(array_agg(c.standing), '{}')) INTO handle
     FROM billing_internal.bill_contracts(refs) c;
-    PERFORM billing_internal.bill_add_meter(handle, v.meter_id, v.definition->>'key', v.definition->>'aggregation',
-        ARRAY(SELECT jsonb_array_elements_text(v.definition->'dimensions')), v.definition->>'unit')
-    FROM (SELECT x.* FROM billing_internal.bill_meter_ids(handle) i (meter_id) JOIN billing.meter_version x USING (meter_id) ORDER BY x.meter_id, x.version) v;
+    PERFORM billing_internal.bill_add_meter(handle, v.meter_id, v.definition::text)
+    FROM (
+        WITH wanted AS MATERIALIZED (SELECT i.meter_id FROM billing_internal.bill_meter_ids(handle) i (meter_id))
+        SELECT x.meter_id, x.definition FROM billing.meter_version x WHERE x.meter_id IN (SELECT w.meter_id FROM wanted w UNION
+            -- what compounds are made of
+            SELECT k.meter_id FROM wanted w JOIN billing.meter m ON m.meter_id = w.meter_id AND m.aggregation = 'compound' JOIN billing.meter_version c ON c.meter_id = w.meter_id
+            CROSS JOIN LATERAL billing_internal.compound_parts(c.definition) p JOIN billing.meter k ON k.key = p.meter)
+        ORDER BY x.meter_id, x.version) v;
     PERFORM billing_internal.bill_add_version(handle, p.price_book_id, p.key, p.price_id, b.key || '/' || p.key || '@' || p.version, p.key || '@' || p.version,
         lower(p.valid_during), upper(p.valid_during),
         (CASE WHEN p.row_count = 0 OR p.row_count > 64 THEN p.pricing ELSE billing_internal.pricing_of(p.price_id) END)::text, encode(p.content_hash, 'hex'), p.needs_events, p.row_count::bigint)
@@ -931,7 +945,7 @@ BEGIN
         RETURN; -- fees, true-ups and caps have no events
     END IF;
     -- What a difference's line was billed on before, it was billed with the events recorded until then.
-    SELECT x.cut_at, billing_internal.meter_version(x.document, CASE WHEN x.kind = 'invoice' AND x.n = l.of_n THEN NULL ELSE l.of_n END, l.meter) AS meter_version INTO since FROM billing.invoice c, jsonb_array_elements(c.document->'lines') d, jsonb_array_elements_text(d->'billed_on') b (number)
+    SELECT x.cut_at, x.document, CASE WHEN x.kind <> 'invoice' OR x.n <> l.of_n THEN l.of_n END AS n INTO since FROM billing.invoice c, jsonb_array_elements(c.document->'lines') d, jsonb_array_elements_text(d->'billed_on') b (number)
     JOIN billing.invoice x ON x.customer_id = i.customer_id AND x.contract_id = i.contract_id AND x.number = b.number
     WHERE l.of_key IS NOT NULL AND c.customer_id = i.customer_id AND c.invoice_id = i.invoice_id AND d->>'key' = l.key ORDER BY x.cut_at DESC LIMIT 1;
     SELECT t.key INTO default_bill_to FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
@@ -942,19 +956,33 @@ BEGIN
     FROM (
         SELECT x.occurred_at, x.event_key, x.event_id, x.value, x.value_key, x.dimensions, x.properties, sum(x.change)::int AS change
         FROM (
-            SELECT m.*, 1 AS change FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, i.cut_at, l.meter_version) m
+            SELECT l.meter_id, l.meter
             UNION ALL
-            SELECT m.*, -1 FROM billing_internal.stored_measures(i.customer_id, l.meter_id, l.service_from, l.service_until, since.cut_at, since.meter_version) m WHERE since.cut_at IS NOT NULL
+            -- of a compound, the events of its meters
+            SELECT k.meter_id, k.key
+            FROM billing.meter_version v CROSS JOIN LATERAL billing_internal.compound_parts(v.definition) p JOIN billing.meter k ON k.key = p.meter
+            WHERE v.meter_id = l.meter_id AND v.version = l.meter_version
+        ) w (meter_id, key)
+        JOIN billing.meter m USING (meter_id)
+        CROSS JOIN LATERAL (
+            SELECT 1 AS change, i.cut_at, billing_internal.meter_version(i.document, l.of_n, w.key) AS version
+            UNION ALL
+            SELECT -1, since.cut_at, billing_internal.meter_version(since.document, since.n, w.key) WHERE since.cut_at IS NOT NULL
+        ) s
+        -- What is carried over comes from all events before.
+        CROSS JOIN LATERAL (
+            SELECT y.*, s.change FROM billing_internal.stored_measures(i.customer_id, w.meter_id, CASE WHEN m.state IN ('level', 'presence') THEN '-infinity' ELSE l.service_from END,
+                l.service_until, s.cut_at, s.version) y
         ) x
         WHERE billing_internal.of_line(x.dimensions, l.dimensions, l.line_by, l.match, i.bill_to, default_bill_to)
-        GROUP BY x.occurred_at, x.event_key, x.event_id, x.value, x.value_key, x.dimensions, x.properties
+        GROUP BY w.meter_id, x.occurred_at, x.event_key, x.event_id, x.value, x.value_key, x.dimensions, x.properties
         HAVING sum(x.change) <> 0
     ) e
     ORDER BY e.occurred_at, e.event_key, e.change LIMIT max_rows;
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_line_events(text, text, int) IS
-    'The events that a usage line counted, in order of time, with the value each had on the meter (NULL for a unique count): those of its charge, period and dimensions recorded up to the invoice''s cut. Of a difference: those that came after the cut of the documents the line was billed on before (change 1), and those that no longer count, or not with that value (change −1). Errors: ZB001, ZB002, ZB005 they have been removed.';
+    'The events that a usage line counted, in order of time, with the value each had on the meter (NULL for a unique count; 1 or 0 where it adds or removes a value): those of its charge, period and dimensions as they stood at the invoice''s cut; also those before the period where a level or what is present goes on; for a compound those of each of its meters. Of a difference: those that came after the cut of the documents the line was billed on before (change 1), and those that no longer count, or not with that value (change −1). Errors: ZB001, ZB002, ZB005 they have been removed.';
 
 CREATE FUNCTION billing_internal.line_notes(of_customer_id bigint, of_invoice_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
@@ -967,7 +995,7 @@ AS $$
                         rtrim(to_char(b.quantity, 'FM999,999,999,999,999,990.999999999999'), '.'), to_char(b.events, 'FM999,999,999,990'))
                     ELSE format('… and %s more buckets', b.buckets - 24) END AS note
                 FROM (
-                    SELECT c.at, CASE m.aggregation WHEN 'count' THEN sum(c.events) WHEN 'max' THEN max(c.quantity) WHEN 'sum' THEN sum(c.quantity) ELSE count(DISTINCT c.value_key) END AS quantity,
+                    SELECT c.at, billing_internal.bucket_quantity(m.state, sum(c.events), sum(c.quantity), max(c.quantity), min(c.quantity), count(DISTINCT c.value_key)) AS quantity,
                         sum(c.events) AS events, row_number() OVER (ORDER BY c.at) AS place, count(*) OVER () AS buckets
                     FROM billing_internal.usage_cells(l.customer_id, l.meter_id, l.service_from, l.service_until) c
                     WHERE l.kind = 'usage' AND billing_internal.of_line(c.dimensions, l.dimensions, l.line_by, l.match, i.document->>'bill_to', t.key)
@@ -1066,12 +1094,12 @@ BEGIN
         SELECT * FROM billing_internal.spend_lines(of_customer_id, from_at, until_at)
     ), cell AS (
         -- Every usage line is split over its (bucket, dimension set) rows in proportion to quantity.
-        SELECT l.line_n, c.at, c.dimensions, CASE m.aggregation WHEN 'count' THEN sum(c.events) WHEN 'sum' THEN sum(c.quantity) WHEN 'max' THEN max(c.quantity)
-            ELSE count(DISTINCT c.value_key) END AS weight
+        SELECT l.line_n, c.at, c.dimensions, CASE WHEN m.aggregation IN ('count', 'sum', 'max', 'unique_count') AND m.state <> 'presence'
+            THEN billing_internal.bucket_quantity(m.state, sum(c.events), sum(c.quantity), max(c.quantity), min(c.quantity), count(DISTINCT c.value_key)) ELSE sum(c.events) END AS weight
         FROM line l JOIN billing.meter m USING (meter_id)
         CROSS JOIN LATERAL billing_internal.usage_cells(of_customer_id, l.meter_id, l.service_from, l.service_until) c
         WHERE l.kind = 'usage' AND billing_internal.of_line(c.dimensions, l.dimensions, l.line_by, l.match, l.bill_to, l.default_bill_to)
-        GROUP BY l.line_n, c.at, c.dimensions, m.aggregation
+        GROUP BY l.line_n, c.at, c.dimensions, m.aggregation, m.state
     ), split AS (
         SELECT c.line_n, array_agg(c.at ORDER BY c.at, c.dimensions) AS times, jsonb_agg(c.dimensions ORDER BY c.at, c.dimensions) AS sets,
             array_agg(CASE WHEN c.weight > 0 THEN c.weight ELSE 0 END ORDER BY c.at, c.dimensions) AS weights

@@ -17,7 +17,7 @@ AS $$
             SELECT c.customer_id, r.meter_id, r.from_at, r.until_at FROM billing.meter_rebuild r JOIN billing.customer c ON c.customer_id > r.listed_to WHERE r.finished_at IS NULL
         ) d GROUP BY d.customer_id, d.meter_id
     ), fresh AS (
-        SELECT u.customer_id, u.meter_id, u.bucket_start, u.dimensions::jsonb AS dimensions, u.events, u.quantity, u.value_keys
+        SELECT u.customer_id, u.meter_id, u.bucket_start, u.dimensions::jsonb AS dimensions, u.events, u.quantity, u.value_keys, u.moment, u.placed_at, u.event_key
         FROM (
             SELECT array_agg(e.customer_id) AS customers, array_agg(c.bucket_minutes) AS minutes, array_agg(e.event_key) AS keys, array_agg(e.event_type) AS types,
                 array_agg(e.occurred_at) AS times, array_agg(e.bill_to) AS bill_tos, array_agg(e.properties::text) AS properties
@@ -29,28 +29,40 @@ AS $$
         CROSS JOIN LATERAL billing_internal.stored_usage(m.ids, m.starts, m.ends, m.definitions, b.customers, b.minutes, b.keys, b.types, b.times, b.bill_tos, b.properties) u
     ), fresh_cell AS (
         SELECT f.customer_id, f.meter_id, date_trunc('hour', f.bucket_start, 'UTC') AS hour, f.dimensions, sum(f.events) AS events,
-            CASE WHEN m.aggregation = 'max' THEN max(f.quantity) ELSE sum(f.quantity) END AS quantity
-        FROM fresh f JOIN billing.meter m USING (meter_id) GROUP BY 1, 2, 3, 4, m.aggregation
+            CASE m.state WHEN 'max' THEN max(f.quantity) WHEN 'min' THEN min(f.quantity) WHEN 'sum' THEN sum(f.quantity) WHEN 'level' THEN sum(f.quantity)
+                WHEN 'latest' THEN (array_agg(f.quantity ORDER BY f.placed_at DESC, f.event_key DESC) FILTER (WHERE m.state = 'latest'))[1] END AS quantity,
+            sum(f.moment + CASE WHEN m.state = 'level' THEN f.quantity * billing_internal.micros_between(date_trunc('hour', f.bucket_start, 'UTC'), f.bucket_start) END) AS moment,
+            max(f.placed_at) FILTER (WHERE m.state = 'latest') AS placed_at
+        FROM fresh f JOIN billing.meter m USING (meter_id) GROUP BY 1, 2, 3, 4, m.state
     ), kept_cell AS (
         SELECT u.customer_id, u.meter_id, date_trunc('hour', u.bucket_start, 'UTC') AS hour, u.dimensions, sum(u.events) AS events,
-            CASE WHEN m.aggregation = 'max' THEN max(u.quantity) ELSE sum(u.quantity) END AS quantity
+            CASE m.state WHEN 'max' THEN max(u.quantity) WHEN 'min' THEN min(u.quantity) WHEN 'sum' THEN sum(u.quantity) WHEN 'level' THEN sum(u.quantity)
+                WHEN 'latest' THEN (array_agg(u.quantity ORDER BY u.placed_at DESC, u.event_key DESC) FILTER (WHERE m.state = 'latest'))[1] END AS quantity,
+            sum(u.moment + CASE WHEN m.state = 'level' THEN u.quantity * billing_internal.micros_between(date_trunc('hour', u.bucket_start, 'UTC'), u.bucket_start) END) AS moment,
+            max(u.placed_at) FILTER (WHERE m.state = 'latest') AS placed_at
         FROM billing_internal.usage_cell u JOIN billing.meter m USING (meter_id)
-        WHERE u.bucket_start >= date_trunc('hour', since, 'UTC') AND m.counts GROUP BY 1, 2, 3, 4, m.aggregation
+        WHERE u.bucket_start >= date_trunc('hour', since, 'UTC') AND m.counts GROUP BY 1, 2, 3, 4, m.state
         HAVING sum(u.events) <> 0 OR sum(u.quantity) <> 0 -- what a correction took back leaves nothing
     ), cell AS (
         SELECT customer_id, meter_id, hour, dimensions, f.events AS from_events, k.events AS from_buckets,
-            f.events IS DISTINCT FROM k.events OR f.quantity IS DISTINCT FROM k.quantity AS wrong
+            f.events IS DISTINCT FROM k.events OR f.quantity IS DISTINCT FROM k.quantity OR f.moment IS DISTINCT FROM k.moment OR f.placed_at IS DISTINCT FROM k.placed_at AS wrong
         FROM fresh_cell f FULL JOIN kept_cell k USING (customer_id, meter_id, hour, dimensions)
         WHERE NOT EXISTS (SELECT FROM dirty d WHERE d.customer_id = coalesce(f.customer_id, k.customer_id) AND d.meter_id = coalesce(f.meter_id, k.meter_id)
             AND d.stretches @> coalesce(f.hour, k.hour))
     ), fresh_value AS (
-        SELECT DISTINCT f.customer_id, f.meter_id, date_trunc('hour', f.bucket_start, 'UTC') AS hour, f.dimensions, v AS value_key FROM fresh f, unnest(f.value_keys) v
+        -- Each value with its last operation, where the meter has them.
+        SELECT DISTINCT ON (1, 2, 3, 4, 5) f.customer_id, f.meter_id, date_trunc('hour', f.bucket_start, 'UTC') AS hour, f.dimensions, v AS key,
+            f.placed_at, f.event_key, CASE WHEN f.placed_at IS NOT NULL THEN f.quantity = 1 END AS present
+        FROM fresh f, unnest(f.value_keys) v ORDER BY 1, 2, 3, 4, 5, f.placed_at DESC, f.event_key DESC, f.quantity
     ), kept_value AS (
-        SELECT DISTINCT u.customer_id, u.meter_id, date_trunc('hour', u.bucket_start, 'UTC') AS hour, u.dimensions, u.value_key
+        SELECT DISTINCT ON (1, 2, 3, 4, 5) u.customer_id, u.meter_id, date_trunc('hour', u.bucket_start, 'UTC') AS hour, u.dimensions, u.value_key AS key,
+            u.placed_at, u.event_key, u.present
         FROM billing_internal.usage_distinct u JOIN billing.meter m USING (meter_id) WHERE u.bucket_start >= date_trunc('hour', since, 'UTC') AND m.counts
+        ORDER BY 1, 2, 3, 4, 5, u.placed_at DESC, u.event_key DESC, u.present
     ), value AS (
-        SELECT customer_id, meter_id, hour, dimensions, f.value_key IS NULL OR k.value_key IS NULL AS wrong
-        FROM (SELECT *, value_key AS key FROM fresh_value) f FULL JOIN (SELECT *, value_key AS key FROM kept_value) k USING (customer_id, meter_id, hour, dimensions, key)
+        SELECT customer_id, meter_id, hour, dimensions, f.found IS NULL OR k.found IS NULL
+            OR (f.placed_at, f.event_key, f.present) IS DISTINCT FROM (k.placed_at, k.event_key, k.present) AS wrong
+        FROM (SELECT x.*, x.customer_id AS found FROM fresh_value x) f FULL JOIN (SELECT x.*, x.customer_id AS found FROM kept_value x) k USING (customer_id, meter_id, hour, dimensions, key)
         WHERE NOT EXISTS (SELECT FROM dirty d WHERE d.customer_id = coalesce(f.customer_id, k.customer_id) AND d.meter_id = coalesce(f.meter_id, k.meter_id)
             AND d.stretches @> coalesce(f.hour, k.hour))
     )

@@ -24,6 +24,9 @@ DECLARE
         'billing.sum(billing.money)'::regprocedure, 'billing.allocate(billing.money, numeric[])'::regprocedure,
         'billing.usage_count()'::regprocedure, 'billing.usage_count("any")'::regprocedure, 'billing.usage_sum(numeric)'::regprocedure,
         'billing.usage_max(numeric)'::regprocedure, 'billing.usage_unique_count(text)'::regprocedure,
+        'billing.usage_min(numeric)'::regprocedure, 'billing.usage_average(numeric)'::regprocedure, 'billing.usage_latest(numeric, timestamptz)'::regprocedure,
+        'billing.usage_weighted_sum(numeric, timestamptz, timestamptz, timestamptz)'::regprocedure, 'billing.usage_percentile(numeric, numeric)'::regprocedure,
+        'billing.usage_unique_count(text, timestamptz, text)'::regprocedure,
         'billing.rate(billing.pricing, numeric, jsonb, bigint)'::regprocedure, 'billing.rate_events(billing.pricing, numeric[])'::regprocedure,
         'billing.rate_explain(billing.pricing, numeric, jsonb, bigint)'::regprocedure, 'billing.catalog_example(text)'::regprocedure];
 BEGIN

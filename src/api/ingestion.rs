@@ -316,6 +316,9 @@ fn call_deltas(
         name!(dimensions, String),
         name!(events, i64),
         name!(quantity, Option<Numeric>),
+        name!(moment, Option<Numeric>),
+        name!(placed_at, Option<TimestampWithTimeZone>),
+        name!(event_key, Option<Uuid>),
         name!(value_keys, Option<Vec<Uuid>>),
     ),
 > {

@@ -3,12 +3,13 @@
 //! The batch lives in this backend's memory under a handle; `billing_internal.bill_batch()` in
 //! sql/ext/80_invoicing.sql shows the whole order.
 
+use super::metering::read_meter;
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node, Tree};
 use crate::domain::foundation::{Fault, instant};
 use crate::domain::invoicing::batch::{Batch, Meter, Opened, Slot, UsageRow, Version};
 use crate::domain::invoicing::document::{Document, Documents, Issue};
 use crate::domain::invoicing::explain::explain;
-use crate::domain::metering::{Aggregation, Dimensions};
+use crate::domain::metering::Dimensions;
 use crate::domain::rating::Pricing;
 use crate::pg::instant::{from_date, from_timestamptz, to_date, to_timestamptz};
 use crate::pg::{FaultJson, Numeric};
@@ -101,20 +102,11 @@ fn bill_meter_ids(handle: i64) -> SetOfIterator<'static, i32> {
     SetOfIterator::new(with_batch(handle, |batch| Ok(batch.meter_ids())))
 }
 
-/// One meter; `dimensions` are its dimension names.
+/// One meter, by its canonical document.
 #[pg_extern(sql = false)]
-fn bill_add_meter(
-    handle: i64,
-    meter_id: i32,
-    key: String,
-    aggregation: &str,
-    dimensions: Vec<String>,
-    unit: Option<String>,
-) {
+fn bill_add_meter(handle: i64, meter_id: i32, definition: &str) {
     with_batch(handle, |batch| {
-        let aggregation = Aggregation::parse(aggregation)
-            .ok_or_else(|| Fault::value(format!("aggregation {aggregation} is not known")))?;
-        batch.add_meter(meter_id, Meter { key, aggregation, dimensions, unit });
+        batch.add_meter(meter_id, Meter::from(&read_meter(definition)?));
         Ok(())
     });
 }
@@ -190,6 +182,7 @@ fn bill_stretches(
         name!(source, &'static str),
         name!(recorded_until, Option<TimestampWithTimeZone>),
         name!(meter_version, Option<i32>),
+        name!(known_meters, Option<String>),
         name!(matches, String),
         name!(dropped, Vec<String>),
         name!(bill_to, String),
@@ -211,6 +204,7 @@ fn bill_stretches(
                     s.source.as_str(),
                     recorded_until,
                     s.meter_version.map(|version| version as i32),
+                    s.known_meters,
                     matches,
                     s.dropped,
                     s.bill_to,
@@ -564,10 +558,11 @@ mod tests {
 
     fn give_meters(handle: &str) {
         rows(&format!(
-            "SELECT billing_internal.bill_add_meter({handle}, 1, 'tokens', 'sum', '{{model,region}}', 'token')"
+            r#"SELECT billing_internal.bill_add_meter({handle}, 1,
+                '{{"key":"tokens","event_type":"e","aggregation":"sum","value":"n","dimensions":["model","region"],"unit":"token"}}')"#
         ));
         rows(&format!(
-            "SELECT billing_internal.bill_add_meter({handle}, 2, 'requests', 'count', '{{model}}', NULL)"
+            r#"SELECT billing_internal.bill_add_meter({handle}, 2, '{{"key":"requests","event_type":"e","aggregation":"count","dimensions":["model"]}}')"#
         ));
     }
 
@@ -621,8 +616,8 @@ mod tests {
         assert_eq!(
             ask("bill_stretches", &handle),
             [
-                format!(r#"0|7|1|{month}|buckets|||{{}}|["region"]|acme"#),
-                format!(r#"1|7|2|{month}|buckets|||{{}}|["model"]|acme"#)
+                format!(r#"0|7|1|{month}|buckets||||{{}}|["region"]|acme"#),
+                format!(r#"1|7|2|{month}|buckets||||{{}}|["model"]|acme"#)
             ]
         );
         // bill_add_usage, bill_add_rows
@@ -642,9 +637,13 @@ mod tests {
     fn a_bill_batch_refuses_what_does_not_fit() {
         // bill_add_meter, bill_add_usage, bill_open
         let handle = open();
-        let average =
-            format!("SELECT billing_internal.bill_add_meter({handle}, 1, 'tokens', 'avg', '{{}}', NULL)");
-        assert_eq!(error_of(&average), format!("XX000 bill batch {handle}: aggregation avg is not known"));
+        let average = format!(
+            r#"SELECT billing_internal.bill_add_meter({handle}, 1, '{{"key":"tokens","aggregation":"avg"}}')"#
+        );
+        assert_eq!(
+            error_of(&average),
+            format!("XX000 bill batch {handle}: aggregation: \"avg\" is not known")
+        );
         assert_eq!(error_of(&average), format!("XX000 bill batch {handle} is not open"));
         let handle = open();
         let usage = format!(
@@ -684,7 +683,7 @@ mod tests {
             [
                 "1|tokens/2023-11-01/model=gpt-3.5|usage|6210011|token|tokens@1|12.420022|12.42",
                 "2|tokens/2023-11-01/model=gpt-4|usage|8779295|token|contract override, tokens@1|175.5859|175.59",
-                "3|requests/2023-11-01|usage|9395||charge|6.1975|6.20",
+                "3|requests/2023-11-01|usage|9395|unit|charge|6.1975|6.20",
                 "4|platform/2023-11-01|fee|1||charge|49|49.00"
             ]
         );

@@ -1,8 +1,8 @@
 //! Meters compiled once per backend, and usage measured from stored events.
 
-use crate::domain::foundation::Fault;
 use crate::domain::foundation::hash::text_key;
 use crate::domain::foundation::json::{self, Node};
+use crate::domain::foundation::{Exact, Fault};
 use crate::domain::metering::delta::{BucketMinutes, Delta, StoredEvent, stored_deltas};
 use crate::domain::metering::meters::Version;
 use crate::domain::metering::{Contribution, Measured, Meter, Meters};
@@ -68,10 +68,24 @@ pub fn read_meter(definition: &str) -> Result<Meter, Fault> {
     Meter::read(&Node::root(&json::parse(definition)?))
 }
 
+/// A row of usage_delta.
+pub type DeltaRow = (
+    i64,
+    i32,
+    i16,
+    TimestampWithTimeZone,
+    i64,
+    String,
+    i64,
+    Option<Numeric>,
+    Option<Numeric>,
+    Option<TimestampWithTimeZone>,
+    Option<Uuid>,
+    Option<Vec<Uuid>>,
+);
+
 /// A delta as a row of usage_delta.
-pub fn delta_row(
-    delta: Delta,
-) -> (i64, i32, i16, TimestampWithTimeZone, i64, String, i64, Option<Numeric>, Option<Vec<Uuid>>) {
+pub fn delta_row(delta: Delta) -> DeltaRow {
     let keys: Vec<Uuid> = delta.value_keys.iter().map(|key| Uuid::from_bytes(*key.as_bytes())).collect();
     (
         delta.customer_id,
@@ -82,6 +96,9 @@ pub fn delta_row(
         delta.dimensions.to_string(),
         delta.events,
         delta.quantity.map(Numeric::from),
+        delta.moment.map(Numeric::from),
+        delta.position.map(|position| to_timestamptz(position.at).expect("as that of its bucket")),
+        delta.position.map(|position| Uuid::from_bytes(*position.event_key.as_bytes())),
         (!keys.is_empty()).then_some(keys),
     )
 }
@@ -113,6 +130,9 @@ fn stored_usage(
         name!(dimensions, String),
         name!(events, i64),
         name!(quantity, Option<Numeric>),
+        name!(moment, Option<Numeric>),
+        name!(placed_at, Option<TimestampWithTimeZone>),
+        name!(event_key, Option<Uuid>),
         name!(value_keys, Option<Vec<Uuid>>),
     ),
 > {
@@ -141,7 +161,8 @@ fn stored_usage(
 }
 
 /// What each stored event is on one meter: its place in the arrays (from 1), its dimensions and its value
-/// (1 for a count, the value's key for a unique count). Events that do not count are left out.
+/// (1 for a count; the value's key for a unique count, with 1 where it was added and 0 where it was removed).
+/// Events that do not count are left out.
 #[pg_extern(sql = false)]
 fn measured_events(
     definition: &str,
@@ -158,10 +179,14 @@ fn measured_events(
             let tree = json::parse(properties.unwrap_or("{}"))?;
             if let Measured::Counted { dimensions, value } = meter.measure(&tree, bill_to) {
                 let (value, key) = match value {
-                    Contribution::One => (Some(Numeric::from(crate::domain::foundation::Exact::ONE)), None),
+                    Contribution::One => (Some(Numeric::from(Exact::ONE)), None),
                     Contribution::Number(value) => (Some(Numeric::from(value)), None),
-                    Contribution::Key(key) => (None, Some(Uuid::from_bytes(*key.as_bytes()))),
+                    Contribution::Key(key) => (None, Some(key)),
+                    Contribution::Operation { key, removed } => {
+                        (Some(Numeric::from(if removed { Exact::ZERO } else { Exact::ONE })), Some(key))
+                    }
                 };
+                let key = key.map(|key| Uuid::from_bytes(*key.as_bytes()));
                 rows.push((at as i32 + 1, dimensions.canonical(), value, key));
             }
         }

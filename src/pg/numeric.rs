@@ -5,6 +5,7 @@
 
 use crate::domain::foundation::ratio::SHOWN_PLACES;
 use crate::domain::foundation::{Exact, Fault, Ratio, RoundingMode};
+use crate::domain::metering::Quantity;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::datum::Datum;
 use pgrx::pg_sys;
@@ -57,6 +58,15 @@ impl Numeric {
 impl From<Exact> for Numeric {
     fn from(value: Exact) -> Numeric {
         Numeric::fixed(value, 0)
+    }
+}
+
+impl From<Quantity> for Numeric {
+    fn from(quantity: Quantity) -> Numeric {
+        match quantity {
+            Quantity::Exact(value) => Numeric::from(value),
+            Quantity::Wide(wide) => Numeric::wide(wide.to_string(), Quantity::too_long(&wide)),
+        }
     }
 }
 

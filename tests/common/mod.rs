@@ -245,6 +245,33 @@ impl Server {
         Server { name, address: Address { host } }
     }
 
+    /// A copy of it, `test-<name>`, that streams from it until it is promoted.
+    pub fn standby(&self, name: &str) -> Server {
+        let name = format!("test-{name}");
+        run(cluster().arg("destroy").arg(&name));
+        let output = run(cluster().args(["standby", &name, &self.name]));
+        Server { name, address: Address { host: String::from_utf8_lossy(&output.stdout).trim().into() } }
+    }
+
+    /// The name by which it is known to `scripts/cluster`, and as a standby to its primary.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Adds a line to its settings, which holds from the next start on.
+    pub fn configure(&self, line: &str) {
+        let mut settings = std::fs::OpenOptions::new()
+            .append(true)
+            .open(self.data().join("postgresql.conf"))
+            .expect("settings");
+        std::io::Write::write_all(&mut settings, format!("\n{line}\n").as_bytes()).expect("settings");
+    }
+
+    /// The database of this name, as another server made it: of a standby, the primary's.
+    pub fn existing(&self, db: &Db) -> Db {
+        Db { name: db.name.clone(), address: self.address.clone() }
+    }
+
     /// A database on it: with the extension, `install('test')` done.
     pub fn fresh(&self, name: &str) -> Db {
         let db = self.empty(name);

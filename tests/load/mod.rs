@@ -222,12 +222,15 @@ pub fn told(error: &postgres::Error) -> String {
     }
 }
 
-/// The stored events that are not as they were sent, each exactly once; empty is right.
+/// An event that counts: no void of this revision of it.
+pub const STANDS: &str = "NOT EXISTS (SELECT FROM billing.usage_event_void v WHERE v.customer_id = e.customer_id AND v.event_key = e.event_key AND v.revision = e.revision)";
+
+/// The stored events that count and are not as they were sent or corrected last, each exactly once; empty is right.
 pub fn stored_differently(client: &mut Client, events: &[Event]) -> Vec<String> {
     let mut stored: BTreeMap<String, Vec<(String, Value)>> = BTreeMap::new();
     let rows = client
         .query(
-            "SELECT e.event_id, c.key, e.properties::text FROM billing.usage_event e LEFT JOIN billing.customer c USING (customer_id) WHERE e.event_type = 'llm'",
+            &format!("SELECT e.event_id, c.key, e.properties::text FROM billing.usage_event e LEFT JOIN billing.customer c USING (customer_id) WHERE e.event_type = 'llm' AND {STANDS}"),
             &[],
         )
         .expect("the stored events");
@@ -252,9 +255,8 @@ pub fn stored_differently(client: &mut Client, events: &[Event]) -> Vec<String> 
 pub fn usage_differences(client: &mut Client) -> Vec<String> {
     client
         .query(
-            "WITH event AS (
-                SELECT customer_id, date_trunc('hour', occurred_at, 'UTC') AS hour, properties AS p FROM billing.usage_event e WHERE event_type = 'llm'
-                    AND NOT EXISTS (SELECT FROM billing.usage_event_void v WHERE (v.customer_id, v.event_key, v.revision) = (e.customer_id, e.event_key, e.revision))
+            &format!("WITH event AS (
+                SELECT customer_id, date_trunc('hour', occurred_at, 'UTC') AS hour, properties AS p FROM billing.usage_event e WHERE event_type = 'llm' AND {STANDS}
             ), fresh AS (
                 SELECT customer_id, 'tokens' AS meter, hour, jsonb_strip_nulls(jsonb_build_object('model', p->'model')) AS d, count(*) AS events,
                     sum((p->>'input')::numeric + (p->>'output')::numeric) AS quantity
@@ -283,10 +285,36 @@ pub fn usage_differences(client: &mut Client) -> Vec<String> {
             )
             SELECT 'counted afresh ' || coalesce(f::text, 'nothing') || ', kept ' || coalesce(k::text, 'nothing')
             FROM fresh f FULL JOIN kept k USING (customer_id, meter, hour, d)
-            WHERE f.events IS DISTINCT FROM k.events OR f.quantity IS DISTINCT FROM k.quantity LIMIT 20",
+            WHERE f.events IS DISTINCT FROM k.events OR f.quantity IS DISTINCT FROM k.quantity LIMIT 20"),
             &[],
         )
         .expect("usage counted afresh")
+        .iter()
+        .map(|row| row.get(0))
+        .collect()
+}
+
+/// Usage of each customer as usage() answers it, while pieces of it may have to be measured again, against a count of
+/// the events that stand; what differs.
+pub fn readers_differ(client: &mut Client, from: &str, until: &str) -> Vec<String> {
+    client
+        .query(
+            &format!("WITH event AS (
+                SELECT e.customer_id, e.properties AS p FROM billing.usage_event e WHERE e.event_type = 'llm' AND e.occurred_at >= $1::text::timestamptz AND e.occurred_at < $2::text::timestamptz AND {STANDS}
+            ), fresh AS (
+                SELECT customer_id, 'tokens' AS meter, count(*) AS events, sum((p->>'input')::numeric + (p->>'output')::numeric) AS quantity FROM event WHERE p ? 'input' AND p ? 'output' GROUP BY 1
+                UNION ALL SELECT customer_id, 'requests', count(*), count(*) FROM event GROUP BY 1
+                UNION ALL SELECT customer_id, 'peak', count(*), max((p->>'output')::numeric) FROM event WHERE p ? 'output' GROUP BY 1
+                UNION ALL SELECT customer_id, 'users', count(*), count(DISTINCT p->>'user') FROM event WHERE p ? 'user' GROUP BY 1
+            )
+            SELECT format('customer %s meter %s: counted afresh %s of %s, answered %s of %s', c.key, m.key, f.quantity, f.events, u.quantity, u.events)
+            FROM billing.customer c CROSS JOIN (SELECT key FROM billing.meter WHERE key IN ('tokens', 'requests', 'peak', 'users')) m
+            LEFT JOIN fresh f ON f.customer_id = c.customer_id AND f.meter = m.key
+            LEFT JOIN LATERAL billing.usage(c.key, m.key, $1::text::timestamptz, $2::text::timestamptz) u ON true
+            WHERE coalesce(f.events, 0) <> coalesce(u.events, 0) OR coalesce(f.quantity, 0) <> coalesce(u.quantity, 0) LIMIT 20"),
+            &[&from, &until],
+        )
+        .expect("usage as it is answered")
         .iter()
         .map(|row| row.get(0))
         .collect()

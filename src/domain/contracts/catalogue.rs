@@ -39,6 +39,10 @@ pub fn read(root: &Node) -> Result<Vec<Item>, Fault> {
     let mut items = Vec::new();
     section(&mut fields, "products", &mut items, read_product)?;
     section(&mut fields, "meters", &mut items, read_meter)?;
+    // What a compound is made of comes before it, wherever it stands.
+    items.sort_by_key(|item| {
+        (item.kind == "meter", item.document.as_ref().is_some_and(|d| d.get("of").is_some()))
+    });
     for node in fields.optional("price_books").map_or(Ok(Vec::new()), |n| n.items_at_most(ITEMS_MAX))? {
         read_book(&node, &mut items)?;
     }

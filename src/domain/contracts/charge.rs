@@ -6,7 +6,7 @@ use crate::domain::foundation::json::{Fields, Node, Tree};
 use crate::domain::foundation::proration::ProrationBasis;
 use crate::domain::foundation::{Exact, Fault};
 use crate::domain::metering::dimensions::BILL_TO;
-use crate::domain::metering::{Aggregation, Dimensions, Meter};
+use crate::domain::metering::{Aggregation, Dimensions, Meter, Together};
 use crate::domain::rating::Pricing;
 use std::collections::BTreeSet;
 
@@ -188,7 +188,7 @@ impl UsageCharge {
             _ => None,
         });
         pricings.clone().try_for_each(|(pricing, _)| check_model(self, meter, pricing))?;
-        if meter.aggregation == Aggregation::UniqueCount {
+        if meter.together() == Together::Apart {
             let matches = overrides.flat_map(|agreed| agreed.matches.iter().map(|(name, _)| name));
             let mut lines_by: BTreeSet<&str> =
                 self.lines_by.iter().map(String::as_str).chain(matches).collect();
@@ -208,8 +208,8 @@ impl UsageCharge {
     }
 }
 
-/// Distinct values of several lines don't add up, so what runs over a whole quantity must be one line: its match
-/// fixes every dimension by which lines are kept apart.
+/// Where several lines don't add up (distinct values, averages, …) what runs over a whole quantity must be one line:
+/// its match fixes every dimension by which lines are kept apart.
 fn check_whole(
     charge: &UsageCharge,
     meter: &Meter,
@@ -229,9 +229,10 @@ fn check_whole(
         return Ok(());
     };
     let message = format!(
-        "a {} price of meter {}, a unique_count, needs the whole count, but lines are kept apart by {apart}",
+        "a {} price of meter {} ({}) needs the whole quantity, but lines are kept apart by {apart}",
         pricing.model_name(),
-        meter.key
+        meter.key,
+        meter.in_words()
     );
     Err(Fault::document(&format!("charge {}", charge.key), message)
         .with_hint("Use a per_unit price, or leave out lines_by and matches by that dimension."))
@@ -247,7 +248,7 @@ fn check_model(charge: &UsageCharge, meter: &Meter, pricing: &Pricing) -> Result
         )
         .with_hint("Leave prorate_units out."));
     }
-    if pricing.needs_events() && meter.aggregation != Aggregation::Sum {
+    if pricing.needs_events() && !(meter.aggregation == Aggregation::Sum && meter.adds_up_in_time()) {
         return Err(Fault::document(
             &place,
             format!("per-event bounds need the amounts of a sum meter; {} is not one", meter.key),

@@ -33,6 +33,10 @@ impl Instant {
     }
 }
 
+/// Seconds of 0001-01-01 and of 10000-01-01, UTC.
+const YEAR_1: i64 = -62_135_596_800;
+const YEAR_10000: i64 = 253_402_300_800;
+
 fn parse_rfc3339(text: &str) -> Option<Instant> {
     let bytes = text.as_bytes();
     let number = |from: usize, until: usize| -> Option<i64> {
@@ -80,7 +84,8 @@ fn parse_rfc3339(text: &str) -> Option<Instant> {
     };
     let days = i64::from(date.num_days_from_ce()) - 719_163;
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset;
-    Some(Instant(seconds * SECOND + micros))
+    // The offset may lead out of the years that can be written again.
+    (YEAR_1..YEAR_10000).contains(&seconds).then_some(Instant(seconds * SECOND + micros))
 }
 
 impl fmt::Display for Instant {
@@ -130,6 +135,8 @@ mod tests {
             ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
             ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
             ("9999-12-31T23:59:59-00:00", "9999-12-31T23:59:59Z"),
+            ("0001-01-01T00:00:00-14:00", "0001-01-01T14:00:00Z"),
+            ("0001-01-01T14:00:00+14:00", "0001-01-01T00:00:00Z"),
         ] {
             assert_eq!(Instant::parse(text).unwrap().to_string(), expected, "{text}");
         }
@@ -149,6 +156,9 @@ mod tests {
             "2026-03-01T10:00:61Z",
             "10000-01-01T00:00:00Z",
             "0000-01-01T00:00:00Z",
+            "0001-01-01T13:59:59.999999+14:00",
+            "9999-12-31T23:59:60Z",
+            "9999-12-31T12:00:00-12:00",
             "2026-03-01T10:00:00+0200",
             "2026-03-01T10:00:00+2:00",
             "2026-03-01T10:00:00.Z",

@@ -126,12 +126,13 @@ pub fn parse_nested<'a>(text: &'a str, depth: usize, path: &str) -> Result<Tree<
         Some(b'{') => {
             let depth = depth.checked_sub(1).ok_or_else(too_deep)?;
             let entries: RawObject = serde_json::from_str(text).map_err(|e| syntax(path, &e))?;
+            // First, since paths of faults hold keys.
+            entries.0.iter().try_for_each(|(key, _)| no_zero(key, path))?;
             if let Some(key) = repeated_key(&entries.0) {
                 return Err(Fault::document(&field_path(path, key), "stands twice"));
             }
             let mut fields = Vec::with_capacity(entries.0.len());
             for (key, raw) in entries.0 {
-                no_zero(&key, path)?;
                 // The path is only put together where it is needed: nested values and faults.
                 let value = match raw.get().as_bytes().first() {
                     Some(b'{' | b'[' | b'"') => parse_nested(raw.get(), depth, &field_path(path, &key))?,
@@ -570,6 +571,8 @@ mod tests {
         for (text, start) in [
             (r#"{"a":{"x":1,"x":2}}"#, "a.x: stands twice"),
             (r#"{"a":[0,{"b":"\u0000"}]}"#, "a[1].b: contains \\u0000"),
+            // A zero character in the message would end it, on its way through Postgres.
+            (r#"{"a":{"\u0000":1,"\u0000":2}}"#, "a: contains \\u0000"),
             (r#"{"a":["\ud800"]}"#, "a[0]: is not valid JSON"),
             ("", "document: is empty"),
             ("{", "document: is not valid JSON"),

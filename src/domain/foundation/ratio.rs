@@ -304,6 +304,14 @@ mod tests {
         assert!(product > wide);
     }
 
+    #[test]
+    fn the_smallest_numerator_has_an_opposite() {
+        let least = Ratio::new(i128::MIN, 1);
+        assert!(!least.neg().is_negative());
+        assert_eq!(least.neg().neg(), least);
+        assert!(least.sub(&least).is_zero());
+    }
+
     proptest! {
         #[test]
         fn agrees_with_big_rationals(a in any::<i64>(), b in 1i64..1_000_000, c in any::<i64>(), d in 1i64..1_000_000) {

@@ -19,7 +19,8 @@ use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node, Tree};
 use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
 use crate::domain::foundation::{Code, Exact, Fault, RoundingLevel, RoundingMode};
 use crate::domain::metering::dimensions::BILL_TO;
-use crate::domain::metering::{Aggregation, Dimensions};
+use crate::domain::metering::measure::{Compound, Read};
+use crate::domain::metering::{Dimensions, Measure};
 use crate::domain::rating::{Pricing, match_candidates};
 use chrono::NaiveDate;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -138,10 +139,24 @@ pub type PriceKey = (Uuid, String);
 #[derive(Debug, Clone)]
 pub struct Meter {
     pub key: String,
-    pub aggregation: Aggregation,
+    pub aggregation: Measure,
     /// Names of its dimensions, in order of priority.
     pub dimensions: Vec<String>,
     pub unit: Option<String>,
+    /// Keys of the meters that a compound is made of.
+    pub components: Vec<String>,
+}
+
+impl From<&crate::domain::metering::Meter> for Meter {
+    fn from(meter: &crate::domain::metering::Meter) -> Meter {
+        Meter {
+            key: meter.key.clone(),
+            aggregation: Measure::of(meter),
+            dimensions: meter.dimensions.iter().map(ToString::to_string).collect(),
+            unit: Some(meter.unit.clone()),
+            components: meter.compound.iter().flat_map(Compound::meters).map(str::to_string).collect(),
+        }
+    }
 }
 
 /// A version of a price, as the database has it.
@@ -174,6 +189,8 @@ pub enum Source {
     Amounts,
     /// Events recorded until an instant.
     Events,
+    /// Whatever the meter takes: history, events, two steps, other meters.
+    Composed,
 }
 
 impl Source {
@@ -184,6 +201,7 @@ impl Source {
             Source::Cells => "cells",
             Source::Amounts => "amounts",
             Source::Events => "events",
+            Source::Composed => "composed",
         }
     }
 }
@@ -199,6 +217,8 @@ pub struct Stretch {
     pub recorded_until: Option<Instant>,
     /// How many versions the meter had when they were measured; none = as of now.
     pub meter_version: Option<usize>,
+    /// The same of all meters that had more than one, as JSON.
+    pub known_meters: Option<String>,
     /// Only usage that has these values counts.
     pub matches: Dimensions,
     /// Dimensions that lines do not look at: summed away.
@@ -338,7 +358,7 @@ impl Batch {
             let dropped: Vec<String> =
                 meter.dimensions.iter().filter(|name| !looked_at.contains(name)).cloned().collect();
             let by_event = self.needs_events(item, &terms.list_names, &prices.agreed);
-            let aggregation = meter.aggregation;
+            let read = meter.aggregation.read;
             for (period_at, period) in charge.periods.iter().enumerate() {
                 for (segment_at, segment) in period.segments.iter().enumerate() {
                     let until = bill.usage_until.map_or(segment.until, |until| until.min(segment.until));
@@ -350,9 +370,10 @@ impl Batch {
                         meter_id: *meter_id,
                         from: segment.from,
                         until,
-                        source: source(by_event, bill.recorded_until, aggregation, segment.from, until),
+                        source: source(by_event, bill.recorded_until, read, segment.from, until),
                         recorded_until: bill.recorded_until,
                         meter_version: bill.known_meters.as_ref().map(|_| version),
+                        known_meters: bill.known_meters.as_ref().map(versions_text),
                         matches: usage.matches.clone(),
                         dropped: dropped.clone(),
                         bill_to: inputs.header.bill_to.clone(),
@@ -497,20 +518,26 @@ impl Batch {
     }
 }
 
+fn versions_text(versions: &BTreeMap<String, usize>) -> String {
+    let fields = versions.iter().map(|(key, version)| (key.clone().into(), Tree::number(version)));
+    Tree::Object(fields.collect()).canonical().expect("keys and numbers are canonical")
+}
+
 /// Whole buckets answer, unless a boundary cuts one or the price needs more than sums.
 fn source(
     by_event: bool,
     recorded_until: Option<Instant>,
-    aggregation: Aggregation,
+    read: Read,
     from: Instant,
     until: Instant,
 ) -> Source {
     let aligned = |at: Instant| at.0.rem_euclid(HOUR) == 0;
     match (by_event, recorded_until) {
         (true, _) => Source::Amounts,
+        (false, _) if read == Read::Composed => Source::Composed,
         (false, Some(_)) => Source::Events,
         (false, None) if !(aligned(from) && aligned(until)) => Source::Cells,
-        (false, None) if aggregation == Aggregation::UniqueCount => Source::Values,
+        (false, None) if read == Read::Values => Source::Values,
         (false, None) => Source::Buckets,
     }
 }
@@ -678,6 +705,13 @@ impl Bill {
                 if version > 1 {
                     meters.insert(format!("{}@{version}", meter.key));
                 }
+                for component in &meter.components {
+                    let id = batch.meters.iter().find(|(_, versions)| versions[0].key == *component);
+                    let (version, _) = self.meter(batch, id.map_or(0, |(id, _)| *id))?;
+                    if version > 1 {
+                        meters.insert(format!("{component}@{version}"));
+                    }
+                }
                 let terms = self.usage_terms(item, charge, meter, &periods, batch);
                 for (price, name) in terms.list.iter().zip(&terms.list_names) {
                     let followed = terms.list.iter().any(|next| next.from == price.until);
@@ -732,7 +766,7 @@ impl Bill {
         };
         UsageTerms {
             meter: meter.key.clone(),
-            aggregation: meter.aggregation,
+            aggregation: meter.aggregation.clone(),
             unit: meter.unit.clone(),
             matches: charge.matches.clone(),
             lines_by: charge.lines_by.clone(),
@@ -785,8 +819,8 @@ impl Bill {
         list
     }
 
-    /// The period, cut where a price may change. A maximum or a distinct count has one price for the whole
-    /// period, and so has everything where prices are taken at the period's start.
+    /// The period, cut where a price may change. What doesn't add up in time (all but counts and sums) has one
+    /// price for the whole period, and so has everything where prices are taken at the period's start.
     fn segments(
         &self,
         period: &ServicePeriod,
@@ -794,8 +828,7 @@ impl Bill {
         meter: &Meter,
         terms: &UsageTerms,
     ) -> Vec<Segment> {
-        let one_price = self.policy("rate_at") == "period_start"
-            || matches!(meter.aggregation, Aggregation::Max | Aggregation::UniqueCount);
+        let one_price = self.policy("rate_at") == "period_start" || !meter.aggregation.adds_up_in_time;
         let mut starts = BTreeSet::from([period.from]);
         if !one_price {
             let mine = |a: &&Agreed| match &a.target {

@@ -14,7 +14,7 @@ use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::proration::{ProrationBasis, share};
 use crate::domain::foundation::{Code, Exact, Fault, Ratio, RoundingLevel, allocate};
 use crate::domain::metering::dimensions::BILL_TO;
-use crate::domain::metering::{Aggregation, Dimensions};
+use crate::domain::metering::{Dimensions, Together};
 use crate::domain::rating::Pricing;
 use std::collections::BTreeMap;
 
@@ -405,9 +405,9 @@ impl<'a> UsageBill<'a> {
                 let amount = self.post(&exact)?;
                 priced[at] = Some((exact, amount));
             } else {
-                // Distinct values of two legal entities don't add up to a whole; each has its own.
+                // What two legal entities have does not always come to a whole; then each has its own.
                 let entity =
-                    if self.terms.aggregation == Aggregation::UniqueCount { &part.bill_to } else { "" };
+                    if self.terms.aggregation.together == Together::Apart { &part.bill_to } else { "" };
                 groups.entry((&part.resolved.identity, entity)).or_default().push(at);
             }
         }
@@ -438,16 +438,16 @@ impl<'a> UsageBill<'a> {
         Ok(portions.into_iter().zip(split).collect())
     }
 
-    /// The quantity a price runs over. What lines of a maximum count does not add up: the largest is the whole.
+    /// The quantity a price runs over: of what does not add up, that of the one line there is.
     fn whole(&self, members: &[&Part]) -> Result<Ratio, Fault> {
         let quantities = members.iter().map(|part| &part.used.quantity);
-        match self.terms.aggregation {
-            Aggregation::Count | Aggregation::Sum => Ok(quantities.fold(Ratio::ZERO, |sum, q| sum.add(q))),
-            Aggregation::Max => Ok(quantities.max().cloned().unwrap_or(Ratio::ZERO)),
-            Aggregation::UniqueCount => match members {
+        match self.terms.aggregation.together {
+            Together::Sum => Ok(quantities.fold(Ratio::ZERO, |sum, q| sum.add(q))),
+            Together::Largest => Ok(quantities.max().cloned().unwrap_or(Ratio::ZERO)),
+            Together::Apart => match members {
                 [only] => Ok(only.used.quantity.clone()),
                 [first, ..] if first.resolved.pricing.model_name() == "flat" => Ok(Ratio::ZERO),
-                _ => Err(not_additive(&members[0].resolved.pricing, &self.terms.meter)),
+                _ => Err(not_additive(&members[0].resolved.pricing, self.terms)),
             },
         }
     }
@@ -634,10 +634,12 @@ fn quantity_of(quantity: &Ratio) -> Result<Exact, Fault> {
         .map_err(|_| Fault::new(Code::Unrated, format!("quantity {shown} has more than 28 digits")))
 }
 
-fn not_additive(pricing: &Pricing, meter: &str) -> Fault {
+fn not_additive(pricing: &Pricing, terms: &UsageTerms) -> Fault {
     let message = format!(
-        "a {} price of meter {meter}, a unique_count, is over several lines, and what they count does not add up",
-        pricing.model_name()
+        "a {} price of meter {} ({}) is over several lines, and their quantities do not add up",
+        pricing.model_name(),
+        terms.meter,
+        terms.aggregation.word()
     );
     Fault::new(Code::Unrated, message)
         .with_hint("Use a per_unit price, or drop lines_by and the matches of overrides.")

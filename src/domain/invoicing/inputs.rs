@@ -7,7 +7,7 @@ use crate::domain::foundation::hash::sha256_hex;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
 use crate::domain::foundation::{Exact, RoundingLevel, RoundingMode};
-use crate::domain::metering::{Aggregation, Dimensions};
+use crate::domain::metering::{Dimensions, Measure};
 use crate::domain::rating::Pricing;
 use chrono::{NaiveDate, NaiveTime};
 use std::fmt::Write;
@@ -63,7 +63,7 @@ pub enum ChargeKind {
 #[derive(Debug, Clone)]
 pub struct UsageTerms {
     pub meter: String,
-    pub aggregation: Aggregation,
+    pub aggregation: Measure,
     pub unit: Option<String>,
     pub matches: Dimensions,
     pub lines_by: Vec<String>,

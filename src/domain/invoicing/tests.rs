@@ -7,7 +7,7 @@ use super::explain::explain;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{self, Node};
 use crate::domain::foundation::{Exact, Fault};
-use crate::domain::metering::{Aggregation, Dimensions};
+use crate::domain::metering::Dimensions;
 use crate::domain::rating::Pricing;
 use chrono::NaiveDate;
 use proptest::prelude::*;
@@ -159,10 +159,13 @@ impl Case {
         for id in batch.meter_ids() {
             let terms = self.charges[id as usize].row.split(r#""meter":""#).nth(1).unwrap();
             let key = terms.split('"').next().unwrap().to_string();
-            let dimensions = vec!["model".into(), "region".into()];
+            let meter = format!(
+                r#"{{"key":"{key}","event_type":"e","aggregation":"sum","value":"n","dimensions":["model","region"],"unit":"token"}}"#
+            );
+            let meter = json::parse(&meter).unwrap();
             batch.add_meter(
                 id,
-                Meter { key, aggregation: Aggregation::Sum, dimensions, unit: Some("token".into()) },
+                Meter::from(&crate::domain::metering::Meter::read(&Node::root(&meter)).unwrap()),
             );
         }
         for key in batch.price_keys() {

@@ -1,10 +1,19 @@
 //! What a meter's counts add up to: states that merge in any order and grouping to the same result.
 
-use super::expression::VALUE_SCALE_MAX;
-use crate::domain::foundation::decimal::{DIGITS_MAX, Exact};
+mod asked;
+mod sum;
+#[cfg(test)]
+mod tests;
+mod wide;
+
+pub use asked::{Asked, HOUR_MICROS, Percentile, Running};
+pub use sum::Sum;
+pub use wide::{Quantity, Wide};
+
+use crate::domain::foundation::decimal::Exact;
 use crate::domain::foundation::fault::{Code, Fault};
-use std::collections::BTreeSet;
-use std::fmt;
+use crate::domain::foundation::instant::Instant;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// How a meter aggregates its events.
@@ -16,23 +25,52 @@ pub enum Aggregation {
     Sum,
     /// The largest value.
     Max,
-    /// The number of distinct values.
+    /// The number of distinct values, or of those that are present at the end.
     UniqueCount,
+    /// The smallest value.
+    Min,
+    /// The sum of the values over their number.
+    Average,
+    /// The value of the last event.
+    Latest,
+    /// Values are changes of a level; the level over time.
+    WeightedSum,
+    /// The value at a rank.
+    Percentile,
+    /// Made of other meters.
+    Compound,
 }
 
 impl Aggregation {
     /// The words of a meter document, in the order of the variants.
-    pub const WORDS: [&str; 4] = ["count", "sum", "max", "unique_count"];
+    pub const WORDS: [&str; 10] = [
+        "count",
+        "sum",
+        "max",
+        "unique_count",
+        "min",
+        "average",
+        "latest",
+        "weighted_sum",
+        "percentile",
+        "compound",
+    ];
+    const ALL: [Aggregation; 10] = [
+        Aggregation::Count,
+        Aggregation::Sum,
+        Aggregation::Max,
+        Aggregation::UniqueCount,
+        Aggregation::Min,
+        Aggregation::Average,
+        Aggregation::Latest,
+        Aggregation::WeightedSum,
+        Aggregation::Percentile,
+        Aggregation::Compound,
+    ];
 
     /// The aggregation a word of [`WORDS`](Aggregation::WORDS) names.
     pub fn parse(word: &str) -> Option<Aggregation> {
-        match word {
-            "count" => Some(Aggregation::Count),
-            "sum" => Some(Aggregation::Sum),
-            "max" => Some(Aggregation::Max),
-            "unique_count" => Some(Aggregation::UniqueCount),
-            _ => None,
-        }
+        Aggregation::ALL.into_iter().find(|aggregation| aggregation.word() == word)
     }
 
     /// Its word in a meter document.
@@ -41,106 +79,116 @@ impl Aggregation {
     }
 }
 
+/// What a state holds. The numbers stand in stored forms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Count = 0,
+    Sum = 1,
+    Max = 2,
+    /// Distinct values.
+    Unique = 3,
+    Min = 4,
+    Average = 5,
+    Latest = 6,
+    /// Changes of a level and when they came.
+    Level = 7,
+    /// All values.
+    Values = 8,
+    /// Values that are added and removed.
+    Presence = 9,
+}
+
+impl Kind {
+    const WORDS: [&str; 10] = [
+        "count",
+        "sum",
+        "max",
+        "unique_count",
+        "min",
+        "average",
+        "latest",
+        "weighted_sum",
+        "percentile",
+        "unique_count with operations",
+    ];
+
+    fn word(self) -> &'static str {
+        Kind::WORDS[self as usize]
+    }
+}
+
 /// What one event adds to a state of its meter's aggregation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contribution {
     /// To a count: the event itself.
     One,
-    /// To a sum or a maximum.
+    /// To whatever looks at numbers.
     Number(Exact),
     /// To a distinct count: the key of the value's text.
     Key(Uuid),
+    /// The same with what happened to the value.
+    Operation { key: Uuid, removed: bool },
 }
 
-const WHOLE_MAX: i128 = 10i128.pow(DIGITS_MAX) - 1;
-/// Fractions are counted in units of 10^-12.
-const UNITS: i64 = 10i64.pow(VALUE_SCALE_MAX);
-
-/// A sum of usage numbers, exact for more than 10^10 of the largest ones. (28 digits before the point and
-/// 12 behind it don't fit one i128, so the two sides of the point are kept apart.)
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sum {
-    /// Rounded down: −0.5 is −1 and half a unit.
-    whole: i128,
-    /// 0 ≤ fraction < UNITS.
-    fraction: i64,
+/// When an event happened. At one instant the greater key is the later event, so that the order never depends
+/// on how events came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub at: Instant,
+    pub event_key: Uuid,
 }
 
-impl Sum {
-    /// Adds one usage number.
-    pub fn add(&mut self, value: Exact) -> Result<(), Fault> {
-        if value.scale() > VALUE_SCALE_MAX {
-            return Err(Fault::value(format!(
-                "{value} has more than {VALUE_SCALE_MAX} digits after the point"
-            )));
-        }
-        let unit = 10i128.pow(value.scale());
-        let (whole, part) = match value.scale() {
-            0 => (value.mantissa(), 0),
-            _ => (value.mantissa().div_euclid(unit), value.mantissa().rem_euclid(unit)),
-        };
-        let part = i64::try_from(part).expect("less than 10^12");
-        self.merge(Sum { whole, fraction: part * 10i64.pow(VALUE_SCALE_MAX - value.scale()) })
-    }
+/// [`Position`], and how far it is from where the state's time begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct When {
+    pub position: Position,
+    /// Microseconds since the start of the bucket.
+    pub into: i64,
+}
 
-    /// Adds another sum.
-    pub fn merge(&mut self, other: Sum) -> Result<(), Fault> {
-        let fraction = self.fraction + other.fraction;
-        let whole = self
-            .whole
-            .checked_add(other.whole)
-            .and_then(|whole| whole.checked_add(i128::from(fraction / UNITS)))
-            .ok_or_else(|| Fault::new(Code::Bound, "a sum of usage outgrew 38 digits"))?;
-        *self = Sum { whole, fraction: fraction % UNITS };
+/// The last value: the latest one, of two at one position the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Last {
+    pub position: Position,
+    pub value: Exact,
+}
+
+/// What happened to a value last; of two at one position a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Operation {
+    pub position: Position,
+    pub removed: bool,
+}
+
+/// Changes of a level. Additive, so whatever was added can be taken off again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Level {
+    /// Σ value
+    pub change: Sum,
+    /// Σ value × microseconds since the start
+    pub moment: Wide,
+}
+
+impl Level {
+    fn add(&mut self, value: Exact, into: i64) -> Result<(), Fault> {
+        let weighted = Wide::of(value)?.times(into);
+        self.change.add(value)?;
+        self.moment.add(&weighted);
         Ok(())
     }
 
-    /// The sum as one decimal, if 28 digits hold it.
-    pub fn to_exact(self) -> Option<Exact> {
-        if self.fraction == 0 {
-            return Exact::from_parts(self.whole, 0);
-        }
-        let mantissa = self.whole.checked_mul(i128::from(UNITS))?.checked_add(i128::from(self.fraction))?;
-        Exact::from_parts(mantissa, VALUE_SCALE_MAX)
-    }
-
-    /// Decimals that add up to the sum: one wherever one can hold it, the same ones for equal sums.
-    pub fn to_parts(self) -> Vec<Exact> {
-        if let Some(one) = self.to_exact() {
-            return vec![one];
-        }
-        let mut parts = Vec::new();
-        // Both sides of the point with the sum's own sign.
-        let (mut whole, fraction) = match (self.whole < 0, self.fraction) {
-            (true, 1..) => (self.whole + 1, self.fraction - UNITS),
-            (_, fraction) => (self.whole, fraction),
-        };
-        while whole != 0 {
-            let part = whole.clamp(-WHOLE_MAX, WHOLE_MAX);
-            parts.push(Exact::from_parts(part, 0).expect("at most 28 digits"));
-            whole -= part;
-        }
-        if fraction != 0 {
-            let part = Exact::from_parts(fraction.into(), VALUE_SCALE_MAX);
-            parts.push(part.expect("at most 12 digits"));
-        }
-        parts
-    }
-}
-
-impl fmt::Display for Sum {
-    /// Plain decimal text of any length, for a numeric.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (sign, whole, fraction) = match (self.whole < 0, self.fraction) {
-            (true, 0) => ("-", self.whole.unsigned_abs(), 0),
-            (true, fraction) => ("-", (self.whole + 1).unsigned_abs(), UNITS - fraction),
-            (false, fraction) => ("", self.whole.unsigned_abs(), fraction),
-        };
-        write!(f, "{sign}{whole}")?;
-        if fraction != 0 {
-            write!(f, ".{}", format!("{fraction:012}").trim_end_matches('0'))?;
-        }
+    fn merge(&mut self, other: &Level) -> Result<(), Fault> {
+        self.change.merge(other.change)?;
+        self.moment.add(&other.moment);
         Ok(())
+    }
+
+    /// ∫ level dt in value × microseconds, from the start until `span` microseconds after it, which is not
+    /// before any of the changes.
+    pub fn integral(&self, span: i64) -> Wide {
+        let mut area = Wide::from(&self.change).times(span);
+        area.sub(&self.moment);
+        area
     }
 }
 
@@ -153,101 +201,204 @@ pub enum State {
     Max(Option<Exact>),
     /// Keys of the distinct values.
     Unique(BTreeSet<Uuid>),
+    /// `None` before the first value.
+    Min(Option<Exact>),
+    Average {
+        events: u64,
+        sum: Sum,
+    },
+    /// `None` before the first value.
+    Latest(Option<Last>),
+    Level(Level),
+    /// Each value with how often it came.
+    Values(BTreeMap<Exact, u64>),
+    /// Each value's key with what happened to it last.
+    Presence(BTreeMap<Uuid, Operation>),
 }
 
 /// Version of the stored form.
 const FORM: u8 = 1;
 
+fn counted(count: u64, more: u64) -> Result<u64, Fault> {
+    count.checked_add(more).ok_or_else(|| Fault::new(Code::Bound, "a count outgrew 64 bits"))
+}
+
 impl State {
     /// The state of no events.
-    pub fn new(aggregation: Aggregation) -> State {
-        match aggregation {
-            Aggregation::Count => State::Count(0),
-            Aggregation::Sum => State::Sum(Sum::default()),
-            Aggregation::Max => State::Max(None),
-            Aggregation::UniqueCount => State::Unique(BTreeSet::new()),
+    pub fn new(kind: Kind) -> State {
+        match kind {
+            Kind::Count => State::Count(0),
+            Kind::Sum => State::Sum(Sum::default()),
+            Kind::Max => State::Max(None),
+            Kind::Unique => State::Unique(BTreeSet::new()),
+            Kind::Min => State::Min(None),
+            Kind::Average => State::Average { events: 0, sum: Sum::default() },
+            Kind::Latest => State::Latest(None),
+            Kind::Level => State::Level(Level::default()),
+            Kind::Values => State::Values(BTreeMap::new()),
+            Kind::Presence => State::Presence(BTreeMap::new()),
         }
     }
 
-    /// The aggregation whose state this is.
-    pub fn aggregation(&self) -> Aggregation {
+    /// What the state holds.
+    pub fn kind(&self) -> Kind {
         match self {
-            State::Count(_) => Aggregation::Count,
-            State::Sum(_) => Aggregation::Sum,
-            State::Max(_) => Aggregation::Max,
-            State::Unique(_) => Aggregation::UniqueCount,
+            State::Count(_) => Kind::Count,
+            State::Sum(_) => Kind::Sum,
+            State::Max(_) => Kind::Max,
+            State::Unique(_) => Kind::Unique,
+            State::Min(_) => Kind::Min,
+            State::Average { .. } => Kind::Average,
+            State::Latest(_) => Kind::Latest,
+            State::Level(_) => Kind::Level,
+            State::Values(_) => Kind::Values,
+            State::Presence(_) => Kind::Presence,
         }
     }
 
     /// Adds what one event contributes. After a fault the state is as before.
-    pub fn add(&mut self, contribution: Contribution) -> Result<(), Fault> {
+    pub fn add(&mut self, contribution: Contribution, when: &When) -> Result<(), Fault> {
         match (self, contribution) {
-            (State::Count(count), Contribution::One) => {
-                *count =
-                    count.checked_add(1).ok_or_else(|| Fault::new(Code::Bound, "a count outgrew 64 bits"))?;
-            }
+            // Of any event a count takes only that it happened.
+            (State::Count(count), _) => *count = counted(*count, 1)?,
             (State::Sum(sum), Contribution::Number(value)) => sum.add(value)?,
             (State::Max(max), Contribution::Number(value)) => *max = (*max).max(Some(value)),
+            (State::Min(min), Contribution::Number(value)) => {
+                *min = Some(min.map_or(value, |min| min.min(value)));
+            }
+            (State::Average { events, sum }, Contribution::Number(value)) => {
+                let more = counted(*events, 1)?;
+                sum.add(value)?;
+                *events = more;
+            }
+            (State::Latest(last), Contribution::Number(value)) => {
+                *last = (*last).max(Some(Last { position: when.position, value }));
+            }
+            (State::Level(level), Contribution::Number(value)) => level.add(value, when.into)?,
+            (State::Values(values), Contribution::Number(value)) => {
+                let count = values.entry(value).or_default();
+                *count = counted(*count, 1)?;
+            }
             (State::Unique(keys), Contribution::Key(key)) => {
                 keys.insert(key);
             }
+            (State::Presence(keys), Contribution::Operation { key, removed }) => {
+                keep_later(keys, key, Operation { position: when.position, removed });
+            }
             (state, contribution) => {
-                let word = state.aggregation().word();
+                let word = state.kind().word();
                 return Err(Fault::value(format!("{contribution:?} can't be added to a {word}")));
             }
         }
         Ok(())
     }
 
-    /// Adds the events of another state of the same aggregation. After a fault the state is as before.
+    /// Adds the events of another state of the same kind. After a fault the state is as before.
     pub fn merge(&mut self, other: State) -> Result<(), Fault> {
         match (self, other) {
-            (State::Count(count), State::Count(more)) => {
-                *count = count
-                    .checked_add(more)
-                    .ok_or_else(|| Fault::new(Code::Bound, "a count outgrew 64 bits"))?;
-            }
+            (State::Count(count), State::Count(more)) => *count = counted(*count, more)?,
             (State::Sum(sum), State::Sum(more)) => sum.merge(more)?,
             (State::Max(max), State::Max(more)) => *max = (*max).max(more),
+            (State::Min(min), State::Min(more)) => {
+                *min = match (*min, more) {
+                    (Some(one), Some(two)) => Some(one.min(two)),
+                    (one, two) => one.or(two),
+                };
+            }
+            (State::Average { events, sum }, State::Average { events: more, sum: other }) => {
+                let more = counted(*events, more)?;
+                sum.merge(other)?;
+                *events = more;
+            }
+            (State::Latest(last), State::Latest(other)) => *last = (*last).max(other),
+            (State::Level(level), State::Level(other)) => level.merge(&other)?,
+            (State::Values(values), State::Values(more)) => {
+                if more
+                    .iter()
+                    .any(|(value, n)| values.get(value).is_some_and(|m| m.checked_add(*n).is_none()))
+                {
+                    return Err(Fault::new(Code::Bound, "a count outgrew 64 bits"));
+                }
+                more.into_iter().for_each(|(value, n)| *values.entry(value).or_default() += n);
+            }
             (State::Unique(keys), State::Unique(mut more)) => keys.append(&mut more),
+            (State::Presence(keys), State::Presence(more)) => {
+                more.into_iter().for_each(|(key, operation)| keep_later(keys, key, operation));
+            }
             (state, other) => {
-                let (one, two) = (state.aggregation().word(), other.aggregation().word());
+                let (one, two) = (state.kind().word(), other.kind().word());
                 return Err(Fault::value(format!("a {two} can't be merged into a {one}")));
             }
         }
         Ok(())
     }
 
-    /// The quantity: `None` only for the maximum of no values. A sum of over 28 digits is a fault.
-    pub fn result(&self) -> Result<Option<Exact>, Fault> {
-        match self {
-            State::Count(count) => Ok(Some(Exact::from_u64(*count))),
-            State::Sum(sum) => sum
-                .to_exact()
-                .map(Some)
-                .ok_or_else(|| Fault::value(format!("the sum {sum} needs more than {DIGITS_MAX} digits"))),
-            State::Max(max) => Ok(*max),
-            State::Unique(keys) => Ok(Some(Exact::from_u64(keys.len() as u64))),
-        }
+    /// The quantity of what is asked. `None` where no event has a value and none can be given: the largest,
+    /// smallest, last, average or ranked value of nothing.
+    pub fn quantity(&self, asked: &Asked) -> Result<Option<Quantity>, Fault> {
+        let number = |n: u64| Some(Quantity::Exact(Exact::from_u64(n)));
+        Ok(match (self, asked) {
+            (State::Count(count), Asked::Total) => number(*count),
+            (State::Sum(sum), Asked::Total) => Some(Wide::from(sum).into()),
+            (State::Max(value) | State::Min(value), Asked::Total) => value.map(Quantity::Exact),
+            (State::Average { events: 0, .. }, Asked::Total) => None,
+            (State::Average { events, sum }, Asked::Total) => Some(Wide::from(sum).over(*events).into()),
+            (State::Latest(last), Asked::Total) => last.map(|last| Quantity::Exact(last.value)),
+            (State::Unique(keys), Asked::Total) => number(keys.len() as u64),
+            (State::Presence(keys), Asked::Total) => {
+                number(keys.values().filter(|operation| !operation.removed).count() as u64)
+            }
+            (State::Level(level), Asked::Stretch { .. }) => Some(asked.of_level(level).into()),
+            (State::Values(values), Asked::Percentile(percentile)) => {
+                percentile.of(values).map(Quantity::Exact)
+            }
+            (state, asked) => {
+                return Err(Fault::value(format!("{asked:?} can't be asked of a {}", state.kind().word())));
+            }
+        })
     }
 
-    /// The stored form: version, aggregation, then big-endian fields; equal states have equal bytes.
+    /// The stored form: version, kind, then big-endian fields; equal states have equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![FORM, self.aggregation() as u8];
+        let mut bytes = vec![FORM, self.kind() as u8];
         match self {
             State::Count(count) => bytes.extend(count.to_be_bytes()),
-            State::Sum(sum) => {
-                bytes.extend(sum.whole.to_be_bytes());
-                bytes.extend(sum.fraction.to_be_bytes());
-            }
-            State::Max(None) => {}
-            State::Max(Some(max)) => {
-                bytes.extend(max.mantissa().to_be_bytes());
-                bytes.push(u8::try_from(max.scale()).expect("at most 28"));
+            State::Sum(sum) => write_sum(&mut bytes, sum),
+            State::Max(value) | State::Min(value) => {
+                if let Some(value) = value {
+                    write_exact(&mut bytes, *value);
+                }
             }
             State::Unique(keys) => {
                 bytes.reserve(keys.len() * 16);
                 bytes.extend(keys.iter().flat_map(|key| *key.as_bytes()));
+            }
+            State::Average { events, sum } => {
+                bytes.extend(events.to_be_bytes());
+                write_sum(&mut bytes, sum);
+            }
+            State::Latest(last) => {
+                if let Some(Last { position, value }) = last {
+                    write_position(&mut bytes, position);
+                    write_exact(&mut bytes, *value);
+                }
+            }
+            State::Level(Level { change, moment }) => {
+                write_sum(&mut bytes, change);
+                bytes.extend(moment.to_bytes());
+            }
+            State::Values(values) => {
+                for (value, n) in values {
+                    write_exact(&mut bytes, *value);
+                    bytes.extend(n.to_be_bytes());
+                }
+            }
+            State::Presence(keys) => {
+                for (key, Operation { position, removed }) in keys {
+                    bytes.extend(key.as_bytes());
+                    write_position(&mut bytes, position);
+                    bytes.push(u8::from(*removed));
+                }
             }
         }
         bytes
@@ -256,260 +407,109 @@ impl State {
     /// Reads the stored form. Bytes that [`to_bytes`](State::to_bytes) never writes are refused.
     pub fn from_bytes(bytes: &[u8]) -> Result<State, Fault> {
         let state = match bytes {
-            [FORM, kind, fields @ ..] => read_fields(*kind, fields),
+            [FORM, kind, fields @ ..] => read_fields(*kind, &mut Fields(fields)),
             _ => None,
         };
-        state.ok_or_else(|| Fault::value(format!("{} bytes are not an aggregate state", bytes.len())))
+        // What reads alike but is written otherwise (keys out of order, zeros in front) was not written by us.
+        state
+            .filter(|state| state.to_bytes() == bytes)
+            .ok_or_else(|| Fault::value(format!("{} bytes are not an aggregate state", bytes.len())))
     }
 }
 
-fn read_fields(kind: u8, fields: &[u8]) -> Option<State> {
-    match (kind, fields.len()) {
-        (0, _) => Some(State::Count(u64::from_be_bytes(fields.try_into().ok()?))),
-        (1, 24) => {
-            let whole = i128::from_be_bytes(fields[..16].try_into().ok()?);
-            let fraction = i64::from_be_bytes(fields[16..].try_into().ok()?);
-            (0..UNITS).contains(&fraction).then_some(State::Sum(Sum { whole, fraction }))
-        }
-        (2, 0) => Some(State::Max(None)),
-        (2, 17) => {
-            let mantissa = i128::from_be_bytes(fields[..16].try_into().ok()?);
-            let scale = u32::from(fields[16]);
-            let max = Some(mantissa).filter(|m| m.unsigned_abs() <= WHOLE_MAX.unsigned_abs() && scale <= 28);
-            let max = Exact::from_parts(max?, scale)?;
-            (max.mantissa() == mantissa && max.scale() == scale).then_some(State::Max(Some(max)))
-        }
-        (3, length) if length % 16 == 0 => {
-            let keys: Vec<Uuid> =
-                fields.chunks_exact(16).map(|key| Uuid::from_slice(key).ok()).collect::<Option<_>>()?;
-            keys.is_sorted_by(|a, b| a < b).then(|| State::Unique(keys.into_iter().collect()))
-        }
-        _ => None,
+fn keep_later(keys: &mut BTreeMap<Uuid, Operation>, key: Uuid, operation: Operation) {
+    keys.entry(key).and_modify(|known| *known = (*known).max(operation)).or_insert(operation);
+}
+
+fn write_exact(bytes: &mut Vec<u8>, value: Exact) {
+    bytes.extend(value.mantissa().to_be_bytes());
+    bytes.push(u8::try_from(value.scale()).expect("at most 28"));
+}
+
+fn write_sum(bytes: &mut Vec<u8>, sum: &Sum) {
+    bytes.extend(sum.whole.to_be_bytes());
+    bytes.extend(sum.fraction.to_be_bytes());
+}
+
+fn write_position(bytes: &mut Vec<u8>, position: &Position) {
+    bytes.extend(position.at.0.to_be_bytes());
+    bytes.extend(position.event_key.as_bytes());
+}
+
+/// The rest of a stored form.
+struct Fields<'b>(&'b [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn exact(&mut self) -> Option<Exact> {
+        let mantissa = i128::from_be_bytes(self.take()?);
+        let scale = u32::from(self.take::<1>()?[0]);
+        (mantissa.unsigned_abs() <= sum::WHOLE_MAX.unsigned_abs() && scale <= 28)
+            .then(|| Exact::from_parts(mantissa, scale))?
+    }
+
+    fn sum(&mut self) -> Option<Sum> {
+        let whole = i128::from_be_bytes(self.take()?);
+        let fraction = i64::from_be_bytes(self.take()?);
+        (0..sum::UNITS).contains(&fraction).then_some(Sum { whole, fraction })
+    }
+
+    fn position(&mut self) -> Option<Position> {
+        let at = Instant(i64::from_be_bytes(self.take()?));
+        Some(Position { at, event_key: Uuid::from_bytes(self.take()?) })
+    }
+
+    fn at_end(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::foundation::hash::text_key;
-    use num_bigint::BigInt;
-    use num_rational::BigRational;
-    use proptest::prelude::*;
-
-    fn x(text: &str) -> Exact {
-        Exact::parse(text).unwrap()
-    }
-
-    fn sum(values: &[&str]) -> Sum {
-        let mut sum = Sum::default();
-        values.iter().for_each(|value| sum.add(x(value)).unwrap());
-        sum
-    }
-
-    #[test]
-    fn sums_are_exact_at_every_size() {
-        let most = "9999999999999999999999999999";
-        for (values, expected) in [
-            (vec![], "0"),
-            (vec!["0.1", "0.2"], "0.3"),
-            (vec!["-0.5"], "-0.5"),
-            (vec!["-0.5", "-0.5"], "-1"),
-            (vec!["-1.25", "1"], "-0.25"),
-            (vec!["0.000000000001", "-0.000000000001"], "0"),
-            (vec![most], most),
-            (vec![most, most], "19999999999999999999999999998"),
-            (vec![most, "0.000000000001"], "9999999999999999999999999999.000000000001"),
-            (
-                vec!["-9999999999999999999999999999", "-0.000000000001"],
-                "-9999999999999999999999999999.000000000001",
-            ),
-            (vec![most, most, "-9999999999999999999999999999"], most),
-        ] {
-            let sum = sum(&values);
-            assert_eq!(sum.to_string(), expected, "{values:?}");
-            assert_eq!(
-                sum.to_exact().map(|e| e.to_string()),
-                Exact::parse(expected).ok().map(|e| e.to_string())
-            );
-            let parts = sum.to_parts();
-            let mut again = Sum::default();
-            parts.iter().for_each(|part| again.add(*part).unwrap());
-            assert_eq!(again, sum);
-            assert!(parts.len() <= values.len().max(1), "{parts:?}");
+fn read_fields(kind: u8, fields: &mut Fields<'_>) -> Option<State> {
+    let state = match kind {
+        0 => State::Count(u64::from_be_bytes(fields.take()?)),
+        1 => State::Sum(fields.sum()?),
+        2 | 4 => {
+            let value = if fields.at_end() { None } else { Some(fields.exact()?) };
+            if kind == 2 { State::Max(value) } else { State::Min(value) }
         }
-        assert!(Sum::default().add(x("0.0000000000001")).unwrap_err().message.contains("12 digits"));
-    }
-
-    #[test]
-    fn a_sum_refuses_to_overflow() {
-        for whole in [i128::MAX, i128::MIN] {
-            let full = Sum { whole, fraction: 0 };
-            let mut more = full;
-            assert_eq!(more.merge(full).unwrap_err().code, Code::Bound);
-            assert_eq!(more, full);
-            assert_eq!(full.to_exact(), None);
-            assert_eq!(full.to_string(), whole.to_string());
-        }
-        let mut brim = Sum { whole: i128::MAX, fraction: UNITS - 1 };
-        assert!(brim.add(x("0.000000000001")).is_err());
-        assert!(brim.add(x("-0.000000000001")).is_ok());
-    }
-
-    #[test]
-    fn states_of_no_events() {
-        let result = |aggregation| State::new(aggregation).result().unwrap();
-        assert_eq!(
-            Aggregation::WORDS.map(|word| result(Aggregation::parse(word).unwrap())),
-            [Some(x("0")), Some(x("0")), None, Some(x("0"))]
-        );
-        assert_eq!(
-            Aggregation::WORDS.map(|word| Aggregation::parse(word).unwrap().word()),
-            Aggregation::WORDS
-        );
-        assert_eq!(Aggregation::parse("average"), None);
-    }
-
-    #[test]
-    fn kinds_do_not_mix() {
-        let mut count = State::new(Aggregation::Count);
-        assert!(count.add(Contribution::Number(x("1"))).is_err());
-        assert!(
-            count
-                .merge(State::new(Aggregation::Max))
-                .unwrap_err()
-                .message
-                .contains("a max can't be merged into a count")
-        );
-        assert!(State::new(Aggregation::UniqueCount).add(Contribution::One).is_err());
-        assert_eq!(count, State::new(Aggregation::Count));
-        let mut full = State::Count(u64::MAX);
-        assert!(full.add(Contribution::One).is_err() && full.merge(State::Count(1)).is_err());
-        assert_eq!(full, State::Count(u64::MAX));
-    }
-
-    /// Stored for ever, so these never change.
-    #[test]
-    fn golden_bytes() {
-        let hex = |state: &State| state.to_bytes().iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(hex(&State::Count(258)), "01000000000000000102");
-        assert_eq!(hex(&State::Sum(sum(&["-0.5"]))), "0101ffffffffffffffffffffffffffffffff000000746a528800");
-        assert_eq!(hex(&State::Max(None)), "0102");
-        assert_eq!(hex(&State::Max(Some(x("1.5")))), "01020000000000000000000000000000000f01");
-        let keys = BTreeSet::from([text_key("abc"), text_key("018f4e2a-7c1b-7def-8a2b-0123456789ab")]);
-        assert_eq!(
-            hex(&State::Unique(keys)),
-            "0103018f4e2a7c1b7def8a2b0123456789abba7816bf8f018fea814140de5dae2223"
-        );
-    }
-
-    #[test]
-    fn hostile_bytes_are_refused() {
-        let good = State::Sum(sum(&["1.5"])).to_bytes();
-        let mut negative = good.clone();
-        negative[18] = 0x80;
-        let mut large = good.clone();
-        large[18..].copy_from_slice(&UNITS.to_be_bytes());
-        let mut other_version = good.clone();
-        other_version[0] = 2;
-        let max = |mantissa: i128, scale: u8| [&[1, 2][..], &mantissa.to_be_bytes(), &[scale]].concat();
-        let key = |n: u8| [n; 16];
-        for bytes in [
-            vec![],
-            vec![1],
-            vec![1, 0],
-            vec![1, 4],
-            vec![1, 255, 0],
-            good[..25].to_vec(),
-            [&good[..], &[0]].concat(),
-            other_version,
-            negative,
-            large,
-            max(10, 1),
-            max(1, 29),
-            max(i128::MIN, 0),
-            max(10i128.pow(28), 0),
-            [&[1, 3][..], &key(1)[..15]].concat(),
-            [&[1, 3][..], &key(2), &key(1)].concat(),
-            [&[1, 3][..], &key(1), &key(1)].concat(),
-        ] {
-            assert!(State::from_bytes(&bytes).is_err(), "{bytes:?}");
-        }
-        assert!(State::from_bytes(&good).is_ok() && State::from_bytes(&max(15, 1)).is_ok());
-        assert!(State::from_bytes(&State::Sum(Sum { whole: i128::MIN, fraction: 0 }).to_bytes()).is_ok());
-    }
-
-    fn any_contributions() -> impl Strategy<Value = (Aggregation, Vec<Contribution>)> {
-        let number = prop_oneof![
-            (-1000i64..1000, 0u32..=12).prop_map(|(m, s)| Exact::from_parts(m.into(), s).unwrap()),
-            (-(10i128.pow(28) - 1)..10i128.pow(28), 0u32..=12)
-                .prop_map(|(m, s)| Exact::from_parts(m, s).unwrap()),
-        ];
-        let vec = |one: BoxedStrategy<Contribution>| prop::collection::vec(one, 0..20);
-        prop_oneof![
-            vec(Just(Contribution::One).boxed()).prop_map(|c| (Aggregation::Count, c)),
-            vec(number.clone().prop_map(Contribution::Number).boxed()).prop_map(|c| (Aggregation::Sum, c)),
-            vec(number.prop_map(Contribution::Number).boxed()).prop_map(|c| (Aggregation::Max, c)),
-            vec((0u8..10).prop_map(|n| Contribution::Key(text_key(&n.to_string()))).boxed())
-                .prop_map(|c| (Aggregation::UniqueCount, c)),
-        ]
-    }
-
-    fn rational(value: Exact) -> BigRational {
-        BigRational::new(value.mantissa().into(), BigInt::from(10).pow(value.scale()))
-    }
-
-    proptest! {
-        /// However the events are dealt out to states and in whatever order these merge, the bytes are the same.
-        #[test]
-        fn any_split_and_order_gives_the_same(
-            (aggregation, contributions) in any_contributions(),
-            deal in prop::collection::vec(0usize..5, 20),
-            order in Just([0usize, 1, 2, 3, 4]).prop_shuffle(),
-        ) {
-            let mut whole = State::new(aggregation);
-            let mut parts = vec![State::new(aggregation); 5];
-            for (contribution, part) in contributions.iter().zip(deal) {
-                whole.add(*contribution).unwrap();
-                parts[part].add(*contribution).unwrap();
+        3 => {
+            let mut keys = BTreeSet::new();
+            while !fields.at_end() {
+                keys.insert(Uuid::from_bytes(fields.take()?));
             }
-            let mut merged = State::new(aggregation);
-            for i in order {
-                // every part takes the way through its stored form
-                merged.merge(State::from_bytes(&parts[i].to_bytes()).unwrap()).unwrap();
-            }
-            prop_assert_eq!(merged.to_bytes(), whole.to_bytes());
-            prop_assert_eq!(merged.result().is_ok(), whole.result().is_ok());
-            prop_assert_eq!(merged, whole);
+            State::Unique(keys)
         }
-
-        #[test]
-        fn sums_agree_with_rationals((_, contributions) in any_contributions()) {
-            let mut sum = Sum::default();
-            let mut exact = BigRational::from_integer(0.into());
-            for contribution in contributions {
-                if let Contribution::Number(value) = contribution {
-                    sum.add(value).unwrap();
-                    exact += rational(value);
-                }
-            }
-            let parts: BigRational = sum.to_parts().into_iter().map(rational).sum();
-            prop_assert_eq!(&parts, &exact);
-            if let Some(one) = sum.to_exact() {
-                prop_assert_eq!(sum.to_parts().len(), 1);
-                prop_assert_eq!(sum.to_string(), one.to_string());
-                prop_assert_eq!(rational(one), exact);
-            }
+        5 => State::Average { events: u64::from_be_bytes(fields.take()?), sum: fields.sum()? },
+        6 if fields.at_end() => State::Latest(None),
+        6 => State::Latest(Some(Last { position: fields.position()?, value: fields.exact()? })),
+        7 => {
+            let change = fields.sum()?;
+            let moment = Wide::from_bytes(std::mem::take(&mut fields.0));
+            State::Level(Level { change, moment })
         }
-
-        #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop_oneof![
-            prop::collection::vec(any::<u8>(), 0..40),
-            (0u8..5, prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(kind, rest)| [&[1, kind][..], &rest].concat()),
-        ]) {
-            if let Ok(state) = State::from_bytes(&bytes) {
-                prop_assert_eq!(state.to_bytes(), bytes);
-                let _ = (state.result(), format!("{state:?}"));
+        8 => {
+            let mut values = BTreeMap::new();
+            while !fields.at_end() {
+                values.insert(fields.exact()?, u64::from_be_bytes(fields.take()?));
             }
+            // a value that never came is not kept
+            State::Values(values.into_iter().filter(|(_, n)| *n > 0).collect())
         }
-    }
+        9 => {
+            let mut keys = BTreeMap::new();
+            while !fields.at_end() {
+                let key = Uuid::from_bytes(fields.take()?);
+                let position = fields.position()?;
+                keys.insert(key, Operation { position, removed: fields.take::<1>()?[0] != 0 });
+            }
+            State::Presence(keys)
+        }
+        _ => return None,
+    };
+    fields.at_end().then_some(state)
 }

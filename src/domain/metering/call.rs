@@ -320,7 +320,12 @@ impl Call {
             .enumerate()
             .filter_map(|(ordinal, entry)| {
                 let entry = entry.as_ref().filter(|entry| entry.fate == Fate::Accepted)?;
-                Some(Accepted { ordinal, customer_id: entry.customer_id, minutes: entry.minutes })
+                Some(Accepted {
+                    ordinal,
+                    customer_id: entry.customer_id,
+                    minutes: entry.minutes,
+                    event_key: entry.event.event_key,
+                })
             })
             .collect();
         self.measurements.deltas(&accepted)

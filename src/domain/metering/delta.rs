@@ -4,7 +4,7 @@
 //! only the database knows, after the keys are inserted; [`Measurements::deltas`] then adds up those.
 //! Back-fill and `verify()` start from stored events instead: [`stored_deltas`] gives the same rows.
 
-use super::aggregate::State;
+use super::aggregate::{Position, Quantity, State, Sum, When};
 use super::meters::{Count, DimensionSets, Meters, Reading};
 use crate::domain::foundation::decimal::Exact;
 use crate::domain::foundation::fault::{Code, Fault};
@@ -60,10 +60,16 @@ pub struct Delta {
     pub dimension_set_id: i64,
     /// Canonical JSON of the dimension set.
     pub dimensions: Arc<str>,
-    /// The sum or the maximum; none for count and unique count.
+    /// The sum, change, largest, smallest or last value; of an operation 1 where it added its value, 0 where it
+    /// removed it; none for count and unique count.
     pub quantity: Option<Exact>,
+    /// Of a weighted sum: Σ value × microseconds since the bucket's start.
+    pub moment: Option<Quantity>,
+    /// Of a last value or operation: its event.
+    pub position: Option<Position>,
     pub events: i64,
-    /// Keys of the distinct values of a unique count, sorted; empty for all others.
+    /// Keys of the distinct values of a unique count, sorted, one a row where they have operations; empty for
+    /// all others.
     pub value_keys: Vec<Uuid>,
 }
 
@@ -84,7 +90,8 @@ pub struct Uncounted {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Deltas {
     /// Sorted by customer, meter, bucket, width and dimension set; one row for each, except that a sum
-    /// of over 28 digits continues in further rows of the same cell with 0 events. Rows of a cell add up.
+    /// of over 28 digits continues in further rows of the same cell with 0 events, and that every value with
+    /// operations has its own. Rows of a cell add up.
     pub rows: Vec<Delta>,
     /// Sorted by meter; only meters with something to say.
     pub uncounted: Vec<Uncounted>,
@@ -111,6 +118,7 @@ pub struct Accepted {
     pub ordinal: usize,
     pub customer_id: i64,
     pub minutes: BucketMinutes,
+    pub event_key: Uuid,
 }
 
 /// A stored event.
@@ -256,8 +264,9 @@ impl Measurements {
                 return Err(Fault::new(Code::State, what));
             };
             let place = Place::of(accepted.customer_id, accepted.minutes, event.occurred_at);
+            let position = Position { at: event.occurred_at, event_key: accepted.event_key };
             for count in &self.counts[event.from..event.until] {
-                groups.add(place, count)?;
+                groups.add(place, position, count)?;
             }
         }
         groups.finish(&self.sets)
@@ -291,8 +300,9 @@ pub fn stored_deltas<'a>(
             Ok(())
         })?;
         let place = Place::of(event.customer_id, event.minutes, event.occurred_at);
+        let position = Position { at: event.occurred_at, event_key: event.event_key };
         for count in &counts {
-            groups.add(place, count)?;
+            groups.add(place, position, count)?;
         }
     }
     groups.finish(&sets)
@@ -331,18 +341,16 @@ impl<'m> Groups<'m> {
         Groups { meters, cells: HashMap::new(), uncounted: BTreeMap::new() }
     }
 
-    fn add(&mut self, place: Place, count: &Count) -> Result<(), Fault> {
+    fn add(&mut self, place: Place, position: Position, count: &Count) -> Result<(), Fault> {
         let Some(value) = count.value else {
             self.uncounted(count.meter).skipped += 1;
             return Ok(());
         };
         let cell = Cell { place, meter: count.meter, set: count.set };
-        let (events, state) = self
-            .cells
-            .entry(cell)
-            .or_insert_with(|| (0, State::new(self.meters.meter(count.meter).aggregation)));
+        let (events, state) =
+            self.cells.entry(cell).or_insert_with(|| (0, State::new(self.meters.meter(count.meter).kept())));
         *events += 1;
-        state.add(value)
+        state.add(value, &When { position, into: position.at.0 - place.bucket_start.0 })
     }
 
     fn refuse(&mut self, meter: u32, event_key: Uuid, fault: Fault) {
@@ -368,24 +376,49 @@ impl<'m> Groups<'m> {
                 dimension_set_id: set.id,
                 dimensions: set.text.clone(),
                 quantity: None,
+                moment: None,
+                position: None,
                 events,
                 value_keys: Vec::new(),
             };
             match state {
-                State::Count(_) => rows.push(row),
-                State::Max(max) => rows.push(Delta { quantity: max, ..row }),
+                // Of a percentile and an average nothing more is kept; values are never asked of buckets.
+                State::Count(_) | State::Average { .. } | State::Values(_) => rows.push(row),
+                State::Max(value) | State::Min(value) => rows.push(Delta { quantity: value, ..row }),
+                State::Latest(last) => rows.push(Delta {
+                    quantity: last.map(|last| last.value),
+                    position: last.map(|last| last.position),
+                    ..row
+                }),
                 State::Unique(keys) => rows.push(Delta { value_keys: keys.into_iter().collect(), ..row }),
-                State::Sum(sum) => {
-                    for (i, part) in sum.to_parts().into_iter().enumerate() {
-                        let events = if i == 0 { events } else { 0 };
-                        rows.push(Delta { quantity: Some(part), events, ..row.clone() });
+                State::Presence(keys) => {
+                    for (i, (key, operation)) in keys.into_iter().enumerate() {
+                        rows.push(Delta {
+                            quantity: Some(if operation.removed { Exact::ZERO } else { Exact::ONE }),
+                            position: Some(operation.position),
+                            events: if i == 0 { events } else { 0 },
+                            value_keys: vec![key],
+                            ..row.clone()
+                        });
                     }
                 }
+                State::Sum(sum) => in_parts(&mut rows, row, sum, None),
+                State::Level(level) => in_parts(&mut rows, row, level.change, Some(level.moment.into())),
             }
         }
         // Parts of one sum keep their order: the sort is stable.
         rows.sort_by(|a, b| order(a).cmp(&order(b)));
         Ok(Deltas { rows, uncounted: self.uncounted.into_values().collect() })
+    }
+}
+
+/// A sum in as many rows as hold it; the first has the events and the moment.
+fn in_parts(rows: &mut Vec<Delta>, row: Delta, sum: Sum, mut moment: Option<Quantity>) {
+    let zero = moment.as_ref().map(|_| Quantity::Exact(Exact::ZERO));
+    for (i, part) in sum.to_parts().into_iter().enumerate() {
+        let events = if i == 0 { row.events } else { 0 };
+        let moment = std::mem::replace(&mut moment, zero.clone());
+        rows.push(Delta { quantity: Some(part), moment, events, ..row.clone() });
     }
 }
 

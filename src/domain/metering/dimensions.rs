@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 /// The reserved dimension of every meter: the legal entity inside the customer that is invoiced.
 pub const BILL_TO: &str = "bill_to";
+/// The dimension of a meter with several filters: the name of the one that an event matched.
+pub const FILTER: &str = "filter";
 /// Longest dimension value in bytes.
 pub const VALUE_BYTES_MAX: usize = 256;
 

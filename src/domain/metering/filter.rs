@@ -88,6 +88,11 @@ impl Filter {
         Tree::Object(fields.collect())
     }
 
+    /// How many properties it has conditions on: the more, the more specific it is.
+    pub fn conditions(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether every condition holds. A fault is a number that can't be compared: over 28 digits.
     pub fn matches(&self, properties: &Tree<'_>) -> Result<bool, Fault> {
         for condition in &self.0 {

@@ -1,9 +1,11 @@
 //! A meter: which events it counts, what each is worth, and by which dimensions it keeps them apart.
 
-use super::aggregate::{Aggregation, Contribution};
-use super::dimensions::{self, BILL_TO, Dimensions};
+use super::aggregate::{Aggregation, Contribution, Kind, Percentile};
+use super::dimensions::{self, BILL_TO, Dimensions, FILTER};
 use super::expression::{Evaluated, Expression};
 use super::filter::Filter;
+use super::filters::Filters;
+use super::measure::{Compound, Per, Rounding, Together, Weighting};
 use super::path::Path;
 use super::scalar;
 use crate::domain::foundation::fault::Fault;
@@ -11,7 +13,7 @@ use crate::domain::foundation::hash::text_key;
 use crate::domain::foundation::json::{Fields, Node, Tree, check_key};
 use std::borrow::Cow;
 
-/// Most dimensions a meter may declare, beside [`BILL_TO`].
+/// Most dimensions a meter may declare, beside [`BILL_TO`] and [`FILTER`].
 pub const METER_DIMENSIONS_MAX: usize = 10;
 /// The unit of a meter that names none.
 pub const UNIT_DEFAULT: &str = "unit";
@@ -20,14 +22,28 @@ pub const UNIT_DEFAULT: &str = "unit";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meter {
     pub key: String,
+    /// Empty for a compound, which looks at no events.
     pub event_type: String,
     pub aggregation: Aggregation,
+    /// First each hour or day, by an aggregation of its own; then all of them, by `aggregation`.
+    pub per: Option<Per>,
+    /// Of the aggregation percentile.
+    pub percentile: Option<Percentile>,
+    /// Of the aggregation weighted_sum.
+    pub weighting: Weighting,
+    /// What a compound is made of.
+    pub compound: Option<Compound>,
     /// What an event is worth; none for a count, a single property for a unique count.
     pub value: Option<Expression>,
+    /// Of a unique count: the property that says whether the value is added or removed.
+    pub operation: Option<Path>,
     pub filter: Filter,
+    pub filters: Filters,
     /// Where the dimensions stand in the properties, in declared order, which is their priority. The
     /// canonical text of the path is the dimension's name. [`BILL_TO`] is not among them: every meter has it.
+    /// With several filters [`FILTER`] is among them and no property.
     pub dimensions: Vec<Path>,
+    pub rounding: Option<Rounding>,
     pub unit: String,
 }
 
@@ -59,51 +75,180 @@ pub(super) enum Worth {
 
 impl Meter {
     /// The fields of a meter document.
-    pub const FIELDS: [&str; 7] =
-        ["key", "event_type", "aggregation", "value", "filter", "dimensions", "unit"];
+    pub const FIELDS: [&str; 14] = [
+        "key",
+        "event_type",
+        "aggregation",
+        "value",
+        "operation",
+        "per",
+        "percentile",
+        "weighting",
+        "of",
+        "filter",
+        "filters",
+        "dimensions",
+        "rounding",
+        "unit",
+    ];
 
     /// Reads one entry of a catalogue's `meters`.
     pub fn read(node: &Node<'_>) -> Result<Meter, Fault> {
         let mut fields = node.fields_of(&Meter::FIELDS)?;
         let key = fields.required("key")?.key()?.to_string();
-        let event_type = fields.required("event_type")?.key()?.to_string();
         let word = fields.required("aggregation")?.word(&Aggregation::WORDS)?;
         let aggregation = Aggregation::parse(word).expect("a word of the list");
-        let value = read_value(&mut fields, aggregation)?;
+        let compound = read_compound(&mut fields, aggregation)?;
+        let event_type = match &compound {
+            None => fields.required("event_type")?.key()?.to_string(),
+            Some(_) => String::new(),
+        };
+        let per = read_per(&mut fields, aggregation)?;
+        let percentile = read_percentile(&mut fields, aggregation)?;
+        let weighting = read_weighting(&mut fields, aggregation)?;
+        let measured = per.map_or(aggregation, |per| per.aggregation);
+        let value = if compound.is_some() { None } else { read_value(&mut fields, measured)? };
+        let operation = read_operation(&mut fields, aggregation, per)?;
         let filter = match fields.optional("filter") {
             Some(node) => Filter::read(&node)?,
             None => Filter::default(),
         };
-        let dimensions = match fields.optional("dimensions") {
-            Some(node) => read_dimensions(&node)?,
+        let filters = match fields.optional("filters") {
+            Some(node) => Filters::read(&node)?,
+            None => Filters::default(),
+        };
+        let mut dimensions = match fields.optional("dimensions") {
+            Some(node) => read_dimensions(&node, !filters.is_empty())?,
             None => Vec::new(),
         };
+        if !filters.is_empty() && !dimensions.iter().any(|path| path.to_string() == FILTER) {
+            dimensions.insert(0, Path::parse(FILTER).expect("a name"));
+        }
+        let rounding = fields.optional("rounding").map(|node| Rounding::read(&node)).transpose()?;
         let unit = match fields.optional("unit") {
             Some(node) => node.key()?.to_string(),
             None => UNIT_DEFAULT.to_string(),
         };
         fields.finish()?;
-        Ok(Meter { key, event_type, aggregation, value, filter, dimensions, unit })
+        Ok(Meter {
+            key,
+            event_type,
+            aggregation,
+            per,
+            percentile,
+            weighting,
+            compound,
+            value,
+            operation,
+            filter,
+            filters,
+            dimensions,
+            rounding,
+            unit,
+        })
     }
 
     /// The one document of this meter, with its defaults: [`read`](Meter::read) reads it back to an equal one.
     pub fn to_tree(&self) -> Tree<'static> {
-        let mut fields = vec![
-            ("key", Tree::text(self.key.clone())),
-            ("event_type", Tree::text(self.event_type.clone())),
-            ("aggregation", Tree::text(self.aggregation.word())),
-        ];
+        let mut fields =
+            vec![("key", Tree::text(self.key.clone())), ("aggregation", Tree::text(self.aggregation.word()))];
+        match &self.compound {
+            Some(compound) => fields.push(("of", compound.to_tree())),
+            None => {
+                fields.push(("event_type", Tree::text(self.event_type.clone())));
+                fields.push(("filter", self.filter.to_tree()));
+            }
+        }
+        if let Some(per) = self.per {
+            fields.push(("per", per.to_tree()));
+        }
+        if let Some(percentile) = self.percentile {
+            fields.push(("percentile", Tree::text(percentile.get().to_string())));
+        }
+        if self.aggregation == Aggregation::WeightedSum {
+            fields.push(("weighting", Tree::text(self.weighting.word())));
+        }
         if let Some(value) = &self.value {
             fields.push(("value", Tree::text(value.canonical())));
         }
+        if let Some(operation) = &self.operation {
+            fields.push(("operation", Tree::text(operation.to_string())));
+        }
+        if !self.filters.is_empty() {
+            fields.push(("filters", self.filters.to_tree()));
+        }
+        if let Some(rounding) = self.rounding {
+            fields.push(("rounding", rounding.to_tree()));
+        }
         let dimensions = self.dimensions.iter().map(|path| Tree::text(path.to_string()));
-        fields.push(("filter", self.filter.to_tree()));
         fields.push(("dimensions", Tree::List(dimensions.collect())));
         fields.push(("unit", Tree::text(self.unit.clone())));
         Tree::Object(fields.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect())
     }
 
-    /// What an event of this meter's type is on it. First the filter decides, then the value; dimensions
+    /// What its buckets hold. Of a percentile only how many events there were: its values stay in the events.
+    pub fn kept(&self) -> Kind {
+        match self.per.map_or(self.aggregation, |per| per.aggregation) {
+            Aggregation::Count | Aggregation::Percentile | Aggregation::Compound => Kind::Count,
+            Aggregation::Sum | Aggregation::Average => Kind::Sum,
+            Aggregation::Max => Kind::Max,
+            Aggregation::Min => Kind::Min,
+            Aggregation::Latest => Kind::Latest,
+            Aggregation::WeightedSum => Kind::Level,
+            Aggregation::UniqueCount if self.operation.is_some() => Kind::Presence,
+            Aggregation::UniqueCount => Kind::Unique,
+        }
+    }
+
+    /// Whether the quantities of the parts of a period add up to that of the whole.
+    pub fn adds_up_in_time(&self) -> bool {
+        matches!(self.aggregation, Aggregation::Count | Aggregation::Sum)
+            && self.per.is_none()
+            && self.rounding.is_none()
+    }
+
+    /// What the quantities of several lines are together.
+    pub fn together(&self) -> Together {
+        match self.aggregation {
+            Aggregation::Max if self.per.is_none() => Together::Largest,
+            Aggregation::Count | Aggregation::Sum | Aggregation::WeightedSum
+                if self.per.is_none() && self.rounding.is_none() =>
+            {
+                Together::Sum
+            }
+            _ => Together::Apart,
+        }
+    }
+
+    /// How it aggregates, in one text that tells any two ways apart. Digests of invoices hold it, so it never
+    /// changes for a meter that can be.
+    pub fn in_words(&self) -> String {
+        let mut text = self.aggregation.word().to_string();
+        let mut say = |name: &str, tree: Tree<'_>| {
+            text.push_str(&format!(" {name} {}", tree.canonical().expect("what was read is canonical")));
+        };
+        if let Some(per) = self.per {
+            say("per", per.to_tree());
+        }
+        if let Some(percentile) = self.percentile {
+            say("percentile", Tree::text(percentile.get().to_string()));
+        }
+        if self.aggregation == Aggregation::WeightedSum {
+            say("weighting", Tree::text(self.weighting.word()));
+        }
+        if let Some(operation) = &self.operation {
+            say("operation", Tree::text(operation.to_string()));
+        }
+        if let Some(compound) = &self.compound {
+            say("of", compound.to_tree());
+        }
+        if let Some(rounding) = self.rounding {
+            say("rounding", rounding.to_tree());
+        }
+        text
+    }
+
+    /// What an event of this meter's type is on it. First the filters decide, then the value; dimensions
     /// are only looked at where the event counts.
     pub fn measure(&self, properties: &Tree<'_>, bill_to: Option<&str>) -> Measured {
         match self.worth(properties) {
@@ -118,23 +263,28 @@ impl Meter {
     }
 
     pub(super) fn worth(&self, properties: &Tree<'_>) -> Worth {
-        match self.filter.matches(properties) {
+        let chosen = || {
+            Ok(self.filter.matches(properties)?
+                && (self.filters.is_empty() || self.filters.choose(properties)?.is_some()))
+        };
+        match chosen() {
             Ok(true) => {}
             Ok(false) => return Worth::NotCounted,
-            Err(fault) => return Worth::Refused(self.refusal(&fault.message)),
+            Err(fault) => {
+                let fault: Fault = fault;
+                return Worth::Refused(self.refusal(&fault.message));
+            }
         }
-        match (&self.value, self.aggregation) {
-            (None, _) => Worth::Counted(Contribution::One),
-            (Some(value), Aggregation::UniqueCount) => {
-                let path = value.as_property().expect("a unique count is read with a single property");
-                let Some(found) = path.find(properties) else { return Worth::Skipped(VALUE_ABSENT) };
-                match scalar::text(found) {
-                    Ok(Some(text)) => Worth::Counted(Contribution::Key(text_key(&text))),
+        match &self.value {
+            None => Worth::Counted(Contribution::One),
+            Some(value) if matches!(self.kept(), Kind::Unique | Kind::Presence) => {
+                match self.key(value, properties) {
+                    Ok(Some(value)) => Worth::Counted(value),
                     Ok(None) => Worth::Skipped(VALUE_ABSENT),
-                    Err(why) => Worth::Refused(self.refusal(&format!("{path} {why}"))),
+                    Err(why) => Worth::Refused(self.refusal(&why)),
                 }
             }
-            (Some(value), _) => match value.evaluate(properties) {
+            Some(value) => match value.evaluate(properties) {
                 Evaluated::Value(number) => Worth::Counted(Contribution::Number(number)),
                 Evaluated::Absent => Worth::Skipped(VALUE_ABSENT),
                 Evaluated::Refused(fault) => Worth::Refused(self.refusal(&fault.message)),
@@ -142,17 +292,47 @@ impl Meter {
         }
     }
 
+    /// What a unique count counts of an event, and what happened to it.
+    fn key(&self, value: &Expression, properties: &Tree<'_>) -> Result<Option<Contribution>, String> {
+        let text = |path: &Path| match path.find(properties) {
+            None => Ok(None),
+            Some(found) => scalar::text(found).map_err(|why| format!("{path} {why}")),
+        };
+        let path = value.as_property().expect("a unique count is read with a single property");
+        let Some(key) = text(path)?.map(|text| text_key(&text)) else { return Ok(None) };
+        let Some(operation) = &self.operation else { return Ok(Some(Contribution::Key(key))) };
+        let Some(word) = text(operation)? else { return Ok(None) };
+        match word.as_ref() {
+            "add" => Ok(Some(Contribution::Operation { key, removed: false })),
+            "remove" => Ok(Some(Contribution::Operation { key, removed: true })),
+            other => Err(format!(
+                "{operation} must be \"add\" or \"remove\", not {}",
+                crate::domain::foundation::decimal::quoted(other)
+            )),
+        }
+    }
+
     fn read_dimensions(&self, properties: &Tree<'_>, bill_to: Option<&str>) -> Result<Dimensions, String> {
         let mut set = Dimensions::new();
         for path in &self.dimensions {
-            if let Some(text) = dimension_at(path, properties)? {
-                set.set(&path.to_string(), text);
+            let name = path.to_string();
+            let text = match self.is_filter(&name) {
+                true => self.filters.choose(properties).map_err(|fault| fault.message)?.map(Cow::Borrowed),
+                false => dimension_at(path, properties)?,
+            };
+            if let Some(text) = text {
+                set.set(&name, text);
             }
         }
         if let Some(bill_to) = bill_to {
             set.set(BILL_TO, bill_to);
         }
         Ok(set)
+    }
+
+    /// Whether a dimension is the name of a filter and no property.
+    pub(super) fn is_filter(&self, name: &str) -> bool {
+        name == FILTER && !self.filters.is_empty()
     }
 
     pub(super) fn refusal(&self, why: &str) -> Fault {
@@ -167,6 +347,67 @@ pub(super) fn dimension_at<'t>(
 ) -> Result<Option<Cow<'t, str>>, String> {
     let Some(found) = path.find(properties) else { return Ok(None) };
     dimensions::value_text(found).map_err(|why| format!("{path}: {why}"))
+}
+
+/// A field that only some meters have, on one that has it not.
+fn refuse_field(fields: &mut Fields<'_>, name: &str, of: &str) -> Result<(), Fault> {
+    match fields.optional(name) {
+        None => Ok(()),
+        Some(node) => Err(node.fault(format!("belongs to {of}")).with_hint("Leave it out.")),
+    }
+}
+
+fn read_compound(fields: &mut Fields<'_>, aggregation: Aggregation) -> Result<Option<Compound>, Fault> {
+    if aggregation != Aggregation::Compound {
+        refuse_field(fields, "of", "a compound")?;
+        return Ok(None);
+    }
+    for name in ["event_type", "value", "filter", "filters"] {
+        refuse_field(fields, name, "the meters that a compound is made of")?;
+    }
+    Ok(Some(Compound::read(&fields.required("of")?)?))
+}
+
+fn read_per(fields: &mut Fields<'_>, aggregation: Aggregation) -> Result<Option<Per>, Fault> {
+    let Some(node) = fields.optional("per") else { return Ok(None) };
+    if !Per::OUTER.contains(&aggregation.word()) {
+        return Err(node
+            .fault(format!("does not go with the aggregation {}", aggregation.word()))
+            .with_hint("Buckets are made one by sum, max, min, average or percentile."));
+    }
+    Per::read(&node).map(Some)
+}
+
+fn read_percentile(fields: &mut Fields<'_>, aggregation: Aggregation) -> Result<Option<Percentile>, Fault> {
+    if aggregation != Aggregation::Percentile {
+        refuse_field(fields, "percentile", "the aggregation percentile")?;
+        return Ok(None);
+    }
+    let node = fields.required("percentile")?;
+    Percentile::new(node.positive()?).map(Some).map_err(|fault| node.rehint(fault))
+}
+
+fn read_weighting(fields: &mut Fields<'_>, aggregation: Aggregation) -> Result<Weighting, Fault> {
+    if aggregation != Aggregation::WeightedSum {
+        refuse_field(fields, "weighting", "the aggregation weighted_sum")?;
+        return Ok(Weighting::default());
+    }
+    fields.optional("weighting").map_or(Ok(Weighting::default()), |node| Weighting::read(&node))
+}
+
+fn read_operation(
+    fields: &mut Fields<'_>,
+    aggregation: Aggregation,
+    per: Option<Per>,
+) -> Result<Option<Path>, Fault> {
+    if aggregation != Aggregation::UniqueCount || per.is_some() {
+        refuse_field(fields, "operation", "the aggregation unique_count")?;
+        return Ok(None);
+    }
+    fields
+        .optional("operation")
+        .map(|node| Path::parse(node.text()?).map_err(|fault| node.rehint(fault)))
+        .transpose()
 }
 
 fn read_value(fields: &mut Fields<'_>, aggregation: Aggregation) -> Result<Option<Expression>, Fault> {
@@ -186,9 +427,9 @@ fn read_value(fields: &mut Fields<'_>, aggregation: Aggregation) -> Result<Optio
     Ok(Some(value))
 }
 
-fn read_dimensions(node: &Node<'_>) -> Result<Vec<Path>, Fault> {
+fn read_dimensions(node: &Node<'_>, with_filters: bool) -> Result<Vec<Path>, Fault> {
     let mut paths: Vec<Path> = Vec::new();
-    for item in node.items_at_most(METER_DIMENSIONS_MAX)? {
+    for item in node.items_at_most(METER_DIMENSIONS_MAX + usize::from(with_filters))? {
         let path = Path::parse(item.text()?).map_err(|fault| item.rehint(fault))?;
         let name = path.to_string();
         if name == BILL_TO {
@@ -301,6 +542,185 @@ mod tests {
             let found = read(&text).unwrap_err().message;
             assert!(found.starts_with(message), "{text}: {found}");
         }
+    }
+
+    /// Each way to aggregate: its canonical document, what its buckets hold, whether lines and stretches add up, and
+    /// its words, which stand in digests for ever.
+    #[test]
+    fn every_aggregation_is_read_and_described() {
+        for (text, canonical, kept, adds_up, together, words) in [
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"average","value":"n"}"#,
+                r#"{"aggregation":"average","dimensions":[],"event_type":"t","filter":{},"key":"m","unit":"unit","value":"n"}"#,
+                Kind::Sum,
+                false,
+                Together::Apart,
+                "average",
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"weighted_sum","value":"n"}"#,
+                r#"{"aggregation":"weighted_sum","dimensions":[],"event_type":"t","filter":{},"key":"m","unit":"unit","value":"n","weighting":"hour"}"#,
+                Kind::Level,
+                false,
+                Together::Sum,
+                r#"weighted_sum weighting "hour""#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"percentile","percentile":99,"value":"n"}"#,
+                r#"{"aggregation":"percentile","dimensions":[],"event_type":"t","filter":{},"key":"m","percentile":"99","unit":"unit","value":"n"}"#,
+                Kind::Count,
+                false,
+                Together::Apart,
+                r#"percentile percentile "99""#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"unique_count","value":"u","operation":"a.op"}"#,
+                r#"{"aggregation":"unique_count","dimensions":[],"event_type":"t","filter":{},"key":"m","operation":"a.op","unit":"unit","value":"u"}"#,
+                Kind::Presence,
+                false,
+                Together::Apart,
+                r#"unique_count operation "a.op""#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"sum","per":{"bucket":"day","aggregation":"count"}}"#,
+                r#"{"aggregation":"sum","dimensions":[],"event_type":"t","filter":{},"key":"m","per":{"aggregation":"count","bucket":"day"},"unit":"unit"}"#,
+                Kind::Count,
+                false,
+                Together::Apart,
+                r#"sum per {"aggregation":"count","bucket":"day"}"#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"max","value":"n","rounding":{"mode":"half_up","to":"0.50"}}"#,
+                r#"{"aggregation":"max","dimensions":[],"event_type":"t","filter":{},"key":"m","rounding":{"mode":"half_up","to":"0.5"},"unit":"unit","value":"n"}"#,
+                Kind::Max,
+                false,
+                Together::Largest,
+                r#"max rounding {"mode":"half_up","to":"0.5"}"#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"count","rounding":{"mode":"up"}}"#,
+                r#"{"aggregation":"count","dimensions":[],"event_type":"t","filter":{},"key":"m","rounding":{"mode":"up","to":"1"},"unit":"unit"}"#,
+                Kind::Count,
+                false,
+                Together::Apart,
+                r#"count rounding {"mode":"up","to":"1"}"#,
+            ),
+            (
+                r#"{"key":"m","aggregation":"compound","of":[{"meter":"a"},{"meter":"b","factor":"-0.50"}],"dimensions":["x"]}"#,
+                r#"{"aggregation":"compound","dimensions":["x"],"key":"m","of":[{"factor":"1","meter":"a"},{"factor":"-0.5","meter":"b"}],"unit":"unit"}"#,
+                Kind::Count,
+                false,
+                Together::Apart,
+                r#"compound of [{"factor":"1","meter":"a"},{"factor":"-0.5","meter":"b"}]"#,
+            ),
+            (
+                r#"{"key":"m","aggregation":"compound","of":{"numerator":"a","denominator":"b"}}"#,
+                r#"{"aggregation":"compound","dimensions":[],"key":"m","of":{"denominator":"b","numerator":"a","places":6},"unit":"unit"}"#,
+                Kind::Count,
+                false,
+                Together::Apart,
+                r#"compound of {"denominator":"b","numerator":"a","places":6}"#,
+            ),
+            (
+                r#"{"key":"m","event_type":"t","aggregation":"sum","value":"n","filters":[{"name":"a","filter":{"x":1}}],"dimensions":["y"]}"#,
+                r#"{"aggregation":"sum","dimensions":["filter","y"],"event_type":"t","filter":{},"filters":[{"filter":{"x":1},"name":"a"}],"key":"m","unit":"unit","value":"n"}"#,
+                Kind::Sum,
+                true,
+                Together::Sum,
+                "sum",
+            ),
+        ] {
+            let meter = read(text).unwrap();
+            assert_eq!(meter.to_tree().canonical().unwrap(), canonical);
+            assert_eq!(read(canonical).unwrap(), meter);
+            assert_eq!((meter.kept(), meter.adds_up_in_time()), (kept, adds_up), "{text}");
+            assert_eq!((meter.together(), meter.in_words().as_str()), (together, words), "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_go_with_their_aggregation() {
+        for (fields, message) in [
+            (r#""aggregation":"sum","value":"n","of":[]"#, "meters[0].of: belongs to a compound"),
+            (
+                r#""aggregation":"compound","of":[],"filters":[]"#,
+                "meters[0].event_type: belongs to the meters",
+            ),
+            (r#""aggregation":"min","value":"n","per":{}"#, "meters[0].per.bucket: is missing"),
+            (r#""aggregation":"unique_count","value":"n","per":{}"#, "meters[0].per: does not go with"),
+            (
+                r#""aggregation":"sum","per":{"bucket":"hour","aggregation":"count"},"value":"n""#,
+                "meters[0].value: a count",
+            ),
+            (
+                r#""aggregation":"sum","per":{"bucket":"hour","aggregation":"max"}"#,
+                "meters[0].value: is missing",
+            ),
+            (
+                r#""aggregation":"sum","per":{"bucket":"hour","aggregation":"unique_count"},"value":"n + 1""#,
+                "meters[0].value: must be",
+            ),
+            (
+                r#""aggregation":"sum","per":{"bucket":"hour","aggregation":"unique_count"},"value":"n","operation":"o""#,
+                "meters[0].operation: belongs",
+            ),
+            (r#""aggregation":"percentile","value":"n","percentile":"0""#, "meters[0].percentile: "),
+            (
+                r#""aggregation":"weighted_sum","value":"n","weighting":"week""#,
+                "meters[0].weighting: \"week\" is not known",
+            ),
+            (r#""aggregation":"count","rounding":{"mode":"up","to":"0"}"#, "meters[0].rounding.to: "),
+            (
+                r#""aggregation":"count","rounding":{"mode":"up","to":"0.0000000000001"}"#,
+                "meters[0].rounding.to: ",
+            ),
+        ] {
+            let found = read(&format!(r#"{{"key":"m","event_type":"t",{fields}}}"#)).unwrap_err().message;
+            assert!(found.starts_with(message), "{fields}: {found}");
+        }
+        for (of, message) in [
+            ("[]", "meters[0].of: is an empty list"),
+            (r#"[{"meter":"a","factor":"0"}]"#, "meters[0].of[0].factor: must not be 0"),
+            (r#"[{"meter":"a","factor":2}]"#, "meters[0].of[0].factor: must be a decimal in a string"),
+            (r#"{"numerator":"a"}"#, "meters[0].of.denominator: is missing"),
+            (r#"{"numerator":"a","denominator":"a"}"#, "meters[0].of.denominator: is the numerator"),
+            (r#"{"numerator":"a","denominator":"b","places":-1}"#, "meters[0].of.places: must be between"),
+        ] {
+            let found =
+                read(&format!(r#"{{"key":"m","aggregation":"compound","of":{of}}}"#)).unwrap_err().message;
+            assert!(found.starts_with(message), "{of}: {found}");
+        }
+    }
+
+    #[test]
+    fn operations_and_named_filters_measure() {
+        let seats =
+            read(r#"{"key":"s","event_type":"t","aggregation":"unique_count","value":"u","operation":"op"}"#)
+                .unwrap();
+        let counted = |properties: &str| match measure(&seats, properties) {
+            Measured::Counted { value, .. } => value,
+            other => panic!("{other:?}"),
+        };
+        let key = text_key("ann");
+        assert_eq!(counted(r#"{"u":"ann","op":"add"}"#), Contribution::Operation { key, removed: false });
+        assert_eq!(counted(r#"{"u":"ann","op":"remove"}"#), Contribution::Operation { key, removed: true });
+        assert_eq!(measure(&seats, r#"{"u":"ann"}"#), Measured::Skipped(VALUE_ABSENT));
+        assert_eq!(measure(&seats, r#"{"op":"add"}"#), Measured::Skipped(VALUE_ABSENT));
+        assert_eq!(
+            refusal(&seats, r#"{"u":"ann","op":"ADD"}"#),
+            "meter s: op must be \"add\" or \"remove\", not \"ADD\""
+        );
+        let named = meter(
+            r#""filters":[{"name":"a","filter":{"x":1}},{"name":"ab","filter":{"x":1,"y":2}}],"filter":{"on":true}"#,
+        );
+        let name = |properties: &str| match measure(&named, properties) {
+            Measured::Counted { dimensions, .. } => dimensions.canonical(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(name(r#"{"n":1,"on":true,"x":1,"filter":"not me"}"#), r#"{"filter":"a"}"#);
+        assert_eq!(name(r#"{"n":1,"on":true,"x":1,"y":2}"#), r#"{"filter":"ab"}"#);
+        assert_eq!(name(r#"{"n":1,"on":true,"x":2}"#), "NotCounted");
+        assert_eq!(name(r#"{"n":1,"on":false,"x":1}"#), "NotCounted");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::aggregate::Contribution;
 use super::dimensions::{BILL_TO, Dimensions};
+use super::filters::Filters;
 use super::meter::{Meter, Worth, dimension_at};
 use super::path::Path;
 use crate::domain::foundation::fault::Fault;
@@ -50,17 +51,33 @@ impl Compiled {
     }
 }
 
-/// The dimensions of a meter sorted by name, `bill_to` among them without a path. Meters of one shape have
-/// the same dimension set for one event, so it is read once for all of them.
+/// The dimensions of a meter sorted by name, `bill_to` among them. Meters of one shape have the same dimension
+/// set for one event, so it is read once for all of them.
 #[derive(Debug, PartialEq, Eq)]
-struct Shape(Vec<(String, Option<Path>)>);
+struct Shape(Vec<(String, From)>);
+
+/// Where the value of a dimension comes from.
+#[derive(Debug, PartialEq, Eq)]
+enum From {
+    BillTo,
+    Property(Path),
+    /// The name of the filter that the event matches.
+    Filters(Filters),
+}
 
 impl Shape {
     fn of(meter: &Meter) -> Shape {
-        let mut names: Vec<_> =
-            meter.dimensions.iter().map(|path| (path.to_string(), Some(path.clone()))).collect();
-        names.push((BILL_TO.to_string(), None));
-        names.sort();
+        let from = |path: &Path| {
+            let name = path.to_string();
+            let from = match meter.is_filter(&name) {
+                true => From::Filters(meter.filters.clone()),
+                false => From::Property(path.clone()),
+            };
+            (name, from)
+        };
+        let mut names: Vec<_> = meter.dimensions.iter().map(from).collect();
+        names.push((BILL_TO.to_string(), From::BillTo));
+        names.sort_by(|a, b| a.0.cmp(&b.0));
         Shape(names)
     }
 
@@ -69,10 +86,13 @@ impl Shape {
         event: &Reading<'t>,
         mut take: impl FnMut(&'t str, Option<&str>),
     ) -> Result<(), String> {
-        for (name, path) in &self.0 {
-            match path {
-                None => take(name, event.bill_to),
-                Some(path) => take(name, dimension_at(path, event.properties)?.as_deref()),
+        for (name, from) in &self.0 {
+            match from {
+                From::BillTo => take(name, event.bill_to),
+                From::Property(path) => take(name, dimension_at(path, event.properties)?.as_deref()),
+                From::Filters(filters) => {
+                    take(name, filters.choose(event.properties).map_err(|fault| fault.message)?);
+                }
             }
         }
         Ok(())

@@ -202,3 +202,18 @@ CALL billing.bill_run();
 SELECT document, document_kind, key, quantity, amount FROM lines WHERE contract = 'fixed-1';
 SELECT occurred_at, event_id, value, change FROM billing.invoice_line_events('fixed-1/3', 'q/2026-07-01/difference');
 SELECT * FROM pg_temp.well();
+
+-- What is carried over: a change of a level that comes late changes every period that was billed since
+SELECT count(*) FROM billing.catalog_apply('{"meters":[{"key":"gb","event_type":"disk","aggregation":"weighted_sum","value":"gb","unit":"GB-hour"}]}');
+SELECT billing.customer_upsert('{"key":"disk"}'), billing.contract_create('{"key":"disk","customer":"disk","currency":"USD","starts_on":"2026-07-01","billing":{"interval":"1 month"},
+  "charges":[{"key":"gb","product":"p","meter":"gb","pricing":{"model":"per_unit","unit_price":"0.01"}}]}'), billing.contract_activate('disk');
+SELECT billing.ingest_event('disk', 'disk', '1', '2026-07-01Z', '{"gb":10}');
+CALL billing.bill_run();
+SELECT billing.ingest_event('disk', 'disk', '2', '2026-07-31T12:00:00Z', '{"gb":4}') AS late;
+SELECT count(*) AS boundaries FROM billing.late_usage l JOIN billing.contract k USING (customer_id, contract_id) WHERE k.key = 'disk' AND l.closed_at IS NULL;
+SELECT * FROM pg_temp.well();
+SELECT billing.test_clock_set('2026-11-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT document, key, quantity, amount FROM lines WHERE contract = 'disk';
+SELECT occurred_at, event_id, value, change FROM billing.invoice_line_events('disk/4', 'gb/2026-08-01/difference');
+SELECT * FROM pg_temp.well();

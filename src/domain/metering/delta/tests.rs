@@ -3,7 +3,7 @@ use crate::domain::foundation::hash::text_key;
 use crate::domain::foundation::json::{self, Node, Tree};
 use crate::domain::ingestion::reason;
 use crate::domain::metering::meters::Version;
-use crate::domain::metering::{Aggregation, Contribution, Measured, Meter};
+use crate::domain::metering::{Aggregation, Contribution, Kind, Measured, Meter};
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use proptest::prelude::*;
@@ -26,6 +26,20 @@ const PEAK: &str =
     r#"{"key":"peak","event_type":"llm","aggregation":"max","value":"n","dimensions":["region","model"]}"#;
 const USERS: &str = r#"{"key":"users","event_type":"llm","aggregation":"unique_count","value":"user","filter":{"user":{"exists":true}}}"#;
 const REGIONS: &str = r#"{"key":"regions","event_type":"llm","aggregation":"count","dimensions":["region"]}"#;
+const LOWEST: &str =
+    r#"{"key":"lowest","event_type":"llm","aggregation":"min","value":"n","dimensions":["region","model"]}"#;
+const MEAN: &str =
+    r#"{"key":"mean","event_type":"llm","aggregation":"average","value":"n","dimensions":["model"]}"#;
+const LAST: &str =
+    r#"{"key":"last","event_type":"llm","aggregation":"latest","value":"n","dimensions":["model"]}"#;
+const STORED: &str = r#"{"key":"stored","event_type":"llm","aggregation":"weighted_sum","value":"n"}"#;
+const RANKED: &str =
+    r#"{"key":"ranked","event_type":"llm","aggregation":"percentile","percentile":"99","value":"n"}"#;
+const SEATS: &str =
+    r#"{"key":"seats","event_type":"llm","aggregation":"unique_count","value":"user","operation":"op"}"#;
+const PEAKS: &str = r#"{"key":"peaks","event_type":"llm","aggregation":"sum","per":{"bucket":"hour","aggregation":"max"},"value":"n"}"#;
+const LABELLED: &str = r#"{"key":"labelled","event_type":"llm","aggregation":"count","filters":[{"name":"a","filter":{"model":"a"}},
+    {"name":"a-eu","filter":{"model":"a","region":["a","b"]}},{"name":"rest","filter":{}}],"dimensions":["region"]}"#;
 const OTHER: &str = r#"{"key":"other","event_type":"web","aggregation":"count"}"#;
 
 fn event(id: &str, at: &str, properties: &str) -> String {
@@ -35,7 +49,12 @@ fn event(id: &str, at: &str, properties: &str) -> String {
 }
 
 fn accept(ordinals: &[usize]) -> Vec<Accepted> {
-    let one = |ordinal: &usize| Accepted { ordinal: *ordinal, customer_id: 7, minutes: BucketMinutes::Sixty };
+    let one = |ordinal: &usize| Accepted {
+        ordinal: *ordinal,
+        customer_id: 7,
+        minutes: BucketMinutes::Sixty,
+        event_key: text_key(&ordinal.to_string()),
+    };
     ordinals.iter().map(one).collect()
 }
 
@@ -293,6 +312,7 @@ struct Any {
     event_type: &'static str,
     bill_to: Option<&'static str>,
     properties: String,
+    id: u16,
 }
 
 impl Any {
@@ -304,11 +324,16 @@ impl Any {
         Instant(self.minute * 60_000_000)
     }
 
-    fn text(&self, id: usize) -> String {
+    fn key(&self) -> Uuid {
+        text_key(&self.id.to_string())
+    }
+
+    fn text(&self) -> String {
         let bill_to = self.bill_to.map_or("null".to_string(), |text| format!("\"{text}\""));
         format!(
-            r#"{{"customer":"c{}","event_id":"{id}","event_type":"{}","occurred_at":"{}","bill_to":{bill_to},"properties":{}}}"#,
+            r#"{{"customer":"c{}","event_id":"{}","event_type":"{}","occurred_at":"{}","bill_to":{bill_to},"properties":{}}}"#,
             self.customer_id,
+            self.id,
             self.event_type,
             self.at(),
             self.properties
@@ -319,7 +344,7 @@ impl Any {
         StoredEvent {
             customer_id: self.customer_id,
             minutes: self.minutes(),
-            event_key: text_key("any"),
+            event_key: self.key(),
             event_type: self.event_type,
             occurred_at: self.at(),
             bill_to: self.bill_to,
@@ -346,18 +371,56 @@ fn any_event() -> impl Strategy<Value = Any> {
     ];
     let types = prop_oneof![4 => Just("llm"), 1 => Just("web")];
     let bill_to = prop_oneof![3 => Just(None), 1 => Just(Some("eu"))];
-    (1i64..4, -90i64..90, types, bill_to, number, word.clone(), word.clone(), word).prop_map(
-        |(customer_id, minute, event_type, bill_to, n, model, region, user)| Any {
+    let operation = prop_oneof![3 => Just("\"add\""), 2 => Just("\"remove\""), 1 => Just("null")];
+    let words = (word.clone(), word.clone(), word, operation);
+    (1i64..4, -90i64..90, types, bill_to, number, words, any::<u16>()).prop_map(
+        |(customer_id, minute, event_type, bill_to, n, (model, region, user, operation), id)| Any {
             customer_id,
             minute,
             event_type,
             bill_to,
-            properties: format!(r#"{{"n":{n},"model":{model},"region":{region},"user":{user}}}"#),
+            properties: format!(
+                r#"{{"n":{n},"model":{model},"region":{region},"user":{user},"op":{operation}}}"#
+            ),
+            id,
         },
     )
 }
 
-type Totals = BTreeMap<(i64, i32, Instant, i16, String), (i64, Option<BigRational>, BTreeSet<Uuid>)>;
+type Totals = BTreeMap<(i64, i32, Instant, i16, String), Cell>;
+
+/// What the rows of a cell come to, whatever the meter.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Cell {
+    events: i64,
+    quantity: Option<BigRational>,
+    moment: Option<BigRational>,
+    last: Option<(Position, BigRational)>,
+    keys: BTreeSet<Uuid>,
+    operations: BTreeMap<Uuid, (Position, bool)>,
+}
+
+impl Cell {
+    fn take(&mut self, kind: Kind, value: BigRational, position: Option<Position>) {
+        let so_far = self.quantity.take();
+        self.quantity = match (kind, so_far) {
+            (Kind::Latest, _) => {
+                self.last = self.last.take().max(Some((position.unwrap(), value)));
+                None
+            }
+            (Kind::Count, _) => None,
+            (_, None) => Some(value),
+            (Kind::Max, Some(so_far)) => Some(so_far.max(value)),
+            (Kind::Min, Some(so_far)) => Some(so_far.min(value)),
+            (_, Some(so_far)) => Some(so_far + value),
+        };
+    }
+
+    fn operate(&mut self, key: Uuid, position: Position, removed: bool) {
+        let known = self.operations.entry(key).or_insert((position, removed));
+        *known = (*known).max((position, removed));
+    }
+}
 
 fn rational(value: Exact) -> BigRational {
     BigRational::new(value.mantissa().into(), BigInt::from(10).pow(value.scale()))
@@ -369,15 +432,26 @@ fn totals<'d>(all: impl IntoIterator<Item = &'d Deltas>, meters: &[Meter]) -> To
     for row in all.into_iter().flat_map(|deltas| &deltas.rows) {
         let cell =
             (row.customer_id, row.meter_id, row.bucket_start, row.minutes.get(), row.dimensions.to_string());
-        let (events, quantity, keys) = totals.entry(cell).or_default();
-        *events += row.events;
-        keys.extend(&row.value_keys);
-        let Some(value) = row.quantity.map(rational) else { continue };
-        *quantity = Some(match (quantity.take(), meters[row.meter_id as usize - 1].aggregation) {
-            (None, _) => value,
-            (Some(so_far), Aggregation::Sum) => so_far + value,
-            (Some(so_far), _) => so_far.max(value),
-        });
+        let cell = totals.entry(cell).or_default();
+        cell.events += row.events;
+        match meters[row.meter_id as usize - 1].kept() {
+            Kind::Presence => {
+                cell.operate(row.value_keys[0], row.position.unwrap(), row.quantity.unwrap().is_zero());
+            }
+            kind => {
+                cell.keys.extend(&row.value_keys);
+                if let Some(value) = row.quantity {
+                    cell.take(kind, rational(value), row.position);
+                }
+            }
+        }
+        if let Some(moment) = &row.moment {
+            let text = moment.to_string();
+            let places = text.split_once('.').map_or(0, |(_, fraction)| fraction.len() as u32);
+            let number =
+                BigRational::new(text.replace('.', "").parse().unwrap(), BigInt::from(10).pow(places));
+            cell.moment = Some(cell.moment.take().map_or(number.clone(), |so_far| so_far + number));
+        }
     }
     totals
 }
@@ -391,26 +465,26 @@ fn naive(events: &[&Any], meters: &[Meter]) -> Totals {
             let Measured::Counted { dimensions, value } = meter.measure(&properties, event.bill_to) else {
                 continue;
             };
-            let start = Instant(
-                event.minute.div_euclid(event.minutes().get().into())
-                    * i64::from(event.minutes().get())
-                    * 60_000_000,
-            );
+            let width = i64::from(event.minutes().get());
+            let start = Instant(event.minute.div_euclid(width) * width * 60_000_000);
             let cell = (event.customer_id, id, start, event.minutes().get(), dimensions.canonical());
-            let (count, quantity, keys) = totals.entry(cell).or_default();
-            *count += 1;
+            let cell = totals.entry(cell).or_default();
+            cell.events += 1;
+            let position = Position { at: event.at(), event_key: event.key() };
             match value {
                 Contribution::One => {}
                 Contribution::Key(key) => {
-                    keys.insert(key);
+                    cell.keys.insert(key);
                 }
+                Contribution::Operation { key, removed } => cell.operate(key, position, removed),
                 Contribution::Number(number) => {
                     let number = rational(number);
-                    *quantity = Some(match (quantity.take(), meter.aggregation) {
-                        (None, _) => number,
-                        (Some(so_far), Aggregation::Sum) => so_far + number,
-                        (Some(so_far), _) => so_far.max(number),
-                    });
+                    if meter.aggregation == Aggregation::WeightedSum {
+                        let moment = &number * BigInt::from(event.at().0 - start.0);
+                        cell.moment =
+                            Some(cell.moment.take().map_or(moment.clone(), |so_far| so_far + moment));
+                    }
+                    cell.take(meter.kept(), number, Some(position));
                 }
             }
         }
@@ -422,14 +496,14 @@ proptest! {
     /// One call or many, any split, any order, one pass or from stored events: the same usage.
     #[test]
     fn any_split_gives_the_same_usage(events in prop::collection::vec((any_event(), 0usize..4, any::<bool>()), 0..40)) {
-        let texts = [TOKENS, REQUESTS, PEAK, REGIONS, USERS, OTHER];
+        let texts = [TOKENS, REQUESTS, PEAK, REGIONS, USERS, OTHER, LOWEST, MEAN, LAST, STORED, RANKED, SEATS, PEAKS, LABELLED];
         let list: Vec<Meter> = texts.iter().map(|text| meter(text)).collect();
         let compiled = meters(&texts);
         let mut accepted_events = Vec::new();
         let mut calls = Vec::new();
         for call in 0..4 {
             let mine: Vec<&(Any, usize, bool)> = events.iter().filter(|(_, part, _)| *part == call).collect();
-            let text: Vec<String> = mine.iter().enumerate().map(|(i, (event, _, _))| event.text(i)).collect();
+            let text: Vec<String> = mine.iter().map(|(event, _, _)| event.text()).collect();
             let text = format!("[{}]", text.join(","));
             let (read, measurements) = ingest(Format::Native, &text, compiled.clone()).unwrap();
             let mut accepted = Vec::new();
@@ -439,7 +513,12 @@ proptest! {
                     .any(|meter| matches!(meter.measure(&properties, event.bill_to), Measured::Refused(_)));
                 prop_assert_eq!(read.is_err(), refused);
                 if *new && read.is_ok() {
-                    accepted.push(Accepted { ordinal, customer_id: event.customer_id, minutes: event.minutes() });
+                    accepted.push(Accepted {
+                        ordinal,
+                        customer_id: event.customer_id,
+                        minutes: event.minutes(),
+                        event_key: event.key(),
+                    });
                     accepted_events.push(event);
                 }
             }

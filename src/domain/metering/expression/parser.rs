@@ -13,17 +13,25 @@ const HINT: &str = "An expression has numbers, properties (a.b, \"odd name\"), +
 const VALUE: &str = "a number, a property, a function or \"(\"";
 
 pub(super) fn parse(text: &str) -> Result<Term, Fault> {
+    let too_long = |bytes: usize, what: &str| {
+        let message =
+            format!("the expression has {bytes} bytes{what}; at most {EXPRESSION_BYTES_MAX} are allowed");
+        Fault::new(Code::Bound, message)
+    };
     if text.len() > EXPRESSION_BYTES_MAX {
-        return Err(Fault::new(
-            Code::Bound,
-            format!("the expression has {} bytes; at most {EXPRESSION_BYTES_MAX} are allowed", text.len()),
-        ));
+        return Err(too_long(text.len(), ""));
     }
     let mut parser = Parser { text, at: 0, start: 0, token: Token::End, depth: 0, rounds: 0, factors: 0 };
     parser.advance()?;
     let term = parser.sum()?;
     match parser.token {
-        Token::End => Ok(term),
+        // Stored is what it prints, and that is read again.
+        Token::End => match term.to_string().len() {
+            bytes if bytes > EXPRESSION_BYTES_MAX => {
+                Err(too_long(bytes, " with a space around each operator"))
+            }
+            _ => Ok(term),
+        },
         _ => Err(parser.expected("an operator or the end")),
     }
 }

@@ -243,6 +243,12 @@ fn text_is_bounded_at_the_limit_and_one_beyond() {
     let padded = |n: usize| format!("a{}", " ".repeat(n - 1));
     assert!(Expression::parse(&padded(EXPRESSION_BYTES_MAX)).is_ok());
     assert_eq!(Expression::parse(&padded(EXPRESSION_BYTES_MAX + 1)).unwrap_err().code, Code::Bound);
+    // What is stored is longer where nothing stood between the operators.
+    let dense = |terms: usize| vec!["a"; terms].join("+");
+    let longest = EXPRESSION_BYTES_MAX.div_ceil(4);
+    let canonical = Expression::parse(&dense(longest)).unwrap().canonical();
+    assert!(Expression::parse(&canonical).is_ok());
+    assert_eq!(Expression::parse(&dense(longest + 1)).unwrap_err().code, Code::Bound);
     for (open, inner, close) in
         [("(", "a", ")"), ("-", "a", ""), ("min(1, ", "a", ")"), ("if(1 = ", "a", ", 1, 2)")]
     {
