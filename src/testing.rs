@@ -199,7 +199,7 @@ mod tests {
         ),
         (
             "documents_are_issued_and_explained",
-            &["bill_document", "bill_refuse", "bill_close", "explain_document", "explain_document_error"],
+            &["bill_document", "bill_terms", "bill_close", "explain_document", "explain_document_error"],
         ),
         ("canonical_json_is_one_text", &["canonical_json"]),
     ];

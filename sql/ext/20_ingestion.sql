@@ -365,6 +365,9 @@ DECLARE
     known_keys uuid[];
     known_hashes bigint[];
     to_fold bigint;
+    late_ids bigint[];
+    late_from timestamptz[];
+    late_until timestamptz[];
 BEGIN
     -- 1 to 3.
     limited := billing_internal.call_admit(handle, state);
@@ -387,12 +390,27 @@ BEGIN
     INSERT INTO billing.usage_event (customer_id, event_key, occurred_at, recorded_at, event_type, event_id, bill_to, properties)
     SELECT e.customer_id, e.event_key, e.occurred_at, clock.recorded_at, e.event_type, e.event_id, e.bill_to, e.properties::jsonb
     FROM (SELECT clock_timestamp() AS recorded_at OFFSET 0) clock, billing_internal.call_accept(handle, new_ids, new_keys) e;
-    INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
-    SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity, d.moment, d.placed_at, d.event_key,
-        CASE WHEN s.dimensions IS NULL THEN d.dimensions::jsonb
-            WHEN s.dimensions <> d.dimensions::jsonb THEN billing_internal.dimension_collision(d.customer_id, d.dimension_set_id) END,
-        d.value_keys
-    FROM billing_internal.call_deltas(handle) d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id);
+    WITH added AS (
+        INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
+        SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity, d.moment, d.placed_at, d.event_key,
+            CASE WHEN s.dimensions IS NULL THEN d.dimensions::jsonb
+                WHEN s.dimensions <> d.dimensions::jsonb THEN billing_internal.dimension_collision(d.customer_id, d.dimension_set_id) END,
+            d.value_keys
+        FROM billing_internal.call_deltas(handle) d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
+        RETURNING customer_id, meter_id, bucket_start, bucket_minutes
+    )
+    -- What may be late: it comes before the latest boundary of all that was billed. An older snapshot does not know it.
+    SELECT array_agg(l.customer_id), array_agg(l.from_at), array_agg(l.until_at) INTO late_ids, late_from, late_until
+    FROM (
+        -- What is carried over changes all that comes after.
+        SELECT a.customer_id, min(a.bucket_start) AS from_at, max(CASE WHEN m.state IN ('level', 'presence') THEN 'infinity' ELSE a.bucket_start + make_interval(mins => a.bucket_minutes) END) AS until_at
+        FROM added a JOIN billing.meter m USING (meter_id)
+        WHERE a.bucket_start < (SELECT max(k.billed_until) FROM billing.contract k) OR current_setting('transaction_isolation') <> 'read committed'
+        GROUP BY a.customer_id
+    ) l;
+    IF late_ids IS NOT NULL THEN
+        PERFORM billing_internal.usage_changed(late_ids, late_from, late_until);
+    END IF;
 
     -- 6. Repeats: content that was stored once, in whichever revision, is a duplicate, other content is conflicting.
     IF billing_internal.call_has_known(handle) THEN

@@ -153,6 +153,11 @@ BEGIN
             WHEN s.dimensions <> d.dimensions::jsonb THEN billing_internal.dimension_collision(d.customer_id, d.dimension_set_id) END,
         d.value_keys
     FROM d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id);
+    -- What was billed with it is compared by the next bill; what is carried over, with all that comes after.
+    PERFORM billing_internal.usage_changed(array_agg(of_customer_id), array_agg(x.first), array_agg(CASE WHEN EXISTS (SELECT FROM billing.meter m WHERE m.counts AND m.state IN ('level', 'presence')
+            AND (m.event_type = ANY (old.types) OR m.meter_id IN (SELECT d.meter_id FROM billing_internal.call_deltas(handle) d))) THEN 'infinity' ELSE x.last + interval '1 microsecond' END)) FROM (
+        SELECT min(a.at) AS first, max(a.at) AS last FROM unnest(changes) c CROSS JOIN LATERAL (VALUES (c.occurred_at), (c.new_occurred_at)) a (at)
+        WHERE a.at IS NOT NULL GROUP BY date_trunc('day', a.at, 'UTC')) x;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.events_correct(bigint, bigint, uuid[], text) IS
@@ -272,13 +277,16 @@ DECLARE
     p record;
 BEGIN
     -- What is billed already: what is missing on the invoices.
-    FOR p IN SELECT k.contract_id, k.key, k.currency, b.n FROM billing.contract k
+    FOR p IN SELECT k.contract_id, k.key, k.currency, b.n, t.key AS bill_to FROM billing.contract k JOIN billing.bill_to t USING (customer_id, bill_to_id)
         JOIN billing.billing_period b ON b.customer_id = k.customer_id AND b.contract_id = k.contract_id AND b.n > 0 AND b.state <> 'due'
         JOIN billing.billing_period q ON q.customer_id = b.customer_id AND q.contract_id = b.contract_id AND q.n = b.n - 1
         WHERE k.customer_id = of_customer_id AND q.starts_at < until_at AND q.ends_at > from_at ORDER BY k.key, b.n LOOP
         BEGIN
-            RETURN QUERY SELECT p.key, p.n, u.invoice, NULL::text, u.line_key, p.currency::text, u.quantity, u.amount, NULL::text
-            FROM billing_internal.unbilled_usage(of_customer_id, p.contract_id, p.n) u;
+            RETURN QUERY SELECT p.key, p.n, coalesce((SELECT i.number FROM billing.invoice i JOIN billing.bill_to t ON t.customer_id = i.customer_id AND t.bill_to_id = i.bill_to_id
+                    WHERE i.customer_id = of_customer_id AND i.contract_id = p.contract_id AND i.n = p.n AND i.kind = 'invoice' AND i.number IS NOT NULL AND i.reissue IS NOT true AND t.key = u.bill_to),
+                    billing_internal.invoice_key(p.key, p.n, 1, NULLIF(u.bill_to, p.bill_to))),
+                NULL::text, u.line_key, p.currency::text, u.quantity, u.amount, NULL::text
+            FROM billing_internal.unbilled_usage(of_customer_id, p.contract_id, ARRAY[p.n]) u;
         EXCEPTION WHEN OTHERS THEN
             RETURN QUERY SELECT p.key, p.n, NULL::text, NULL::text, NULL::text, p.currency::text, NULL::numeric, NULL::numeric, SQLERRM;
         END;
@@ -291,7 +299,8 @@ BEGIN
         BEGIN
             RETURN QUERY SELECT p.key, p.n, NULL::text, d->>'bill_to', l->>'key', p.currency::text, (l->>'quantity')::numeric, (l->>'amount')::numeric, NULL::text
             FROM billing.invoice_preview(p.key, greatest(until_at, billing.now())) v,
-                jsonb_array_elements(CASE jsonb_typeof(v) WHEN 'array' THEN v ELSE jsonb_build_array(v) END) d, jsonb_array_elements(d->'lines') l;
+                jsonb_array_elements(CASE jsonb_typeof(v) WHEN 'array' THEN v ELSE jsonb_build_array(v) END) d, jsonb_array_elements(d->'lines') l
+            WHERE NOT l ? 'of'; -- differences are told where they belong
         EXCEPTION WHEN OTHERS THEN
             RETURN QUERY SELECT p.key, p.n, NULL::text, NULL::text, NULL::text, p.currency::text, NULL::numeric, NULL::numeric, SQLERRM;
         END;
@@ -319,8 +328,8 @@ AS $$
         FROM joined j
         LEFT JOIN LATERAL (
             SELECT sum((l->>'quantity')::numeric) AS quantity, sum((l->>'amount')::numeric) AS amount
-            FROM billing.invoice i, jsonb_array_elements(i.document->'lines') l
-            WHERE i.customer_id = of_customer_id AND i.number = j.invoice AND l->>'key' = j.line
+            FROM billing.contract k, jsonb_array_elements(billing_internal.standing(k.customer_id, k.contract_id, j.n, NULL)::jsonb) d, jsonb_array_elements(d->'lines') l
+            WHERE k.customer_id = of_customer_id AND k.key = j.contract AND j.invoice IS NOT NULL AND coalesce(l->>'of', l->>'key') = j.line
         ) v ON true
         WHERE j.quantity_before <> j.quantity_after OR j.before <> j.after
     )
@@ -334,7 +343,7 @@ AS $$
             FROM (SELECT contract, n, fault FROM a WHERE fault IS NOT NULL UNION SELECT contract, n, fault FROM b WHERE fault IS NOT NULL) x), '[]')
 $$;
 COMMENT ON FUNCTION billing_internal.bills_difference(bigint, jsonb, jsonb) IS
-    'What changed between two answers of bills_of_stretch(), by line: billed (on the invoice; of the next invoice: as it was), pending (missing on it before), difference, corrected; and what can''t be computed.';
+    'What changed between two answers of bills_of_stretch(), by line: billed (on the invoice, and by differences since; of the next invoice: as it was), pending (missing on it before), difference, corrected; and what can''t be computed.';
 
 CREATE FUNCTION billing.event_replace(
     customer text, event_type text, from_at timestamptz, until_at timestamptz, events json, reason text, dry_run boolean DEFAULT true

@@ -293,21 +293,34 @@ AS $$
 DECLARE
     customers bigint[] := ARRAY(SELECT c.customer_id FROM billing.customer c WHERE c.customer_id > r.listed_to ORDER BY c.customer_id LIMIT max_rows);
     listed bigint;
+    charged_ids bigint[];
+    charged_from timestamptz[];
+    charged_until timestamptz[];
 BEGIN
-    INSERT INTO billing.usage_dirty (customer_id, meter_id, from_at, until_at)
-    SELECT c, r.meter_id, greatest(r.from_at, date_trunc('hour', first.at, 'UTC')), least(r.until_at, date_trunc('hour', last.at, 'UTC') + interval '1 hour')
-    FROM unnest(customers) c
-    CROSS JOIN LATERAL (SELECT e.occurred_at AS at FROM billing.usage_event e WHERE e.customer_id = c AND e.occurred_at >= r.from_at AND e.occurred_at < r.until_at
-        ORDER BY e.occurred_at LIMIT 1) first
-    CROSS JOIN LATERAL (SELECT e.occurred_at AS at FROM billing.usage_event e WHERE e.customer_id = c AND e.occurred_at >= r.from_at AND e.occurred_at < r.until_at
-        ORDER BY e.occurred_at DESC LIMIT 1) last;
-    GET DIAGNOSTICS listed = ROW_COUNT;
+    WITH dirty AS (
+        INSERT INTO billing.usage_dirty (customer_id, meter_id, from_at, until_at)
+        SELECT c, r.meter_id, greatest(r.from_at, date_trunc('hour', first.at, 'UTC')), least(r.until_at, date_trunc('hour', last.at, 'UTC') + interval '1 hour')
+        FROM unnest(customers) c
+        CROSS JOIN LATERAL (SELECT e.occurred_at AS at FROM billing.usage_event e WHERE e.customer_id = c AND e.occurred_at >= r.from_at AND e.occurred_at < r.until_at
+            ORDER BY e.occurred_at LIMIT 1) first
+        CROSS JOIN LATERAL (SELECT e.occurred_at AS at FROM billing.usage_event e WHERE e.customer_id = c AND e.occurred_at >= r.from_at AND e.occurred_at < r.until_at
+            ORDER BY e.occurred_at DESC LIMIT 1) last
+        RETURNING customer_id, from_at, until_at
+    )
+    SELECT count(*), array_agg(d.customer_id) FILTER (WHERE h.charged), array_agg(d.from_at) FILTER (WHERE h.charged), array_agg(CASE WHEN h.carried THEN 'infinity' ELSE d.until_at END) FILTER (WHERE h.charged)
+    INTO listed, charged_ids, charged_from, charged_until
+    FROM dirty d CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM billing.contract_charge x WHERE x.customer_id = d.customer_id AND (x.meter_id = r.meter_id
+            OR EXISTS (SELECT FROM billing.meter_version v CROSS JOIN LATERAL billing_internal.compound_parts(v.definition) p JOIN billing.meter k ON k.key = p.meter
+                WHERE v.meter_id = x.meter_id AND k.meter_id = r.meter_id))) AS charged,
+        (SELECT m.state IN ('level', 'presence') FROM billing.meter m WHERE m.meter_id = r.meter_id) AS carried) h;
+    -- Whoever bills from here on measures with the new meter: what was billed by the old one is compared.
+    PERFORM billing_internal.usage_changed(charged_ids, charged_from, charged_until) WHERE charged_ids IS NOT NULL;
     UPDATE billing.meter_rebuild x SET listed_to = coalesce(customers[cardinality(customers)], x.listed_to), finished_at = CASE WHEN cardinality(customers) < max_rows THEN clock_timestamp() END
     WHERE x.meter_rebuild_id = r.meter_rebuild_id;
     RETURN listed;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.rebuild_list(billing_internal.rebuild_ref, int) IS 'Makes the part of the next max_rows customers of a rebuild dirty, and closes the rebuild after the last; how many of them have events there.';
+COMMENT ON FUNCTION billing_internal.rebuild_list(billing_internal.rebuild_ref, int) IS 'Makes the part of the next max_rows customers of a rebuild dirty, notes what was billed by it for comparison, and closes the rebuild after the last; how many of them have events there.';
 
 CREATE FUNCTION billing_internal.rebuild_small(id uuid) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

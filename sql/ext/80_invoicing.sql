@@ -4,9 +4,9 @@
 --                midnights and usage, one statement each, and computes lines, totals, inputs
 --              → bill() stores drafts or issues invoices; preview and recompute only look.
 
-CREATE FUNCTION billing_internal.bill_open(customer_ids bigint[], contract_ids uuid[], contracts text[]) RETURNS bigint
+CREATE FUNCTION billing_internal.bill_open(customer_ids bigint[], contract_ids uuid[], contracts text[], earlier boolean[], standing text[]) RETURNS bigint
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_open_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_open(bigint[], uuid[], text[]) IS 'Opens a batch of bills in this backend''s memory: contracts as JSON. Returns its handle.';
+COMMENT ON FUNCTION billing_internal.bill_open(bigint[], uuid[], text[], boolean[], text[]) IS 'Opens a batch of bills in this backend''s memory: contracts as JSON, which of them are earlier boundaries to be compared, and the documents that stand for them. Returns its handle.';
 CREATE FUNCTION billing_internal.bill_meter_ids(handle bigint) RETURNS SETOF int
     LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_meter_ids_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_meter_ids(bigint) IS 'The meters the batch needs.';
@@ -46,19 +46,19 @@ CREATE FUNCTION billing_internal.bill_outcomes(handle bigint) RETURNS TABLE (bil
     LANGUAGE c VOLATILE STRICT ROWS 300 AS 'MODULE_PATHNAME', 'bill_outcomes_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_outcomes(bigint) IS 'What came of each bill: its boundary, the last day (exclusive) of the billing period after the one that begins there, its number of documents, or the fault that says why there are none.';
 CREATE FUNCTION billing_internal.bill_documents(handle bigint) RETURNS TABLE (bill int, place int, customer_id bigint, contract_id uuid, boundary int, bill_to text, minor_units smallint,
-    contract_version int, terms_version int, starts_at timestamptz, ends_at timestamptz, total numeric, sha256 text)
+    contract_version int, terms_version int, starts_at timestamptz, ends_at timestamptz, total numeric, sha256 text, corrects int[])
     LANGUAGE c VOLATILE STRICT ROWS 300 AS 'MODULE_PATHNAME', 'bill_documents_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_documents(bigint) IS 'The documents of the computed bills, one per legal entity with lines, the contract''s own first; starts_at and ends_at are those of its lines.';
+COMMENT ON FUNCTION billing_internal.bill_documents(bigint) IS 'The documents of the computed bills, one per legal entity with lines, the contract''s own first; starts_at and ends_at are those of its lines, corrects the boundaries of its differences.';
 CREATE FUNCTION billing_internal.bill_lines(handle bigint) RETURNS TABLE (bill int, place int, line_n int, key text, kind text, charge text, product text, meter text,
-    label text, from_at timestamptz, until_at timestamptz, dimensions text, line_by text[], matches text, quantity numeric, unit text, price text, pricing text, exact numeric, amount numeric)
+    label text, from_at timestamptz, until_at timestamptz, dimensions text, line_by text[], matches text, quantity numeric, unit text, price text, pricing text, exact numeric, amount numeric, of_n int, of_key text, of_kind text)
     LANGUAGE c VOLATILE STRICT ROWS 1500 AS 'MODULE_PATHNAME', 'bill_lines_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_lines(bigint) IS 'The lines of the documents of the computed bills, in order.';
+COMMENT ON FUNCTION billing_internal.bill_lines(bigint) IS 'The lines of the documents of the computed bills, in order; of a difference also the boundary, key and kind of the line it corrects.';
 CREATE FUNCTION billing_internal.bill_document(handle bigint, bill int, place int, status text, number text, issued_on date, due_on date) RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bill_document_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_document(bigint, int, int, text, text, date, date) IS 'A document as canonical JSON, with what is known once it is issued; NULLs are left out.';
-CREATE FUNCTION billing_internal.bill_refuse(handle bigint, bill int, message text, hint text) RETURNS void
-    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_refuse_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_refuse(bigint, int, text, text) IS 'Takes a computed bill out of its batch: bill_outcomes() tells why, as ZB005.';
+CREATE FUNCTION billing_internal.bill_terms(handle bigint, bill int) RETURNS text
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_terms_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_terms(bigint, int) IS 'By what a bill was computed: {"inputs","minor_units"}, as documents have it.';
 CREATE FUNCTION billing_internal.bill_close(handle bigint) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_close_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_close(bigint) IS 'Closes a batch.';
@@ -76,10 +76,10 @@ COMMENT ON FUNCTION billing_internal.canonical_json(text) IS 'Canonical JSON: so
 
 CREATE TYPE billing_internal.bill_ref AS (
     customer_id bigint, contract_id uuid, boundaries int[], usage_until timestamptz, contract_version int, terms_version int,
-    recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint, known_meters jsonb
+    recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint, known_meters jsonb, earlier boolean, standing text, later_prices jsonb
 );
 COMMENT ON TYPE billing_internal.bill_ref IS
-    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many; NULL = as of now.';
+    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many, versions published later that price what was left out (true = all there are); NULL = as of now. earlier: only to be compared with the documents that stand for it; its differences go to the bill of the same contract, which may have no boundary of its own.';
 
 CREATE FUNCTION billing_internal.each_ref(refs billing_internal.bill_ref[]) RETURNS SETOF billing_internal.bill_ref
     -- Kept apart from unnest() for its ROWS: the planner must expect a batch, or it joins the parts of a bill row by row.
@@ -91,8 +91,26 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.each_ref(billing_internal.bill_ref[]) IS 'unnest() of a batch of bills.';
 
-CREATE FUNCTION billing_internal.bill_contracts(refs billing_internal.bill_ref[]) RETURNS TABLE (customer_id bigint, contract_id uuid, document text)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET jit = off
+CREATE FUNCTION billing_internal.ref_now(customer_id bigint, contract_id uuid, boundaries int[], usage_until timestamptz DEFAULT NULL) RETURNS billing_internal.bill_ref
+    LANGUAGE sql IMMUTABLE -- bound when made: inlined, so no search_path
+    RETURN ROW(customer_id, contract_id, boundaries, usage_until, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, NULL, NULL)::billing_internal.bill_ref;
+COMMENT ON FUNCTION billing_internal.ref_now(bigint, uuid, int[], timestamptz) IS 'The bill of some boundaries by the terms of now; of none: only corrections.';
+
+CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, boundaries int[], terms jsonb, recorded_until timestamptz, earlier boolean, standing text) RETURNS billing_internal.bill_ref
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN ROW(customer_id, contract_id, boundaries, NULL, (terms->'inputs'->>'contract_version')::int, (terms->'inputs'->>'terms_version')::int, recorded_until,
+        (SELECT coalesce(jsonb_object_agg(p, terms->'inputs'->'price_ends'->p), '{}') FROM jsonb_array_elements_text(terms->'inputs'->'prices') p WHERE terms IS NOT NULL HAVING terms IS NOT NULL),
+        terms->'inputs'->'policies', (terms->>'minor_units')::smallint,
+        -- What is computed as of now is measured as meters measure now.
+        CASE WHEN recorded_until IS NOT NULL THEN (SELECT coalesce(jsonb_object_agg(m.version[1], m.version[2]::int), '{}')
+            FROM (SELECT regexp_match(x, '^(.*)@([0-9]+)$') AS version FROM jsonb_array_elements_text(terms->'inputs'->'meters') x) m) END, earlier, standing,
+        -- What an issued bill left out for want of a price may have one today.
+        CASE WHEN recorded_until IS NOT NULL THEN terms->'inputs'->'later_prices' WHEN terms->'inputs' ? 'unpriced' THEN to_jsonb(true) END)::billing_internal.bill_ref;
+COMMENT ON FUNCTION billing_internal.ref_by(bigint, uuid, int[], jsonb, timestamptz, boolean, text) IS
+    'The bill of some boundaries by recorded terms ({"inputs","minor_units"}: contract version, price versions, policies; NULL = those of now), with the events recorded until an instant and the meters recorded (NULL = all there are, measured as now).';
+
+CREATE FUNCTION billing_internal.bill_contracts(refs billing_internal.bill_ref[]) RETURNS TABLE (customer_id bigint, contract_id uuid, document text, earlier boolean, standing text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -109,8 +127,7 @@ BEGIN
         'starts_on', k.starts_on, 'ends_on', k.ends_on, 'every', k.billed_every, 'alignment', k.alignment,
         'pinned', k.prices = 'pin', 'signed_at', coalesce(k.signed_at, k.starts_at), 'version', v.contract, 'terms_version', v.terms,
         'boundaries', r.boundaries, 'usage_until', nullif(r.usage_until, 'infinity'), 'recorded_until', CASE WHEN r.recorded_until = 'infinity' THEN '9999-12-31 00:00+00' ELSE r.recorded_until END,
-        -- Whoever asks what an issued bill would be today wants to know what it left out, too.
-        'known_prices', r.known_prices, 'prices_now', coalesce(r.recorded_until = 'infinity', false), 'known_meters', r.known_meters,
+        'known_prices', r.known_prices, 'later_prices', r.later_prices, 'known_meters', r.known_meters,
         'minor_units', coalesce(r.minor_units, (SELECT u.minor_units FROM billing.currency u WHERE u.code = k.currency
             AND (today AT TIME ZONE k.time_zone)::date >= u.valid_from AND (u.valid_until IS NULL OR (today AT TIME ZONE k.time_zone)::date < u.valid_until))),
         'policies', coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
@@ -127,7 +144,11 @@ BEGIN
             -- Prices agreed with a customer are in the customer's currency.
             WHERE o.customer_id = k.customer_id AND CASE WHEN o.contract_id IS NULL THEN (o.terms ? 'percent_off' OR k.currency = c.currency) AND o.from_version <= v.terms AND (o.until_version IS NULL OR o.until_version > v.terms)
                 ELSE o.contract_id = k.contract_id AND o.from_version <= v.contract AND (o.until_version IS NULL OR o.until_version > v.contract) END)
-        )::text
+        )::text, r.earlier, CASE WHEN r.standing IS NOT NULL THEN r.standing
+            -- A boundary billed again, which other documents have corrected meanwhile.
+            WHEN EXISTS (SELECT FROM billing.invoice i WHERE i.customer_id = r.customer_id AND i.contract_id = r.contract_id AND i.corrects <> '{}'
+                AND i.corrects @> r.boundaries AND cardinality(r.boundaries) = 1 AND i.reissue IS NOT true AND i.number IS NOT NULL)
+            THEN billing_internal.standing(r.customer_id, r.contract_id, r.boundaries[1], NULL) END
     FROM billing_internal.each_ref(refs) r
     JOIN billing.contract k ON k.customer_id = r.customer_id AND k.contract_id = r.contract_id
     JOIN billing.customer c ON c.customer_id = r.customer_id
@@ -137,7 +158,7 @@ BEGIN
     CROSS JOIN LATERAL (SELECT coalesce(r.contract_version, k.version) AS contract, coalesce(r.terms_version, c.terms_version) AS terms) v;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.bill_contracts(billing_internal.bill_ref[]) IS 'The contracts of a batch of bills as JSON: header, policies, charges, overrides, fixed instants.';
+COMMENT ON FUNCTION billing_internal.bill_contracts(billing_internal.bill_ref[]) IS 'The contracts of a batch of bills as JSON: header, policies, charges, overrides, fixed instants; and what stands for their boundaries.';
 
 CREATE FUNCTION billing_internal.bill_usage(handle bigint) RETURNS TABLE (stretch int, dimensions text, events bigint, quantity numeric, amounts text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -208,7 +229,8 @@ AS $$
 DECLARE
     handle bigint;
 BEGIN
-    SELECT billing_internal.bill_open(coalesce(array_agg(c.customer_id), '{}'), coalesce(array_agg(c.contract_id), '{}'), coalesce(array_agg(c.document), '{}')) INTO handle
+    SELECT billing_internal.bill_open(coalesce(array_agg(c.customer_id), '{}'), coalesce(array_agg(c.contract_id), '{}'), coalesce(array_agg(c.document), '{}'),
+        coalesce(array_agg(c.earlier), '{}'), coalesce(array_agg(c.standing), '{}')) INTO handle
     FROM billing_internal.bill_contracts(refs) c;
     PERFORM billing_internal.bill_add_meter(handle, v.meter_id, v.definition::text)
     FROM (
@@ -240,20 +262,20 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_batch(billing_internal.bill_ref[], boolean, jsonb) IS
-    'Computes a batch of bills (at most one ref per contract) in this backend''s memory: the batch asks for contracts, meters, prices, midnights, usage and rows of large matrices, in one statement each. Hypothetical prices (hypothetical_prices()) take the place of the versions there are, for all time. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
+    'Computes a batch of bills (of each contract at most one, and any earlier boundaries to compare) in this backend''s memory: the batch asks for contracts, meters, prices, midnights, usage and rows of large matrices, in one statement each. Hypothetical prices (hypothetical_prices()) take the place of the versions there are, for all time. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
 
-CREATE FUNCTION billing_internal.bill_look(ref billing_internal.bill_ref) RETURNS TABLE (place int, bill_to text, document jsonb)
+CREATE FUNCTION billing_internal.bill_look(refs billing_internal.bill_ref[]) RETURNS TABLE (place int, bill_to text, document jsonb)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    handle bigint := billing_internal.bill_batch(ARRAY[ref], true);
+    handle bigint := billing_internal.bill_batch(refs, true);
 BEGIN
     PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
     RETURN QUERY SELECT d.place, d.bill_to, billing_internal.bill_document(handle, d.bill, d.place, NULL, NULL, NULL, NULL)::jsonb FROM billing_internal.bill_documents(handle) d;
     PERFORM billing_internal.bill_close(handle);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.bill_look(billing_internal.bill_ref) IS 'The documents of one bill, at least one; stores nothing. What can''t be computed is raised.';
+COMMENT ON FUNCTION billing_internal.bill_look(billing_internal.bill_ref[]) IS 'The documents of one bill (with the earlier boundaries it corrects), at least one; stores nothing. What can''t be computed is raised.';
 
 -- ── finding ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -313,48 +335,8 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.require_past(timestamptz) IS 'Periods are billed once they are over: usage that came after would be on no invoice. Errors: ZB004 the instant is after billing.now().';
 
-CREATE FUNCTION billing_internal.refuse_apart(handle bigint) RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
-AS $$
-#variable_conflict use_column
-DECLARE
-    again int[];
-BEGIN
-    SELECT array_agg(DISTINCT o.bill) INTO again FROM billing_internal.bill_outcomes(handle) o
-    JOIN billing.invoice i ON i.customer_id = o.customer_id AND i.contract_id = o.contract_id AND i.n = o.boundary AND i.state NOT IN ('draft', 'void')
-    WHERE o.fault IS NULL;
-    IF again IS NULL THEN
-        RETURN;
-    END IF;
-    PERFORM billing_internal.bill_refuse(handle, x.bill,
-        format('charge %s of invoice %s, which stands, is %s, but with the usage of today it would be %s', x.charge, x.number, trim_scale(x.stands), trim_scale(x.now)),
-        format('Its price runs over all legal entities, so void that invoice too: SELECT billing.invoice_void(''%s'', ''it depends on the others'');', x.number))
-    FROM (
-        WITH line AS MATERIALIZED (
-            SELECT l.bill, d.bill_to, l.charge, l.kind, l.pricing, l.amount FROM billing_internal.bill_lines(handle) l JOIN billing_internal.bill_documents(handle) d USING (bill, place)
-            WHERE l.bill = ANY (again)
-        ), standing AS MATERIALIZED (
-            SELECT o.bill, i.customer_id, i.invoice_id, i.number, t.key AS bill_to FROM billing_internal.bill_outcomes(handle) o
-            JOIN billing.invoice i ON i.customer_id = o.customer_id AND i.contract_id = o.contract_id AND i.n = o.boundary AND i.state NOT IN ('draft', 'void')
-            JOIN billing.bill_to t ON t.customer_id = i.customer_id AND t.bill_to_id = i.bill_to_id
-            WHERE o.bill = ANY (again)
-        ), shared AS (
-            SELECT l.bill, l.charge FROM line l
-            WHERE l.kind IN ('true_up', 'cap') OR (l.kind = 'usage' AND NOT (SELECT f.splits FROM billing_internal.pricing_facts(l.pricing) f))
-            UNION
-            SELECT s.bill, v.charge_key FROM standing s JOIN billing.invoice_line v USING (customer_id, invoice_id) WHERE v.kind IN ('true_up', 'cap')
-        )
-        SELECT s.bill, s.number, c.charge,
-            coalesce((SELECT sum(v.amount) FROM billing.invoice_line v WHERE v.customer_id = s.customer_id AND v.invoice_id = s.invoice_id AND v.charge_key = c.charge), 0) AS stands,
-            coalesce((SELECT sum(l.amount) FROM line l WHERE l.bill = s.bill AND l.bill_to = s.bill_to AND l.charge = c.charge), 0) AS now
-        FROM standing s JOIN shared c USING (bill)
-    ) x WHERE x.stands <> x.now;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.refuse_apart(bigint) IS
-    'Takes bills out of a batch that would issue some legal entities of a boundary again while others stand, where a price that runs over all of them (tiers, minimum, maximum) would now give those another amount: the sum would be wrong.';
-
-CREATE FUNCTION billing_internal.bill(refs billing_internal.bill_ref[], finalize boolean, run uuid DEFAULT NULL)
+CREATE FUNCTION billing_internal.bill(refs billing_internal.bill_ref[], finalize boolean, run uuid DEFAULT NULL, compared billing_internal.bill_ref[] DEFAULT NULL,
+    of_invoice uuid DEFAULT NULL)
     RETURNS TABLE (customer_id bigint, contract_id uuid, key text, number text)
     -- Plans are kept for the session. Made while tables are empty they would scan them when they are full.
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -366,12 +348,16 @@ DECLARE
     who text := billing_internal.caller();
     handle bigint;
     broken record;
+    -- Of a correction: the boundary and the legal entity it is made for; NULL = the last boundary, all.
+    at_n int;
+    only_bill_to uuid;
 BEGIN
+    SELECT i.n, i.bill_to_id INTO at_n, only_bill_to FROM unnest(refs) r JOIN billing.invoice i ON i.customer_id = r.customer_id AND i.invoice_id = of_invoice;
     -- Under the stripes nobody adds to what is billed; what was added before may be in partitions made since.
     PERFORM billing_internal.heed_changes();
-    handle := billing_internal.bill_batch(refs, false);
-    PERFORM billing_internal.refuse_apart(handle);
-    -- 1. What can't be computed is an issue of the run, or an error where one contract was asked for.
+    -- 1. In one batch with the earlier boundaries whose usage may have changed.
+    handle := billing_internal.bill_batch(refs || coalesce(compared, billing_internal.earlier_refs(refs)), false);
+    -- What can't be computed is an issue of the run, or an error where one contract was asked for.
     FOR broken IN SELECT o.customer_id, k.key, o.fault::jsonb AS fault FROM billing_internal.bill_outcomes(handle) o
         JOIN billing.contract k ON k.customer_id = o.customer_id AND k.contract_id = o.contract_id WHERE o.fault IS NOT NULL LOOP
         IF run IS NULL THEN
@@ -391,45 +377,56 @@ BEGIN
     RETURN QUERY
     WITH made AS MATERIALIZED (
         SELECT billing_internal.uuid_v7() AS invoice_id, k.key AS contract_key, k.seller_id, k.currency, k.net_days, t.bill_to_id,
-            row_number() OVER (PARTITION BY k.seller_id ORDER BY k.key, t.position) AS place_in_series,
-            b.bill, b.place, b.customer_id, b.contract_id, b.boundary, b.minor_units, b.contract_version, b.terms_version, b.starts_at, b.ends_at, b.total, b.sha256,
+            row_number() OVER (PARTITION BY k.seller_id, d.kind = 'credit_note' ORDER BY k.key, t.position) AS place_in_series,
+            b.bill, b.place, b.customer_id, b.contract_id, d.boundary, d.kind, b.corrects, b.minor_units, b.contract_version, b.terms_version, b.starts_at, b.ends_at, b.total, b.sha256,
             (today AT TIME ZONE coalesce(t.time_zone, k.time_zone))::date AS issued_on,
-            s.invoice_series AS series, billing_internal.fiscal_year(today, s.time_zone, s.fiscal_year_start) AS fiscal_year,
-            billing_internal.invoice_key(k.key, b.boundary, v.voided + 1, CASE WHEN t.bill_to_id <> k.bill_to_id THEN t.key END) AS key,
+            CASE WHEN d.kind = 'credit_note' THEN 'CN' ELSE s.invoice_series END AS series, billing_internal.fiscal_year(today, s.time_zone, s.fiscal_year_start) AS fiscal_year,
+            billing_internal.invoice_key(k.key, d.boundary, v.before + 1, CASE WHEN t.bill_to_id <> k.bill_to_id THEN t.key END) AS key,
             v.replaces
         FROM billing_internal.bill_documents(handle) b
         JOIN billing.contract k ON k.customer_id = b.customer_id AND k.contract_id = b.contract_id
         JOIN billing.seller s ON s.seller_id = k.seller_id
         JOIN billing.bill_to t ON t.customer_id = b.customer_id AND t.key = b.bill_to
+        -- Without a boundary of its own it only corrects: a credit note, where that is in the customer's favour.
         CROSS JOIN LATERAL (
-            SELECT count(*) AS voided, (array_agg(x.invoice_id ORDER BY x.created_at DESC))[1] AS replaces, coalesce(bool_or(x.reissue IS NOT true), false) AS stands
-            FROM billing.invoice x WHERE x.customer_id = b.customer_id AND x.contract_id = b.contract_id AND x.n = b.boundary AND x.bill_to_id = t.bill_to_id
+            SELECT coalesce(b.boundary, at_n, (SELECT max(p.n) FROM billing.billing_period p WHERE p.customer_id = b.customer_id AND p.contract_id = b.contract_id AND p.state <> 'due')) AS boundary,
+                CASE WHEN b.boundary IS NOT NULL THEN 'invoice' WHEN b.total < 0 THEN 'credit_note' ELSE 'correction' END AS kind
+        ) d
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS before, (array_agg(x.invoice_id ORDER BY x.created_at DESC) FILTER (WHERE x.kind = 'invoice' AND d.kind = 'invoice'))[1] AS replaces,
+                coalesce(bool_or(x.kind = 'invoice' AND d.kind = 'invoice' AND x.reissue IS NOT true), false) AS stands
+            FROM billing.invoice x WHERE x.customer_id = b.customer_id AND x.contract_id = b.contract_id AND x.n = d.boundary AND x.bill_to_id = t.bill_to_id
         ) v
-        WHERE NOT v.stands
+        WHERE NOT v.stands AND (only_bill_to IS NULL OR t.bill_to_id = only_bill_to)
     ), series AS (
         INSERT INTO billing.invoice_number_series AS x (seller_id, series, fiscal_year, last_number)
         SELECT m.seller_id, m.series, m.fiscal_year, count(*) FROM made m WHERE finalize GROUP BY m.seller_id, m.series, m.fiscal_year ORDER BY m.seller_id, m.series, m.fiscal_year
         ON CONFLICT (seller_id, series, fiscal_year) DO UPDATE SET last_number = x.last_number + excluded.last_number
-        RETURNING x.seller_id, x.last_number
+        RETURNING x.seller_id, x.series, x.last_number
     ), numbered AS MATERIALIZED (
-        -- One seller has one series in one fiscal year at a time.
-        SELECT m.*, x.last_number - count(*) OVER (PARTITION BY m.seller_id) + m.place_in_series AS counter,
+        -- One seller has one series of invoices and one of credit notes in one fiscal year at a time.
+        SELECT m.*, x.last_number - count(*) OVER (PARTITION BY m.seller_id, m.series) + m.place_in_series AS counter,
             CASE WHEN NOT finalize THEN 'draft' WHEN m.total = 0 THEN 'paid' ELSE 'open' END AS state
-        FROM made m LEFT JOIN series x ON x.seller_id = m.seller_id
+        FROM made m LEFT JOIN series x ON x.seller_id = m.seller_id AND x.series = m.series
     ), named AS MATERIALIZED (
-        SELECT n.*, n.series || '-' || n.fiscal_year || '-' || lpad(n.counter::text, greatest(6, length(n.counter::text)), '0') AS number FROM numbered n
+        SELECT n.*, n.series || '-' || n.fiscal_year || '-' || lpad(n.counter::text, greatest(6, length(n.counter::text)), '0') AS number,
+            CASE WHEN n.kind <> 'credit_note' THEN n.issued_on + n.net_days END AS due_on
+        FROM numbered n
     ), inserted AS (
-        INSERT INTO billing.invoice (customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at,
-            period_ends_at, issued_on, due_on, lines_total, total, contract_version, terms_version, cut_at, input_sha256, document, created_at, replaces)
-        SELECT n.customer_id, n.invoice_id, n.contract_id, n.boundary, n.seller_id, n.bill_to_id, n.key, n.state, n.number, n.currency, n.minor_units,
-            n.starts_at, n.ends_at, n.issued_on, n.issued_on + n.net_days, n.total, n.total, n.contract_version, n.terms_version, cut, n.sha256,
-            billing_internal.bill_document(handle, n.bill, n.place, n.state, n.number, n.issued_on, n.issued_on + n.net_days)::jsonb, clock_timestamp(), n.replaces
+        INSERT INTO billing.invoice (customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, kind, key, state, number, currency, minor_units, period_starts_at,
+            period_ends_at, issued_on, due_on, lines_total, total, contract_version, terms_version, cut_at, input_sha256, document, created_at, replaces, corrects, credits)
+        SELECT n.customer_id, n.invoice_id, n.contract_id, n.boundary, n.seller_id, n.bill_to_id, n.kind, n.key, n.state, n.number, n.currency, n.minor_units,
+            n.starts_at, n.ends_at, n.issued_on, coalesce(n.due_on, n.issued_on), n.total, n.total, n.contract_version, n.terms_version, cut, n.sha256,
+            billing_internal.bill_document(handle, n.bill, n.place, n.state, n.number, n.issued_on, n.due_on)::jsonb
+                || CASE WHEN n.kind = 'invoice' THEN '{}' ELSE jsonb_strip_nulls(jsonb_build_object('kind', n.kind, 'credits', (SELECT o.number FROM billing.invoice o
+                    WHERE o.customer_id = n.customer_id AND o.invoice_id = of_invoice))) END,
+            clock_timestamp(), n.replaces, n.corrects, of_invoice
         FROM named n
     ), lines AS (
         INSERT INTO billing.invoice_line (customer_id, invoice_id, line_n, key, kind, charge_key, product_id, meter_id, label, service_from, service_until, dimensions,
-            line_by, match, quantity, unit, price, pricing, exact, amount)
+            line_by, match, quantity, unit, price, pricing, exact, amount, of_n, of_key, of_kind)
         SELECT n.customer_id, n.invoice_id, l.line_n, l.key, l.kind, l.charge, p.product_id, m.meter_id, l.label, l.from_at, l.until_at, l.dimensions::jsonb,
-            l.line_by, l.matches::jsonb, l.quantity, l.unit, l.price, l.pricing::jsonb, l.exact, l.amount
+            l.line_by, l.matches::jsonb, l.quantity, l.unit, l.price, l.pricing::jsonb, l.exact, l.amount, l.of_n, l.of_key, l.of_kind
         FROM billing_internal.bill_lines(handle) l JOIN named n ON n.bill = l.bill AND n.place = l.place
         LEFT JOIN billing.product p ON p.key = l.product
         LEFT JOIN billing.meter m ON m.key = l.meter
@@ -452,7 +449,8 @@ BEGIN
     END IF;
 
     -- 3. The boundary is billed (or had nothing to bill); the next one is due.
-    UPDATE billing.billing_period p SET state = CASE WHEN o.documents = 0 THEN 'closed' ELSE 'billed' END, cut_at = cut
+    UPDATE billing.billing_period p SET state = CASE WHEN o.documents = 0 THEN 'closed' ELSE 'billed' END, cut_at = cut,
+        terms = CASE WHEN o.documents = 0 AND p.n > 0 THEN billing_internal.bill_terms(handle, o.bill)::jsonb END
     FROM billing_internal.bill_outcomes(handle) o JOIN billing_internal.each_ref(refs) r USING (customer_id, contract_id), unnest(r.boundaries) of_n
     WHERE o.fault IS NULL AND p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.n = of_n;
     INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, recorded_at)
@@ -463,16 +461,19 @@ BEGIN
     JOIN billing.billing_period last ON last.customer_id = o.customer_id AND last.contract_id = o.contract_id AND last.n = o.boundary AND last.starts_on < last.ends_on
     WHERE o.fault IS NULL
     ON CONFLICT (customer_id, contract_id, n) DO NOTHING; -- a boundary billed again has its next one
-    UPDATE billing.contract k SET next_n = coalesce(due.n, k.next_n + 1), next_bill_at = due.starts_at,
+    UPDATE billing.contract k SET next_n = coalesce(due.n, k.next_n + 1), next_bill_at = due.starts_at, billed_until = greatest(k.billed_until, k.next_bill_at),
         state = CASE WHEN due.n IS NULL THEN 'ended' ELSE 'active' END
     FROM billing_internal.bill_outcomes(handle) o
     LEFT JOIN LATERAL (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) due ON true
-    WHERE o.fault IS NULL AND k.customer_id = o.customer_id AND k.contract_id = o.contract_id;
+    WHERE o.fault IS NULL AND o.boundary IS NOT NULL AND k.customer_id = o.customer_id AND k.contract_id = o.contract_id;
+    IF compared IS NULL THEN
+        PERFORM billing_internal.late_close(handle, cut);
+    END IF;
     PERFORM billing_internal.bill_close(handle);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.bill(billing_internal.bill_ref[], boolean, uuid) IS
-    'Stores the bills of some contracts (at most one boundary each) as drafts, or issues them. The caller holds the contracts'' rows; to issue, the customers'' stripes exclusively, too. Faults become issues of the run; without a run they are raised.';
+COMMENT ON FUNCTION billing_internal.bill(billing_internal.bill_ref[], boolean, uuid, billing_internal.bill_ref[], uuid) IS
+    'Stores the bills of some contracts (at most one boundary each) as drafts, or issues them. Earlier boundaries that late_usage notes are billed with them, as differences. A bill without a boundary only corrects: those noted, or those given as compared, for the legal entity of one invoice. The caller holds the contracts'' rows; to issue, the customers'' stripes exclusively, too. Faults become issues of the run; without a run they are raised.';
 
 CREATE FUNCTION billing_internal.require_read_committed() RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -518,7 +519,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s and has nothing to bill', k.key, k.state), 'Only live contracts are billed.');
     END IF;
     WHILE k.next_bill_at <= coalesce(as_of, billing.now()) LOOP
-        ref := ROW(k.customer_id, k.contract_id, ARRAY[k.next_n], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref;
+        ref := billing_internal.ref_now(k.customer_id, k.contract_id, ARRAY[k.next_n]);
         RETURN QUERY SELECT b.key FROM billing_internal.bill(ARRAY[ref], false) b;
         EXIT WHEN FOUND OR k.next_n > 0;
         -- Without fees in advance nothing can ever stand on boundary 0: it closes, and the next one may be due.
@@ -557,7 +558,7 @@ BEGIN
     END IF;
     PERFORM billing_internal.require_past(k.next_bill_at) FROM billing.contract k WHERE k.customer_id = draft.customer_id AND k.contract_id = draft.contract_id;
     SELECT b.number INTO issued FROM billing_internal.bill(
-        ARRAY[ROW(draft.customer_id, draft.contract_id, ARRAY[draft.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref], true) b
+        ARRAY[billing_internal.ref_now(draft.customer_id, draft.contract_id, ARRAY[draft.n])], true) b
     WHERE b.key = draft.key;
     IF issued IS NULL THEN
         PERFORM billing_internal.fail('ZB005', format('draft %s has no lines any more', draft.key), 'Nothing was issued. SELECT billing.invoice_generate(…); shows what is due.');
@@ -573,6 +574,7 @@ CREATE FUNCTION billing.invoice_void(invoice text, reason text, reissue boolean 
 AS $$
 DECLARE
     i record;
+    credited_by text;
 BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id)
@@ -586,8 +588,18 @@ BEGIN
     ELSIF invoice_void.reissue IS NULL THEN
         PERFORM billing_internal.fail('ZB004', 'reissue is NULL', 'Pass true (its boundary is billed again) or false (the void stands).');
     END IF;
+    SELECT x.number INTO credited_by FROM billing.invoice x WHERE x.customer_id = i.customer_id AND x.credits = i.invoice_id AND x.kind = 'credit_note' AND x.state <> 'void' ORDER BY x.number LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB005', format('invoice %s has credit note %s and can''t be voided', i.number, credited_by),
+            format('Void the credit note first: SELECT billing.invoice_void(''%s'', ''…''); or correct the invoice: SELECT * FROM billing.invoice_correct(''%s'');', credited_by, i.number));
+    END IF;
     UPDATE billing.invoice x SET state = 'void', voided_at = clock_timestamp(), void_reason = reason, reissue = invoice_void.reissue WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id;
     IF invoice_void.reissue THEN
+        -- Its differences are unbilled again; and what other legal entities were billed for the boundary may change with it.
+        PERFORM billing_internal.late_note(i.customer_id, i.contract_id, i.corrects || ARRAY(SELECT i.n WHERE EXISTS (SELECT FROM billing.invoice x
+            WHERE x.customer_id = i.customer_id AND x.contract_id = i.contract_id AND x.n = i.n AND x.kind = 'invoice' AND x.number IS NOT NULL AND x.reissue IS NOT true)));
+    END IF;
+    IF invoice_void.reissue AND i.kind = 'invoice' THEN
         UPDATE billing.billing_period p SET state = 'due' WHERE p.customer_id = i.customer_id AND p.contract_id = i.contract_id AND p.n = i.n;
         UPDATE billing.contract k SET next_n = due.n, next_bill_at = due.starts_at, state = CASE WHEN k.state = 'ended' THEN 'active' ELSE k.state END
         FROM (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = i.customer_id AND p.contract_id = i.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) due
@@ -597,7 +609,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_void(text, text, boolean) IS
-    'Voids an open invoice; its number stays used. With reissue its boundary is due again and the next run issues it anew; without, it stays void for good, also when another legal entity''s invoice of that boundary is issued again. One of total 0, which nobody had to pay, can be voided too. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note).';
+    'Voids an open invoice or credit note; its number stays used. With reissue its boundary is due again and the next run issues it anew (of a correction or credit note, and of difference lines, the next run bills what is missing then); without, it stays void for good and counts as settled, also when another legal entity''s invoice of that boundary is issued again. One of total 0, which nobody had to pay, can be voided too. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note), or it has credit notes.';
 
 -- ── the run ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -624,6 +636,21 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.due_final(timestamptz, uuid, int, int) IS 'The next contracts of a stripe to be issued as of an instant: a boundary is due, its grace is over, and it had no issue in this run.';
 
+CREATE FUNCTION billing_internal.due_corrections(run uuid, of_stripe int, max_rows int) RETURNS TABLE (customer_id bigint, contract_id uuid)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT DISTINCT l.customer_id, l.contract_id
+    FROM billing.late_usage l JOIN billing.contract k USING (customer_id, contract_id)
+    WHERE l.stripe = of_stripe AND l.closed_at IS NULL AND k.next_bill_at IS NULL
+        AND (SELECT true FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'contract' AND i.key = k.key LIMIT 1) IS NULL
+    ORDER BY l.customer_id, l.contract_id LIMIT max_rows;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.due_corrections(uuid, int, int) IS 'The next contracts of a stripe that have no boundary left and late usage to be compared, and had no issue in this run.';
+
 CREATE FUNCTION billing_internal.due_drafts(as_of timestamptz, run uuid, after_customer_id bigint, after_contract_id uuid, max_rows int) RETURNS TABLE (customer_id bigint, contract_id uuid, n int)
     -- In the order of an index, with a look-up for each row: a page costs what it holds, not what is left.
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
@@ -644,7 +671,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.due_drafts(timestamptz, uuid, bigint, uuid, int) IS 'The next contracts, after one, that are due as of an instant and in their grace, and had no issue in this run.';
 
 CREATE FUNCTION billing.bill_run_step(run uuid, max_rows int DEFAULT 500) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -671,8 +698,9 @@ BEGIN
     -- its own, before the one that reads usage. Once the run drafts, nothing is left to issue.
     FOR n IN 0..CASE WHEN r.result ? 'drafted_to' THEN -1 ELSE 255 END LOOP
         candidate := (coalesce((r.result->>'stripe')::int, 0) + n) % 256;
-        CONTINUE WHEN NOT EXISTS (SELECT FROM billing.contract k WHERE k.stripe = candidate AND k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of); -- most have none
-        CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_final(as_of, run, candidate, 1));
+        CONTINUE WHEN NOT EXISTS (SELECT FROM billing.contract k WHERE k.stripe = candidate AND k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of)
+            AND NOT EXISTS (SELECT FROM billing.late_usage l WHERE l.stripe = candidate AND l.closed_at IS NULL); -- most have none
+        CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_final(as_of, run, candidate, 1)) AND NOT EXISTS (SELECT FROM billing_internal.due_corrections(run, candidate, 1));
         waits := true;
         IF pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), candidate) THEN
             of_stripe := candidate;
@@ -685,9 +713,15 @@ BEGIN
         RETURN greatest(r.total - r.done, 1);
     END IF;
     IF waits THEN
-        SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
+        SELECT array_agg(billing_internal.ref_now(d.customer_id, d.contract_id, ARRAY[d.n])) INTO refs
         FROM (SELECT d.customer_id, d.contract_id, d.n FROM billing_internal.due_final(as_of, run, of_stripe, max_rows) d JOIN billing.contract k USING (customer_id, contract_id)
             WHERE k.next_n = d.n ORDER BY d.customer_id, d.contract_id FOR NO KEY UPDATE OF k SKIP LOCKED) d;
+        IF refs IS NULL THEN
+            -- Contracts that have ended get what is late by an invoice of its own.
+            SELECT array_agg(billing_internal.ref_now(d.customer_id, d.contract_id, '{}')) INTO refs
+            FROM (SELECT d.customer_id, d.contract_id FROM billing_internal.due_corrections(run, of_stripe, max_rows) d JOIN billing.contract k USING (customer_id, contract_id)
+                WHERE k.next_bill_at IS NULL ORDER BY d.customer_id, d.contract_id FOR NO KEY UPDATE OF k SKIP LOCKED) d;
+        END IF;
         IF refs IS NULL THEN
             -- Another run billed them before we had the stripe, or a session drafts, issues or voids: other stripes first.
             PERFORM pg_sleep(0.01);
@@ -726,7 +760,7 @@ BEGIN
         RETURN 0;
     END IF;
     -- What another session billed meanwhile needs no draft.
-    SELECT array_agg(ROW(d.customer_id, d.contract_id, ARRAY[d.n], NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) INTO refs
+    SELECT array_agg(billing_internal.ref_now(d.customer_id, d.contract_id, ARRAY[d.n])) INTO refs
     FROM (SELECT d.customer_id, d.contract_id, d.n FROM unnest(page.customers, page.contracts, page.boundaries) d (customer_id, contract_id, n)
         JOIN billing.contract k USING (customer_id, contract_id) WHERE k.next_n = d.n ORDER BY d.customer_id, d.contract_id FOR NO KEY UPDATE OF k) d;
     IF refs IS NOT NULL THEN
@@ -739,7 +773,7 @@ BEGIN
     RETURN greatest(r.total - r.done - page.size, 1);
 END
 $$;
-COMMENT ON FUNCTION billing.bill_run_step(uuid, int) IS 'One step of a bill run: takes one free stripe and bills up to max_rows due contracts of it, one boundary each; when none is left to issue, drafts those in grace. Returns how much is left, 0 = done. Errors: ZB001 no such run, ZB004 its instant is after billing.now(), ZB005 above READ COMMITTED.';
+COMMENT ON FUNCTION billing.bill_run_step(uuid, int) IS 'One step of a bill run: takes one free stripe and bills up to max_rows due contracts of it, one boundary each with the late usage of earlier ones, and then late usage of contracts that have ended; when none is left to issue, drafts those in grace. Returns how much is left, 0 = done. Errors: ZB001 no such run, ZB004 its instant is after billing.now(), ZB005 above READ COMMITTED.';
 
 CREATE FUNCTION billing.bill_run_start(as_of timestamptz DEFAULT NULL) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -754,7 +788,12 @@ BEGIN
         PERFORM billing_internal.fail('ZB004', 'a bill run needs an instant', 'CALL billing.bill_run(); bills what is due now.');
     END IF;
     run := billing.job_start('bill_run', jsonb_build_object('as_of', as_of));
-    UPDATE billing.job_run r SET total = (SELECT count(*) FROM billing.contract k WHERE k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of) WHERE r.job_run_id = run;
+    -- What was left out for want of a price may have one today.
+    PERFORM billing_internal.late_note(b.customer_id, b.contract_id, array_agg(b.n)) FROM billing.billing_period b WHERE b.terms->'inputs' ? 'unpriced' AND b.state <> 'due' GROUP BY b.customer_id, b.contract_id;
+    PERFORM billing_internal.late_note(i.customer_id, i.contract_id, array_agg(i.n)) FROM billing.invoice i
+    WHERE i.document->'inputs' ? 'unpriced' AND i.kind = 'invoice' AND i.number IS NOT NULL AND i.reissue IS NOT true GROUP BY i.customer_id, i.contract_id;
+    UPDATE billing.job_run r SET total = (SELECT count(*) FROM billing.contract k WHERE k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of)
+        + (SELECT count(DISTINCT k.contract_id) FROM billing.late_usage l JOIN billing.contract k USING (customer_id, contract_id) WHERE l.closed_at IS NULL AND k.next_bill_at IS NULL) WHERE r.job_run_id = run;
     RETURN run;
 END
 $$;
@@ -787,21 +826,25 @@ DECLARE
     last_n int;
     boundary_on date;
     boundary_at timestamptz;
+    ref billing_internal.bill_ref;
     documents jsonb;
 BEGIN
     PERFORM billing_internal.require_installed();
     as_of := coalesce(as_of, billing.now());
     SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id);
-    IF k.state IN ('ended', 'cancelled') THEN
+    IF k.state IN ('ended', 'cancelled') AND NOT EXISTS (SELECT FROM billing.late_usage l WHERE l.customer_id = k.customer_id AND l.contract_id = k.contract_id AND l.closed_at IS NULL) THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s and has nothing left to bill', k.key, k.state), 'SELECT number, document FROM billing.invoice; shows what was billed.');
     END IF;
     -- What boundary 0 left unbilled stands on the first boundary's document, unless that one is billed itself (boundary 0 was voided).
-    boundaries := CASE WHEN k.next_n > 0 THEN ARRAY[k.next_n]
+    boundaries := CASE WHEN k.state IN ('ended', 'cancelled') THEN '{}' WHEN k.next_n > 0 THEN ARRAY[k.next_n]
         WHEN EXISTS (SELECT FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = 1 AND p.state <> 'due')
-            OR EXISTS (SELECT FROM billing.invoice v WHERE v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.n = 1 AND v.number IS NOT NULL AND v.reissue IS NOT true) THEN '{0}'
+            OR EXISTS (SELECT FROM billing.invoice v WHERE v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.n = 1 AND v.kind = 'invoice' AND v.number IS NOT NULL AND v.reissue IS NOT true) THEN '{0}'
         ELSE '{0, 1}' END;
     last_n := boundaries[cardinality(boundaries)];
-    IF last_n = 0 THEN
+    IF last_n IS NULL THEN
+        boundary_on := k.ends_on;
+        boundary_at := k.ends_at;
+    ELSIF last_n = 0 THEN
         boundary_on := k.starts_on;
         boundary_at := k.starts_at;
     ELSE
@@ -809,48 +852,42 @@ BEGIN
         boundary_at := coalesce((SELECT p.ends_at FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = last_n - 1),
             billing_internal.local_midnight(boundary_on, k.time_zone));
     END IF;
+    ref := billing_internal.ref_now(k.customer_id, k.contract_id, boundaries, least(as_of, boundary_at));
     SELECT jsonb_agg(d.document || jsonb_build_object('status', 'preview', 'issued_on', i.day, 'due_on', i.day + k.net_days) ORDER BY d.place) INTO documents
-    FROM billing_internal.bill_look(ROW(k.customer_id, k.contract_id, boundaries, least(as_of, boundary_at),
-        NULL, NULL, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref) d
+    FROM billing_internal.bill_look(ref || billing_internal.earlier_refs(ARRAY[ref])) d
     JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.key = d.bill_to
     CROSS JOIN LATERAL (SELECT greatest(boundary_on, (billing.now() AT TIME ZONE coalesce(t.time_zone, k.time_zone))::date) AS day) i
     -- Of a boundary that is billed again, what other legal entities were invoiced for it stays.
-    WHERE NOT EXISTS (SELECT FROM billing.invoice v WHERE v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.n = last_n AND v.bill_to_id = t.bill_to_id
+    WHERE NOT EXISTS (SELECT FROM billing.invoice v WHERE v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.n = last_n AND v.bill_to_id = t.bill_to_id AND v.kind = 'invoice'
         AND v.number IS NOT NULL AND v.reissue IS NOT true);
     RETURN CASE WHEN jsonb_array_length(documents) = 1 THEN documents->0 ELSE coalesce(documents, '[]') END;
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_preview(text, timestamptz) IS
-    'The invoice_document a contract''s next boundary would give, with the usage before as_of (default billing.now()): what boundary 0 left unbilled stands on it, too. Where several legal entities have lines, or none is left to bill, an array of documents. Stores nothing. Errors: ZB001, ZB002 contract, ZB005 nothing left to bill, ZB007 usage that no price matches.';
-
-CREATE FUNCTION billing_internal.issued_ref(of_customer_id bigint, of_invoice_id uuid, recorded_until timestamptz) RETURNS billing_internal.bill_ref
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT ROW(i.customer_id, i.contract_id, ARRAY[i.n], NULL, i.contract_version, i.terms_version, recorded_until,
-        (SELECT coalesce(jsonb_object_agg(p, i.document->'inputs'->'price_ends'->p), '{}') FROM jsonb_array_elements_text(i.document->'inputs'->'prices') p),
-        i.document->'inputs'->'policies', i.minor_units,
-        -- What is computed as of now is measured as meters measure now.
-        CASE WHEN recorded_until < 'infinity' THEN (SELECT coalesce(jsonb_object_agg(m.version[1], m.version[2]::int), '{}')
-            FROM (SELECT regexp_match(x, '^(.*)@([0-9]+)$') AS version FROM jsonb_array_elements_text(i.document->'inputs'->'meters') x) m) END)::billing_internal.bill_ref
-    FROM billing.invoice i WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id
-$$;
-COMMENT ON FUNCTION billing_internal.issued_ref(bigint, uuid, timestamptz) IS 'The bill of an invoice''s boundary with the terms, price versions and policies that the invoice recorded, and the events recorded until an instant.';
+    'The invoice_document a contract''s next boundary would give, with the usage before as_of (default billing.now()): what boundary 0 left unbilled stands on it, too, and late usage of earlier ones, which is all there is of a contract that has ended. Where several legal entities have lines, or none is left to bill, an array of documents. Stores nothing. Errors: ZB001, ZB002 contract, ZB005 nothing left to bill, ZB007 usage that no price matches.';
 
 CREATE FUNCTION billing_internal.recomputed(of_customer_id bigint, of_invoice_id uuid, recorded_until timestamptz) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     i billing.invoice;
+    refs billing_internal.bill_ref[];
     documents jsonb;
 BEGIN
     SELECT * INTO i FROM billing.invoice x WHERE x.customer_id = of_customer_id AND x.invoice_id = of_invoice_id;
+    SELECT billing_internal.ref_by(i.customer_id, i.contract_id, CASE WHEN i.kind = 'invoice' THEN ARRAY[i.n] ELSE '{}' END,
+            jsonb_build_object('inputs', i.document->'inputs', 'minor_units', i.minor_units), recorded_until, false,
+            coalesce(max(billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) FILTER (WHERE d.terms IS NULL), '[]'))
+        || coalesce(array_agg(billing_internal.ref_by(i.customer_id, i.contract_id, ARRAY[d.boundary], d.terms, recorded_until, true,
+            billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) ORDER BY d.boundary) FILTER (WHERE d.terms IS NOT NULL), '{}') INTO refs
+    FROM jsonb_to_recordset(coalesce(i.document->'inputs'->'differences', '[]')) d (boundary int, billed_on text[], terms jsonb);
     -- The legal entity's own document; if nothing is left for it, the bill's without lines.
     SELECT jsonb_agg(CASE WHEN d.bill_to = i.document->>'bill_to' THEN d.document ELSE d.document || '{"lines": []}' END ORDER BY d.bill_to <> i.document->>'bill_to', d.place) INTO documents
-    FROM billing_internal.bill_look(billing_internal.issued_ref(of_customer_id, of_invoice_id, recorded_until)) d;
+    FROM billing_internal.bill_look(refs) d;
     RETURN documents->0;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.recomputed(bigint, uuid, timestamptz) IS 'An invoice''s document computed again from the events recorded until an instant, with the terms, price versions and policies it recorded.';
+COMMENT ON FUNCTION billing_internal.recomputed(bigint, uuid, timestamptz) IS 'An invoice''s document computed again from the events recorded until an instant, with the terms, price versions and policies it recorded, and of what it corrects the documents that it counted as billed, whatever became of them.';
 
 CREATE FUNCTION billing_internal.comparable(document jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -887,8 +924,16 @@ CREATE FUNCTION billing_internal.of_line(cell_dimensions jsonb, line_dimensions 
         AND (SELECT coalesce(jsonb_object_agg(n, cell_dimensions->n) FILTER (WHERE cell_dimensions ? n), '{}') FROM unnest(line_by) n) = line_dimensions;
 COMMENT ON FUNCTION billing_internal.of_line(jsonb, jsonb, text[], jsonb, text, text) IS 'Whether usage with these dimensions belongs to a line.';
 
+CREATE FUNCTION billing_internal.meter_version(document jsonb, boundary int, meter text) RETURNS int
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN coalesce((SELECT (regexp_match(v, '@([0-9]+)$'))[1]::int
+        FROM jsonb_array_elements_text(coalesce((SELECT coalesce(d->'terms'->'inputs'->'meters', '[]') FROM jsonb_array_elements(document->'inputs'->'differences') d
+            WHERE (d->>'boundary')::int = boundary AND d ? 'terms'), document->'inputs'->'meters')) v
+        WHERE regexp_replace(v, '@[0-9]+$', '') = meter), 1);
+COMMENT ON FUNCTION billing_internal.meter_version(jsonb, int, text) IS 'The version of a meter with which a document was computed: its own boundary (NULL), or one that it corrects.';
+
 CREATE FUNCTION billing.invoice_line_events(invoice text, line_key text, max_rows int DEFAULT NULL)
-    RETURNS TABLE (occurred_at timestamptz, event_id text, value numeric, dimensions jsonb, properties jsonb)
+    RETURNS TABLE (occurred_at timestamptz, event_id text, value numeric, dimensions jsonb, properties jsonb, change int)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -896,12 +941,13 @@ DECLARE
     i record;
     l record;
     default_bill_to text;
+    since record;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to, x.document->'inputs'->'meters' AS meters INTO i
+    SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to, x.document INTO i
     FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
-    SELECT x.key, x.kind, x.meter_id, x.service_from, x.service_until, x.dimensions, x.line_by, x.match,
-        coalesce((SELECT (regexp_match(v, '@([0-9]+)$'))[1]::int FROM jsonb_array_elements_text(i.meters) v WHERE regexp_replace(v, '@[0-9]+$', '') = m.key), 1) AS meter_version INTO l
+    SELECT x.key, coalesce(x.of_kind, x.kind) AS kind, x.of_n, x.of_key, x.meter_id, x.service_from, x.service_until, x.dimensions, x.line_by, x.match, m.key AS meter,
+        billing_internal.meter_version(i.document, x.of_n, m.key) AS meter_version INTO l
     FROM billing.invoice_line x LEFT JOIN billing.meter m USING (meter_id) WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id AND x.key = line_key;
     IF l.key IS NULL THEN
         PERFORM billing_internal.fail('ZB001', format('invoice %s has no line %s', coalesce(i.number, i.key), coalesce(quote_literal(line_key), 'NULL')),
@@ -909,29 +955,45 @@ BEGIN
     ELSIF l.kind <> 'usage' THEN
         RETURN; -- fees, true-ups and caps have no events
     END IF;
+    -- What a difference's line was billed on before, it was billed with the events recorded until then.
+    SELECT x.cut_at, x.document, CASE WHEN x.kind <> 'invoice' OR x.n <> l.of_n THEN l.of_n END AS n INTO since FROM billing.invoice c, jsonb_array_elements(c.document->'lines') d, jsonb_array_elements_text(d->'billed_on') b (number)
+    JOIN billing.invoice x ON x.customer_id = i.customer_id AND x.contract_id = i.contract_id AND x.number = b.number
+    WHERE l.of_key IS NOT NULL AND c.customer_id = i.customer_id AND c.invoice_id = i.invoice_id AND d->>'key' = l.key ORDER BY x.cut_at DESC LIMIT 1;
     SELECT t.key INTO default_bill_to FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
     WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
     PERFORM billing_internal.require_events(l.meter_id, l.service_from);
     RETURN QUERY
-    SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties
+    SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties, e.change
     FROM (
-        SELECT l.meter_id, l.meter_version
-        UNION ALL
-        -- of a compound, the events of its meters
-        SELECT k.meter_id, coalesce((SELECT (regexp_match(x, '@([0-9]+)$'))[1]::int FROM jsonb_array_elements_text(i.meters) x WHERE regexp_replace(x, '@[0-9]+$', '') = k.key), 1)
-        FROM billing.meter_version v CROSS JOIN LATERAL billing_internal.compound_parts(v.definition) p JOIN billing.meter k ON k.key = p.meter
-        WHERE v.meter_id = l.meter_id AND v.version = l.meter_version
-    ) w (meter_id, version)
-    JOIN billing.meter m USING (meter_id)
-    -- What is carried over comes from all events before.
-    CROSS JOIN LATERAL billing_internal.stored_measures(i.customer_id, w.meter_id, CASE WHEN m.state IN ('level', 'presence') THEN '-infinity' ELSE l.service_from END,
-        l.service_until, i.cut_at, w.version) e
-    WHERE billing_internal.of_line(e.dimensions, l.dimensions, l.line_by, l.match, i.bill_to, default_bill_to)
-    ORDER BY e.occurred_at, e.event_key LIMIT max_rows;
+        SELECT x.occurred_at, x.event_key, x.event_id, x.value, x.value_key, x.dimensions, x.properties, sum(x.change)::int AS change
+        FROM (
+            SELECT l.meter_id, l.meter
+            UNION ALL
+            -- of a compound, the events of its meters
+            SELECT k.meter_id, k.key
+            FROM billing.meter_version v CROSS JOIN LATERAL billing_internal.compound_parts(v.definition) p JOIN billing.meter k ON k.key = p.meter
+            WHERE v.meter_id = l.meter_id AND v.version = l.meter_version
+        ) w (meter_id, key)
+        JOIN billing.meter m USING (meter_id)
+        CROSS JOIN LATERAL (
+            SELECT 1 AS change, i.cut_at, billing_internal.meter_version(i.document, l.of_n, w.key) AS version
+            UNION ALL
+            SELECT -1, since.cut_at, billing_internal.meter_version(since.document, since.n, w.key) WHERE since.cut_at IS NOT NULL
+        ) s
+        -- What is carried over comes from all events before.
+        CROSS JOIN LATERAL (
+            SELECT y.*, s.change FROM billing_internal.stored_measures(i.customer_id, w.meter_id, CASE WHEN m.state IN ('level', 'presence') THEN '-infinity' ELSE l.service_from END,
+                l.service_until, s.cut_at, s.version) y
+        ) x
+        WHERE billing_internal.of_line(x.dimensions, l.dimensions, l.line_by, l.match, i.bill_to, default_bill_to)
+        GROUP BY w.meter_id, x.occurred_at, x.event_key, x.event_id, x.value, x.value_key, x.dimensions, x.properties
+        HAVING sum(x.change) <> 0
+    ) e
+    ORDER BY e.occurred_at, e.event_key, e.change LIMIT max_rows;
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_line_events(text, text, int) IS
-    'The events that a usage line counted, in order of time, with the value each had on the meter (NULL for a unique count; 1 or 0 where it adds or removes a value): those of its charge, period and dimensions as they stood at the invoice''s cut; also those before the period where a level or what is present goes on; for a compound those of each of its meters. Errors: ZB001, ZB002, ZB005 they have been removed.';
+    'The events that a usage line counted, in order of time, with the value each had on the meter (NULL for a unique count; 1 or 0 where it adds or removes a value): those of its charge, period and dimensions as they stood at the invoice''s cut; also those before the period where a level or what is present goes on; for a compound those of each of its meters. Of a difference: those that came after the cut of the documents the line was billed on before (change 1), and those that no longer count, or not with that value (change −1). Errors: ZB001, ZB002, ZB005 they have been removed.';
 
 CREATE FUNCTION billing_internal.line_notes(of_customer_id bigint, of_invoice_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
@@ -947,7 +1009,7 @@ AS $$
                     SELECT c.at, billing_internal.bucket_quantity(m.state, sum(c.events), sum(c.quantity), max(c.quantity), min(c.quantity), count(DISTINCT c.value_key)) AS quantity,
                         sum(c.events) AS events, row_number() OVER (ORDER BY c.at) AS place, count(*) OVER () AS buckets
                     FROM billing_internal.usage_cells(l.customer_id, l.meter_id, l.service_from, l.service_until) c
-                    WHERE billing_internal.of_line(c.dimensions, l.dimensions, l.line_by, l.match, i.document->>'bill_to', t.key)
+                    WHERE l.kind = 'usage' AND billing_internal.of_line(c.dimensions, l.dimensions, l.line_by, l.match, i.document->>'bill_to', t.key)
                     GROUP BY c.at
                 ) b WHERE b.place <= 25
                 UNION ALL
@@ -958,10 +1020,10 @@ AS $$
         JOIN billing.meter m USING (meter_id)
         JOIN billing.contract k ON k.customer_id = i.customer_id AND k.contract_id = i.contract_id
         JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
-        WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id AND l.kind = 'usage'
+        WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id AND coalesce(l.of_kind, l.kind) = 'usage'
     ) n
 $$;
-COMMENT ON FUNCTION billing_internal.line_notes(bigint, uuid) IS 'Buckets and the way to the events of each usage line, for invoice_explain().';
+COMMENT ON FUNCTION billing_internal.line_notes(bigint, uuid) IS 'Buckets and the way to the events of each usage line, for invoice_explain(); of a difference the way to its events alone.';
 
 CREATE FUNCTION billing.invoice_explain(document jsonb) RETURNS SETOF text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -1012,16 +1074,17 @@ BEGIN
         FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
         CROSS JOIN LATERAL (SELECT billing.invoice_preview(k.key) AS doc) p
         CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(p.doc) WHEN 'array' THEN p.doc ELSE jsonb_build_array(p.doc) END) d
-        WHERE k.customer_id = of_customer_id AND k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL
+        WHERE k.customer_id = of_customer_id AND (k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL OR k.state IN ('ended', 'cancelled')
+            AND EXISTS (SELECT FROM billing.late_usage n WHERE n.customer_id = k.customer_id AND n.contract_id = k.contract_id AND n.closed_at IS NULL))
     )
-    SELECT row_number() OVER (), d.state, d.document->>'currency', l->>'kind', m.meter_id, l->>'charge', l->>'product', (l->>'from')::timestamptz, (l->>'until')::timestamptz,
+    SELECT row_number() OVER (), d.state, d.document->>'currency', coalesce(l->>'of_kind', l->>'kind'), m.meter_id, l->>'charge', l->>'product', (l->>'from')::timestamptz, (l->>'until')::timestamptz,
         l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', d.default_bill_to, (l->>'amount')::numeric
     FROM document d CROSS JOIN LATERAL jsonb_array_elements(d.document->'lines') l
     LEFT JOIN billing.meter m ON m.key = l->>'meter'
     WHERE (l->>'from')::timestamptz < until_at AND (l->>'until')::timestamptz > from_at;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.spend_lines(bigint, timestamptz, timestamptz) IS 'Lines of issued invoices (billed) and of previews (unbilled) that touch a stretch of time.';
+COMMENT ON FUNCTION billing_internal.spend_lines(bigint, timestamptz, timestamptz) IS 'Lines of issued invoices (billed) and of previews (unbilled) that touch a stretch of time. A difference counts as the line it corrects.';
 
 CREATE FUNCTION billing.spend(
     customer text, from_at timestamptz, until_at timestamptz, grain text DEFAULT NULL, group_by text[] DEFAULT '{}', filter jsonb DEFAULT '{}', time_zone text DEFAULT NULL
@@ -1074,4 +1137,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.spend(text, timestamptz, timestamptz, text, text[], jsonb, text) IS
-    'What a customer spent in [from_at, until_at), in money, billed and unbilled: every line split over its buckets and dimensions in proportion to quantity, to 6 decimals so that the parts sum to the line; fees, true-ups and caps fall on the start of their service. grain, filter, time_zone as in usage(); group_by takes dimensions and also charge, product, bill_to. Errors: ZB001, ZB004, ZB007 the next bill can''t be priced (unpriced_usage shows why).';
+    'What a customer spent in [from_at, until_at), in money, billed and unbilled: every line split over its buckets and dimensions in proportion to quantity, to 6 decimals so that the parts sum to the line; fees, true-ups and caps fall on the start of their service; late usage and corrections fall on the usage they correct, whichever invoice they are on. grain, filter, time_zone as in usage(); group_by takes dimensions and also charge, product, bill_to. Errors: ZB001, ZB004, ZB007 the next bill can''t be priced (unpriced_usage shows why).';

@@ -218,9 +218,10 @@ DECLARE
     removed bigint;
 BEGIN
     PERFORM billing_internal.require_installed();
-    -- Nothing that a bill to come may count: the earliest period of any live contract that is not billed, and no
-    -- usage that is to be measured again.
-    SELECT least(min(p.starts_at), (SELECT min(d.from_at) FROM billing.usage_dirty d), (SELECT min(x.from_at) FROM billing.meter_rebuild x WHERE x.finished_at IS NULL)) INTO unbilled
+    -- Nothing that a bill to come may count: the earliest period of any live contract that is not billed, what is noted as
+    -- late, and no usage that is to be measured again.
+    SELECT least(min(p.starts_at), (SELECT min(q.starts_at) FROM billing.late_usage l JOIN billing.billing_period q ON q.customer_id = l.customer_id
+            AND q.contract_id = l.contract_id AND q.n = l.n - 1 WHERE l.closed_at IS NULL), (SELECT min(d.from_at) FROM billing.usage_dirty d), (SELECT min(x.from_at) FROM billing.meter_rebuild x WHERE x.finished_at IS NULL)) INTO unbilled
     FROM billing.contract k JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = greatest(k.next_n - 1, 0)
     WHERE k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL;
     FOR r IN SELECT x.event_type, x.keep, x.removed_until FROM billing.event_retention x WHERE x.keep IS NOT NULL ORDER BY x.event_type FOR UPDATE LOOP

@@ -71,7 +71,7 @@ BEGIN
             "billing.sample_step(uuid, text)", billing.sample(), "billing_internal.sample_rows(text[], text[], text[], text[], text[], text[])", "billing_internal.source_store(text, text, text, text, text)", "billing_internal.sample_begin(text)", "billing_internal.sample_issue(uuid, text, text, text, text)"}'),
         ('{billing_admin}', '{"billing_internal.sample_rows(text[], text[], text[], text[], text[], text[])", "billing_internal.source_store(text, text, text, text, text)", "billing_internal.sample_begin(text)", "billing_internal.sample_issue(uuid, text, text, text, text)"}'),
         ('{billing_operator}', '{"billing.event_retention_set(text, interval, text)", "billing.retention_step(uuid, int)", billing.retention()}'),
-        ('{billing_operator, billing_finance}', '{"billing.invoice_generate(text, timestamptz)", "billing.invoice_finalize(text)", "billing.invoice_void(text, text, boolean)",
+        ('{billing_operator, billing_finance}', '{"billing.invoice_generate(text, timestamptz)", "billing.invoice_finalize(text)", "billing.invoice_void(text, text, boolean)", "billing.invoice_correct(text, text, text, boolean)",
             "billing.bill_run_start(timestamptz)", "billing.bill_run_step(uuid, int)", "billing.fold_step(uuid, int)", "billing.meter_rebuild_start(text, timestamptz, timestamptz, text)", "billing.meter_rebuild_step(uuid, int)",
             "billing.meter_rebuild(text, timestamptz, timestamptz, text)", "billing.job_start(text, jsonb, bigint)", "billing.job_end(uuid, jsonb)",
             "billing.audit_seal_step()", billing.bill_run(timestamptz), billing.fold(), billing.audit_seal()}'),

@@ -52,6 +52,7 @@ CREATE TABLE billing.contract (
     version int NOT NULL DEFAULT 1 CHECK (version > 0),
     next_n int NOT NULL DEFAULT 0 CHECK (next_n >= 0),
     next_bill_at timestamptz,
+    billed_until timestamptz,
     signed_at timestamptz,
     document_url text,
     document_sha256 text COLLATE "C",
@@ -62,6 +63,8 @@ CREATE TABLE billing.contract (
     FOREIGN KEY (customer_id, bill_to_id) REFERENCES billing.bill_to (customer_id, bill_to_id),
     FOREIGN KEY (plan_id, plan_version) REFERENCES billing.plan_version (plan_id, version)
 );
+-- Whether anything at all that comes in can be late.
+CREATE INDEX contract_billed_idx ON billing.contract (billed_until);
 CREATE INDEX contract_due_idx ON billing.contract (stripe, next_bill_at, customer_id, contract_id) WHERE state IN ('scheduled', 'active');
 COMMENT ON TABLE billing.contract IS 'A deal with a customer. Its terms are in contract_charge and price_override, by effective range and version.';
 COMMENT ON COLUMN billing.contract.customer_id IS 'The customer.';
@@ -86,14 +89,15 @@ COMMENT ON COLUMN billing.contract.state IS 'draft, scheduled (starts later), ac
 COMMENT ON COLUMN billing.contract.version IS 'Newest version of its terms (contract_version).';
 COMMENT ON COLUMN billing.contract.next_n IS 'Earliest unbilled boundary: the start of billing period next_n.';
 COMMENT ON COLUMN billing.contract.next_bill_at IS 'Instant of that boundary: due once now reaches it. NULL = nothing left to bill.';
+COMMENT ON COLUMN billing.contract.billed_until IS 'Instant of the latest boundary that was billed or closed: usage before it may be late. NULL = none yet.';
 COMMENT ON COLUMN billing.contract.signed_at IS 'When it was signed.';
 COMMENT ON COLUMN billing.contract.document_url IS 'Where the signed document is kept.';
 COMMENT ON COLUMN billing.contract.document_sha256 IS 'SHA-256 of the signed document, 64 hexadecimal digits.';
 COMMENT ON COLUMN billing.contract.created_at IS 'Real time.';
 COMMENT ON COLUMN billing.contract.stripe IS 'customer_id mod 256: the lock under which it is billed.';
 SELECT billing_internal.declare_table('billing.contract', 'customer-owned',
-    '{state, version, next_n, next_bill_at, signed_at, document_url, document_sha256, ends_on, ends_at}',
-    '{customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on, starts_at, ends_at, billed_every, alignment, net_days, collection, prices, state, version, next_n, next_bill_at, signed_at, document_url, document_sha256, stripe, created_at}',
+    '{state, version, next_n, next_bill_at, billed_until, signed_at, document_url, document_sha256, ends_on, ends_at}',
+    '{customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on, starts_at, ends_at, billed_every, alignment, net_days, collection, prices, state, version, next_n, next_bill_at, billed_until, signed_at, document_url, document_sha256, stripe, created_at}',
     'state <> ''draft''');
 
 CREATE TABLE billing.contract_key (
@@ -241,6 +245,7 @@ CREATE TABLE billing.billing_period (
     state text COLLATE "C" NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'billed', 'closed')),
     recorded_at timestamptz NOT NULL,
     cut_at timestamptz,
+    terms jsonb,
     CHECK (state = 'due' OR cut_at IS NOT NULL),
     PRIMARY KEY (customer_id, contract_id, n),
     FOREIGN KEY (customer_id, contract_id) REFERENCES billing.contract
@@ -248,6 +253,8 @@ CREATE TABLE billing.billing_period (
 CREATE INDEX billing_period_due_idx ON billing.billing_period (customer_id, contract_id, n) WHERE state = 'due';
 CREATE INDEX billing_period_recorded_idx ON billing.billing_period (recorded_at);
 CREATE INDEX billing_period_cut_idx ON billing.billing_period (cut_at);
+-- What a bill run looks at again.
+CREATE INDEX billing_period_unpriced_idx ON billing.billing_period (customer_id, contract_id) WHERE terms->'inputs' ? 'unpriced';
 COMMENT ON TABLE billing.billing_period IS 'Billing periods that have begun or are next, each with the boundary at its start. Boundaries are instants from the moment the row is made, whatever later time zone data say. The last row of an ended contract is its end: an empty period.';
 COMMENT ON COLUMN billing.billing_period.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.billing_period.contract_id IS 'The contract.';
@@ -259,7 +266,8 @@ COMMENT ON COLUMN billing.billing_period.ends_at IS 'Its end as an instant (excl
 COMMENT ON COLUMN billing.billing_period.state IS 'Of the boundary at its start: due (not billed yet), billed (an invoice stands), closed (nothing to bill).';
 COMMENT ON COLUMN billing.billing_period.recorded_at IS 'Real time the row was made: the contract was activated, or the boundary before it billed.';
 COMMENT ON COLUMN billing.billing_period.cut_at IS 'Real clock under the exclusive lock when the boundary was last billed or closed: usage of the period before it that was recorded later is late. NULL = never yet.';
-SELECT billing_internal.declare_table('billing.billing_period', 'customer-owned', '{state, cut_at}',
+COMMENT ON COLUMN billing.billing_period.terms IS 'Of a closed boundary: by what it was computed ({"inputs","minor_units"}, as invoices record it), so that usage that comes later is priced by the same. NULL where invoices say it.';
+SELECT billing_internal.declare_table('billing.billing_period', 'customer-owned', '{state, cut_at, terms}',
     '{customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, state, recorded_at, cut_at}');
 
 -- ── what nothing prices ──────────────────────────────────────────────────────────────────────────

@@ -5,8 +5,8 @@
 
 use super::metering::read_meter;
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node, Tree};
-use crate::domain::foundation::{Code, Fault, instant};
-use crate::domain::invoicing::batch::{Batch, Meter, Slot, UsageRow, Version};
+use crate::domain::foundation::{Fault, instant};
+use crate::domain::invoicing::batch::{Batch, Meter, Opened, Slot, UsageRow, Version};
 use crate::domain::invoicing::document::{Document, Documents, Issue};
 use crate::domain::invoicing::explain::explain;
 use crate::domain::metering::Dimensions;
@@ -64,16 +64,29 @@ fn same_length(lengths: &[usize]) -> Result<(), Fault> {
     }
 }
 
-/// Opens a batch of bills: contracts as JSON, who they are beside.
+/// Opens a batch of bills: contracts as JSON; who they are, whether only to be compared, and what stands beside.
 #[pg_extern(sql = false)]
-fn bill_open<'a>(customer_ids: Vec<i64>, contract_ids: Vec<Uuid>, contracts: Array<'a, &'a str>) -> i64 {
-    if let Err(fault) = same_length(&[customer_ids.len(), contract_ids.len(), contracts.len()]) {
+fn bill_open<'a>(
+    customer_ids: Vec<i64>,
+    contract_ids: Vec<Uuid>,
+    contracts: Array<'a, &'a str>,
+    earlier: Vec<bool>,
+    standing: Array<'a, &'a str>,
+) -> i64 {
+    let lengths = [customer_ids.len(), contract_ids.len(), contracts.len(), earlier.len(), standing.len()];
+    if let Err(fault) = same_length(&lengths) {
         error!("{fault}");
     }
     let ids = customer_ids.into_iter().zip(contract_ids.into_iter().map(domain_uuid));
-    let batch = Batch::open(
-        ids.zip(contracts.iter()).map(|((id, contract), text)| (id, contract, text.unwrap_or(""))),
-    );
+    let texts = contracts.iter().zip(earlier).zip(standing.iter());
+    let batch =
+        Batch::open(ids.zip(texts).map(|((customer_id, contract_id), ((text, earlier), standing))| Opened {
+            customer_id,
+            contract_id,
+            contract: text.unwrap_or(""),
+            earlier,
+            standing,
+        }));
     BATCHES.with_borrow_mut(|batches| {
         let handle = batches.last_key_value().map_or(1, |(last, _)| last + 1);
         batches.insert(handle, batch);
@@ -295,7 +308,13 @@ fn bill_outcomes(
         )
     };
     TableIterator::new(with_batch(handle, |batch| {
-        Ok(batch.slots().iter().enumerate().map(row).collect::<Vec<_>>())
+        Ok(batch
+            .slots()
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| !slot.is_earlier())
+            .map(row)
+            .collect::<Vec<_>>())
     }))
 }
 
@@ -319,6 +338,7 @@ fn bill_documents(
         name!(ends_at, Option<TimestampWithTimeZone>),
         name!(total, Numeric),
         name!(sha256, String),
+        name!(corrects, Vec<i32>),
     ),
 > {
     let rows = with_batch(handle, |batch| {
@@ -338,6 +358,7 @@ fn bill_documents(
                     document.lines.iter().map(|line| line.until).max().map(timestamp).transpose()?,
                     Numeric::fixed(document.total, documents.minor_units),
                     documents.sha256.clone(),
+                    document.corrects().into_iter().map(|boundary| boundary as i32).collect(),
                 ))
             })
             .collect::<Result<Vec<_>, Fault>>()
@@ -372,12 +393,16 @@ fn bill_lines(
         name!(pricing, Option<String>),
         name!(exact, Numeric),
         name!(amount, Numeric),
+        name!(of_n, Option<i32>),
+        name!(of_key, Option<String>),
+        name!(of_kind, Option<&'static str>),
     ),
 > {
     let rows = with_batch(handle, |batch| {
         let mut rows = Vec::new();
         for (bill, place, _, documents, document) in each_document(batch) {
             for (at, line) in document.lines.iter().enumerate() {
+                let of = line.difference.as_ref();
                 rows.push((
                     bill,
                     place,
@@ -399,6 +424,9 @@ fn bill_lines(
                     line.pricing.as_ref().map(Pricing::canonical),
                     Numeric::shown(&line.exact),
                     Numeric::fixed(line.amount, documents.minor_units),
+                    of.map(|difference| difference.boundary as i32),
+                    of.map(|difference| difference.of.clone()),
+                    of.map(|difference| difference.of_kind.as_str()),
                 ));
             }
         }
@@ -410,7 +438,7 @@ fn bill_lines(
 /// Every document of a computed batch: its bill's number, its place in it, and both.
 fn each_document(batch: &Batch) -> impl Iterator<Item = (i32, i32, &Slot, &Documents, &Document)> {
     batch.slots().iter().enumerate().flat_map(|(bill, slot)| {
-        let documents = slot.documents().into_iter();
+        let documents = slot.documents().into_iter().filter(|_| !slot.is_earlier());
         documents.flat_map(move |documents| {
             let list = documents.list.iter().enumerate();
             list.map(move |(place, document)| (bill as i32, place as i32, slot, documents, document))
@@ -446,16 +474,13 @@ fn bill_document(
     })
 }
 
-/// Takes a computed bill out of its batch.
+/// By what a bill was computed, as canonical JSON: its inputs as documents have them, and its minor units.
 #[pg_extern(sql = false)]
-fn bill_refuse(handle: i64, bill: i32, message: &str, hint: &str) {
+fn bill_terms(handle: i64, bill: i32) -> Option<String> {
     with_batch(handle, |batch| {
-        let fault = Fault::new(Code::State, message).with_hint(hint);
-        match usize::try_from(bill).is_ok_and(|at| batch.refuse(at, fault)) {
-            true => Ok(()),
-            false => Err(Fault::value(format!("there is no bill {bill}"))),
-        }
-    });
+        let slot = usize::try_from(bill).ok().and_then(|at| batch.slots().get(at));
+        slot.and_then(Slot::documents).map(|documents| documents.terms_tree().canonical()).transpose()
+    })
 }
 
 /// Closes a batch.
@@ -522,7 +547,7 @@ mod tests {
     fn open() -> String {
         value(&format!(
             "SELECT billing_internal.bill_open('{{7,8}}', '{{00000000-0000-0000-0000-000000000001,00000000-0000-0000-0000-000000000002}}',
-             ARRAY['{ACME}', '{{\"key\":'])"
+             ARRAY['{ACME}', '{{\"key\":'], '{{f,f}}', '{{NULL,NULL}}')"
         ))
         .unwrap()
     }
@@ -628,7 +653,7 @@ mod tests {
             error_of(&usage),
             format!("XX000 bill batch {handle}: the columns have different lengths")
         );
-        let lengths = error_of("SELECT billing_internal.bill_open('{7,8}', '{}', '{}')");
+        let lengths = error_of("SELECT billing_internal.bill_open('{7,8}', '{}', '{}', '{}', '{}')");
         assert_eq!(lengths, "XX000 the columns have different lengths");
     }
 
@@ -703,14 +728,12 @@ mod tests {
         assert_eq!(fault("SELECT billing_internal.explain_document_error('{}')"), "ZB003 lines: is missing");
         assert_eq!(value(&format!("SELECT billing_internal.explain_document_error(({issued}))")), None);
 
-        rows(&format!("SELECT billing_internal.bill_refuse({handle}, 0, 'another stands', 'Void it too.')"));
-        let refused = format!(
-            "SELECT (o.fault::json)->>'code' AS code, (o.fault::json)->>'message' AS message, d.bill FROM billing_internal.bill_outcomes({handle}) o
-             LEFT JOIN billing_internal.bill_documents({handle}) d USING (bill) WHERE o.bill = 0"
+        // bill_terms: what the document says of them
+        let inputs = format!(
+            "SELECT CAST(billing_internal.bill_terms({handle}, 0) AS jsonb)->'inputs' = CAST(({issued}) AS jsonb)->'inputs'"
         );
-        assert_eq!(rows(&refused), ["ZB005|another stands|"]);
-        let unknown = format!("SELECT billing_internal.bill_refuse({handle}, 99, 'x', 'y')");
-        assert!(error_of(&unknown).contains("there is no bill 99"), "{}", error_of(&unknown));
+        assert_eq!(value(&inputs).as_deref(), Some("true"));
+        assert_eq!(value(&format!("SELECT billing_internal.bill_terms({handle}, 99)")), None);
         rows(&format!("SELECT billing_internal.bill_close({handle})"));
         let closed = error_of(&document("NULL, NULL, NULL, NULL"));
         assert_eq!(closed, format!("XX000 bill batch {handle} is not open"));

@@ -327,13 +327,6 @@ pub fn assert_exactly_once(client: &mut Client, events: &[Event]) {
     assert_eq!(usage_differences(client), Vec::<String>::new(), "usage");
 }
 
-/// The failing rows of verify('full'), but for usage that came late.
-pub fn broken_but_for_late(client: &mut Client) -> Vec<String> {
-    let mut failing = crate::common::verify(client);
-    failing.retain(|line| !line.starts_with("invoices: late usage is billed"));
-    failing
-}
-
 /// Waits for something to become true, with patience.
 #[track_caller]
 pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {

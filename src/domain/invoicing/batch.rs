@@ -5,6 +5,7 @@
 //! the instants of local midnights ([`Batch::days`]), usage ([`Batch::stretches`]), rows of large matrices
 //! ([`Batch::wanted_rows`]). [`Batch::documents`] computes. What is wrong with one bill stays with that bill.
 
+use super::difference::{Earlier, Standing, read_standing};
 use super::document::Documents;
 use super::inputs::{Charge, ChargeKind, Header, Inputs, Segment, ServicePeriod, Usage, UsageTerms};
 use crate::domain::contracts::CHARGES_MAX;
@@ -45,13 +46,39 @@ pub struct Slot {
     pub customer_id: i64,
     pub contract_id: Uuid,
     bill: Result<Bill, Fault>,
+    role: Role,
     made: Option<Documents>,
+}
+
+/// What a slot's bill is for.
+enum Role {
+    /// To be issued or looked at; with the documents that stand for its own boundary, where some do.
+    Main(Vec<Standing>),
+    /// Computed again, to be compared with the documents that stand: its differences go to the contract's bill.
+    Earlier(Vec<Standing>),
+}
+
+/// How a bill is given to [`Batch::open`].
+pub struct Opened<'t> {
+    pub customer_id: i64,
+    pub contract_id: Uuid,
+    /// JSON text.
+    pub contract: &'t str,
+    /// Whether it is an earlier boundary of a contract whose bill is in the batch, too.
+    pub earlier: bool,
+    /// The documents that stand for its boundary, as JSON text.
+    pub standing: Option<&'t str>,
 }
 
 impl Slot {
     /// None until [`Batch::compute`] was called.
     pub fn documents(&self) -> Option<&Documents> {
         self.made.as_ref()
+    }
+
+    /// Whether it is only there for the differences of another bill.
+    pub fn is_earlier(&self) -> bool {
+        matches!(self.role, Role::Earlier(_))
     }
 
     pub fn fault(&self) -> Option<&Fault> {
@@ -84,8 +111,8 @@ struct Bill {
     recorded_until: Option<Instant>,
     /// Only these price versions are known: `book/key@version`, each until the next one or the end it had then.
     known_prices: Option<BTreeMap<String, Option<Instant>>>,
-    /// What they don't price, today's versions may.
-    prices_now: bool,
+    /// What they don't price, other versions may.
+    later_prices: LaterPrices,
     /// Meters had so many versions then; those that are not named had one. None = as of now.
     known_meters: Option<BTreeMap<String, usize>>,
     pinned: bool,
@@ -221,17 +248,22 @@ pub struct UsageRow {
 }
 
 impl Batch {
-    /// Reads the contracts of a batch, one JSON text each; who they are stands beside.
-    pub fn open<'t>(contracts: impl IntoIterator<Item = (i64, Uuid, &'t str)>) -> Batch {
-        let bills = contracts
-            .into_iter()
-            .map(|(customer_id, contract_id, text)| Slot {
-                customer_id,
-                contract_id,
-                bill: Bill::parse(text),
+    /// Reads the contracts of a batch: of each at most one bill, and any number of earlier boundaries.
+    pub fn open<'t>(contracts: impl IntoIterator<Item = Opened<'t>>) -> Batch {
+        let slot = |opened: Opened| {
+            let (standing, fault) = match opened.standing.map(read_standing).transpose() {
+                Ok(standing) => (standing.unwrap_or_default(), None),
+                Err(fault) => (Vec::new(), Some(fault)),
+            };
+            Slot {
+                customer_id: opened.customer_id,
+                contract_id: opened.contract_id,
+                bill: fault.map_or_else(|| Bill::parse(opened.contract), Err),
+                role: if opened.earlier { Role::Earlier(standing) } else { Role::Main(standing) },
                 made: None,
-            })
-            .collect();
+            }
+        };
+        let bills = contracts.into_iter().map(slot).collect();
         Batch {
             bills,
             meters: HashMap::new(),
@@ -442,32 +474,47 @@ impl Batch {
 
     /// Computes every bill. With `with_empty` a bill without lines gives one document all the same.
     pub fn compute(&mut self, with_empty: bool) {
+        let mut earlier: HashMap<(i64, Uuid), Vec<Result<Earlier, Fault>>> = HashMap::new();
         for slot in &mut self.bills {
-            if let Ok(bill) = &mut slot.bill {
-                match bill.compute(with_empty) {
-                    Ok(documents) => slot.made = Some(documents),
-                    Err(fault) => slot.bill = Err(fault),
+            let Role::Earlier(standing) = &mut slot.role else { continue };
+            let standing = std::mem::take(standing);
+            let computed = match &mut slot.bill {
+                Ok(bill) => bill.compute(Vec::new(), false).map(|now| Earlier {
+                    boundary: bill.boundaries.last().copied().unwrap_or_default(),
+                    now: Some(now),
+                    standing,
+                }),
+                Err(fault) => Err(fault.clone()),
+            };
+            earlier.entry((slot.customer_id, slot.contract_id)).or_default().push(computed);
+        }
+        for slot in &mut self.bills {
+            let (Role::Main(standing), Ok(bill)) = (&mut slot.role, &mut slot.bill) else { continue };
+            let of_contract = earlier.remove(&(slot.customer_id, slot.contract_id)).unwrap_or_default();
+            let computed = of_contract.into_iter().collect::<Result<Vec<_>, Fault>>().map_err(|fault| {
+                Fault { message: format!("late usage of an earlier period: {}", fault.message), ..fault }
+            });
+            let computed = computed.and_then(|mut earlier| {
+                earlier.sort_by_key(|earlier| earlier.boundary);
+                if let (Some(boundary), false) = (bill.boundaries.last(), standing.is_empty()) {
+                    let standing = std::mem::take(standing);
+                    earlier.push(Earlier { boundary: *boundary, now: None, standing });
                 }
+                bill.compute(earlier, with_empty)
+            });
+            match computed {
+                Ok(documents) => slot.made = Some(documents),
+                Err(fault) => slot.bill = Err(fault),
             }
         }
     }
 
-    /// Takes a bill out, with the reason; the first reason stays. Whether there is such a bill.
-    pub fn refuse(&mut self, at: usize, fault: Fault) -> bool {
-        let Some(slot) = self.bills.get_mut(at) else { return false };
-        slot.made = None;
-        if slot.bill.is_ok() {
-            slot.bill = Err(fault);
-        }
-        true
-    }
-
-    /// The bills in the order they were opened.
+    /// The bills in the order they were opened, earlier boundaries among them.
     pub fn slots(&self) -> &[Slot] {
         &self.bills
     }
 
-    /// The only bill's documents, or why there are none.
+    /// The first bill's documents, or why there are none.
     #[cfg(test)]
     pub fn one(mut self) -> Result<Documents, Fault> {
         let Slot { bill, made, .. } = self.bills.remove(0);
@@ -571,7 +618,7 @@ impl Bill {
             usage_until: fields.optional("usage_until").map(|n| n.instant()).transpose()?,
             recorded_until: fields.optional("recorded_until").map(|n| n.instant()).transpose()?,
             known_prices: fields.optional("known_prices").map(known).transpose()?,
-            prices_now: fields.optional("prices_now").map_or(Ok(false), |n| n.boolean())?,
+            later_prices: fields.optional("later_prices").map_or(Ok(LaterPrices::None), |n| later(&n))?,
             known_meters: fields.optional("known_meters").map(known_meters).transpose()?,
             pinned: fields.required("pinned")?.boolean()?,
             signed_at: fields.required("signed_at")?.instant()?,
@@ -624,6 +671,11 @@ impl Bill {
             .iter()
             .map(|item| self.charge(item, batch, &mut prices, &mut meters))
             .collect::<Result<Vec<_>, Fault>>()?;
+        let usage = charges.iter().filter_map(|charge| match &charge.kind {
+            ChargeKind::Usage(terms) => Some(terms),
+            ChargeKind::Fee { .. } => None,
+        });
+        let later_prices: BTreeSet<String> = usage.flat_map(|terms| terms.later_names.clone()).collect();
         Ok(Inputs {
             header: self.header.clone(),
             minor_units: self.minor_units,
@@ -640,6 +692,7 @@ impl Bill {
             agreed: self.agreed.clone(),
             price_ends: prices.iter().filter_map(|(name, end)| Some((name.clone(), (*end)?))).collect(),
             prices: prices.into_keys().collect(),
+            later_prices: later_prices.into_iter().collect(),
             meters: meters.into_iter().collect(),
         })
     }
@@ -726,8 +779,9 @@ impl Bill {
                 let versions =
                     item.price_key().and_then(|key| batch.lists.get(&key)).map_or(&[][..], Vec::as_slice);
                 let known: Vec<&Version> = versions.iter().filter(|version| self.knows(version)).collect();
+                let others = versions.iter().filter(|version| !self.knows(version));
                 let others: Vec<&Version> =
-                    versions.iter().filter(|version| self.prices_now && !self.knows(version)).collect();
+                    others.filter(|version| self.later_prices.have(&version.name)).collect();
                 later = self.versions(&others, periods);
                 self.versions(&known, periods).into_iter().unzip()
             }
@@ -821,7 +875,7 @@ impl Bill {
         starts.iter().enumerate().map(segment).collect()
     }
 
-    fn compute(&mut self, with_empty: bool) -> Result<Documents, Fault> {
+    fn compute(&mut self, earlier: Vec<Earlier>, with_empty: bool) -> Result<Documents, Fault> {
         let mut inputs = self
             .inputs
             .take()
@@ -830,8 +884,36 @@ impl Bill {
         for segment in inputs.charges.iter_mut().flat_map(|c| &mut c.periods).flat_map(|p| &mut p.segments) {
             segment.usage.sort_by(|a, b| a.dimensions.cmp(&b.dimensions));
         }
-        Documents::compute(inputs, with_empty)
+        Documents::compute(inputs, earlier, with_empty)
     }
+}
+
+/// Versions published after a bill, for what it left out.
+enum LaterPrices {
+    None,
+    /// All there are.
+    Now,
+    /// Those that were there then, `book/key@version`.
+    These(BTreeSet<String>),
+}
+
+impl LaterPrices {
+    fn have(&self, name: &str) -> bool {
+        match self {
+            LaterPrices::None => false,
+            LaterPrices::Now => true,
+            LaterPrices::These(names) => names.contains(name),
+        }
+    }
+}
+
+/// `true`, or a list of names.
+fn later(node: &Node) -> Result<LaterPrices, Fault> {
+    if matches!(node.tree, Tree::Bool(_)) {
+        return Ok(if node.boolean()? { LaterPrices::Now } else { LaterPrices::None });
+    }
+    let names = node.items()?.iter().map(|name| name.text().map(str::to_string)).collect::<Result<_, _>>()?;
+    Ok(LaterPrices::These(names))
 }
 
 /// `[[starts_on, starts_at, ends_on, ends_at], …]`.

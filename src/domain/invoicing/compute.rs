@@ -6,6 +6,7 @@
 //! each prices its part ([`rate_versions`]), rounded once and split. What is one amount for the period changes only
 //! with the next one. Minimums and maximums are lines of their own.
 
+use super::difference::Difference;
 use super::inputs::{Charge, ChargeKind, Inputs, Segment, ServicePeriod, Usage, UsageTerms};
 use super::total::round_to_total;
 use crate::domain::contracts::overrides::Change;
@@ -25,6 +26,7 @@ pub enum LineKind {
     Fee,
     TrueUp,
     Cap,
+    Difference,
 }
 
 impl LineKind {
@@ -34,7 +36,15 @@ impl LineKind {
             LineKind::Fee => "fee",
             LineKind::TrueUp => "true_up",
             LineKind::Cap => "cap",
+            LineKind::Difference => "difference",
         }
+    }
+
+    /// The kinds that are computed; a difference is of one of them.
+    pub fn parse(word: &str) -> Option<LineKind> {
+        [LineKind::Usage, LineKind::Fee, LineKind::TrueUp, LineKind::Cap]
+            .into_iter()
+            .find(|kind| kind.as_str() == word)
     }
 }
 
@@ -64,8 +74,10 @@ pub struct Line {
     pub position: Option<Position>,
     pub exact: Ratio,
     pub amount: Exact,
+    /// Of a difference: what it corrects.
+    pub difference: Option<Box<Difference>>,
     /// The scopes of the minimums and maximums that act on the line.
-    scopes: Vec<String>,
+    pub(super) scopes: Vec<String>,
 }
 
 /// A quantity in several versions of a price.
@@ -203,6 +215,7 @@ fn fee_lines(
                 position: None,
                 amount: exact.round(inputs.minor_units, inputs.rounding_mode)?,
                 exact,
+                difference: None,
                 scopes: Vec::new(),
             })
         })
@@ -670,6 +683,7 @@ impl<'a> UsageBill<'a> {
             position: None,
             exact,
             amount,
+            difference: None,
             scopes: Vec::new(),
         }
     }

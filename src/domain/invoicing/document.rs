@@ -4,10 +4,12 @@
 //! compares the former.
 
 use super::compute::{Line, Position, Unpriced, lines};
+use super::difference::Earlier;
 use super::inputs::{Header, Inputs};
+use crate::domain::foundation::hash::sha256_hex;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::Tree;
-use crate::domain::foundation::{Exact, Fault, Ratio};
+use crate::domain::foundation::{Code, Exact, Fault, Ratio};
 use chrono::NaiveDate;
 
 /// A computed bill: the documents of its legal entities, the default one first.
@@ -19,7 +21,10 @@ pub struct Documents {
     prices: Vec<String>,
     price_ends: Vec<(String, Instant)>,
     unpriced: Vec<Unpriced>,
+    later_prices: Vec<String>,
     meters: Vec<String>,
+    /// The earlier boundaries that it corrects.
+    earlier: Vec<Earlier>,
     pub sha256: String,
     pub list: Vec<Document>,
 }
@@ -33,6 +38,21 @@ pub struct Document {
     pub total: Exact,
 }
 
+impl Document {
+    fn new(bill_to: String) -> Document {
+        Document { bill_to, lines: Vec::new(), total: Exact::ZERO }
+    }
+
+    /// The boundaries whose lines it corrects.
+    pub fn corrects(&self) -> Vec<i64> {
+        let mut boundaries: Vec<i64> =
+            self.lines.iter().filter_map(|line| Some(line.difference.as_ref()?.boundary)).collect();
+        boundaries.sort_unstable();
+        boundaries.dedup();
+        boundaries
+    }
+}
+
 /// What is known once a document is issued.
 #[derive(Debug, Default)]
 pub struct Issue {
@@ -44,30 +64,67 @@ pub struct Issue {
 
 impl Documents {
     /// One document per legal entity that has lines; with `with_empty` the default one's also when it has none.
-    pub fn compute(inputs: Inputs, with_empty: bool) -> Result<Documents, Fault> {
-        let default = &inputs.header.bill_to;
-        let mut of_bill_to: Vec<(String, Vec<Line>)> = Vec::new();
-        let (lines, unpriced) = lines(&inputs)?;
-        for line in lines {
-            match of_bill_to.iter_mut().find(|(bill_to, _)| *bill_to == line.bill_to) {
-                Some((_, lines)) => lines.push(line),
-                None => of_bill_to.push((line.bill_to.clone(), vec![line])),
+    /// What differs from what stands for earlier boundaries comes after the bill's own lines.
+    pub fn compute(inputs: Inputs, earlier: Vec<Earlier>, with_empty: bool) -> Result<Documents, Fault> {
+        let sha256 = inputs.sha256();
+        let (own, unpriced) = lines(&inputs)?;
+        let Inputs { header, minor_units, policies, prices, price_ends, later_prices, meters, .. } = inputs;
+        let mut documents = Documents {
+            header,
+            minor_units,
+            policies,
+            prices,
+            price_ends,
+            unpriced,
+            later_prices,
+            meters,
+            earlier: Vec::new(),
+            sha256,
+            list: Vec::new(),
+        };
+        documents.add(own);
+        for boundary in earlier {
+            let differences = boundary.lines(&documents.list)?;
+            if let Some(odd) = differences.iter().find(|line| line.amount.to_fixed(minor_units).is_none()) {
+                let message =
+                    format!("{} is billed in more than {minor_units} digits after the point", odd.key);
+                return Err(Fault::new(Code::State, message));
+            }
+            if !differences.is_empty() {
+                documents.add(differences);
+                documents.earlier.push(boundary);
             }
         }
-        if of_bill_to.is_empty() && with_empty {
-            of_bill_to.push((default.clone(), Vec::new()));
+        if !documents.earlier.is_empty() {
+            let mut text = format!("{}\n", documents.sha256);
+            documents.earlier.iter().try_for_each(|boundary| boundary.describe(&mut text)).expect("a string");
+            documents.sha256 = sha256_hex(text.as_bytes());
         }
-        of_bill_to.sort_by(|(a, _), (b, _)| (a != default, a).cmp(&(b != default, b)));
-        let list = of_bill_to
-            .into_iter()
-            .map(|(bill_to, lines)| {
-                let total = lines.iter().try_fold(Exact::ZERO, |sum, line| sum.add(line.amount))?;
-                Ok(Document { bill_to, lines, total })
-            })
-            .collect::<Result<_, Fault>>()?;
-        let sha256 = inputs.sha256();
-        let Inputs { header, minor_units, policies, prices, price_ends, meters, .. } = inputs;
-        Ok(Documents { header, minor_units, policies, prices, price_ends, unpriced, meters, sha256, list })
+        if documents.list.is_empty() && with_empty {
+            documents.list.push(Document::new(documents.header.bill_to.clone()));
+        }
+        let default = &documents.header.bill_to;
+        documents.list.sort_by(|Document { bill_to: a, .. }, Document { bill_to: b, .. }| {
+            (a != default, a).cmp(&(b != default, b))
+        });
+        for document in &mut documents.list {
+            document.total = document.lines.iter().try_fold(Exact::ZERO, |sum, line| sum.add(line.amount))?;
+        }
+        Ok(documents)
+    }
+
+    /// Lines go to the documents of their legal entities.
+    fn add(&mut self, lines: Vec<Line>) {
+        for line in lines {
+            match self.list.iter_mut().find(|document| document.bill_to == line.bill_to) {
+                Some(document) => document.lines.push(line),
+                None => {
+                    let mut document = Document::new(line.bill_to.clone());
+                    document.lines.push(line);
+                    self.list.push(document);
+                }
+            }
+        }
     }
 
     pub fn contract_version(&self) -> i64 {
@@ -118,6 +175,12 @@ impl Documents {
         Tree::Object(fields).canonical()
     }
 
+    /// By what the bill can be computed again.
+    pub fn terms_tree(&self) -> Tree<'static> {
+        Tree::object([("minor_units", Tree::number(self.minor_units)), ("inputs", self.inputs_tree())])
+    }
+
+    /// What a recompute needs to know: of the bill, and of each boundary it corrects.
     fn inputs_tree(&self) -> Tree<'static> {
         let policies =
             self.policies.iter().map(|(name, value)| (name.clone().into(), Tree::text(value.clone())));
@@ -137,10 +200,34 @@ impl Documents {
                 self.price_ends.iter().map(|(name, at)| (name.clone().into(), Tree::text(at.to_string())));
             fields.push(("price_ends", Tree::Object(ends.collect())));
         }
+        if !self.later_prices.is_empty() {
+            let later = self.later_prices.iter().map(|price| Tree::text(price.clone()));
+            fields.push(("later_prices", Tree::List(later.collect())));
+        }
         if !self.unpriced.is_empty() {
             fields.push(("unpriced", Tree::List(self.unpriced.iter().map(unpriced_tree).collect())));
         }
+        if !self.earlier.is_empty() {
+            fields.push((
+                "differences",
+                Tree::List(self.earlier.iter().map(Documents::earlier_tree).collect()),
+            ));
+        }
         Tree::Object(fields.into_iter().map(|(name, tree)| (name.into(), tree)).collect())
+    }
+}
+
+impl Documents {
+    fn earlier_tree(earlier: &Earlier) -> Tree<'static> {
+        let standing = earlier.standing.iter().map(|document| Tree::text(document.number.clone())).collect();
+        let mut fields = vec![
+            ("boundary".into(), Tree::number(earlier.boundary)),
+            ("billed_on".into(), Tree::List(standing)),
+        ];
+        if let Some(now) = &earlier.now {
+            fields.push(("terms".into(), now.terms_tree()));
+        }
+        Tree::Object(fields)
     }
 }
 
@@ -171,7 +258,7 @@ fn line_tree(line: &Line, minor_units: u32) -> Tree<'static> {
     optional("price", line.price.clone().map(Tree::text));
     match &line.position {
         Some(Position::After(quantity)) => optional("after", Some(Tree::text(quantity.to_string()))),
-        Some(Position::Of(quantity)) => optional("of", Some(Tree::text(quantity.to_string()))),
+        Some(Position::Of(quantity)) => optional("whole", Some(Tree::text(quantity.to_string()))),
         None => {}
     }
     optional("share", line.share.as_ref().map(|share| Tree::text(fraction(share))));
@@ -182,6 +269,9 @@ fn line_tree(line: &Line, minor_units: u32) -> Tree<'static> {
     }
     if !line.matches.is_empty() {
         fields.push(("match".into(), line.matches.to_tree()));
+    }
+    if let Some(difference) = &line.difference {
+        fields.extend(difference.fields(minor_units).into_iter().map(|(name, tree)| (name.into(), tree)));
     }
     Tree::Object(fields)
 }

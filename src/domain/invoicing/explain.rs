@@ -17,8 +17,11 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
     let currency = text("currency");
     let total = document.tree.get("totals").and_then(|t| t.get("due")).map(leaf_text).unwrap_or_default();
     let mut branches = vec![Branch::leaf(dates(document))];
-    for line in document.fields()?.required("lines")?.items()? {
-        branches.push(line_branch(&line, &currency, notes)?);
+    let lines = document.fields()?.required("lines")?.items()?;
+    for line in &lines {
+        // A boundary issued again, less what stands for it elsewhere.
+        let of_this = lines.iter().any(|other| self::text(other, "key") == self::text(line, "of"));
+        branches.push(line_branch(line, &currency, notes, of_this)?);
     }
     branches.push(Branch::leaf(format!("total {total} {currency}")));
     branches.push(Branch::leaf(inputs_leaf(document)));
@@ -30,8 +33,17 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
         status if status.is_empty() => "preview".to_string(),
         status => status,
     };
+    let what = match text("kind").as_str() {
+        "credit_note" => "Credit note",
+        "correction" => "Correction invoice",
+        _ => "Invoice",
+    };
+    let credits = match text("credits") {
+        credits if credits.is_empty() => String::new(),
+        credits => format!(" for {credits}"),
+    };
     let mut out = vec![format!(
-        "Invoice{number} ({status}) to {} of {}, contract {}: {total} {currency}",
+        "{what}{number} ({status}){credits} to {} of {}, contract {}: {total} {currency}",
         text("bill_to"),
         text("customer"),
         text("contract")
@@ -72,6 +84,7 @@ fn dates(document: &Node) -> String {
     let date = |name: &str| document.tree.get(name).map(leaf_text);
     match (date("issued_on"), date("due_on")) {
         (Some(issued), Some(due)) => format!("issued {issued}, due {due}"),
+        (Some(issued), None) => format!("issued {issued}"),
         _ => String::new(),
     }
 }
@@ -91,17 +104,26 @@ fn inputs_leaf(document: &Node) -> String {
     format!("from contract version {}{prices}; inputs {short}", field("contract_version"))
 }
 
-fn line_branch(line: &Node, currency: &str, notes: &Notes) -> Result<Branch, Fault> {
+fn line_branch(line: &Node, currency: &str, notes: &Notes, of_this: bool) -> Result<Branch, Fault> {
     let text = |name: &str| text(line, name);
     let key = text("key");
     let mut leaves = vec![Branch::leaf(format!("for {} until {}", text("from"), text("until")))];
+    let extra = notes.iter().filter(|(of, _)| *of == key).flat_map(|(_, notes)| notes.clone());
+    if text("kind") == "difference" {
+        leaves.extend(difference_leaves(line, of_this)?);
+        leaves.extend(extra.map(Branch::leaf));
+        return Ok(Branch {
+            text: format!("{}, difference: {} {currency}   [{key}]", text("label"), text("amount")),
+            leaves,
+        });
+    }
     if let Some(quantity) = line.tree.get("quantity") {
         let unit = text("unit");
         let of = if unit.is_empty() { String::new() } else { format!(" {unit}") };
         leaves.push(Branch::leaf(format!("quantity {}{of}", grouped(&leaf_text(quantity)))));
     }
     if let Some(price) = line.tree.get("price") {
-        leaves.push(Branch { text: format!("price: {}", leaf_text(price)), leaves: working(line)? });
+        leaves.push(Branch { text: format!("price: {}", leaf_text(price)), leaves: working(line, line)? });
     }
     let (exact, share) = (text("exact"), text("share"));
     let part = if share.is_empty() { "the" } else { &format!("{share} of the") };
@@ -115,20 +137,51 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes) -> Result<Branch, Fau
         }
         (_, share) => format!("× {share} of the period = exact {exact}, rounded once"),
     }));
-    let extra = notes.iter().filter(|(of, _)| *of == key).flat_map(|(_, notes)| notes.clone());
     leaves.extend(extra.map(Branch::leaf));
     Ok(Branch { text: format!("{}: {} {currency}   [{key}]", text("label"), text("amount")), leaves })
 }
 
-/// The working of the price, if it can be shown from this line alone.
-fn working(line: &Node) -> Result<Vec<Branch>, Fault> {
-    let (Some(pricing), Some(Tree::Text(quantity))) = (line.tree.get("pricing"), line.tree.get("quantity"))
+/// What a difference is between: what its line comes to now, and what was billed for it before.
+fn difference_leaves(line: &Node, of_this: bool) -> Result<Vec<Branch>, Fault> {
+    let field = |name: &str| line.tree.get(name).map(|tree| Node { tree, path: line.path.clone() });
+    let (Some(total), Some(billed)) = (field("total"), field("billed")) else { return Ok(Vec::new()) };
+    let unit = text(line, "unit");
+    let sums = |sums: &Node| {
+        let quantity = text(sums, "quantity");
+        let of = if unit.is_empty() { String::new() } else { format!(" {unit}") };
+        match quantity.is_empty() {
+            true => text(sums, "amount"),
+            false => format!("{} for {}{of}", text(sums, "amount"), grouped(&quantity)),
+        }
+    };
+    let on = match line.tree.get("billed_on") {
+        Some(Tree::List(numbers)) if !numbers.is_empty() => {
+            let this = if of_this { "this document and " } else { "" };
+            format!(", on {this}{}", numbers.iter().map(leaf_text).collect::<Vec<_>>().join(", "))
+        }
+        _ => String::new(),
+    };
+    let price =
+        line.tree.get("price").map(|price| format!(", price: {}", leaf_text(price))).unwrap_or_default();
+    let now = format!("{} comes to {} now{price}", text(line, "of"), sums(&total));
+    Ok(vec![
+        Branch { text: now, leaves: working(line, &total)? },
+        Branch::leaf(format!("billed before: {}{on}", sums(&billed))),
+    ])
+}
+
+/// The working of a line's price, if it can be shown from the line alone; `sums` has the quantity and the exact
+/// amount: the line itself, or what it comes to in total.
+fn working(line: &Node, sums: &Node) -> Result<Vec<Branch>, Fault> {
+    let (Some(pricing), Some(Tree::Text(quantity))) = (line.tree.get("pricing"), sums.tree.get("quantity"))
     else {
         return Ok(Vec::new());
     };
     let pricing = Pricing::read(&Node { tree: pricing, path: format!("{}.pricing", line.path) })?;
     let quantity = Ratio::from(Exact::parse(quantity)?);
-    let exact = line.tree.get("exact").map(leaf_text).unwrap_or_default();
+    let exact = sums.tree.get("exact").map(leaf_text).unwrap_or_default();
+    let kind =
+        Some(text(line, "of_kind")).filter(|kind| !kind.is_empty()).unwrap_or_else(|| text(line, "kind"));
     if pricing.needs_events() {
         return Ok(vec![Branch::leaf("rated event by event, in order of time".into())]);
     }
@@ -140,7 +193,7 @@ fn working(line: &Node) -> Result<Vec<Branch>, Fault> {
                 .into(),
         )]);
     }
-    let by_rate = share.is_some() && !matches!(pricing.model_name(), "flat") && text(line, "kind") == "usage";
+    let by_rate = share.is_some() && !matches!(pricing.model_name(), "flat") && kind == "usage";
     let share = share.unwrap_or(Ratio::from(1i64));
     let quantity = if by_rate { quantity.div(&share).unwrap_or(Ratio::ZERO) } else { quantity };
     if let Some(part) = part_of_versions(line, &pricing, &quantity, by_rate.then_some(&share), &exact)? {
@@ -211,7 +264,7 @@ fn part_of_versions(
             Branch { text: less, leaves: steps(&after)? },
         ]));
     }
-    let Some(of) = at_rate(text(line, "of"))? else { return Ok(None) };
+    let Some(of) = at_rate(text(line, "whole"))? else { return Ok(None) };
     let amount = rate(&of)?;
     let part = quantity.div(&of).map(|part| amount.mul(&part));
     let whole = format!("for {} under all versions: {}", grouped(&of.shown()), amount.shown());

@@ -30,6 +30,8 @@ pub struct Inputs {
     pub agreed: Vec<Agreed>,
     /// Price versions in play, `book/key@version`, as the document records them.
     pub prices: Vec<String>,
+    /// Further versions, published since the bill, that price what it left out.
+    pub later_prices: Vec<String>,
     /// Meters that are not in their first version, `key@version`.
     pub meters: Vec<String>,
     /// Where one of them ends inside the bill's periods and no other follows.
@@ -231,6 +233,9 @@ impl Charge {
                 )?;
                 for list in &terms.list {
                     writeln!(out, "list {:?} {} {}", list.label, span(list.from, list.until), list.sha256)?;
+                }
+                for list in &terms.later {
+                    writeln!(out, "later {:?} {} {}", list.label, span(list.from, list.until), list.sha256)?;
                 }
             }
         }

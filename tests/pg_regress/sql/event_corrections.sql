@@ -106,7 +106,7 @@ SELECT i.*, i.difference::numeric = -125.00 AS ok FROM truth, billing.event_repl
 SELECT count(*) FILTER (WHERE revision > 0) AS revisions, (SELECT count(*) FROM billing.usage_event_void WHERE reason = 'meter fixed') AS voids, (SELECT count(*) FROM billing.audit_log WHERE action = 'event_replace') AS audited FROM billing.usage_event JOIN billing.customer USING (customer_id) WHERE key = 'initech';
 SELECT r.ingested, r.amended, r.voided, r.unchanged, r.changes, r.invoices->0->>'difference' AS difference FROM truth, billing.event_replace('initech', 'use', '2026-01-01Z', '2026-02-01Z', doc, 'meter fixed', false) r;
 SELECT quantity, quantity = 950000 AS ok FROM billing.usage('initech', 'units', '2026-01-01Z', '2026-02-01Z');
-SELECT line_key, trim_scale(quantity) AS quantity, amount, amount = -125.00 AS ok FROM billing.contract k, billing_internal.unbilled_usage(k.customer_id, k.contract_id, 1) WHERE k.key = 'initech-1';
+SELECT line_key, trim_scale(quantity) AS quantity, amount, amount = -125.00 AS ok FROM billing.contract k, billing_internal.unbilled_usage(k.customer_id, k.contract_id, ARRAY[1]) WHERE k.key = 'initech-1';
 -- … again: nothing is left to do; an empty document voids all
 SELECT r.* FROM truth, billing.event_replace('initech', 'use', '2026-01-01Z', '2026-02-01Z', doc, 'meter fixed', false) r;
 SELECT r.ingested, r.amended, r.voided, r.unchanged, r.changes FROM billing.event_replace('initech', 'use', '2026-01-20Z', '2026-01-22Z', '[]', 'none of it') r;

@@ -51,8 +51,8 @@ SELECT pg_temp.same();
 -- A later version that is rated event by event
 SELECT count(*) FROM billing.catalog_apply('{"price_books":[{"key":"list","prices":[{"key":"q","meter":"q","valid_from":"2026-06-01T04:00:00Z","pricing":{"model":"percentage","rate":"0.01","per_event_minimum":"0.5"}}]}]}');
 SELECT pg_temp.same();
--- … what is missing is the late event, and nothing else
-SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0;
+-- … what waits for the next bill is the late event, and nothing else
+SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0 OR example IS NOT NULL;
 -- … an invoice that can't be computed any more is one failure, and hides no other
 BEGIN;
 UPDATE billing.invoice SET document = jsonb_set(document, '{inputs,policies,rounding_mode}', '"sideways"') WHERE number = 'INV-2026-000002';

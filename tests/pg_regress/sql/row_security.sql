@@ -34,6 +34,7 @@ INSERT INTO billing.payment_method (customer_id, payment_method_id, key, process
 INSERT INTO billing.usage_event_void (customer_id, event_key, revision, occurred_at, voided_at, reason, actor) SELECT customer_id, gen_random_uuid(), 0, '2023-11-20', '2023-11-20', 'wrong', 'me' FROM billing.customer;
 INSERT INTO billing.ingest_limit SELECT customer_id, 1000000, 1000, '2023-11-20', 'me' FROM billing.customer;
 INSERT INTO billing.usage_dirty SELECT customer_id, 1, '2024-11-20', '2024-11-21' FROM billing.customer;
+INSERT INTO billing.late_usage (customer_id, contract_id, n, late_usage_id, noted_at) SELECT customer_id, contract_id, 1, gen_random_uuid(), '2023-12-01' FROM billing.contract;
 INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message)
 SELECT gen_random_uuid(), (SELECT min(job_run_id::text)::uuid FROM billing.job_run), now(), customer_id, 'contract', key, 'ZB007', 'no price' FROM billing.customer;
 SELECT number, total FROM billing.invoice ORDER BY number;
@@ -84,12 +85,18 @@ INSERT INTO tested VALUES
     -- customer-owned
     ('billing.bill_to'), ('billing.contact'), ('billing.purchase_order'), ('billing.payment_method'), ('billing.contract'), ('billing.contract_version'), ('billing.contract_charge'),
     ('billing.contract_policy'), ('billing.price_override'), ('billing.billing_period'), ('billing.usage_event_key'), ('billing.usage_event'), ('billing.usage_event_void'), ('billing.ingest_limit'), ('billing.dimension_set'),
-    ('billing.usage_delta'), ('billing.usage_dirty'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.invoice'), ('billing.invoice_line'),
+    ('billing.usage_delta'), ('billing.usage_dirty'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.invoice'), ('billing.invoice_line'), ('billing.late_usage'),
     -- machinery that names customers: for staff
     ('billing.audit_log'), ('billing.job_issue'),
     -- views
     ('billing_internal.usage_cell'), ('billing_internal.usage_distinct'), ('billing.usage_hourly'), ('billing.usage_daily'), ('billing.fact_usage_daily'), ('billing.fact_invoice_line');
 SELECT l.* FROM tested t, pg_temp.leak_test(t.target) l ORDER BY l.relation COLLATE "C";
+-- Each customer with a credit note for its invoice
+INSERT INTO tested VALUES ('billing.credit_note');
+BEGIN;
+INSERT INTO billing.invoice SELECT (jsonb_populate_record(i, jsonb_build_object('invoice_id', gen_random_uuid(), 'kind', 'credit_note', 'key', i.key || '.2', 'number', 'CN-' || i.number, 'state', 'open', 'total', -1, 'corrects', '{1}'::int[], 'credits', i.invoice_id))).* FROM billing.invoice i WHERE i.n = 1;
+SELECT l.* FROM pg_temp.leak_test('billing.credit_note') l;
+ROLLBACK;
 -- For staff: a customer's login may not read them at all. (unpriced_usage is empty here.)
 INSERT INTO tested VALUES ('billing.dim_customer'), ('billing.unpriced_usage'), ('billing_internal.ingest_limit_state');
 SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.dim_customer') l UNION ALL SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.unpriced_usage') l
