@@ -101,7 +101,7 @@ BEGIN
     RETURN QUERY
     WITH seller_policy AS MATERIALIZED (
         SELECT p.seller_id, jsonb_object_agg(p.name, p.value) AS policies
-        FROM billing_internal.seller_policies('{rounding_mode, rounding_level, proration_basis, minimum_basis, rate_at}') p
+        FROM billing_internal.seller_policies('{rounding_mode, rounding_level, proration_basis, minimum_basis, rate_at, tier_continuity, unpriced_usage}') p
         GROUP BY p.seller_id
     )
     SELECT k.customer_id, k.contract_id, json_build_object(
@@ -109,7 +109,8 @@ BEGIN
         'starts_on', k.starts_on, 'ends_on', k.ends_on, 'every', k.billed_every, 'alignment', k.alignment,
         'pinned', k.prices = 'pin', 'signed_at', coalesce(k.signed_at, k.starts_at), 'version', v.contract, 'terms_version', v.terms,
         'boundaries', r.boundaries, 'usage_until', nullif(r.usage_until, 'infinity'), 'recorded_until', CASE WHEN r.recorded_until = 'infinity' THEN '9999-12-31 00:00+00' ELSE r.recorded_until END,
-        'known_prices', r.known_prices, 'known_meters', r.known_meters,
+        -- Whoever asks what an issued bill would be today wants to know what it left out, too.
+        'known_prices', r.known_prices, 'prices_now', coalesce(r.recorded_until = 'infinity', false), 'known_meters', r.known_meters,
         'minor_units', coalesce(r.minor_units, (SELECT u.minor_units FROM billing.currency u WHERE u.code = k.currency
             AND (today AT TIME ZONE k.time_zone)::date >= u.valid_from AND (u.valid_until IS NULL OR (today AT TIME ZONE k.time_zone)::date < u.valid_until))),
         'policies', coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
@@ -201,7 +202,7 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_usage(bigint) IS 'The usage a batch asked for, by stretch and line dimensions.';
 
-CREATE FUNCTION billing_internal.bill_batch(refs billing_internal.bill_ref[], with_empty boolean) RETURNS bigint
+CREATE FUNCTION billing_internal.bill_batch(refs billing_internal.bill_ref[], with_empty boolean, hypothetical jsonb DEFAULT NULL) RETURNS bigint
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
@@ -220,9 +221,14 @@ BEGIN
     PERFORM billing_internal.bill_add_version(handle, p.price_book_id, p.key, p.price_id, b.key || '/' || p.key || '@' || p.version, p.key || '@' || p.version,
         lower(p.valid_during), upper(p.valid_during),
         (CASE WHEN p.row_count = 0 OR p.row_count > 64 THEN p.pricing ELSE billing_internal.pricing_of(p.price_id) END)::text, encode(p.content_hash, 'hex'), p.needs_events, p.row_count::bigint)
-    FROM (SELECT x.* FROM billing_internal.bill_price_keys(handle) i JOIN billing.price x ON x.price_book_id = i.book_id AND x.key = i.key
+    FROM (SELECT x.* FROM billing_internal.bill_price_keys(handle) i JOIN billing.price x ON x.price_book_id = i.book_id AND x.key = i.key AND x.withdrawn_at IS NULL
+        WHERE hypothetical IS NULL OR NOT EXISTS (SELECT FROM jsonb_array_elements(hypothetical) h WHERE (h->>'book_id')::uuid = x.price_book_id AND h->>'key' = x.key)
         ORDER BY x.price_book_id, x.key, x.version) p
     JOIN billing.price_book b USING (price_book_id);
+    IF hypothetical IS NOT NULL THEN
+        PERFORM billing_internal.bill_add_version(handle, i.book_id, i.key, '00000000-0000-0000-0000-000000000000', h->>'name', h->>'label', NULL, NULL, h->>'pricing', h->>'sha256', (h->>'needs_events')::boolean, 0)
+        FROM billing_internal.bill_price_keys(handle) i JOIN jsonb_array_elements(hypothetical) h ON (h->>'book_id')::uuid = i.book_id AND h->>'key' = i.key;
+    END IF;
     PERFORM billing_internal.bill_add_midnight(handle, d.zone, d.day, billing_internal.local_midnight(d.day, d.zone)) FROM billing_internal.bill_days(handle) d;
     PERFORM billing_internal.bill_add_usage(handle, coalesce(array_agg(u.stretch), '{}'), coalesce(array_agg(u.dimensions), '{}'), coalesce(array_agg(u.events), '{}'),
         coalesce(array_agg(u.quantity), '{}'), coalesce(array_agg(u.amounts), '{}'))
@@ -233,8 +239,8 @@ BEGIN
     RETURN handle;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.bill_batch(billing_internal.bill_ref[], boolean) IS
-    'Computes a batch of bills (at most one ref per contract) in this backend''s memory: the batch asks for contracts, meters, prices, midnights, usage and rows of large matrices, in one statement each. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
+COMMENT ON FUNCTION billing_internal.bill_batch(billing_internal.bill_ref[], boolean, jsonb) IS
+    'Computes a batch of bills (at most one ref per contract) in this backend''s memory: the batch asks for contracts, meters, prices, midnights, usage and rows of large matrices, in one statement each. Hypothetical prices (hypothetical_prices()) take the place of the versions there are, for all time. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
 
 CREATE FUNCTION billing_internal.bill_look(ref billing_internal.bill_ref) RETURNS TABLE (place int, bill_to text, document jsonb)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -215,13 +215,13 @@ BEGIN
         END;
     END LOOP;
     -- Every boundary that was billed, or closed with nothing to bill: is all usage of the period before it on an invoice?
-    -- Only a boundary with events recorded after a cut, or with events and no invoice at all, is computed.
+    -- Only a boundary with events recorded after a cut, with usage left out for want of a price, or with events and no invoice at all, is computed.
     FOR i IN SELECT p.customer_id, p.contract_id, p.n, k.key, EXISTS (SELECT FROM billing.usage_event e WHERE e.customer_id = q.customer_id AND e.occurred_at >= q.starts_at
-            AND e.occurred_at < q.ends_at AND (s.cut_at IS NULL OR e.recorded_at > least(p.cut_at, s.cut_at))) AS doubtful
+            AND e.occurred_at < q.ends_at AND (s.cut_at IS NULL OR s.left_out OR e.recorded_at > least(p.cut_at, s.cut_at))) AS doubtful
         FROM billing.billing_period p
         JOIN billing.billing_period q ON q.customer_id = p.customer_id AND q.contract_id = p.contract_id AND q.n = p.n - 1
         JOIN billing.contract k ON k.customer_id = p.customer_id AND k.contract_id = p.contract_id
-        LEFT JOIN LATERAL (SELECT min(v.cut_at) AS cut_at FROM billing.invoice v
+        LEFT JOIN LATERAL (SELECT min(v.cut_at) AS cut_at, bool_or(v.document->'inputs' ? 'unpriced') AS left_out FROM billing.invoice v
             WHERE v.customer_id = p.customer_id AND v.contract_id = p.contract_id AND v.n = p.n AND v.number IS NOT NULL AND v.reissue IS NOT true) s ON true
         WHERE p.n > 0 AND p.state <> 'due' AND p.cut_at >= since AND q.starts_at >= billing_internal.events_since(NULL) ORDER BY p.customer_id, p.contract_id, p.n LOOP
         late_seen := late_seen + 1;

@@ -20,7 +20,7 @@ use crate::domain::foundation::{Code, Exact, Fault, RoundingLevel, RoundingMode}
 use crate::domain::metering::dimensions::BILL_TO;
 use crate::domain::metering::measure::{Compound, Read};
 use crate::domain::metering::{Dimensions, Measure};
-use crate::domain::rating::{Pricing, match_candidates};
+use crate::domain::rating::{Pricing, TierContinuity, match_candidates};
 use chrono::NaiveDate;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -84,6 +84,8 @@ struct Bill {
     recorded_until: Option<Instant>,
     /// Only these price versions are known: `book/key@version`, each until the next one or the end it had then.
     known_prices: Option<BTreeMap<String, Option<Instant>>>,
+    /// What they don't price, today's versions may.
+    prices_now: bool,
     /// Meters had so many versions then; those that are not named had one. None = as of now.
     known_meters: Option<BTreeMap<String, usize>>,
     pinned: bool,
@@ -325,7 +327,8 @@ impl Batch {
             let looked_at = super::compute::line_dimensions(&prices, &terms.matches, &terms.lines_by);
             let dropped: Vec<String> =
                 meter.dimensions.iter().filter(|name| !looked_at.contains(name)).cloned().collect();
-            let by_event = self.needs_events(item, &terms.list_names, &prices.agreed);
+            let in_play: Vec<&String> = terms.list_names.iter().chain(&terms.later_names).collect();
+            let by_event = self.needs_events(item, &in_play, &prices.agreed);
             let read = meter.aggregation.read;
             for (period_at, period) in charge.periods.iter().enumerate() {
                 for (segment_at, segment) in period.segments.iter().enumerate() {
@@ -358,7 +361,7 @@ impl Batch {
     }
 
     /// Only versions in play count: one published later must not change what a recompute sees.
-    fn needs_events(&self, item: &Item, in_play: &[String], agreed: &[Agreed]) -> bool {
+    fn needs_events(&self, item: &Item, in_play: &[&String], agreed: &[Agreed]) -> bool {
         let own = match &item.terms {
             ItemTerms::Usage { charge, .. } => match &charge.source {
                 PriceSource::Own(pricing) => pricing.needs_events(),
@@ -368,7 +371,7 @@ impl Batch {
         };
         let versions = item.price_key().and_then(|key| self.lists.get(&key));
         own || versions
-            .is_some_and(|versions| versions.iter().any(|v| v.needs_events && in_play.contains(&v.name)))
+            .is_some_and(|versions| versions.iter().any(|v| v.needs_events && in_play.contains(&&v.name)))
             || agreed.iter().any(|a| matches!(&a.change, Change::Pricing(pricing) if pricing.needs_events()))
     }
 
@@ -427,7 +430,8 @@ impl Batch {
                 ChargeKind::Fee { .. } => None,
             })
         {
-            for (list, name) in terms.list.iter_mut().zip(&terms.list_names) {
+            let later = terms.later.iter_mut().zip(&terms.later_names);
+            for (list, name) in terms.list.iter_mut().zip(&terms.list_names).chain(later) {
                 if let Some(pricing) = full.get(name) {
                     list.pricing = pricing.clone();
                 }
@@ -567,6 +571,7 @@ impl Bill {
             usage_until: fields.optional("usage_until").map(|n| n.instant()).transpose()?,
             recorded_until: fields.optional("recorded_until").map(|n| n.instant()).transpose()?,
             known_prices: fields.optional("known_prices").map(known).transpose()?,
+            prices_now: fields.optional("prices_now").map_or(Ok(false), |n| n.boolean())?,
             known_meters: fields.optional("known_meters").map(known_meters).transpose()?,
             pinned: fields.required("pinned")?.boolean()?,
             signed_at: fields.required("signed_at")?.instant()?,
@@ -625,6 +630,11 @@ impl Bill {
             rounding_mode: RoundingMode::parse(self.policy("rounding_mode"))?,
             rounding_level: RoundingLevel::parse(self.policy("rounding_level"))?,
             proration_basis: ProrationBasis::parse(self.policy("proration_basis"))?,
+            tier_continuity: match self.policy("tier_continuity") {
+                "" => None,
+                continuity => Some(TierContinuity::parse(continuity)?),
+            },
+            bills_unpriced: self.policy("unpriced_usage") == "bill",
             policies: self.policies.clone().into_iter().collect(),
             charges,
             agreed: self.agreed.clone(),
@@ -702,6 +712,7 @@ impl Bill {
         periods: &[ServicePeriod],
         batch: &Batch,
     ) -> UsageTerms {
+        let mut later = Vec::new();
         let (list, list_names) = match &charge.source {
             PriceSource::Own(pricing) => {
                 let sha256 = sha256_hex(pricing.canonical().as_bytes()).into();
@@ -714,9 +725,14 @@ impl Bill {
             PriceSource::Book(_) => {
                 let versions =
                     item.price_key().and_then(|key| batch.lists.get(&key)).map_or(&[][..], Vec::as_slice);
-                self.versions(versions, periods).into_iter().unzip()
+                let known: Vec<&Version> = versions.iter().filter(|version| self.knows(version)).collect();
+                let others: Vec<&Version> =
+                    versions.iter().filter(|version| self.prices_now && !self.knows(version)).collect();
+                later = self.versions(&others, periods);
+                self.versions(&known, periods).into_iter().unzip()
             }
         };
+        let (later, later_names) = later.into_iter().unzip();
         UsageTerms {
             meter: meter.key.clone(),
             aggregation: meter.aggregation.clone(),
@@ -727,28 +743,31 @@ impl Bill {
             prorate_units: charge.prorate_units,
             list,
             list_names,
+            later,
+            later_names,
         }
+    }
+
+    /// Whether the bill is computed with this version: one published later must not change what a recompute sees.
+    fn knows(&self, version: &Version) -> bool {
+        self.known_prices.as_ref().is_none_or(|known| known.contains_key(&version.name))
     }
 
     /// The versions in play, each with its name. Of what was known then, each holds until the next one or the end
     /// it had; and where it holds is only said as far as it cuts the bill's periods: what is published or ended
     /// later changes nothing here.
-    fn versions(&self, versions: &[Version], periods: &[ServicePeriod]) -> Vec<(ListPrice, String)> {
+    fn versions(&self, known: &[&Version], periods: &[ServicePeriod]) -> Vec<(ListPrice, String)> {
         let (Some(first), Some(last)) =
             (periods.iter().map(|p| p.from).min(), periods.iter().map(|p| p.until).max())
         else {
             return Vec::new();
         };
-        let known = |version: &&Version| {
-            self.known_prices.as_ref().is_none_or(|known| known.contains_key(&version.name))
-        };
-        let known: Vec<&Version> = versions.iter().filter(known).collect();
         let at_signature = self.pinned || self.policy("rate_at") == "contract_signature";
         let mut list = Vec::new();
         for (at, version) in known.iter().enumerate() {
-            let until = match &self.known_prices {
+            let until = match self.known_prices.as_ref().and_then(|ends| ends.get(&version.name)) {
                 None => version.until,
-                Some(ends) => ends[&version.name].or_else(|| known.get(at + 1).and_then(|next| next.from)),
+                Some(end) => end.or_else(|| known.get(at + 1).and_then(|next| next.from)),
             };
             let (start, end) = match at_signature {
                 true => (self.signed_at, Instant(self.signed_at.0 + 1)),
@@ -789,7 +808,7 @@ impl Bill {
                 Target::Meter(key) => *key == meter.key,
             };
             let agreed = self.agreed.iter().filter(mine).flat_map(|a| [a.from, a.until]);
-            let list = terms.list.iter().flat_map(|price| [price.from, price.until]);
+            let list = terms.list.iter().chain(&terms.later).flat_map(|price| [price.from, price.until]);
             starts.extend(list.chain(agreed).flatten().filter(|at| *at > period.from && *at < period.until));
         }
         let starts: Vec<Instant> = starts.into_iter().collect();

@@ -3,7 +3,7 @@
 //! What is computed is lines, totals, inputs; status, number and dates are known when it is issued. A recompute
 //! compares the former.
 
-use super::compute::{Line, lines};
+use super::compute::{Line, Position, Unpriced, lines};
 use super::inputs::{Header, Inputs};
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::Tree;
@@ -18,6 +18,7 @@ pub struct Documents {
     policies: Vec<(String, String)>,
     prices: Vec<String>,
     price_ends: Vec<(String, Instant)>,
+    unpriced: Vec<Unpriced>,
     meters: Vec<String>,
     pub sha256: String,
     pub list: Vec<Document>,
@@ -46,7 +47,8 @@ impl Documents {
     pub fn compute(inputs: Inputs, with_empty: bool) -> Result<Documents, Fault> {
         let default = &inputs.header.bill_to;
         let mut of_bill_to: Vec<(String, Vec<Line>)> = Vec::new();
-        for line in lines(&inputs)? {
+        let (lines, unpriced) = lines(&inputs)?;
+        for line in lines {
             match of_bill_to.iter_mut().find(|(bill_to, _)| *bill_to == line.bill_to) {
                 Some((_, lines)) => lines.push(line),
                 None => of_bill_to.push((line.bill_to.clone(), vec![line])),
@@ -65,7 +67,7 @@ impl Documents {
             .collect::<Result<_, Fault>>()?;
         let sha256 = inputs.sha256();
         let Inputs { header, minor_units, policies, prices, price_ends, meters, .. } = inputs;
-        Ok(Documents { header, minor_units, policies, prices, price_ends, meters, sha256, list })
+        Ok(Documents { header, minor_units, policies, prices, price_ends, unpriced, meters, sha256, list })
     }
 
     pub fn contract_version(&self) -> i64 {
@@ -135,6 +137,9 @@ impl Documents {
                 self.price_ends.iter().map(|(name, at)| (name.clone().into(), Tree::text(at.to_string())));
             fields.push(("price_ends", Tree::Object(ends.collect())));
         }
+        if !self.unpriced.is_empty() {
+            fields.push(("unpriced", Tree::List(self.unpriced.iter().map(unpriced_tree).collect())));
+        }
         Tree::Object(fields.into_iter().map(|(name, tree)| (name.into(), tree)).collect())
     }
 }
@@ -164,6 +169,11 @@ fn line_tree(line: &Line, minor_units: u32) -> Tree<'static> {
     optional("meter", line.meter.clone().map(Tree::text));
     optional("unit", line.unit.clone().map(Tree::text));
     optional("price", line.price.clone().map(Tree::text));
+    match &line.position {
+        Some(Position::After(quantity)) => optional("after", Some(Tree::text(quantity.to_string()))),
+        Some(Position::Of(quantity)) => optional("of", Some(Tree::text(quantity.to_string()))),
+        None => {}
+    }
     optional("share", line.share.as_ref().map(|share| Tree::text(fraction(share))));
     optional("pricing", line.pricing.as_ref().map(|pricing| pricing.to_tree()));
     if !line.line_by.is_empty() {
@@ -174,6 +184,20 @@ fn line_tree(line: &Line, minor_units: u32) -> Tree<'static> {
         fields.push(("match".into(), line.matches.to_tree()));
     }
     Tree::Object(fields)
+}
+
+fn unpriced_tree(unpriced: &Unpriced) -> Tree<'static> {
+    Tree::object([
+        ("charge", Tree::text(unpriced.charge.clone())),
+        ("meter", Tree::text(unpriced.meter.clone())),
+        ("from", Tree::text(unpriced.from.to_string())),
+        ("until", Tree::text(unpriced.until.to_string())),
+        ("dimensions", unpriced.dimensions.to_tree()),
+        ("bill_to", Tree::text(unpriced.bill_to.clone())),
+        ("quantity", Tree::text(unpriced.quantity.to_string())),
+        ("events", Tree::number(unpriced.events)),
+        ("reason", Tree::text(unpriced.reason.clone())),
+    ])
 }
 
 /// `12/31`, reduced.

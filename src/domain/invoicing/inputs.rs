@@ -8,7 +8,7 @@ use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
 use crate::domain::foundation::{Exact, RoundingLevel, RoundingMode};
 use crate::domain::metering::{Dimensions, Measure};
-use crate::domain::rating::Pricing;
+use crate::domain::rating::{Pricing, TierContinuity};
 use chrono::{NaiveDate, NaiveTime};
 use std::fmt::Write;
 
@@ -19,6 +19,10 @@ pub struct Inputs {
     pub rounding_mode: RoundingMode,
     pub rounding_level: RoundingLevel,
     pub proration_basis: ProrationBasis,
+    /// None on what was billed before there was such a policy.
+    pub tier_continuity: Option<TierContinuity>,
+    /// Whether usage without a price is left out rather than a fault.
+    pub bills_unpriced: bool,
     /// Policies in force, name and value, as the document records them.
     pub policies: Vec<(String, String)>,
     pub charges: Vec<Charge>,
@@ -73,6 +77,9 @@ pub struct UsageTerms {
     pub list: Vec<ListPrice>,
     /// Names of the list's versions, `book/key@version`, in its order; empty for the charge's own pricing.
     pub list_names: Vec<String>,
+    /// Versions published since the bill, for what it left out: they price what no version of the list does.
+    pub later: Vec<ListPrice>,
+    pub later_names: Vec<String>,
 }
 
 /// One service period of a charge.
@@ -115,6 +122,7 @@ impl Inputs {
         };
         Prices {
             list: terms.list.clone(),
+            later: terms.later.clone(),
             agreed: self.agreed.iter().filter(mine).cloned().collect(),
             priority: terms.dimensions.clone(),
         }
