@@ -26,7 +26,7 @@ use pg_billing::domain::foundation::calendar::{Interval, Period};
 use pg_billing::domain::foundation::proration::{Elapsed, ProrationBasis, share};
 use pg_billing::domain::foundation::{Code, Exact, Fault, Ratio, RoundingMode, allocate};
 use pg_billing::domain::metering::Dimensions;
-use pg_billing::domain::rating::{Pricing, Step};
+use pg_billing::domain::rating::{Pricing, Step, TierContinuity, Used, rate_versions};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use serde_json::Value;
@@ -517,5 +517,28 @@ fn splits() {
     run("splits", (-10_000_000i64..10_000_000, 0u32..5, places, weights), |(units, scale, more, weights)| {
         let total = dec(&format!("{units}e-{}", scale + more));
         compare_split(&total, &weights, scale).map(|_: Option<Vec<Number>>| ())
+    });
+}
+
+/// Versions of a price over one quantity, cut anywhere, are what the units cost one by one.
+#[test]
+fn versions() {
+    let versions = prop::collection::vec((documents::followed(), 0u64..60), 1..5);
+    run("versions", (versions, any::<bool>()), |(versions, continues): (Vec<(Value, u64)>, bool)| {
+        let read: Vec<Pricing> =
+            versions.iter().map(|(document, _)| Pricing::parse(&document.to_string()).unwrap()).collect();
+        let used = |units: u64| Used { quantity: Ratio::from(units), events: units, amounts: None };
+        let asked: Vec<(&Pricing, Used)> =
+            read.iter().zip(&versions).map(|(pricing, (_, units))| (pricing, used(*units))).collect();
+        let continuity = if continues { TierContinuity::Continue } else { TierContinuity::Reset };
+        let ours =
+            rate_versions(&asked, continuity, None).map(|amounts| amounts.iter().map(number).collect());
+        let theirs = oracle::rate_versions(&versions, continues);
+        match (ours, theirs) {
+            (Ok::<Vec<Number>, _>(ours), Ok(theirs)) if ours == theirs => Ok(()),
+            (ours, theirs) => {
+                Err(format!("{ours:?} and {theirs:?} for {versions:?}, continues: {continues}"))
+            }
+        }
     });
 }

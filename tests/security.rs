@@ -289,7 +289,8 @@ fn without(said: &str, names: &Names) -> String {
     asked.sort_by_key(|name| std::cmp::Reverse(name.len()));
     said = said.replace(&names.document, "<it>");
     for name in asked {
-        said = said.replace(name.as_str(), "<it>");
+        // Postgres says some names in lower case.
+        said = said.replace(name.as_str(), "<it>").replace(&name.to_lowercase(), "<it>");
     }
     said
 }

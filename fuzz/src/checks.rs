@@ -6,6 +6,7 @@ use pg_billing::domain::contracts::contract::Contract;
 use pg_billing::domain::contracts::overrides::{Override, read_list};
 use pg_billing::domain::contracts::plan::Plan;
 use pg_billing::domain::foundation::calendar::{Alignment, Calendar, Interval};
+use pg_billing::domain::foundation::hash::text_key;
 use pg_billing::domain::foundation::instant::{Instant, parse_date};
 use pg_billing::domain::foundation::json::{self, Node, Tree};
 use pg_billing::domain::foundation::money::{Money, Unit};
@@ -14,6 +15,7 @@ use pg_billing::domain::foundation::proration::ProrationBasis;
 use pg_billing::domain::foundation::{Exact, Fault, Ratio, RoundingLevel, RoundingMode};
 use pg_billing::domain::ingestion::{self, EVENT_ID_BYTES_MAX, Format, Rejection, read_batch_of, read_event};
 use pg_billing::domain::invoicing::explain::explain;
+use pg_billing::domain::metering::aggregate::{Asked, Position, When};
 use pg_billing::domain::metering::call::{Call, Row};
 use pg_billing::domain::metering::meters::Version;
 use pg_billing::domain::metering::{
@@ -376,14 +378,26 @@ pub fn aggregate_states(text: &str) -> bool {
     let bytes = hex.unwrap_or_else(|| text.as_bytes().to_vec());
     let Some(state) = good(State::from_bytes(&bytes)) else { return false };
     assert_eq!(state.to_bytes(), bytes);
-    good(state.result());
+    let stretch = Asked::Stretch {
+        from: Instant::parse("2026-01-01T00:00:00Z").expect("an instant of ours"),
+        until: Instant::parse("2026-02-01T00:00:00Z").expect("an instant of ours"),
+        unit: 3_600_000_000,
+    };
+    for asked in [Asked::Total, stretch] {
+        good(state.quantity(&asked));
+    }
     let mut sum = state.clone();
     if good(sum.merge(state.clone())).is_none() {
         assert_eq!(sum, state, "a fault changes nothing");
     }
+    let position = Position {
+        at: Instant::parse("2026-01-01T00:00:00Z").expect("an instant of ours"),
+        event_key: text_key("e"),
+    };
+    let when = When { position, into: 1_000_000 };
     for contribution in [Contribution::One, Contribution::Number(exact("-1.5"))] {
         let mut more = state.clone();
-        if good(more.add(contribution)).is_none() {
+        if good(more.add(contribution, &when)).is_none() {
             assert_eq!(more, state, "a fault changes nothing");
         }
     }

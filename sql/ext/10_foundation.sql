@@ -655,6 +655,8 @@ BEGIN ATOMIC
     ('proration_basis', 'day', '^(day|second|30_actual|30_strict|none)$', NULL, 'How a recurring amount is prorated over a partial period: by local days, elapsed seconds, days over 30, 30/360 days over 30, or not at all.'),
     ('minimum_basis', 'after_discount', '^(after_discount|before_discount)$', NULL, 'Whether a minimum is tested on the amount after or before line discounts.'),
     ('rate_at', 'usage_time', '^(usage_time|period_start|contract_signature)$', NULL, 'Which price version rates usage: the one in force when it happened, at the start of its service period, or at signature.'),
+    ('tier_continuity', 'continue', '^(continue|reset)$', NULL, 'Where a price has versions inside a period: continue: a quantity keeps its position in the tiers, packages and free units. reset: it begins at 0 with each version.'),
+    ('unpriced_usage', 'hold', '^(hold|bill)$', NULL, 'Usage that no price matches. hold: its bill waits. bill: the rest is billed, and what was left out is listed in unpriced_usage until it can be priced.'),
     ('invoice_grace', '0', '^(0|[1-9][0-9]{0,3} (hour|hours|day|days))$', '366 days', 'How long a draft stays open for late usage before it is finalized: 0, 36 hours, 3 days. With 0 the bill run finalizes at once.'),
     ('correction_method', 'next_invoice', '^(next_invoice|credit_note|void_reissue)$', NULL, 'How invoice_correct() corrects an issued invoice if it is not told: by difference lines on the contract''s next invoice, by a credit note (or a correction invoice, where more is due) at once, or by voiding and issuing it again.'),
     ('event_age_max', billing_internal.event_age_default(), '^[1-9][0-9]{0,3} (day|days|month|months|year|years)$', '100 years', 'Events older than this are rejected.'),

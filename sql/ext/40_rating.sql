@@ -48,9 +48,9 @@ COMMENT ON FUNCTION billing_internal.rate_steps(billing.pricing, numeric, text, 
 CREATE FUNCTION billing_internal.price_candidates(names text[], dimensions text) RETURNS SETOF text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 4 AS 'MODULE_PATHNAME', 'price_candidates_wrapper';
 COMMENT ON FUNCTION billing_internal.price_candidates(text[], text) IS 'Every match a matrix row could have that holds for these dimensions, as JSON, strongest first.';
-CREATE FUNCTION billing_internal.pricing_facts(pricing text) RETURNS TABLE (splits boolean, needs_events boolean, dimensions text[])
+CREATE FUNCTION billing_internal.pricing_facts(pricing text) RETURNS TABLE (splits boolean, cuts boolean, needs_events boolean, dimensions text[])
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'pricing_facts_wrapper';
-COMMENT ON FUNCTION billing_internal.pricing_facts(text) IS 'Of a pricing document: may its amount be split in time, does it need single events, its dimensions.';
+COMMENT ON FUNCTION billing_internal.pricing_facts(text) IS 'Of a pricing document: may usage be priced apart at any instant (splits), may versions of it take each other''s place inside a period (cuts), does it need single events, its dimensions.';
 
 CREATE FUNCTION billing.rate(pricing billing.pricing, quantity numeric, dimensions jsonb DEFAULT '{}', events bigint DEFAULT 1) RETURNS numeric
     -- Called for every row: setting search_path would take as long as the rest, so every name here has its schema.

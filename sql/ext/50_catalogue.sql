@@ -41,7 +41,7 @@ AS $$
                     'valid_from', lower(p.valid_during), 'valid_until', upper(p.valid_during)))
                 || jsonb_build_object('pricing', billing_internal.pricing_of(p.price_id))
             FROM billing.price p JOIN billing.price_book b USING (price_book_id) JOIN billing.meter m USING (meter_id)
-            WHERE b.key = catalogue_document.parent AND p.key = catalogue_document.key ORDER BY p.version DESC LIMIT 1)
+            WHERE b.key = catalogue_document.parent AND p.key = catalogue_document.key AND p.withdrawn_at IS NULL ORDER BY p.version DESC LIMIT 1)
         WHEN 'plan' THEN (SELECT v.document || jsonb_build_object('version', v.version)
                 || CASE WHEN p.retired_at IS NOT NULL THEN '{"retired": true}' ELSE '{}' END::jsonb
             FROM billing.plan p JOIN billing.plan_version v USING (plan_id) WHERE p.key = catalogue_document.key ORDER BY v.version DESC LIMIT 1)
@@ -72,11 +72,11 @@ BEGIN
     ORDER BY begins DESC, k.key LIMIT 1;
     IF NOT hit.begins THEN
         PERFORM billing_internal.fail('ZB005', format('price %s can''t change at %s, inside a period of contract %s', of_key, at, hit.key),
-            format('Give valid_from as a period''s start, such as %sT00:00:00Z: tiers, packages, minimums and maximums run over a whole period.', hit.ends_on));
+            format('Give valid_from as a period''s start, such as %sT00:00:00Z: a flat amount, a step, and any price of a maximum or a distinct count is for a whole period.', hit.ends_on));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.check_price_instant(uuid, text, timestamptz) IS 'Errors: ZB005 if a price that can''t be split in time would change when no service period of a live contract begins. Each contract takes it with its next period.';
+COMMENT ON FUNCTION billing_internal.check_price_instant(uuid, text, timestamptz) IS 'Errors: ZB005 if a price that is for a whole period would change when no service period of a live contract begins. Each contract takes it with its next period.';
 
 CREATE FUNCTION billing_internal.apply_product(item jsonb) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -132,11 +132,11 @@ BEGIN
         FOR fault IN
             SELECT billing_internal.charge_error(c.terms::text, d::text, c.pricing::text, c.overrides) FROM (
                 SELECT jsonb_build_object('key', p.key, 'product', 'any', 'meter', old.key, 'price', p.key) AS terms, billing_internal.pricing_of(p.price_id) AS pricing, '[]' AS overrides
-                FROM billing.price p WHERE p.meter_id = old.meter_id AND (upper_inf(p.valid_during) OR upper(p.valid_during) > billing.now())
+                FROM billing.price p WHERE p.meter_id = old.meter_id AND p.withdrawn_at IS NULL AND (upper_inf(p.valid_during) OR upper(p.valid_during) > billing.now())
                 UNION
                 SELECT h.terms, billing_internal.pricing_of(p.price_id), coalesce(billing_internal.overrides_of(k.customer_id, k.contract_id, h.meter_id, h.charge_key)::text, '[]')
                 FROM billing.contract_charge h JOIN billing.contract k USING (customer_id, contract_id)
-                LEFT JOIN billing.price p ON p.price_book_id = h.price_book_id AND p.key = h.price_key AND upper_inf(p.valid_during)
+                LEFT JOIN billing.price p ON p.price_book_id = h.price_book_id AND p.key = h.price_key AND upper_inf(p.valid_during) AND p.withdrawn_at IS NULL
                 WHERE h.meter_id = old.meter_id AND h.until_version IS NULL AND k.state IN ('draft', 'scheduled', 'active', 'paused')
             ) c
         LOOP
@@ -229,7 +229,7 @@ DECLARE
     fault text;
 BEGIN
     SELECT * INTO book FROM billing.price_book b WHERE b.key = item->>'parent';
-    SELECT * INTO old FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key' ORDER BY p.version DESC LIMIT 1 FOR NO KEY UPDATE;
+    SELECT * INTO old FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key' AND p.withdrawn_at IS NULL ORDER BY p.version DESC LIMIT 1 FOR NO KEY UPDATE;
     IF d = 'null' THEN
         IF upper_inf(old.valid_during) THEN
             starts := coalesce(starts, billing.now());
@@ -255,24 +255,24 @@ BEGIN
         END IF;
         RETURN;
     END IF;
-    SELECT f.splits, f.needs_events INTO facts FROM billing_internal.pricing_facts(d->>'pricing') f;
+    SELECT f.splits, f.cuts, f.needs_events INTO facts FROM jsonb_to_record(item) f (splits boolean, cuts boolean, needs_events boolean);
     IF old.price_id IS NOT NULL THEN
         starts := coalesce(starts, billing.now());
         IF starts <= lower(old.valid_during) THEN
             PERFORM billing_internal.fail('ZB005', format('%s.valid_from: %s is not after %s, when version %s begins to hold',
                 item->>'path', starts, lower(old.valid_during), old.version), 'Prices change forward in time; give a later valid_from.');
         END IF;
-        IF NOT (facts.splits AND old.splits) OR NOT meter.additive THEN
+        IF NOT (facts.cuts AND old.cuts) OR NOT meter.additive THEN
             PERFORM billing_internal.check_price_instant(book.price_book_id, old.key, starts);
         END IF;
         IF upper_inf(old.valid_during) OR upper(old.valid_during) > starts THEN
             UPDATE billing.price p SET valid_during = tstzrange(lower(old.valid_during), starts) WHERE p.price_id = old.price_id;
         END IF;
     END IF;
-    INSERT INTO billing.price (price_id, price_book_id, key, version, meter_id, valid_during, pricing, row_count, splits, needs_events, content_hash, recorded_at)
-    VALUES (id, book.price_book_id, item->>'key', coalesce(old.version, 0) + 1, meter.meter_id, tstzrange(starts, NULL),
+    INSERT INTO billing.price (price_id, price_book_id, key, version, meter_id, valid_during, pricing, row_count, splits, cuts, needs_events, content_hash, recorded_at)
+    VALUES (id, book.price_book_id, item->>'key', (SELECT coalesce(max(p.version), 0) + 1 FROM billing.price p WHERE p.price_book_id = book.price_book_id AND p.key = item->>'key'), meter.meter_id, tstzrange(starts, NULL),
         CASE WHEN d->'pricing' ? 'rows' THEN (d->'pricing') || '{"rows": []}' ELSE d->'pricing' END,
-        coalesce(jsonb_array_length(d->'pricing'->'rows'), 0), facts.splits, facts.needs_events, wanted_hash, clock_timestamp());
+        coalesce(jsonb_array_length(d->'pricing'->'rows'), 0), facts.splits, facts.cuts, facts.needs_events, wanted_hash, clock_timestamp());
     INSERT INTO billing.price_row (price_id, n, match, pricing)
     SELECT id, r.place - 1, coalesce(r.value->'match', '{}'), r.value - 'match'
     FROM jsonb_array_elements(d->'pricing'->'rows') WITH ORDINALITY r (value, place);
@@ -325,7 +325,7 @@ BEGIN
         pricing := item.terms->>'pricing';
         IF pricing IS NULL THEN
             SELECT CASE WHEN NOT meter.additive THEN billing_internal.pricing_of(p.price_id) ELSE p.pricing END::text INTO pricing FROM billing.price p
-            WHERE p.price_book_id = book.price_book_id AND p.key = item.terms->>'price' AND p.meter_id = meter.meter_id
+            WHERE p.price_book_id = book.price_book_id AND p.key = item.terms->>'price' AND p.meter_id = meter.meter_id AND p.withdrawn_at IS NULL
             ORDER BY p.version DESC LIMIT 1;
             IF pricing IS NULL THEN
                 PERFORM billing_internal.fail('ZB001', format('%scharge %s: price book %s has no price %s for meter %s', path, item.terms->>'key',
@@ -439,7 +439,7 @@ BEGIN
         'meters', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('meter', m.key, NULL) - ARRAY['version', 'valid_from'] ORDER BY m.key), '[]') FROM billing.meter m),
         'price_books', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('price_book', b.key, NULL) || jsonb_build_object('prices',
                 (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('price', k.key, b.key) - ARRAY['version', 'valid_from', 'valid_until'] ORDER BY k.key), '[]')
-                FROM (SELECT DISTINCT p.key FROM billing.price p WHERE p.price_book_id = b.price_book_id AND upper_inf(p.valid_during)) k)) ORDER BY b.key), '[]')
+                FROM (SELECT DISTINCT p.key FROM billing.price p WHERE p.price_book_id = b.price_book_id AND upper_inf(p.valid_during) AND p.withdrawn_at IS NULL) k)) ORDER BY b.key), '[]')
             FROM billing.price_book b),
         'plans', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('plan', p.key, NULL) - 'version' ORDER BY p.key), '[]') FROM billing.plan p));
 END

@@ -13,13 +13,13 @@ CREATE FUNCTION billing_internal.overrides_read_error(overrides text) RETURNS te
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'overrides_read_error_wrapper';
 COMMENT ON FUNCTION billing_internal.overrides_read_error(text) IS 'Why overrides_read() gave NULL.';
 
-CREATE FUNCTION billing_internal.resolved_price(prices text, dimensions text, at timestamptz, begins timestamptz)
+CREATE FUNCTION billing_internal.resolved_price(prices text, dimensions text, at timestamptz, starts timestamptz, begins timestamptz, continuity text)
     RETURNS TABLE (source text, label text, list_label text, pricing text)
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'resolved_price_wrapper';
-COMMENT ON FUNCTION billing_internal.resolved_price(text, text, timestamptz, timestamptz) IS 'Which of {"list","overrides","dimensions"} holds; no row where resolved_price_error() says why.';
-CREATE FUNCTION billing_internal.resolved_price_error(prices text, dimensions text, at timestamptz, begins timestamptz) RETURNS text
+COMMENT ON FUNCTION billing_internal.resolved_price(text, text, timestamptz, timestamptz, timestamptz, text) IS 'Which of {"list","overrides","dimensions"} holds at an instant of the service period that starts at an instant; begins counts as its start for what is for a whole period. list_label is NULL where no list price is in force. No row where resolved_price_error() says why.';
+CREATE FUNCTION billing_internal.resolved_price_error(prices text, dimensions text, at timestamptz, starts timestamptz, begins timestamptz, continuity text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'resolved_price_error_wrapper';
-COMMENT ON FUNCTION billing_internal.resolved_price_error(text, text, timestamptz, timestamptz) IS 'Why resolved_price() gave no row.';
+COMMENT ON FUNCTION billing_internal.resolved_price_error(text, text, timestamptz, timestamptz, timestamptz, text) IS 'Why resolved_price() gave no row.';
 
 -- ── customers ────────────────────────────────────────────────────────────────────────────────────
 
@@ -82,7 +82,7 @@ BEGIN
         FROM billing.contract_charge h
         JOIN billing.contract k ON k.customer_id = h.customer_id AND k.contract_id = h.contract_id AND k.state IN ('draft', 'scheduled', 'active', 'paused')
         JOIN billing.meter m ON m.meter_id = h.meter_id
-        LEFT JOIN LATERAL (SELECT x.price_id, x.pricing FROM billing.price x WHERE x.price_book_id = h.price_book_id AND x.key = h.price_key AND x.meter_id = h.meter_id
+        LEFT JOIN LATERAL (SELECT x.price_id, x.pricing FROM billing.price x WHERE x.price_book_id = h.price_book_id AND x.key = h.price_key AND x.meter_id = h.meter_id AND x.withdrawn_at IS NULL
             ORDER BY x.version DESC LIMIT 1) p ON true
         CROSS JOIN LATERAL billing_internal.overrides_of(h.customer_id, h.contract_id, h.meter_id, h.charge_key) o (list)
         WHERE h.customer_id = of_customer_id AND (of_contract_id IS NULL OR h.contract_id = of_contract_id) AND h.kind = 'usage' AND h.until_version IS NULL AND o.list IS NOT NULL
@@ -105,7 +105,7 @@ BEGIN
         AND (NOT m.additive
             OR EXISTS (SELECT FROM billing_internal.pricing_facts((o.terms->'pricing')::text) f WHERE NOT f.splits)
             OR NOT coalesce((SELECT f.splits FROM billing_internal.pricing_facts((h.terms->'pricing')::text) f), true)
-            OR EXISTS (SELECT FROM billing.price r WHERE r.price_book_id = h.price_book_id AND r.key = h.price_key AND NOT r.splits))
+            OR EXISTS (SELECT FROM billing.price r WHERE r.price_book_id = h.price_book_id AND r.key = h.price_key AND NOT r.splits AND r.withdrawn_at IS NULL))
     ORDER BY k.key, h.charge_key LIMIT 1;
     IF FOUND THEN
         PERFORM billing_internal.fail('ZB005', format('an override of charge %s would change the price at %s, inside a period of contract %s',
@@ -114,6 +114,20 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.check_overrides(bigint, uuid) IS 'Errors: ZB003 if an override doesn''t fit the charges it targets, ZB005 if it would change a price that can''t be split in time inside a service period.';
+
+CREATE FUNCTION billing_internal.is_replaced(of_customer_id bigint, of_contract_id uuid, of_meter_id int, charge text, at timestamptz) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The contract's beat the customer's; a unit price or a percentage among those that may hold needs the list.
+    SELECT coalesce(bool_and(o.terms ? 'pricing') FILTER (WHERE o.contract_id IS NOT NULL), true)
+        AND (coalesce(bool_or(o.match = '{}') FILTER (WHERE o.contract_id IS NOT NULL), false) OR coalesce(bool_and(o.terms ? 'pricing') AND bool_or(o.match = '{}'), false))
+    FROM billing.price_override o
+    JOIN billing.customer c ON c.customer_id = o.customer_id
+    JOIN billing.contract k ON k.customer_id = of_customer_id AND k.contract_id = of_contract_id
+    WHERE o.customer_id = of_customer_id AND (o.meter_id = of_meter_id OR o.charge_key = charge) AND o.until_version IS NULL AND o.valid_during @> at
+        AND (o.contract_id = of_contract_id OR (o.contract_id IS NULL AND (o.terms ? 'percent_off' OR k.currency = c.currency)))
+$$;
+COMMENT ON FUNCTION billing_internal.is_replaced(bigint, uuid, int, text, timestamptz) IS 'Whether overrides with a whole pricing take the place of a charge''s list price for all its usage at an instant, so that it needs none.';
 
 CREATE FUNCTION billing_internal.usage_is_billed(of_customer_id bigint) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -495,8 +509,9 @@ BEGIN
     END IF;
     SELECT h.charge_key, h.price_key, b.key AS book INTO wrong FROM billing.contract_charge h JOIN billing.price_book b USING (price_book_id)
     WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL
-        AND NOT EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key
+        AND NOT EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL
             AND p.valid_during @> CASE WHEN k.prices = 'pin' THEN coalesce(contract_activate.signed_at, billing.now()) ELSE k.starts_at END)
+        AND NOT billing_internal.is_replaced(k.customer_id, k.contract_id, h.meter_id, h.charge_key, k.starts_at)
     ORDER BY h.position LIMIT 1;
     IF FOUND THEN
         PERFORM billing_internal.fail('ZB007', format('charge %s: price %s of %s is not in force when contract %s needs it', wrong.charge_key, wrong.price_key, wrong.book, k.key),
@@ -569,8 +584,11 @@ DECLARE
     m record;
     h record;
     rate_at text;
+    continuity text;
     list_at timestamptz;
+    starts timestamptz;
     begins timestamptz;
+    until timestamptz;
     prices text;
     found_price record;
 BEGIN
@@ -593,18 +611,22 @@ BEGIN
         PERFORM billing_internal.fail('ZB007', format('no live charge of customer %s prices meter %s for %s at %s', customer, m.key, dimensions, at),
             'SELECT * FROM billing.unpriced_usage; lists usage that nothing prices; billing.subscribe() makes a contract.');
     END IF;
-    -- As the bill does (ServicePeriod::price_at): what runs over the whole period has the price of its start.
-    SELECT greatest(billing_internal.local_midnight(p.starts_on, h.time_zone),
-            CASE WHEN p.starts_on::timestamp AT TIME ZONE 'UTC' < billing_internal.local_midnight(p.ends_on, h.time_zone) THEN p.starts_on::timestamp AT TIME ZONE 'UTC' END) INTO begins
+    -- As the bill does (ServicePeriod::price_at): what is for a whole period has the price of its start.
+    SELECT billing_internal.local_midnight(p.starts_on, h.time_zone), greatest(billing_internal.local_midnight(p.starts_on, h.time_zone),
+            CASE WHEN p.starts_on::timestamp AT TIME ZONE 'UTC' < billing_internal.local_midnight(p.ends_on, h.time_zone) THEN p.starts_on::timestamp AT TIME ZONE 'UTC' END) INTO starts, begins
     FROM billing_internal.calendar_period_at(h.starts_on, h.ends_on, h.billed_every, h.alignment, (at AT TIME ZONE h.time_zone)::date) b
     CROSS JOIN LATERAL billing_internal.calendar_service_periods(h.starts_on, h.ends_on, h.billed_every, h.alignment, h.every, b.n) p
     WHERE p.starts_on <= (at AT TIME ZONE h.time_zone)::date AND (at AT TIME ZONE h.time_zone)::date < p.ends_on;
+    SELECT max(p.value) FILTER (WHERE p.name = 'rate_at'), max(p.value) FILTER (WHERE p.name = 'tier_continuity') INTO rate_at, continuity FROM (
+        SELECT s.name, coalesce((SELECT c.value FROM billing.contract_policy c WHERE c.customer_id = h.customer_id AND c.contract_id = h.contract_id AND c.name = s.name), s.value) AS value
+        FROM billing_internal.seller_policies('{rate_at, tier_continuity}') s WHERE s.seller_id = h.seller_id) p;
+    starts := coalesce(starts, at);
     begins := coalesce(begins, at);
-    SELECT coalesce((SELECT c.value FROM billing.contract_policy c WHERE c.customer_id = h.customer_id AND c.contract_id = h.contract_id AND c.name = 'rate_at'), s.value) INTO rate_at
-    FROM billing_internal.seller_policies('{rate_at}') s WHERE s.seller_id = h.seller_id;
     IF NOT m.additive OR rate_at = 'period_start' THEN
         at := begins;
+        starts := begins;
     END IF;
+    until := greatest(at, begins);
     list_at := CASE WHEN h.prices = 'pin' OR rate_at = 'contract_signature' THEN h.signed_at END;
     prices := jsonb_build_object(
         'dimensions', to_jsonb(m.dimensions),
@@ -613,23 +635,23 @@ BEGIN
                     'from', CASE WHEN list_at IS NULL THEN lower(p.valid_during) END, 'until', CASE WHEN list_at IS NULL THEN upper(p.valid_during) END)) || jsonb_build_object('pricing', CASE WHEN p.row_count = 0 THEN p.pricing
                     ELSE p.pricing || jsonb_build_object('rows', (SELECT coalesce(jsonb_agg(r.pricing || jsonb_build_object('match', r.match) ORDER BY r.n), '[]')
                         FROM billing.price_row r WHERE r.price_id = p.price_id AND r.match IN (SELECT k::jsonb
-                            FROM billing_internal.price_candidates(ARRAY(SELECT jsonb_array_elements_text(p.pricing->'dimensions')), dimensions::text) k))) END)), '[]')
-                FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key
-                    AND (p.valid_during @> coalesce(list_at, at) OR (list_at IS NULL AND p.valid_during @> begins))) END,
+                            FROM billing_internal.price_candidates(ARRAY(SELECT jsonb_array_elements_text(p.pricing->'dimensions')), dimensions::text) k))) END) ORDER BY p.version), '[]')
+                FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL
+                    AND p.valid_during && CASE WHEN list_at IS NULL THEN tstzrange(starts, until, '[]') ELSE tstzrange(list_at, list_at, '[]') END) END,
         'overrides', (SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('scope', CASE WHEN o.contract_id IS NOT NULL THEN 'contract' ELSE 'customer' END,
                 'meter', CASE WHEN o.meter_id IS NOT NULL THEN m.key END, 'charge', o.charge_key, 'match', o.match,
                 'from', lower(o.valid_during), 'until', upper(o.valid_during))) || o.terms ORDER BY o.contract_id IS NULL, o.meter_id, o.charge_key, o.match), '[]')
             FROM billing.price_override o
-            WHERE o.customer_id = of_customer_id AND (o.meter_id = m.meter_id OR o.charge_key = h.charge_key) AND (o.valid_during @> at OR o.valid_during @> begins)
+            WHERE o.customer_id = of_customer_id AND (o.meter_id = m.meter_id OR o.charge_key = h.charge_key) AND o.valid_during && tstzrange(starts, until, '[]')
                 AND CASE WHEN o.contract_id IS NULL THEN (o.terms ? 'percent_off' OR h.in_customer_currency) AND o.from_version <= h.terms_version AND (o.until_version IS NULL OR o.until_version > h.terms_version)
                     ELSE o.contract_id = h.contract_id AND o.from_version <= h.contract_version AND (o.until_version IS NULL OR o.until_version > h.contract_version) END))::text;
-    SELECT * INTO found_price FROM billing_internal.resolved_price(prices, dimensions::text, at, begins);
+    SELECT * INTO found_price FROM billing_internal.resolved_price(prices, dimensions::text, at, starts, begins, continuity);
     IF found_price.source IS NULL THEN
-        PERFORM billing_internal.raise_fault(billing_internal.resolved_price_error(prices, dimensions::text, at, begins)::jsonb);
+        PERFORM billing_internal.raise_fault(billing_internal.resolved_price_error(prices, dimensions::text, at, starts, begins, continuity)::jsonb);
     END IF;
-    RETURN QUERY SELECT h.contract_key, h.charge_key, found_price.source, CASE WHEN found_price.list_label = 'charge' THEN NULL ELSE split_part(found_price.list_label, '@', 1) END,
+    RETURN QUERY SELECT h.contract_key, h.charge_key, found_price.source, CASE WHEN found_price.list_label = 'charge' THEN NULL ELSE nullif(split_part(found_price.list_label, '@', 1), '') END,
         nullif(split_part(found_price.list_label, '@', 2), '')::int, found_price.pricing::jsonb;
 END
 $$;
 COMMENT ON FUNCTION billing.price_resolve(text, text, jsonb, timestamptz) IS
-    'The price a customer''s usage of a meter has, for dimension values at an instant (default billing.now()): contract override, customer override, the charge''s own pricing, or the price book''s version in force; tiers and other prices that run over a whole period are those in force at its start. pricing is one model, never a matrix. Errors: ZB001, ZB004, ZB007 nothing prices it.';
+    'The price a customer''s usage of a meter has, for dimension values at an instant (default billing.now()): contract override, customer override, the charge''s own pricing, or the price book''s version in force; what is one amount for a whole period (flat, stairstep), or counts what does not add up, has the price in force at its start. pricing is one model, never a matrix. Errors: ZB001, ZB004, ZB007 nothing prices it.';

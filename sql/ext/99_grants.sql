@@ -63,6 +63,7 @@ BEGIN
         ('{billing_app, billing_operator, billing_admin}', '{"billing_internal.ingest_rows(text[], text[], text[], text[], text[], text[])"}'),
         ('{billing_app, billing_operator, billing_sales}', '{billing.customer_upsert(jsonb), "billing.subscribe(text, text, date, jsonb)"}'),
         ('{billing_operator, billing_sales}', '{billing.contract_create(jsonb), "billing.contract_activate(text, timestamptz, text, text)"}'),
+        ('{billing_operator}', '{"billing.price_publish(jsonb, timestamptz, boolean)", "billing.price_withdraw(text, int, text)"}'),
         ('{billing_operator}', '{"billing.event_void(text, text, text)",
             "billing.event_amend(text, text, text, text, timestamptz, jsonb, text)", "billing.event_replace(text, text, timestamptz, timestamptz, json, text, boolean)",
             "billing.rejected_event_retry(int, text, text)", "billing.rejected_event_resolve(uuid, text, text)", "billing.ingest_limit_set(text, numeric, int, text)"}'),

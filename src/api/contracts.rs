@@ -9,7 +9,7 @@ use crate::domain::contracts::resolve::Prices;
 use crate::domain::foundation::Fault;
 use crate::domain::foundation::json::{self, Node, Tree};
 use crate::domain::metering::Dimensions;
-use crate::domain::rating::Pricing;
+use crate::domain::rating::{Pricing, TierContinuity};
 use crate::pg::FaultJson;
 use crate::pg::instant::from_timestamptz;
 use pgrx::datum::TimestampWithTimeZone;
@@ -97,19 +97,23 @@ fn overrides_of(overrides: &str) -> Result<String, Fault> {
     Tree::List(list.iter().map(Override::to_tree).collect()).canonical()
 }
 
-/// Which price bills these dimensions at this instant, of `{"list", "overrides", "dimensions"}`: where one of the two
-/// runs over the whole period, that of `begins`. No row where `resolved_price_error` says why.
+/// Which price bills these dimensions at this instant, of `{"list", "overrides", "dimensions"}`: the service period is
+/// from `starts`, and `begins` counts as its start for what runs over all of it. No row where `resolved_price_error`
+/// says why.
 #[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "a row of a set-returning function")]
 fn resolved_price(
     prices: &str,
     dimensions: &str,
     at: TimestampWithTimeZone,
+    starts: TimestampWithTimeZone,
     begins: TimestampWithTimeZone,
+    continuity: &str,
 ) -> TableIterator<
     'static,
-    (name!(source, String), name!(label, String), name!(list_label, String), name!(pricing, String)),
+    (name!(source, String), name!(label, String), name!(list_label, Option<String>), name!(pricing, String)),
 > {
-    TableIterator::new(resolved(prices, dimensions, at, begins).ok())
+    TableIterator::new(resolved(prices, dimensions, at, starts, begins, continuity).ok())
 }
 
 #[pg_extern(sql = false)]
@@ -117,28 +121,28 @@ fn resolved_price_error(
     prices: &str,
     dimensions: &str,
     at: TimestampWithTimeZone,
+    starts: TimestampWithTimeZone,
     begins: TimestampWithTimeZone,
+    continuity: &str,
 ) -> Option<String> {
-    resolved(prices, dimensions, at, begins).err().as_ref().map(FaultJson::text)
+    resolved(prices, dimensions, at, starts, begins, continuity).err().as_ref().map(FaultJson::text)
 }
 
 fn resolved(
     prices: &str,
     dimensions: &str,
     at: TimestampWithTimeZone,
+    starts: TimestampWithTimeZone,
     begins: TimestampWithTimeZone,
-) -> Result<(String, String, String, String), Fault> {
+    continuity: &str,
+) -> Result<(String, String, Option<String>, String), Fault> {
     let instant =
         |at| from_timestamptz(at).ok_or_else(|| Fault::value("prices hold at instants, not at infinity"));
     let prices = Prices::read(&Node::root(&json::parse_nested(prices, json::DOCUMENT_DEPTH_MAX, "")?))?;
     let dimensions = Dimensions::read(&Node::root(&json::parse(dimensions)?))?;
-    let mut found = prices.resolve(&dimensions, instant(at)?)?;
-    if let Ok(first) = prices.resolve(&dimensions, instant(begins)?)
-        && !(found.splits_in_time() && first.splits_in_time())
-    {
-        found = first;
-    }
-    let list_label = prices.list[found.list].label.clone();
+    let period = (instant(starts)?, instant(begins)?);
+    let found = prices.billed_at(&dimensions, instant(at)?, period, TierContinuity::parse(continuity)?)?;
+    let list_label = found.list.map(|list| prices.list[list].label.clone());
     Ok((found.source.to_string(), found.label, list_label, found.pricing.canonical()))
 }
 
@@ -239,7 +243,7 @@ mod tests {
     fn prices_resolve_by_time_and_match() {
         let at = |model: &str, instant: &str| {
             rows(&format!(
-                r#"SELECT source, list_label, CAST(pricing AS json)->>'unit_price' AS unit_price FROM billing_internal.resolved_price({PRICES}, '{{"model":"{model}"}}', '{instant}', '{instant}')"#
+                r#"SELECT source, list_label, CAST(pricing AS json)->>'unit_price' AS unit_price FROM billing_internal.resolved_price({PRICES}, '{{"model":"{model}"}}', '{instant}', '{instant}', '{instant}', 'continue')"#
             ))
         };
         assert_eq!(at("gpt-4", "2023-11-15 23:59:59.999999+00"), ["customer override|tokens@1|0.015"]);
@@ -248,7 +252,7 @@ mod tests {
         assert!(at("gpt-4", "2023-10-31 00:00+00").is_empty());
         let why = |instant: &str| {
             format!(
-                "SELECT billing_internal.resolved_price_error({PRICES}, '{{}}', '{instant}', '{instant}')"
+                "SELECT billing_internal.resolved_price_error({PRICES}, '{{}}', '{instant}', '{instant}', '{instant}', 'continue')"
             )
         };
         assert_eq!(fault(&why("2023-10-31 00:00+00")), "ZB007 no price is in force at 2023-10-31T00:00:00Z");

@@ -564,8 +564,8 @@ mod tests {
         // the first "1" was new; its repeats, and 4 and 5, are known
         let mut known = ["1", "4", "5"].map(|id| format!("7|{}", key(id)));
         known.sort();
-        let has = |what: &str| value(&format!("SELECT billing_internal.call_has_{what}({handle})")).unwrap();
-        assert_eq!((has("known").as_str(), has("rejections").as_str()), ("true", "true"));
+        let has = |what: &str| value(&format!("SELECT billing_internal.{what}({handle})")).unwrap();
+        assert_eq!((has("call_has_known").as_str(), has("call_has_rejections").as_str()), ("true", "true"));
         assert_eq!(ask("call_known"), known);
         rows(&format!(
             "SELECT billing_internal.call_judge({handle}, '{{7,7,7}}', '{{{},{},{}}}', '{{{first},{fourth},42}}')",
@@ -580,7 +580,7 @@ mod tests {
             reasons,
             ["unknown_customer|nobody|2", "too_old|acme|6", "conflicting|acme|1", "conflicting|acme|5"]
         );
-        assert_eq!((has("known").as_str(), has("rejections").as_str()), ("false", "true"));
+        assert_eq!((has("call_has_known").as_str(), has("call_has_rejections").as_str()), ("false", "true"));
         assert_eq!(ask("call_end"), ["2|2|2|2"]);
         let closed = error_of(&format!("SELECT * FROM billing_internal.call_end({handle})"));
         assert_eq!(closed, format!("XX000 ingest call {handle} is not open"));

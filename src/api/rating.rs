@@ -92,18 +92,19 @@ fn price_candidates(names: Vec<String>, dimensions: &str) -> SetOfIterator<'stat
     SetOfIterator::new(candidates.unwrap_or_default().into_iter().map(|c| c.canonical()))
 }
 
-/// What SQL has to know of a pricing document: whether its amount is proportional to quantity and free of
-/// bounds (so that it may be split in time), whether it needs single events, its dimensions.
+/// What SQL has to know of a pricing document: whether usage may be priced apart at any instant, whether versions
+/// of it may take each other's place inside a period, whether it needs single events, its dimensions.
 #[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "a row of a set-returning function")]
 fn pricing_facts(
     pricing: &str,
-) -> TableIterator<'static, (name!(splits, bool), name!(needs_events, bool), name!(dimensions, Vec<String>))>
-{
-    let facts = json::parse(pricing).and_then(|tree| Pricing::read_header(&Node::root(&tree))).map(|p| {
-        let bounded = |p: &Pricing| p.minimum().is_some() || p.maximum().is_some();
-        let splits = p.is_linear() && !bounded(&p) && !p.rows().iter().any(|row| bounded(row.pricing()));
-        (splits, p.needs_events(), p.dimensions_named())
-    });
+) -> TableIterator<
+    'static,
+    (name!(splits, bool), name!(cuts, bool), name!(needs_events, bool), name!(dimensions, Vec<String>)),
+> {
+    let facts = json::parse_nested(pricing, json::DOCUMENT_DEPTH_MAX, "")
+        .and_then(|tree| Pricing::read_header(&Node::root(&tree)))
+        .map(|p| (p.splits_in_time(), p.can_be_cut(), p.needs_events(), p.dimensions_named()));
     TableIterator::new(facts.ok())
 }
 
@@ -208,15 +209,20 @@ mod tests {
         assert_eq!(of(r#"{"user":"7"}"#), ["{}"]);
     }
 
-    /// An amount may be split in time only if it is proportional and unbounded; per-event bounds need events.
+    /// An amount may be split anywhere in time only if it is proportional and unbounded, and over versions unless it is one
+    /// amount for the period; per-event bounds need events.
     #[pg_test]
     fn facts_of_a_price() {
         let facts = |pricing: &str| rows(&format!("SELECT * FROM billing_internal.pricing_facts({pricing})"));
-        assert_eq!(facts(r#"'{"model":"per_unit","unit_price":"0.03"}'"#), ["true|false|[]"]);
-        assert_eq!(facts(r#"'{"model":"per_unit","unit_price":"0.03","minimum":"10"}'"#), ["false|false|[]"]);
-        assert_eq!(facts(GRADUATED), ["false|false|[]"]);
-        assert_eq!(facts(TRANSACTIONS), ["false|true|[]"]);
-        assert_eq!(facts(MATRIX), [r#"true|false|["model","region"]"#]);
+        assert_eq!(facts(r#"'{"model":"per_unit","unit_price":"0.03"}'"#), ["true|true|false|[]"]);
+        assert_eq!(
+            facts(r#"'{"model":"per_unit","unit_price":"0.03","minimum":"10"}'"#),
+            ["false|true|false|[]"]
+        );
+        assert_eq!(facts(GRADUATED), ["false|true|false|[]"]);
+        assert_eq!(facts(STAIRS), ["false|false|false|[]"]);
+        assert_eq!(facts(TRANSACTIONS), ["false|true|true|[]"]);
+        assert_eq!(facts(MATRIX), [r#"true|true|false|["model","region"]"#]);
         assert!(facts(r#"'{"model":"unknown"}'"#).is_empty());
     }
 }

@@ -604,3 +604,59 @@ fn to_rows() -> Vec<Blow> {
         }),
     ]
 }
+
+/// A price that can be followed unit by unit: whole tiers, packages and free units, no maximum, nothing per event.
+pub fn followed() -> BoxedStrategy<Value> {
+    let tier = (1u64..40, decimal(5), optional(0.5, 50), weighted(0.3, 1u64..9));
+    let tiers = (prop::collection::vec(tier, 1..5), any::<bool>()).prop_map(|(tiers, percent)| {
+        let (last, mut end) = (tiers.len() - 1, 0);
+        let tier = |(at, (width, price, fee, size)): (usize, (u64, String, Option<String>, Option<u64>))| {
+            let mut fields = Fields::new();
+            end += width;
+            put(&mut fields, "up_to", (at < last).then(|| end.to_string()));
+            put(&mut fields, if percent { "rate" } else { "unit_price" }, Some(price));
+            put(&mut fields, "flat_fee", fee);
+            put(&mut fields, "package_size", size.filter(|_| !percent));
+            Value::Object(fields)
+        };
+        (percent, tiers.into_iter().enumerate().map(tier).collect::<Vec<_>>())
+    });
+    let named = (tiers, any::<bool>()).prop_map(|((percent, tiers), volume)| {
+        let mut fields = model(match (percent, volume) {
+            (true, _) => "graduated_percentage",
+            (false, true) => "volume",
+            (false, false) => "graduated",
+        });
+        put(&mut fields, "tiers", Some(Value::Array(tiers)));
+        fields
+    });
+    let package = (1u64..20, decimal(90), any::<bool>()).prop_map(|(size, amount, least)| {
+        let mut fields = model("package");
+        put(&mut fields, "package_size", Some(size));
+        put(&mut fields, "amount", Some(amount));
+        put(&mut fields, "minimum_one_package", Some(least));
+        fields
+    });
+    let unit = decimal(9).prop_map(|price| {
+        let mut fields = model("per_unit");
+        put(&mut fields, "unit_price", Some(price));
+        fields
+    });
+    let percentage = (decimal(1), weighted(0.5, 0u64..60)).prop_map(|(rate, free)| {
+        let mut fields = model("percentage");
+        put(&mut fields, "rate", Some(rate));
+        put(&mut fields, "free_amount", free.map(|free| free.to_string()));
+        fields
+    });
+    let fields = prop_oneof![4 => named, 1 => package, 1 => unit, 1 => percentage];
+    let terms = (weighted(0.3, 0u64..50), any::<bool>(), optional(0.2, 2));
+    (fields, terms)
+        .prop_map(|(mut fields, (free, at_zero, floor))| {
+            put(&mut fields, "free_units", free.map(|free| free.to_string()));
+            let at_zero = (at_zero && fields.contains_key("tiers")).then_some(true);
+            put(&mut fields, "first_flat_at_zero", at_zero);
+            put(&mut fields, "unit_price_floor", floor);
+            Value::Object(fields)
+        })
+        .boxed()
+}

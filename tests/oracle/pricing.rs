@@ -667,6 +667,76 @@ fn matrix(pricing: &Value, quantity: &Number, dimensions: &Dimensions, events: u
 
 // ---------------------------------------------------------------- percent off
 
+// ---------------------------------------------------------------- versions
+
+/// rules 1, "Price versioning": what each version of a price asks for the whole units used under it, by looking at
+/// them one by one, in order of time. Only for documents whose tiers, packages and free units are whole numbers and
+/// which have no maximum of a tier, nothing per event and nothing fixed.
+///
+/// "continue (default: quantity keeps its position across versions) or reset".
+/// READING: a flat fee is asked by the version under which the quantity enters the tier; what is due at quantity 0
+/// is due once, when the first version begins (reset: where units begin anew); a volume tier is that of the quantity
+/// under all versions, and its flat fee is spread over the units.
+pub fn rate_versions(versions: &[(Value, u64)], continues: bool) -> Result<Vec<Number>, String> {
+    let whole: u64 = versions.iter().map(|(_, units)| units).sum();
+    let mut position = 0;
+    let mut amounts = Vec::new();
+    for (place, (pricing, units)) in versions.iter().enumerate() {
+        check_document(pricing)?;
+        position = if continues { position } else { 0 };
+        let begins = place == 0 || (!continues && *units > 0);
+        let of = if continues { whole } else { *units };
+        let amount = if model_of(pricing)? == "volume" && of > 0 {
+            let all = volume(pricing, &after_free_units(pricing, &whole_number(of))?)?;
+            all / whole_number(of) * whole_number(*units)
+        } else {
+            let mut amount = Number::zero();
+            if begins {
+                amount += model_amount(pricing, &Number::zero(), &Dimensions::new(), 0)?;
+            }
+            for unit in position..position + units {
+                amount += one_unit(pricing, unit)?;
+            }
+            amount
+        };
+        position += units;
+        amounts.push(amount);
+    }
+    Ok(amounts)
+}
+
+/// What the unit after the first `before` ones costs, beyond what is due at quantity 0.
+fn one_unit(pricing: &Value, before: u64) -> Answer {
+    let free = or_zero(pricing, "free_units")? + or_zero(pricing, "free_amount")?;
+    let before = whole_number(before) - free;
+    if before.is_negative() {
+        return Ok(Number::zero());
+    }
+    let begins = |place: &Number, size: &Number| (place / size).is_integer();
+    match model_of(pricing)? {
+        "per_unit" => Ok(price(pricing, pricing, "unit_price")? / per(pricing)?),
+        "percentage" => price(pricing, pricing, "rate"),
+        "package" => {
+            let due = before.is_zero() && flag(pricing, "minimum_one_package");
+            let begins = begins(&before, &required(pricing, "package_size")?) && !due;
+            Ok(if begins { price(pricing, pricing, "amount")? } else { Number::zero() })
+        }
+        "graduated" | "graduated_percentage" => {
+            let tier = tier_of(pricing, &(&before + Number::one()))?;
+            let inside = &before - &tier.lower;
+            let mut amount = match field(tier.terms, "package_size")? {
+                Some(size) if !begins(&inside, &size) => Number::zero(),
+                _ => units_in_tier(pricing, tier.terms, &Number::one())?,
+            };
+            if inside.is_zero() && !(before.is_zero() && flag(pricing, "first_flat_at_zero")) {
+                amount += or_zero(tier.terms, "flat_fee")?;
+            }
+            Ok(amount)
+        }
+        other => Err(format!("{other} is not priced unit by unit")),
+    }
+}
+
 /// definitions 7: ×(1 − p/100) on every rate, amount, flat fee and package, row by row.
 /// minimum, maximum, free_* stay, unit_price_floor stays (and so acts after the discount).
 /// READING: `fixed` and `multiplier` are rates and amounts and are scaled; per_event_minimum,

@@ -15,6 +15,14 @@ use std::collections::HashSet;
 /// Most entries of one kind in one document.
 pub const ITEMS_MAX: usize = 10_000;
 
+/// What is stored beside a pricing, so that nobody has to read it for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    pub splits: bool,
+    pub cuts: bool,
+    pub needs_events: bool,
+}
+
 /// One entity of the document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
@@ -32,6 +40,7 @@ pub struct Item {
     pub document: Option<Tree<'static>>,
     /// Of a price: SHA-256 of its canonical pricing, rows included.
     pub pricing_sha256: Option<String>,
+    pub facts: Option<Facts>,
 }
 
 pub fn read(root: &Node) -> Result<Vec<Item>, Fault> {
@@ -87,6 +96,7 @@ fn item(kind: &'static str, key: String, path: &str) -> Item {
         retired: false,
         document: None,
         pricing_sha256: None,
+        facts: None,
     }
 }
 
@@ -166,8 +176,8 @@ fn read_price(node: &Node) -> Result<Item, Fault> {
     let meter = fields.optional("meter").map(|n| n.key().map(str::to_string)).transpose()?;
     let pricing_node = fields.optional("pricing");
     fields.finish()?;
-    let (document, pricing_sha256) = match (meter, pricing_node) {
-        (None, None) if retired => (None, None),
+    let (document, pricing_sha256, facts) = match (meter, pricing_node) {
+        (None, None) if retired => (None, None, None),
         (Some(meter), Some(pricing)) => {
             let pricing = Pricing::read(&pricing)?;
             let document = Tree::object([
@@ -175,12 +185,17 @@ fn read_price(node: &Node) -> Result<Item, Fault> {
                 ("meter", Tree::text(meter)),
                 ("pricing", pricing.to_tree()),
             ]);
-            (Some(document), Some(hash::sha256_hex(pricing.canonical().as_bytes())))
+            let facts = Facts {
+                splits: pricing.splits_in_time(),
+                cuts: pricing.can_be_cut(),
+                needs_events: pricing.needs_events(),
+            };
+            (Some(document), Some(hash::sha256_hex(pricing.canonical().as_bytes())), Some(facts))
         }
         (None, _) => return Err(Fault::document(&format!("{}.meter", node.path), "is missing")),
         (_, None) => return Err(Fault::document(&format!("{}.pricing", node.path), "is missing")),
     };
-    Ok(Item { retired, valid_from, document, pricing_sha256, ..item("price", key, &node.path) })
+    Ok(Item { retired, valid_from, document, pricing_sha256, facts, ..item("price", key, &node.path) })
 }
 
 fn read_plan(node: &Node) -> Result<Item, Fault> {
@@ -199,6 +214,7 @@ fn read_plan(node: &Node) -> Result<Item, Fault> {
 /// For SQL: the items as JSON.
 pub fn to_tree(items: Vec<Item>) -> Tree<'static> {
     let optional = |text: Option<String>| text.map_or(Tree::Null, Tree::text);
+    let fact = |fact: Option<bool>| fact.map_or(Tree::Null, Tree::Bool);
     Tree::List(
         items
             .into_iter()
@@ -212,6 +228,9 @@ pub fn to_tree(items: Vec<Item>) -> Tree<'static> {
                     ("retired", Tree::Bool(i.retired)),
                     ("document", i.document.unwrap_or(Tree::Null)),
                     ("pricing_sha256", optional(i.pricing_sha256)),
+                    ("splits", fact(i.facts.map(|facts| facts.splits))),
+                    ("cuts", fact(i.facts.map(|facts| facts.cuts))),
+                    ("needs_events", fact(i.facts.map(|facts| facts.needs_events))),
                 ])
             })
             .collect(),

@@ -9,8 +9,9 @@ use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::Node;
 use crate::domain::foundation::{Code, Exact, Fault};
 use crate::domain::metering::Dimensions;
-use crate::domain::rating::Pricing;
+use crate::domain::rating::{Pricing, TierContinuity};
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A version of the list price: of the book, or the charge's own.
@@ -113,6 +114,8 @@ impl Agreed {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prices {
     pub list: Vec<ListPrice>,
+    /// Where the list has no price, these may: versions published after a bill that left usage out.
+    pub later: Vec<ListPrice>,
     /// Only those that target this charge or its meter.
     pub agreed: Vec<Agreed>,
     /// The meter's dimensions in order of priority.
@@ -140,12 +143,16 @@ pub struct Bounds {
 pub struct Resolved {
     /// Usage with the same identity runs through the same tiers.
     pub identity: String,
+    /// The identity without the list's version: where a quantity goes on when the version changes.
+    pub track: String,
+    /// The overrides it is made by, the outermost first; none for the list price.
+    pub overrides: Vec<usize>,
     /// `contract override`, `customer override`, `price book` or `charge`.
     pub source: &'static str,
     /// For people: `contract override, tokens@1`.
     pub label: String,
-    /// The list version underneath.
-    pub list: usize,
+    /// The list version in force; an override with a whole pricing needs none.
+    pub list: Option<usize>,
     /// One price, never a matrix.
     pub pricing: Pricing,
     /// The minimums and maximums it is under, innermost first.
@@ -157,18 +164,29 @@ impl Resolved {
     pub fn splits_in_time(&self) -> bool {
         self.pricing.is_linear() && self.bounds.is_empty()
     }
+
+    /// Whether another price may take the place of this one inside a period. Linear prices stand for themselves;
+    /// others go on where the version before left off, so both must be under the same overrides.
+    fn may_become(&self, next: &Resolved) -> bool {
+        match (self.pricing.is_linear(), next.pricing.is_linear()) {
+            (true, true) => true,
+            _ => self.overrides == next.overrides && self.pricing.can_be_cut() && next.pricing.can_be_cut(),
+        }
+    }
 }
 
 /// A price on the way through the scopes.
 struct Candidate {
     source: &'static str,
     label: String,
+    overrides: Vec<usize>,
     row: Row,
 }
 
 /// One price, never a matrix, and where it stood.
 struct Row {
     identity: String,
+    track: String,
     pricing: Pricing,
     bounds: Vec<Bounds>,
 }
@@ -191,7 +209,7 @@ impl Prices {
             .map(|name| name.text().map(str::to_string))
             .collect::<Result<_, _>>()?;
         fields.finish()?;
-        Ok(Prices { list, agreed, priority })
+        Ok(Prices { list, later: Vec::new(), agreed, priority })
     }
 
     /// The list version in force at an instant.
@@ -201,20 +219,102 @@ impl Prices {
 
     /// The price of usage with these dimensions at this instant.
     pub fn resolve(&self, dimensions: &Dimensions, at: Instant) -> Result<Resolved, Fault> {
-        let list = self.list_at(at).ok_or_else(|| {
+        self.resolve_listed(dimensions, at).or_else(|fault| match fault.code {
+            Code::Unrated if !self.later.is_empty() => {
+                let later = Prices { list: self.later.clone(), later: Vec::new(), ..self.clone() };
+                let found = later.resolve_listed(dimensions, at).map_err(|_| fault)?;
+                // Behind the versions of the list, which it comes after.
+                Ok(Resolved { list: found.list.map(|at| self.list.len() + at), ..found })
+            }
+            _ => Err(fault),
+        })
+    }
+
+    fn resolve_listed(&self, dimensions: &Dimensions, at: Instant) -> Result<Resolved, Fault> {
+        let list = self.list_at(at);
+        let listed = list.ok_or_else(|| {
             Fault::new(Code::Unrated, format!("no price is in force at {at}"))
                 .with_hint("Publish a price version that holds then, with billing.catalog_apply().")
-        })?;
+        });
         let customer = self.best(Scope::Customer, dimensions, at);
         let contract = self.best(Scope::Contract, dimensions, at);
         let resolved = match (contract, customer) {
-            (None, None) => self.list_price(list, dimensions)?,
-            (Some(agreed), None) | (None, Some(agreed)) => self.apply(agreed, None, list, dimensions)?,
-            (Some(agreed), Some(next)) => self.apply(agreed, Some(next), list, dimensions)?,
+            (None, None) => self.list_price(listed?, dimensions)?,
+            (Some(agreed), None) | (None, Some(agreed)) => self.apply(agreed, None, listed, dimensions)?,
+            (Some(agreed), Some(next)) => self.apply(agreed, Some(next), listed, dimensions)?,
         };
-        let Candidate { source, label, row } = resolved;
-        let Row { identity, pricing, bounds } = row;
-        Ok(Resolved { identity, source, label, list, pricing, bounds })
+        let Candidate { source, label, overrides, row } = resolved;
+        let Row { identity, track, pricing, bounds } = row;
+        Ok(Resolved { identity, track, overrides, source, label, list, pricing, bounds })
+    }
+
+    /// The price of each stretch of one service period, `found` being what holds by itself in each and `first` the
+    /// one that counts as the period's start. None where nothing holds.
+    ///
+    /// Without a continuity (as before there was one) a price that runs over the whole period is that of its start.
+    /// With one, a price takes the place of the one before where both can be cut, and else waits for the next
+    /// period. Minimum and maximum are those of the start.
+    pub fn over_time(
+        &self,
+        found: Vec<Option<Resolved>>,
+        first: usize,
+        continuity: Option<TierContinuity>,
+    ) -> Vec<Option<Resolved>> {
+        let mut prices = found;
+        let Some(start) =
+            (first..prices.len()).chain(0..first.min(prices.len())).find(|at| prices[*at].is_some())
+        else {
+            return prices;
+        };
+        let begins = prices[start].clone().expect("it was found");
+        let Some(continuity) = continuity else {
+            if !prices.iter().flatten().all(Resolved::splits_in_time) {
+                prices.iter_mut().flatten().for_each(|price| price.clone_from(&begins));
+            }
+            return prices;
+        };
+        // A version valid from 00:00 UTC of the first day counts from the start, where it can't be cut or would
+        // have tiers restart for time zones' sake.
+        let head: Vec<&Resolved> = prices[..=start].iter().flatten().collect();
+        let restarts =
+            continuity == TierContinuity::Reset && head.iter().any(|price| !price.pricing.is_linear());
+        if restarts || head.windows(2).any(|pair| !pair[0].may_become(pair[1])) {
+            prices[..start].iter_mut().flatten().for_each(|price| price.clone_from(&begins));
+        }
+        let mut before: Option<Resolved> = None;
+        for price in prices.iter_mut().flatten() {
+            if let Some(before) = before.as_ref().filter(|before| !before.may_become(price)) {
+                price.clone_from(before);
+            }
+            before = Some(price.clone());
+        }
+        // Bounds that stand beside the rows are of the version that holds when the period begins.
+        let of_start = |bounds: &Bounds| start == first || bounds.enclosing.is_some() || bounds.scope != LIST;
+        let bounds: Vec<Bounds> = begins.bounds.into_iter().filter(of_start).collect();
+        prices.iter_mut().flatten().for_each(|price| price.bounds.clone_from(&bounds));
+        prices
+    }
+
+    /// The price that bills usage at an instant of the service period that begins at `from`; `begins` is the instant
+    /// that counts as its start for what runs over all of it.
+    pub fn billed_at(
+        &self,
+        dimensions: &Dimensions,
+        at: Instant,
+        (from, begins): (Instant, Instant),
+        continuity: TierContinuity,
+    ) -> Result<Resolved, Fault> {
+        let list = self.list.iter().flat_map(|price| [price.from, price.until]);
+        let agreed = self.agreed.iter().flat_map(|agreed| [agreed.from, agreed.until]);
+        let inside = list.chain(agreed).flatten().filter(|cut| *cut > from && *cut <= at.max(begins));
+        let starts: BTreeSet<Instant> = inside.chain([from]).collect();
+        let found = starts.iter().map(|start| self.resolve(dimensions, *start).ok()).collect();
+        let place = |of: Instant| starts.iter().rposition(|start| *start <= of).unwrap_or(0);
+        let mut prices = self.over_time(found, place(begins), Some(continuity));
+        match prices.swap_remove(place(at)) {
+            Some(price) => Ok(price),
+            None => self.resolve(dimensions, at),
+        }
     }
 
     /// The minimum and maximum that are due whatever was used: those of the price that usage of nothing in
@@ -252,26 +352,27 @@ impl Prices {
         let source = if price.label == CHARGE { CHARGE } else { "price book" };
         let home = Home { scope: LIST, label: &price.label, matches: &Dimensions::new() };
         let row = home.narrow(&price.pricing, &price.label, dimensions)?;
-        Ok(Candidate { source, label: price.label.clone(), row })
+        Ok(Candidate { source, label: price.label.clone(), overrides: Vec::new(), row })
     }
 
     fn apply(
         &self,
         (position, agreed): (usize, &Agreed),
         next: Option<(usize, &Agreed)>,
-        list: usize,
+        list: Result<usize, Fault>,
         dimensions: &Dimensions,
     ) -> Result<Candidate, Fault> {
         let source = agreed.scope.source();
-        let list_label = &self.list[list].label;
+        let name = format!("override {position}");
         match &agreed.change {
             Change::Pricing(pricing) => {
-                let scope = format!("override {position}");
-                let home = Home { scope: &scope, label: source, matches: &agreed.matches };
-                let row = home.narrow(pricing, &scope, dimensions)?;
-                Ok(Candidate { source, label: source.to_string(), row })
+                let home = Home { scope: &name, label: source, matches: &agreed.matches };
+                let row = home.narrow(pricing, &name, dimensions)?;
+                Ok(Candidate { source, label: source.to_string(), overrides: vec![position], row })
             }
             Change::UnitPrice(unit_price) => {
+                let list = list?;
+                let list_label = &self.list[list].label;
                 let (pricing, bounds) = match self.list_price(list, dimensions) {
                     Ok(list) => (list.row.pricing.with_unit_price(*unit_price), list.row.bounds),
                     // No row of the list matches: the agreed price, per what the list says.
@@ -281,21 +382,25 @@ impl Prices {
                         (list.with_unit_price(*unit_price), home.bounds(list).into_iter().collect())
                     }
                 };
-                let identity = format!("override {position} per {}", pricing.per());
-                let row = Row { identity, pricing, bounds };
-                Ok(Candidate { source, label: format!("{source}, {list_label}"), row })
+                let identity = format!("{name} per {}", pricing.per());
+                let row = Row { identity, track: name, pricing, bounds };
+                let label = format!("{source}, {list_label}");
+                Ok(Candidate { source, label, overrides: vec![position], row })
             }
             Change::PercentOff(percent) => {
                 let base = match next.filter(|_| agreed.stackable) {
                     Some(next) => self.apply(next, None, list, dimensions)?,
-                    None => self.list_price(list, dimensions)?,
+                    None => self.list_price(list?, dimensions)?,
                 };
                 let row = Row {
-                    identity: format!("override {position} of {}", base.row.identity),
+                    identity: format!("{name} of {}", base.row.identity),
+                    track: format!("{name} of {}", base.row.track),
                     pricing: base.row.pricing.percent_off(*percent)?,
                     bounds: base.row.bounds,
                 };
-                Ok(Candidate { source, label: format!("{source} {percent}% off, {}", base.label), row })
+                let overrides = [vec![position], base.overrides].concat();
+                let label = format!("{source} {percent}% off, {}", base.label);
+                Ok(Candidate { source, label, overrides, row })
             }
         }
     }
@@ -322,17 +427,19 @@ impl Home<'_> {
         let whole = self.bounds(pricing);
         let Some((_, row)) = pricing.select(dimensions) else {
             let bounds = whole.into_iter().collect();
-            return Ok(Row { identity: identity.to_string(), pricing: single, bounds });
+            let (identity, track) = (identity.to_string(), self.scope.to_string());
+            return Ok(Row { identity, track, pricing: single, bounds });
         };
         // Rows are named by what they match, not by position: a pruned matrix has other positions.
         let name = row.matched().canonical();
         let mut matches = self.matches.clone();
         row.matched().iter().for_each(|(name, value)| matches.set(name, value));
-        let of_row = Home { scope: &format!("{} {name}", self.scope), matches: &matches, ..*self };
+        let track = format!("{} {name}", self.scope);
+        let of_row = Home { scope: &track, matches: &matches, ..*self };
         let of_row =
             of_row.bounds(&single).map(|bounds| Bounds { enclosing: Some(self.scope.to_string()), ..bounds });
         let bounds = of_row.into_iter().chain(whole).collect();
-        Ok(Row { identity: format!("{identity} {name}"), pricing: single, bounds })
+        Ok(Row { identity: format!("{identity} {name}"), track, pricing: single, bounds })
     }
 
     /// Its own minimum and maximum, if it has any.
@@ -385,7 +492,12 @@ mod tests {
     }
 
     fn prices(agreed: Vec<Agreed>) -> Prices {
-        Prices { list: vec![list()], agreed, priority: vec!["model".into(), "region".into()] }
+        Prices {
+            list: vec![list()],
+            later: Vec::new(),
+            agreed,
+            priority: vec!["model".into(), "region".into()],
+        }
     }
 
     fn price_of(prices: &Prices, dimensions: &str) -> (String, String) {
@@ -482,6 +594,41 @@ mod tests {
             .rate(&Ratio::from(9_876_543i64), &Dimensions::new(), 1)
             .unwrap();
         assert_eq!(amount.round(2, RoundingMode::HalfUp).unwrap().to_fixed(2).unwrap(), "19.75");
+    }
+
+    /// Versions from 10, 20 and 30 on, in a period from 0 on whose first day begins at 10 in UTC.
+    fn over_a_period(pricings: [&str; 4], at: i64, continuity: TierContinuity) -> String {
+        let starts = [None, Some(10), Some(20), Some(30), None];
+        let version = |(n, pricing): (usize, &str)| ListPrice {
+            label: format!("v{n}"),
+            from: starts[n].map(Instant),
+            until: starts[n + 1].map(Instant),
+            pricing: Arc::new(Pricing::parse(pricing).unwrap()),
+            sha256: "".into(),
+        };
+        let prices =
+            Prices { list: pricings.into_iter().enumerate().map(version).collect(), ..prices(vec![]) };
+        let period = (Instant(0), Instant(10));
+        prices.billed_at(&Dimensions::new(), Instant(at), period, continuity).unwrap().label
+    }
+
+    #[test]
+    fn a_version_takes_the_place_of_the_one_before_or_waits() {
+        const TIERS: &str = r#"{"model":"graduated","tiers":[{"unit_price":"1"}]}"#;
+        const FLAT: &str = r#"{"model":"flat","amount":"1"}"#;
+        const UNIT: &str = r#"{"model":"per_unit","unit_price":"1"}"#;
+        let told = |pricings: [&str; 4], continuity| -> Vec<String> {
+            [5, 15, 25, 35].into_iter().map(|at| over_a_period(pricings, at, continuity)).collect()
+        };
+        let (goes_on, anew) = (TierContinuity::Continue, TierContinuity::Reset);
+        assert_eq!(told([TIERS; 4], goes_on), ["v0", "v1", "v2", "v3"]);
+        // The first day's 00:00 UTC counts as the start where tiers would begin anew, or can't be cut at all.
+        assert_eq!(told([TIERS; 4], anew), ["v1", "v1", "v2", "v3"]);
+        assert_eq!(told([UNIT; 4], anew), ["v0", "v1", "v2", "v3"]);
+        assert_eq!(told([FLAT; 4], goes_on), ["v1"; 4]);
+        assert_eq!(told([TIERS, FLAT, TIERS, UNIT], goes_on), ["v1"; 4]);
+        // One amount for the period is passed over; what comes after it is not.
+        assert_eq!(told([TIERS, UNIT, FLAT, TIERS], goes_on), ["v0", "v1", "v1", "v3"]);
     }
 
     #[test]

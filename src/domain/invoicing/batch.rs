@@ -21,7 +21,7 @@ use crate::domain::foundation::{Code, Exact, Fault, RoundingLevel, RoundingMode}
 use crate::domain::metering::dimensions::BILL_TO;
 use crate::domain::metering::measure::{Compound, Read};
 use crate::domain::metering::{Dimensions, Measure};
-use crate::domain::rating::{Pricing, match_candidates};
+use crate::domain::rating::{Pricing, TierContinuity, match_candidates};
 use chrono::NaiveDate;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -111,6 +111,10 @@ struct Bill {
     recorded_until: Option<Instant>,
     /// Only these price versions are known: `book/key@version`, each until the next one or the end it had then.
     known_prices: Option<BTreeMap<String, Option<Instant>>>,
+    /// What they don't price, today's versions may.
+    prices_now: bool,
+    /// Of a recompute: those of them that were known, with the ends they had.
+    later_prices: Option<BTreeMap<String, Option<Instant>>>,
     /// Meters had so many versions then; those that are not named had one. None = as of now.
     known_meters: Option<BTreeMap<String, usize>>,
     pinned: bool,
@@ -357,7 +361,8 @@ impl Batch {
             let looked_at = super::compute::line_dimensions(&prices, &terms.matches, &terms.lines_by);
             let dropped: Vec<String> =
                 meter.dimensions.iter().filter(|name| !looked_at.contains(name)).cloned().collect();
-            let by_event = self.needs_events(item, &terms.list_names, &prices.agreed);
+            let in_play: Vec<&String> = terms.list_names.iter().chain(&terms.later_names).collect();
+            let by_event = self.needs_events(item, &in_play, &prices.agreed);
             let read = meter.aggregation.read;
             for (period_at, period) in charge.periods.iter().enumerate() {
                 for (segment_at, segment) in period.segments.iter().enumerate() {
@@ -390,7 +395,7 @@ impl Batch {
     }
 
     /// Only versions in play count: one published later must not change what a recompute sees.
-    fn needs_events(&self, item: &Item, in_play: &[String], agreed: &[Agreed]) -> bool {
+    fn needs_events(&self, item: &Item, in_play: &[&String], agreed: &[Agreed]) -> bool {
         let own = match &item.terms {
             ItemTerms::Usage { charge, .. } => match &charge.source {
                 PriceSource::Own(pricing) => pricing.needs_events(),
@@ -400,7 +405,7 @@ impl Batch {
         };
         let versions = item.price_key().and_then(|key| self.lists.get(&key));
         own || versions
-            .is_some_and(|versions| versions.iter().any(|v| v.needs_events && in_play.contains(&v.name)))
+            .is_some_and(|versions| versions.iter().any(|v| v.needs_events && in_play.contains(&&v.name)))
             || agreed.iter().any(|a| matches!(&a.change, Change::Pricing(pricing) if pricing.needs_events()))
     }
 
@@ -459,7 +464,8 @@ impl Batch {
                 ChargeKind::Fee { .. } => None,
             })
         {
-            for (list, name) in terms.list.iter_mut().zip(&terms.list_names) {
+            let later = terms.later.iter_mut().zip(&terms.later_names);
+            for (list, name) in terms.list.iter_mut().zip(&terms.list_names).chain(later) {
                 if let Some(pricing) = full.get(name) {
                     list.pricing = pricing.clone();
                 }
@@ -614,6 +620,8 @@ impl Bill {
             usage_until: fields.optional("usage_until").map(|n| n.instant()).transpose()?,
             recorded_until: fields.optional("recorded_until").map(|n| n.instant()).transpose()?,
             known_prices: fields.optional("known_prices").map(known).transpose()?,
+            prices_now: fields.optional("prices_now").map_or(Ok(false), |n| n.boolean())?,
+            later_prices: fields.optional("later_prices").map(known).transpose()?,
             known_meters: fields.optional("known_meters").map(known_meters).transpose()?,
             pinned: fields.required("pinned")?.boolean()?,
             signed_at: fields.required("signed_at")?.instant()?,
@@ -660,11 +668,12 @@ impl Bill {
     /// Everything but the usage.
     fn inputs(&self, batch: &Batch) -> Result<Inputs, Fault> {
         let mut prices = BTreeMap::new();
+        let mut later = BTreeMap::new();
         let mut meters = BTreeSet::new();
         let charges = self
             .charges
             .iter()
-            .map(|item| self.charge(item, batch, &mut prices, &mut meters))
+            .map(|item| self.charge(item, batch, (&mut prices, &mut later), &mut meters))
             .collect::<Result<Vec<_>, Fault>>()?;
         Ok(Inputs {
             header: self.header.clone(),
@@ -672,22 +681,28 @@ impl Bill {
             rounding_mode: RoundingMode::parse(self.policy("rounding_mode"))?,
             rounding_level: RoundingLevel::parse(self.policy("rounding_level"))?,
             proration_basis: ProrationBasis::parse(self.policy("proration_basis"))?,
+            tier_continuity: match self.policy("tier_continuity") {
+                "" => None,
+                continuity => Some(TierContinuity::parse(continuity)?),
+            },
+            bills_unpriced: self.policy("unpriced_usage") == "bill",
             policies: self.policies.clone().into_iter().collect(),
             charges,
             agreed: self.agreed.clone(),
             price_ends: prices.iter().filter_map(|(name, end)| Some((name.clone(), (*end)?))).collect(),
             prices: prices.into_keys().collect(),
+            later_prices: later.into_iter().collect(),
             meters: meters.into_iter().collect(),
         })
     }
 
     /// A charge with its periods; the price versions it has in play go to `prices`, with the end of those that no
-    /// other version follows; meters that are not in their first version go to `meters`.
+    /// other version follows, and those that price what they don't beside; meters that are not in their first version go to `meters`.
     fn charge(
         &self,
         item: &Item,
         batch: &Batch,
-        prices: &mut BTreeMap<String, Option<Instant>>,
+        (prices, later): (&mut BTreeMap<String, Option<Instant>>, &mut BTreeMap<String, Option<Instant>>),
         meters: &mut BTreeSet<String>,
     ) -> Result<Charge, Fault> {
         let mut periods = self
@@ -718,6 +733,8 @@ impl Bill {
                     let end = prices.entry(name.clone()).or_default();
                     *end = end.or(price.until.filter(|_| !followed));
                 }
+                let beside = terms.later.iter().zip(&terms.later_names);
+                later.extend(beside.map(|(price, name)| (name.clone(), price.until)));
                 for period in &mut periods {
                     period.segments = self.segments(period, &charge.key, meter, &terms);
                 }
@@ -749,6 +766,7 @@ impl Bill {
         periods: &[ServicePeriod],
         batch: &Batch,
     ) -> UsageTerms {
+        let mut later = Vec::new();
         let (list, list_names) = match &charge.source {
             PriceSource::Own(pricing) => {
                 let sha256 = sha256_hex(pricing.canonical().as_bytes()).into();
@@ -761,9 +779,14 @@ impl Bill {
             PriceSource::Book(_) => {
                 let versions =
                     item.price_key().and_then(|key| batch.lists.get(&key)).map_or(&[][..], Vec::as_slice);
-                self.versions(versions, periods).into_iter().unzip()
+                let known: Vec<&Version> = versions.iter().filter(|version| self.knows(version)).collect();
+                let others: Vec<&Version> =
+                    versions.iter().filter(|version| self.prices_now && self.knows_later(version)).collect();
+                later = self.versions(&others, periods);
+                self.versions(&known, periods).into_iter().unzip()
             }
         };
+        let (later, later_names) = later.into_iter().unzip();
         UsageTerms {
             meter: meter.key.clone(),
             aggregation: meter.aggregation.clone(),
@@ -774,28 +797,38 @@ impl Bill {
             prorate_units: charge.prorate_units,
             list,
             list_names,
+            later,
+            later_names,
         }
+    }
+
+    /// Whether the bill is computed with this version: one published later must not change what a recompute sees.
+    fn knows(&self, version: &Version) -> bool {
+        self.known_prices.as_ref().is_none_or(|known| known.contains_key(&version.name))
+    }
+
+    /// Whether a version, published later, prices what those that are known don't.
+    fn knows_later(&self, version: &Version) -> bool {
+        let then = self.later_prices.as_ref().is_none_or(|later| later.contains_key(&version.name));
+        then && !self.knows(version)
     }
 
     /// The versions in play, each with its name. Of what was known then, each holds until the next one or the end
     /// it had; and where it holds is only said as far as it cuts the bill's periods: what is published or ended
     /// later changes nothing here.
-    fn versions(&self, versions: &[Version], periods: &[ServicePeriod]) -> Vec<(ListPrice, String)> {
+    fn versions(&self, known: &[&Version], periods: &[ServicePeriod]) -> Vec<(ListPrice, String)> {
         let (Some(first), Some(last)) =
             (periods.iter().map(|p| p.from).min(), periods.iter().map(|p| p.until).max())
         else {
             return Vec::new();
         };
-        let known = |version: &&Version| {
-            self.known_prices.as_ref().is_none_or(|known| known.contains_key(&version.name))
-        };
-        let known: Vec<&Version> = versions.iter().filter(known).collect();
         let at_signature = self.pinned || self.policy("rate_at") == "contract_signature";
         let mut list = Vec::new();
         for (at, version) in known.iter().enumerate() {
-            let until = match &self.known_prices {
+            let ends = [&self.known_prices, &self.later_prices].into_iter().flatten();
+            let until = match ends.filter_map(|ends| ends.get(&version.name)).next() {
                 None => version.until,
-                Some(ends) => ends[&version.name].or_else(|| known.get(at + 1).and_then(|next| next.from)),
+                Some(end) => end.or_else(|| known.get(at + 1).and_then(|next| next.from)),
             };
             let (start, end) = match at_signature {
                 true => (self.signed_at, Instant(self.signed_at.0 + 1)),
@@ -836,7 +869,7 @@ impl Bill {
                 Target::Meter(key) => *key == meter.key,
             };
             let agreed = self.agreed.iter().filter(mine).flat_map(|a| [a.from, a.until]);
-            let list = terms.list.iter().flat_map(|price| [price.from, price.until]);
+            let list = terms.list.iter().chain(&terms.later).flat_map(|price| [price.from, price.until]);
             starts.extend(list.chain(agreed).flatten().filter(|at| *at > period.from && *at < period.until));
         }
         let starts: Vec<Instant> = starts.into_iter().collect();

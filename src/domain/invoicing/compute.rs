@@ -2,8 +2,9 @@
 //!
 //! A usage line is (charge, service period, bill_to, line dimensions), cut where its price changes. Tiers,
 //! packages, steps, free units and flat fees run over the whole quantity of one resolved price; such an
-//! amount is computed once, rounded once and split over its lines. A price that runs over the whole period
-//! changes only with the next one (definitions 29). Minimums and maximums are lines of their own.
+//! amount is computed once, rounded once and split over its lines. Where the price has versions inside the period,
+//! each prices its part ([`rate_versions`]), rounded once and split. What is one amount for the period changes only
+//! with the next one. Minimums and maximums are lines of their own.
 
 use super::difference::Difference;
 use super::inputs::{Charge, ChargeKind, Inputs, Segment, ServicePeriod, Usage, UsageTerms};
@@ -15,7 +16,7 @@ use crate::domain::foundation::proration::{ProrationBasis, share};
 use crate::domain::foundation::{Code, Exact, Fault, Ratio, RoundingLevel, allocate};
 use crate::domain::metering::dimensions::BILL_TO;
 use crate::domain::metering::{Dimensions, Together};
-use crate::domain::rating::Pricing;
+use crate::domain::rating::{Pricing, TierContinuity, Used, rate_versions};
 use std::collections::BTreeMap;
 
 /// What a line is.
@@ -69,6 +70,8 @@ pub struct Line {
     pub pricing: Option<Pricing>,
     /// The part of a whole period that was billed, where it was not 1.
     pub share: Option<Ratio>,
+    /// Where versions of a price follow each other: what this one goes on from.
+    pub position: Option<Position>,
     pub exact: Ratio,
     pub amount: Exact,
     /// Of a difference: what it corrects.
@@ -77,12 +80,37 @@ pub struct Line {
     pub(super) scopes: Vec<String>,
 }
 
-/// All lines of a bill, in order: charges as the contract lists them, then periods, then dimensions.
-pub fn lines(inputs: &Inputs) -> Result<Vec<Line>, Fault> {
+/// A quantity in several versions of a price.
+#[derive(Debug, Clone)]
+pub enum Position {
+    /// Used before this version began to hold.
+    After(Exact),
+    /// Used under all versions: it says which tier prices the line.
+    Of(Exact),
+}
+
+/// Usage that was left out since nothing prices it (policy `unpriced_usage`).
+#[derive(Debug, Clone)]
+pub struct Unpriced {
+    pub charge: String,
+    pub meter: String,
+    pub from: Instant,
+    pub until: Instant,
+    pub dimensions: Dimensions,
+    pub bill_to: String,
+    pub quantity: Exact,
+    pub events: u64,
+    pub reason: String,
+}
+
+/// All lines of a bill, in order: charges as the contract lists them, then periods, then dimensions; and what was
+/// left out.
+pub fn lines(inputs: &Inputs) -> Result<(Vec<Line>, Vec<Unpriced>), Fault> {
     let mut lines = Vec::new();
+    let mut unpriced = Vec::new();
     for charge in &inputs.charges {
         let of_charge = match &charge.kind {
-            ChargeKind::Usage(terms) => UsageBill::new(inputs, charge, terms).lines(),
+            ChargeKind::Usage(terms) => UsageBill::new(inputs, charge, terms).lines(&mut unpriced),
             ChargeKind::Fee { pricing, quantity, proration } => {
                 fee_lines(inputs, charge, pricing, *quantity, proration.unwrap_or(inputs.proration_basis))
             }
@@ -95,7 +123,7 @@ pub fn lines(inputs: &Inputs) -> Result<Vec<Line>, Fault> {
     if inputs.rounding_level == RoundingLevel::Invoice {
         post_by_invoice(inputs, &mut lines)?;
     }
-    Ok(lines)
+    Ok((lines, unpriced))
 }
 
 fn in_charge(charge: &Charge, fault: Fault) -> Fault {
@@ -184,6 +212,7 @@ fn fee_lines(
                 price: Some("charge".into()),
                 pricing: Some(pricing.clone()),
                 share: partial(share),
+                position: None,
                 amount: exact.round(inputs.minor_units, inputs.rounding_mode)?,
                 exact,
                 difference: None,
@@ -210,40 +239,41 @@ struct Part {
     used: Used,
 }
 
-#[derive(Default)]
-struct Used {
-    quantity: Ratio,
-    events: u64,
-    amounts: Option<Vec<Exact>>,
-}
-
-impl Used {
-    fn add(&mut self, usage: &Usage) -> Result<(), Fault> {
-        self.quantity = self.quantity.add(&Ratio::from(usage.quantity));
-        self.events += usage.events;
-        if let Some(amounts) = &usage.amounts {
-            if self.amounts.is_some() {
-                return Err(Fault::new(
-                    Code::Unrated,
-                    "amounts of one line came in two pieces, so their order is lost",
-                ));
-            }
-            self.amounts = Some(amounts.clone());
-        }
-        Ok(())
+fn add(used: &mut Used, usage: &Usage) -> Result<(), Fault> {
+    if used.amounts.is_some() && usage.amounts.is_some() {
+        return Err(Fault::new(
+            Code::Unrated,
+            "amounts of one line came in two pieces, so their order is lost",
+        ));
     }
-
-    fn append(&mut self, later: Used) {
-        self.quantity = self.quantity.add(&later.quantity);
-        self.events += later.events;
-        if let Some(amounts) = later.amounts {
-            self.amounts.get_or_insert_default().extend(amounts);
-        }
-    }
+    let amounts = usage.amounts.clone();
+    used.append(&Used { quantity: usage.quantity.into(), events: usage.events, amounts });
+    Ok(())
 }
 
 /// What a line costs.
 type Priced = (Ratio, Exact);
+
+/// Parts with one price: a version of it.
+struct Version {
+    identity: String,
+    places: Vec<usize>,
+}
+
+/// Places of parts by list version and identity, in order of time.
+type ByVersion<'p> = BTreeMap<(Option<usize>, &'p str), Vec<usize>>;
+
+/// One price that holds under several versions of the list (an override's) is one.
+fn merged(versions: Vec<Version>) -> Vec<Version> {
+    let mut merged: Vec<Version> = Vec::new();
+    for version in versions {
+        match merged.iter_mut().find(|other| other.identity == version.identity) {
+            Some(other) => other.places.extend(version.places),
+            None => merged.push(version),
+        }
+    }
+    merged
+}
 
 /// The work on one usage charge.
 struct UsageBill<'a> {
@@ -261,10 +291,10 @@ impl<'a> UsageBill<'a> {
         UsageBill { inputs, charge, terms, prices, line_by }
     }
 
-    fn lines(&self) -> Result<Vec<Line>, Fault> {
+    fn lines(&self, unpriced: &mut Vec<Unpriced>) -> Result<Vec<Line>, Fault> {
         let mut lines = Vec::new();
         for period in &self.charge.periods {
-            let parts = self.parts(period)?;
+            let parts = self.parts(period, unpriced)?;
             let mut of_period = self.price(period, &parts)?;
             for bounds in self.bounds(period, &parts) {
                 let line = self.bound_line(period, &bounds, &of_period)?;
@@ -277,7 +307,7 @@ impl<'a> UsageBill<'a> {
 
     /// The period's usage by line, a new part where the line's price changes. In order of bill_to (the
     /// default one first), dimensions, time.
-    fn parts(&self, period: &ServicePeriod) -> Result<Vec<Part>, Fault> {
+    fn parts(&self, period: &ServicePeriod, unpriced: &mut Vec<Unpriced>) -> Result<Vec<Part>, Fault> {
         let default = &self.inputs.header.bill_to;
         // (is not the default, bill_to, line dimensions) → segment → what was used
         let mut lines: BTreeMap<(bool, String, Dimensions), BTreeMap<usize, Used>> = BTreeMap::new();
@@ -285,12 +315,12 @@ impl<'a> UsageBill<'a> {
             for usage in &segment.usage {
                 let bill_to = usage.dimensions.get(BILL_TO).unwrap_or(default).to_string();
                 let line = (bill_to != *default, bill_to, usage.dimensions.project(&self.line_by));
-                lines.entry(line).or_default().entry(at).or_default().add(usage)?;
+                add(lines.entry(line).or_default().entry(at).or_default(), usage)?;
             }
         }
         let mut parts = Vec::new();
         for ((_, bill_to, dimensions), used) in lines {
-            parts.extend(self.runs(period, &bill_to, &dimensions, used)?);
+            parts.extend(self.runs(period, &bill_to, &dimensions, used, unpriced)?);
         }
         if parts.is_empty() {
             parts.extend(self.unused(period));
@@ -305,16 +335,23 @@ impl<'a> UsageBill<'a> {
         bill_to: &str,
         dimensions: &Dimensions,
         mut used: BTreeMap<usize, Used>,
+        unpriced: &mut Vec<Unpriced>,
     ) -> Result<Vec<Part>, Fault> {
         // Matches may name bill_to, so it is there when the price is looked up.
         let mut lookup = dimensions.clone();
         lookup.set(BILL_TO, bill_to);
         let mut parts: Vec<Part> = Vec::new();
         let mut open = false;
-        let prices = self.prices_of(period, &lookup, |at| used.contains_key(&at))?;
+        let leaves_out = self.inputs.bills_unpriced;
+        let prices = self.prices_of(period, &lookup, |at, fault| {
+            !used.contains_key(&at) || (leaves_out && fault.code == Code::Unrated)
+        })?;
         for (at, (segment, resolved)) in period.segments.iter().zip(prices).enumerate() {
             let Some(resolved) = resolved else {
                 open = false;
+                if let Some(used) = used.remove(&at) {
+                    unpriced.push(self.unpriced(segment, dimensions, bill_to, &lookup, &used)?);
+                }
                 continue;
             };
             match parts.last_mut().filter(|part| open && part.resolved.identity == resolved.identity) {
@@ -330,34 +367,49 @@ impl<'a> UsageBill<'a> {
             }
             open = true;
             if let (Some(part), Some(used)) = (parts.last_mut(), used.remove(&at)) {
-                part.used.append(used);
+                part.used.append(&used);
             }
         }
         Ok(parts)
     }
 
-    /// The price of each segment. A stretch without a price is only a fault if something was used in it. Where
-    /// a price runs over the whole period, the one that holds when the period begins does.
+    fn unpriced(
+        &self,
+        segment: &Segment,
+        dimensions: &Dimensions,
+        bill_to: &str,
+        lookup: &Dimensions,
+        used: &Used,
+    ) -> Result<Unpriced, Fault> {
+        let reason = self.prices.resolve(lookup, segment.price_at).err().map(|fault| fault.message);
+        Ok(Unpriced {
+            charge: self.charge.key.clone(),
+            meter: self.terms.meter.clone(),
+            from: segment.from,
+            until: segment.until,
+            dimensions: dimensions.clone(),
+            bill_to: bill_to.to_string(),
+            quantity: quantity_of(&used.quantity)?,
+            events: used.events,
+            reason: reason.unwrap_or_default(),
+        })
+    }
+
+    /// The price of each segment. A stretch without a price is only a fault if `bears` says that it can't be borne.
     fn prices_of(
         &self,
         period: &ServicePeriod,
         lookup: &Dimensions,
-        is_used: impl Fn(usize) -> bool,
+        bears: impl Fn(usize, &Fault) -> bool,
     ) -> Result<Vec<Option<Resolved>>, Fault> {
         let of_segment =
             |(at, segment): (usize, &Segment)| match self.prices.resolve(lookup, segment.price_at) {
                 Ok(resolved) => Ok(Some(resolved)),
-                Err(_) if !is_used(at) => Ok(None),
+                Err(fault) if bears(at, &fault) => Ok(None),
                 Err(fault) => Err(fault),
             };
-        let mut prices =
-            period.segments.iter().enumerate().map(of_segment).collect::<Result<Vec<_>, Fault>>()?;
-        if !prices.iter().flatten().all(Resolved::splits_in_time) {
-            let first = period.first_segment();
-            let holds = prices[first..].iter().chain(&prices[..first]).flatten().next().cloned();
-            prices.iter_mut().filter(|price| price.is_some()).for_each(|price| price.clone_from(&holds));
-        }
-        Ok(prices)
+        let found = period.segments.iter().enumerate().map(of_segment).collect::<Result<Vec<_>, Fault>>()?;
+        Ok(self.prices.over_time(found, period.first_segment(), self.inputs.tier_continuity))
     }
 
     /// With no usage at all, a price may still ask for something: a flat amount, a minimum, a first flat fee.
@@ -390,50 +442,144 @@ impl<'a> UsageBill<'a> {
     /// Parts become lines: linear prices each by itself, all others once per resolved price and then split.
     fn price(&self, period: &ServicePeriod, parts: &[Part]) -> Result<Vec<Line>, Fault> {
         let mut priced: Vec<Option<Priced>> = vec![None; parts.len()];
-        let mut groups: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
-        for (at, part) in parts.iter().enumerate() {
-            let pricing = &part.resolved.pricing;
-            if pricing.is_linear() || pricing.rates_events_apart() {
-                let exact = match &part.used.amounts {
-                    Some(amounts) if pricing.needs_events() => pricing.rate_events_without_bounds(amounts)?,
-                    _ => pricing.rate_without_bounds(
-                        &part.used.quantity,
-                        &Dimensions::new(),
-                        part.used.events,
-                    )?,
-                };
-                let amount = self.post(&exact)?;
-                priced[at] = Some((exact, amount));
+        let mut positions: Vec<Option<Position>> = vec![None; parts.len()];
+        for versions in self.tracks(parts) {
+            if let [only] = &versions[..] {
+                let members: Vec<&Part> = only.places.iter().map(|at| &parts[*at]).collect();
+                for (at, price) in only.places.iter().zip(self.price_group(period, &members)?) {
+                    priced[*at] = Some(price);
+                }
             } else {
-                // What two legal entities have does not always come to a whole; then each has its own.
-                let entity =
-                    if self.terms.aggregation.together == Together::Apart { &part.bill_to } else { "" };
-                groups.entry((&part.resolved.identity, entity)).or_default().push(at);
+                for (at, price, position) in self.price_versions(period, parts, &versions)? {
+                    (priced[at], positions[at]) = (Some(price), position);
+                }
             }
         }
-        for places in groups.values() {
-            let members: Vec<&Part> = places.iter().map(|at| &parts[*at]).collect();
-            for (at, price) in places.iter().zip(self.price_group(period, &members)?) {
-                priced[*at] = Some(price);
-            }
+        let priced = priced.into_iter().map(|price| price.expect("every part was priced")).zip(positions);
+        let line = |(part, (price, position)): (&Part, (Priced, Option<Position>))| {
+            Ok(Line { position, ..self.usage_line(period, part, price)? })
+        };
+        parts.iter().zip(priced).map(line).collect()
+    }
+
+    /// What runs through the same tiers, each with the versions of its price in order of time.
+    fn tracks(&self, parts: &[Part]) -> Vec<Vec<Version>> {
+        let mut tracks: BTreeMap<(&str, &str), ByVersion> = BTreeMap::new();
+        for (at, part) in parts.iter().enumerate() {
+            let price = &part.resolved;
+            // What two legal entities have does not always come to a whole; then each has its own.
+            let apart = self.terms.aggregation.together == Together::Apart;
+            let entity = if apart { &part.bill_to } else { "" };
+            let (track, version) = match self.inputs.tier_continuity {
+                None => (&price.identity, None),
+                Some(_) => (&price.track, price.list),
+            };
+            let versions = tracks.entry((track, entity)).or_default();
+            versions.entry((version, &price.identity)).or_default().push(at);
         }
-        let priced = priced.into_iter().map(|price| price.expect("every part was priced"));
-        parts.iter().zip(priced).map(|(part, price)| self.usage_line(period, part, price)).collect()
+        let version = |((_, identity), places): ((_, &str), Vec<usize>)| Version {
+            identity: identity.to_string(),
+            places,
+        };
+        tracks.into_values().map(|versions| merged(versions.into_iter().map(version).collect())).collect()
+    }
+
+    fn stands_alone(pricing: &Pricing) -> bool {
+        pricing.is_linear() || pricing.rates_events_apart()
+    }
+
+    /// The amount of a part that has nothing to do with others.
+    fn alone(&self, part: &Part) -> Result<Priced, Fault> {
+        let exact = part.resolved.pricing.rate_used(&part.used, None)?;
+        let amount = self.post(&exact)?;
+        Ok((exact, amount))
+    }
+
+    /// Several versions of a price over one quantity: each version's amount is rounded once and split by quantity.
+    fn price_versions(
+        &self,
+        period: &ServicePeriod,
+        parts: &[Part],
+        versions: &[Version],
+    ) -> Result<Vec<(usize, Priced, Option<Position>)>, Fault> {
+        let pricing = |version: &Version| &parts[version.places[0]].resolved.pricing;
+        let everything = || versions.iter().flat_map(|version| version.places.iter().copied());
+        if versions.iter().all(|version| Self::stands_alone(pricing(version))) {
+            return everything().map(|at| Ok((at, self.alone(&parts[at])?, None))).collect();
+        }
+        let one_line = |at: usize| {
+            let first = &parts[versions[0].places[0]];
+            (&parts[at].dimensions, &parts[at].bill_to) == (&first.dimensions, &first.bill_to)
+        };
+        let in_order =
+            |version: &&Version| pricing(version).needs_events() && !Self::stands_alone(pricing(version));
+        if versions.iter().any(|version| in_order(&version)) && !everything().all(one_line) {
+            return Err(events_of_lines());
+        }
+        let mut whole = Used::default();
+        let used: Vec<(&Pricing, Used)> = versions
+            .iter()
+            .map(|version| {
+                let mut used = Used::default();
+                version.places.iter().for_each(|at| used.append(&parts[*at].used));
+                whole.append(&used);
+                (pricing(version), used)
+            })
+            .collect();
+        let continuity = self.inputs.tier_continuity.unwrap_or(TierContinuity::Continue);
+        let share = self.terms.prorate_units.then(|| self.share(period));
+        let amounts = rate_versions(&used, continuity, share.as_ref())?;
+        let mut before = Ratio::ZERO;
+        let mut priced = Vec::new();
+        for ((version, (pricing, used)), exact) in versions.iter().zip(&used).zip(amounts) {
+            let members: Vec<&Part> = version.places.iter().map(|at| &parts[*at]).collect();
+            let alone = members.iter().map(|part| self.alone(part));
+            let prices = match Self::stands_alone(pricing) {
+                true => {
+                    let alone = alone.collect::<Result<Vec<_>, Fault>>()?;
+                    match alone.iter().fold(Ratio::ZERO, |sum, (exact, _)| sum.add(exact)) == exact {
+                        true => alone,
+                        false => self.split(&exact, &members)?,
+                    }
+                }
+                false => self.split(&exact, &members)?,
+            };
+            let position = match continuity {
+                TierContinuity::Continue if pricing.prices_the_whole() => {
+                    Some(Position::Of(quantity_of(&whole.quantity)?))
+                }
+                TierContinuity::Continue if !before.is_zero() && !Self::stands_alone(pricing) => {
+                    Some(Position::After(quantity_of(&before)?))
+                }
+                _ => None,
+            };
+            before = before.add(&used.quantity);
+            priced
+                .extend(version.places.iter().zip(prices).map(|(at, price)| (*at, price, position.clone())));
+        }
+        Ok(priced)
     }
 
     /// One amount over the whole quantity, rounded once, split by quantity.
     fn price_group(&self, period: &ServicePeriod, members: &[&Part]) -> Result<Vec<Priced>, Fault> {
-        let exact = self.group_amount(period, members)?;
+        if Self::stands_alone(&members[0].resolved.pricing) {
+            return members.iter().map(|part| self.alone(part)).collect();
+        }
+        self.split(&self.group_amount(period, members)?, members)
+    }
+
+    fn split(&self, exact: &Ratio, members: &[&Part]) -> Result<Vec<Priced>, Fault> {
         let weights: Vec<Ratio> = members.iter().map(|part| part.used.quantity.clone()).collect();
         let whole = weights.iter().fold(Ratio::ZERO, |sum, weight| sum.add(weight));
         let portion =
             |weight: &Ratio| weight.div(&whole).unwrap_or_else(|| Ratio::new(1, members.len() as i128));
         let portions: Vec<Ratio> = weights.iter().map(|weight| exact.mul(&portion(weight))).collect();
         let (scale, mode) = (self.inputs.minor_units, self.inputs.rounding_mode);
-        // A line of corrections can be below 0 where the whole is not.
-        let split = match weights.iter().any(Ratio::is_negative) && !whole.is_negative() {
+        // A line of corrections can be below 0 where others are not.
+        let below = weights.iter().any(Ratio::is_negative);
+        let split = match below && weights.iter().any(|weight| !weight.is_negative() && !weight.is_zero()) {
             true => round_to_total(&portions, scale, mode)?,
-            false => allocate(self.post(&exact)?, &weights, scale)?,
+            false => allocate(self.post(exact)?, &weights, scale)?,
         };
         Ok(portions.into_iter().zip(split).collect())
     }
@@ -456,13 +602,9 @@ impl<'a> UsageBill<'a> {
     fn group_amount(&self, period: &ServicePeriod, members: &[&Part]) -> Result<Ratio, Fault> {
         let pricing = &members[0].resolved.pricing;
         if pricing.needs_events() {
-            let rate = |part: &&Part| {
-                pricing.rate_events_without_bounds(part.used.amounts.as_deref().unwrap_or(&[]))
-            };
             return match members {
-                [only] => rate(only),
-                _ => Err(Fault::new(Code::Unrated, "a price with per-event bounds can't be split over several lines")
-                    .with_hint("Price by dimension with a matrix whose rows hold the per-event pricing, or drop lines_by.")),
+                [only] => pricing.rate_events_without_bounds(only.used.amounts.as_deref().unwrap_or(&[])),
+                _ => Err(events_of_lines()),
             };
         }
         let quantity = self.whole(members)?;
@@ -538,6 +680,7 @@ impl<'a> UsageBill<'a> {
             price: None,
             pricing: None,
             share: None,
+            position: None,
             exact,
             amount,
             difference: None,
@@ -632,6 +775,12 @@ fn quantity_of(quantity: &Ratio) -> Result<Exact, Fault> {
     let shown = quantity.shown();
     Exact::parse(&shown)
         .map_err(|_| Fault::new(Code::Unrated, format!("quantity {shown} has more than 28 digits")))
+}
+
+fn events_of_lines() -> Fault {
+    Fault::new(Code::Unrated, "a price with per-event bounds can't be split over several lines").with_hint(
+        "Price by dimension with a matrix whose rows hold the per-event pricing, or drop lines_by.",
+    )
 }
 
 fn not_additive(pricing: &Pricing, terms: &UsageTerms) -> Fault {

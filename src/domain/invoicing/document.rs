@@ -3,7 +3,7 @@
 //! What is computed is lines, totals, inputs; status, number and dates are known when it is issued. A recompute
 //! compares the former.
 
-use super::compute::{Line, lines};
+use super::compute::{Line, Position, Unpriced, lines};
 use super::difference::Earlier;
 use super::inputs::{Header, Inputs};
 use crate::domain::foundation::hash::sha256_hex;
@@ -20,9 +20,13 @@ pub struct Documents {
     policies: Vec<(String, String)>,
     prices: Vec<String>,
     price_ends: Vec<(String, Instant)>,
+    later_prices: Vec<(String, Option<Instant>)>,
+    unpriced: Vec<Unpriced>,
     meters: Vec<String>,
     /// The earlier boundaries that it corrects.
     earlier: Vec<Earlier>,
+    /// The earlier boundaries that have usage nothing prices yet.
+    left_out: Vec<i64>,
     pub sha256: String,
     pub list: Vec<Document>,
 }
@@ -65,16 +69,19 @@ impl Documents {
     /// What differs from what stands for earlier boundaries comes after the bill's own lines.
     pub fn compute(inputs: Inputs, earlier: Vec<Earlier>, with_empty: bool) -> Result<Documents, Fault> {
         let sha256 = inputs.sha256();
-        let own = lines(&inputs)?;
-        let Inputs { header, minor_units, policies, prices, price_ends, meters, .. } = inputs;
+        let (own, unpriced) = lines(&inputs)?;
+        let Inputs { header, minor_units, policies, prices, price_ends, later_prices, meters, .. } = inputs;
         let mut documents = Documents {
             header,
             minor_units,
             policies,
             prices,
             price_ends,
+            later_prices,
             meters,
+            unpriced,
             earlier: Vec::new(),
+            left_out: Vec::new(),
             sha256,
             list: Vec::new(),
         };
@@ -85,6 +92,9 @@ impl Documents {
                 let message =
                     format!("{} is billed in more than {minor_units} digits after the point", odd.key);
                 return Err(Fault::new(Code::State, message));
+            }
+            if boundary.now.as_ref().is_some_and(|now| !now.unpriced.is_empty()) {
+                documents.left_out.push(boundary.boundary);
             }
             if !differences.is_empty() {
                 documents.add(differences);
@@ -171,6 +181,12 @@ impl Documents {
         Tree::Object(fields).canonical()
     }
 
+    /// The boundaries with usage that was left out, of which this bill is `boundary`.
+    pub fn left_out(&self, boundary: Option<i64>) -> Vec<i64> {
+        let own = boundary.filter(|_| !self.unpriced.is_empty());
+        self.left_out.iter().copied().chain(own).collect()
+    }
+
     /// By what the bill can be computed again.
     pub fn terms_tree(&self) -> Tree<'static> {
         Tree::object([("minor_units", Tree::number(self.minor_units)), ("inputs", self.inputs_tree())])
@@ -195,6 +211,15 @@ impl Documents {
             let ends =
                 self.price_ends.iter().map(|(name, at)| (name.clone().into(), Tree::text(at.to_string())));
             fields.push(("price_ends", Tree::Object(ends.collect())));
+        }
+        if !self.later_prices.is_empty() {
+            let later = self.later_prices.iter().map(|(name, end)| {
+                (name.clone().into(), end.map_or(Tree::Null, |at| Tree::text(at.to_string())))
+            });
+            fields.push(("later_prices", Tree::Object(later.collect())));
+        }
+        if !self.unpriced.is_empty() {
+            fields.push(("unpriced", Tree::List(self.unpriced.iter().map(unpriced_tree).collect())));
         }
         if !self.earlier.is_empty() {
             fields.push((
@@ -245,6 +270,11 @@ fn line_tree(line: &Line, minor_units: u32) -> Tree<'static> {
     optional("meter", line.meter.clone().map(Tree::text));
     optional("unit", line.unit.clone().map(Tree::text));
     optional("price", line.price.clone().map(Tree::text));
+    match &line.position {
+        Some(Position::After(quantity)) => optional("after", Some(Tree::text(quantity.to_string()))),
+        Some(Position::Of(quantity)) => optional("of", Some(Tree::text(quantity.to_string()))),
+        None => {}
+    }
     optional("share", line.share.as_ref().map(|share| Tree::text(fraction(share))));
     optional("pricing", line.pricing.as_ref().map(|pricing| pricing.to_tree()));
     if !line.line_by.is_empty() {
@@ -258,6 +288,20 @@ fn line_tree(line: &Line, minor_units: u32) -> Tree<'static> {
         fields.extend(difference.fields(minor_units).into_iter().map(|(name, tree)| (name.into(), tree)));
     }
     Tree::Object(fields)
+}
+
+fn unpriced_tree(unpriced: &Unpriced) -> Tree<'static> {
+    Tree::object([
+        ("charge", Tree::text(unpriced.charge.clone())),
+        ("meter", Tree::text(unpriced.meter.clone())),
+        ("from", Tree::text(unpriced.from.to_string())),
+        ("until", Tree::text(unpriced.until.to_string())),
+        ("dimensions", unpriced.dimensions.to_tree()),
+        ("bill_to", Tree::text(unpriced.bill_to.clone())),
+        ("quantity", Tree::text(unpriced.quantity.to_string())),
+        ("events", Tree::number(unpriced.events)),
+        ("reason", Tree::text(unpriced.reason.clone())),
+    ])
 }
 
 /// `12/31`, reduced.

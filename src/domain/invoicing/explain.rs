@@ -20,7 +20,7 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
     let lines = document.fields()?.required("lines")?.items()?;
     for line in &lines {
         // A boundary issued again, less what stands for it elsewhere.
-        let of_this = lines.iter().any(|other| self::text(other, "key") == self::text(line, "of"));
+        let of_this = lines.iter().any(|other| self::text(other, "key") == self::text(line, "corrects"));
         branches.push(line_branch(line, &currency, notes, of_this)?);
     }
     branches.push(Branch::leaf(format!("total {total} {currency}")));
@@ -163,7 +163,7 @@ fn difference_leaves(line: &Node, of_this: bool) -> Result<Vec<Branch>, Fault> {
     };
     let price =
         line.tree.get("price").map(|price| format!(", price: {}", leaf_text(price))).unwrap_or_default();
-    let now = format!("{} comes to {} now{price}", text(line, "of"), sums(&total));
+    let now = format!("{} comes to {} now{price}", text(line, "corrects"), sums(&total));
     Ok(vec![
         Branch { text: now, leaves: working(line, &total)? },
         Branch::leaf(format!("billed before: {}{on}", sums(&billed))),
@@ -180,8 +180,9 @@ fn working(line: &Node, sums: &Node) -> Result<Vec<Branch>, Fault> {
     let pricing = Pricing::read(&Node { tree: pricing, path: format!("{}.pricing", line.path) })?;
     let quantity = Ratio::from(Exact::parse(quantity)?);
     let exact = sums.tree.get("exact").map(leaf_text).unwrap_or_default();
-    let kind =
-        Some(text(line, "of_kind")).filter(|kind| !kind.is_empty()).unwrap_or_else(|| text(line, "kind"));
+    let kind = Some(text(line, "corrects_kind"))
+        .filter(|kind| !kind.is_empty())
+        .unwrap_or_else(|| text(line, "kind"));
     if pricing.needs_events() {
         return Ok(vec![Branch::leaf("rated event by event, in order of time".into())]);
     }
@@ -196,6 +197,9 @@ fn working(line: &Node, sums: &Node) -> Result<Vec<Branch>, Fault> {
     let by_rate = share.is_some() && !matches!(pricing.model_name(), "flat") && kind == "usage";
     let share = share.unwrap_or(Ratio::from(1i64));
     let quantity = if by_rate { quantity.div(&share).unwrap_or(Ratio::ZERO) } else { quantity };
+    if let Some(part) = part_of_versions(line, &pricing, &quantity, by_rate.then_some(&share), &exact)? {
+        return Ok(part);
+    }
     let steps = pricing.explain(&quantity, &Dimensions::new(), 1)?;
     let whole = pricing.rate_without_bounds(&quantity, &Dimensions::new(), 1)?;
     let fits = whole.mul(&share).shown() == exact;
@@ -219,6 +223,60 @@ fn working(line: &Node, sums: &Node) -> Result<Vec<Branch>, Fault> {
     let steps =
         steps.iter().filter(|step| !matches!(step.what.as_str(), "minimum" | "maximum")).map(step_leaf);
     Ok(at_whole.into_iter().chain(steps).collect())
+}
+
+/// The working of one version's part of a quantity, if it can be shown from this line alone.
+fn part_of_versions(
+    line: &Node,
+    pricing: &Pricing,
+    quantity: &Ratio,
+    share: Option<&Ratio>,
+    exact: &str,
+) -> Result<Option<Vec<Branch>>, Fault> {
+    let at_rate = |text: String| -> Result<Option<Ratio>, Fault> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let quantity = Ratio::from(Exact::parse(&text)?);
+        Ok(Some(share.and_then(|share| quantity.div(share)).unwrap_or(quantity)))
+    };
+    let rate = |quantity: &Ratio| pricing.rate_without_bounds(quantity, &Dimensions::new(), 1);
+    let steps = |quantity: &Ratio| -> Result<Vec<Branch>, Fault> {
+        let steps = shown_steps(pricing.explain(quantity, &Dimensions::new(), 1)?);
+        let priced = steps.iter().filter(|step| !matches!(step.what.as_str(), "minimum" | "maximum"));
+        Ok(priced.map(step_leaf).collect())
+    };
+    let fits = |amount: &Ratio| share.map_or(amount.clone(), |share| amount.mul(share)).shown() == exact;
+    let cut = || Branch::leaf("its part, by quantity, of what this version of the price adds".into());
+    if let Some(after) = at_rate(text(line, "after"))? {
+        let until = after.add(quantity);
+        if pricing.counts_events() || until.is_negative() || after.is_negative() {
+            return Ok(Some(vec![cut()]));
+        }
+        let (begins, ends) = (rate(&after)?, rate(&until)?);
+        if !fits(&ends.sub(&begins)) {
+            return Ok(Some(vec![cut()]));
+        }
+        let upto = format!("for {}: {}", grouped(&until.shown()), ends.shown());
+        let less =
+            format!("less for the {} before this version: {}", grouped(&after.shown()), begins.shown());
+        return Ok(Some(vec![
+            Branch { text: upto, leaves: steps(&until)? },
+            Branch { text: less, leaves: steps(&after)? },
+        ]));
+    }
+    let Some(of) = at_rate(text(line, "of"))? else { return Ok(None) };
+    let amount = rate(&of)?;
+    let part = quantity.div(&of).map(|part| amount.mul(&part));
+    let whole = format!("for {} under all versions: {}", grouped(&of.shown()), amount.shown());
+    let branch = Branch { text: whole, leaves: steps(&of)? };
+    Ok(Some(match part.filter(|part| fits(part)) {
+        Some(_) => {
+            let (quantity, of) = (grouped(&quantity.shown()), grouped(&of.shown()));
+            vec![branch, Branch::leaf(format!("of which {quantity} of {of}"))]
+        }
+        None => vec![branch, cut()],
+    }))
 }
 
 fn model(line: &Node) -> String {

@@ -8,7 +8,7 @@ use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
 use crate::domain::foundation::{Exact, RoundingLevel, RoundingMode};
 use crate::domain::metering::{Dimensions, Measure};
-use crate::domain::rating::Pricing;
+use crate::domain::rating::{Pricing, TierContinuity};
 use chrono::{NaiveDate, NaiveTime};
 use std::fmt::Write;
 
@@ -19,6 +19,10 @@ pub struct Inputs {
     pub rounding_mode: RoundingMode,
     pub rounding_level: RoundingLevel,
     pub proration_basis: ProrationBasis,
+    /// None on what was billed before there was such a policy.
+    pub tier_continuity: Option<TierContinuity>,
+    /// Whether usage without a price is left out rather than a fault.
+    pub bills_unpriced: bool,
     /// Policies in force, name and value, as the document records them.
     pub policies: Vec<(String, String)>,
     pub charges: Vec<Charge>,
@@ -30,6 +34,8 @@ pub struct Inputs {
     pub meters: Vec<String>,
     /// Where one of them ends inside the bill's periods and no other follows.
     pub price_ends: Vec<(String, Instant)>,
+    /// Versions that price what those don't, with their ends: of a bill that is compared.
+    pub later_prices: Vec<(String, Option<Instant>)>,
 }
 
 /// Whose bill it is.
@@ -73,6 +79,9 @@ pub struct UsageTerms {
     pub list: Vec<ListPrice>,
     /// Names of the list's versions, `book/key@version`, in its order; empty for the charge's own pricing.
     pub list_names: Vec<String>,
+    /// Versions published since the bill, for what it left out: they price what no version of the list does.
+    pub later: Vec<ListPrice>,
+    pub later_names: Vec<String>,
 }
 
 /// One service period of a charge.
@@ -115,6 +124,7 @@ impl Inputs {
         };
         Prices {
             list: terms.list.clone(),
+            later: terms.later.clone(),
             agreed: self.agreed.iter().filter(mine).cloned().collect(),
             priority: terms.dimensions.clone(),
         }
@@ -171,6 +181,9 @@ impl Inputs {
         }
         for price in &self.prices {
             writeln!(out, "price {price:?}")?;
+        }
+        for (price, end) in &self.later_prices {
+            writeln!(out, "later {price:?} {}", span(None, *end))?;
         }
         for meter in &self.meters {
             writeln!(out, "meter {meter:?}")?;

@@ -11,6 +11,7 @@ mod matrix;
 mod percentage;
 mod pricing;
 mod tiers;
+mod versions;
 
 #[cfg(test)]
 mod testing;
@@ -21,3 +22,4 @@ pub use explain::{Step, shown_steps};
 pub use matrix::{MATRIX_DIMENSIONS_MAX, MATRIX_ROWS_MAX, MatrixRow, match_candidates};
 pub use pricing::Pricing;
 pub use tiers::TIERS_MAX;
+pub use versions::{TierContinuity, Used, rate_versions};

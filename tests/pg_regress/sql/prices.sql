@@ -1,4 +1,4 @@
--- Prices over time and under overrides: what runs over a whole period keeps one price for it, minimums and maximums hold
+-- Prices over time and under overrides: what is one amount for a period keeps one price for it, minimums and maximums hold
 -- whatever overrides say, and what does not add up is not added. Amounts worked out by hand beside each case.
 \set ECHO none
 \i tests/pg_regress/helpers.sql
@@ -15,7 +15,7 @@ SELECT count(*) AS changes FROM billing.catalog_apply('{"price_books":[{"key":"j
   {"key":"linear","meter":"q","valid_from":"2026-01-16T00:00:00Z","pricing":{"model":"per_unit","unit_price":"0.02"}},{"key":"least","meter":"q","valid_from":"2026-01-16T00:00:00Z","pricing":{"model":"per_unit","unit_price":"2","minimum":"100"}}]}]}');
 SELECT pg_temp.deal('flat-ny', '[{"key":"m","price":"flat"}]', '{"price_book":"j","time_zone":"America/New_York","term":"2 months"}'),
   pg_temp.deal('flat-tokyo', '[{"key":"m","price":"flat"}]', '{"price_book":"j","time_zone":"Asia/Tokyo","term":"2 months"}'),
--- January's graduated price is the one of 1 January, 8,000 + 6,000 = 10,000 × 0.01 + 4,000 × 0.008 = 132; a linear one is cut: 80 + 120; one minimum: 10 × 1 + 10 × 1 + 80
+-- January's graduated price goes on in the tiers of 16 January: 8,000 × 0.01 + 2,000 × 0.02 + 4,000 × 0.016 = 80 + 104; a linear one: 80 + 120; one minimum: 10 × 1 + 10 × 2 + 70
   pg_temp.deal('tiers', '[{"key":"m","price":"tiers"}]', '{"price_book":"j"}'), pg_temp.deal('linear', '[{"key":"m","price":"linear"}]', '{"price_book":"j"}'), pg_temp.deal('least', '[{"key":"m","price":"least"}]', '{"price_book":"j"}');
 SELECT sum(pg_temp.use(c, 8000, '{}', '2026-01-10Z') + pg_temp.use(c, 6000, '{}', '2026-01-20Z')) AS events FROM unnest(ARRAY['tiers', 'linear', 'flat-ny', 'flat-tokyo']) c;
 SELECT pg_temp.use('least', 10, '{}', '2026-01-10Z') + pg_temp.use('least', 10, '{}', '2026-01-20Z') AS events;
@@ -116,20 +116,22 @@ SELECT pg_temp.fails(format('SELECT billing.catalog_apply(%L)', jsonb_build_obje
   '{"key":"linear","retired":true,"valid_from":"2026-01-16T00:00:00Z"}']::jsonb[]) p;
 \a \t
 
--- One instant suits all zones: 00:00 UTC of a first day. Inside everybody's period a tiered price does not change; at one contract's
--- start it does, and the others take it with their next period
-SELECT pg_temp.deal('zone-ny', '[{"key":"m","price":"tiers"}]', '{"price_book":"j","time_zone":"America/New_York"}'), pg_temp.deal('zone-tokyo', '[{"key":"m","price":"tiers"}]', '{"price_book":"j","time_zone":"Asia/Tokyo"}'),
-  pg_temp.deal('tenth', '[{"key":"m","price":"tiers"}]', '{"price_book":"j","starts_on":"2026-01-10","billing":{"alignment":"anniversary"}}');
+-- What is one amount for a period does not change inside everybody's period; at one contract's start it does, and the others
+-- take it with their next period. One instant suits all zones: 00:00 UTC of a first day
+SELECT count(*) AS changes FROM billing.catalog_apply('{"price_books":[{"key":"j","prices":[{"key":"steps","meter":"q","pricing":{"model":"stairstep","tiers":[{"amount":"10"}]}}]}]}');
+SELECT pg_temp.deal('first', '[{"key":"m","price":"steps"}]', '{"price_book":"j"}');
+SELECT pg_temp.deal('zone-ny', '[{"key":"m","price":"steps"}]', '{"price_book":"j","time_zone":"America/New_York"}'), pg_temp.deal('zone-tokyo', '[{"key":"m","price":"steps"}]', '{"price_book":"j","time_zone":"Asia/Tokyo"}'),
+  pg_temp.deal('tenth', '[{"key":"m","price":"steps"}]', '{"price_book":"j","starts_on":"2026-01-10","billing":{"alignment":"anniversary"}}');
 CREATE FUNCTION pg_temp.publish(price text, at timestamptz) RETURNS text LANGUAGE sql AS $$
   SELECT string_agg(key || ' ' || action, ', ') FROM billing.catalog_apply(jsonb_build_object('price_books', jsonb_build_array(jsonb_build_object('key', 'j', 'prices', jsonb_build_array(jsonb_build_object(
-    'key', 'tiers', 'meter', 'q', 'valid_from', at, 'pricing', jsonb_build_object('model', 'graduated', 'tiers', jsonb_build_array(jsonb_build_object('unit_price', price)))))))))
+    'key', 'steps', 'meter', 'q', 'valid_from', at, 'pricing', jsonb_build_object('model', 'stairstep', 'tiers', jsonb_build_array(jsonb_build_object('amount', price)))))))))
 $$;
 \a \t
 SELECT pg_temp.fails($$SELECT pg_temp.publish('0.03', '2026-03-05T00:00:00Z')$$);
 \a \t
 SELECT pg_temp.publish('0.03', '2026-03-01T00:00:00Z') AS march, pg_temp.publish('0.04', '2026-04-10T00:00:00Z') AS tenth;
 SELECT at AT TIME ZONE 'UTC' AS at, string_agg(customer || ' ' || r.version, ', ' ORDER BY customer) AS versions
-FROM unnest(ARRAY['tiers', 'tenth', 'zone-ny', 'zone-tokyo']) customer, unnest(ARRAY['2026-02-28 14:59Z', '2026-02-28 15:00Z', '2026-03-01 00:00Z', '2026-03-01 05:00Z', '2026-03-10 00:00Z', '2026-04-10 00:00Z', '2026-05-01 12:00Z']::timestamptz[]) at, billing.price_resolve(customer, 'q', '{}', at) r GROUP BY at ORDER BY at;
+FROM unnest(ARRAY['first', 'tenth', 'zone-ny', 'zone-tokyo']) customer, unnest(ARRAY['2026-02-28 14:59Z', '2026-02-28 15:00Z', '2026-03-01 00:00Z', '2026-03-01 05:00Z', '2026-03-10 00:00Z', '2026-04-10 00:00Z', '2026-05-01 12:00Z']::timestamptz[]) at, billing.price_resolve(customer, 'q', '{}', at) r GROUP BY at ORDER BY at;
 
 -- A price retired inside a period prices nothing after that: the invoice waits
 SELECT pg_temp.deal('retired', '[{"key":"m","price":"linear"}]', '{"price_book":"j","starts_on":"2026-02-01"}');
