@@ -110,11 +110,11 @@ struct Bill {
     /// Measure events recorded until then, not buckets.
     recorded_until: Option<Instant>,
     /// Only these price versions are known: `book/key@version`, each until the next one or the end it had then.
-    known_prices: Option<BTreeMap<String, Option<Instant>>>,
+    known_prices: Option<Ends>,
     /// What they don't price, today's versions may.
     prices_now: bool,
     /// Of a recompute: those of them that were known, with the ends they had.
-    later_prices: Option<BTreeMap<String, Option<Instant>>>,
+    later_prices: Option<Ends>,
     /// Meters had so many versions then; those that are not named had one. None = as of now.
     known_meters: Option<BTreeMap<String, usize>>,
     pinned: bool,
@@ -135,6 +135,9 @@ enum ItemTerms {
     Usage { charge: Box<UsageCharge>, meter_id: i32, book_id: Option<Uuid> },
     Fee(Box<Fee>),
 }
+
+/// Versions of prices by name, with their ends.
+type Ends = BTreeMap<String, Option<Instant>>;
 
 /// Key of a price: its book's id and its own key.
 pub type PriceKey = (Uuid, String);
@@ -702,7 +705,7 @@ impl Bill {
         &self,
         item: &Item,
         batch: &Batch,
-        (prices, later): (&mut BTreeMap<String, Option<Instant>>, &mut BTreeMap<String, Option<Instant>>),
+        (prices, later): (&mut Ends, &mut Ends),
         meters: &mut BTreeSet<String>,
     ) -> Result<Charge, Fault> {
         let mut periods = self
