@@ -300,7 +300,7 @@ BEGIN
             RETURN QUERY SELECT p.key, p.n, NULL::text, d->>'bill_to', l->>'key', p.currency::text, (l->>'quantity')::numeric, (l->>'amount')::numeric, NULL::text
             FROM billing.invoice_preview(p.key, greatest(until_at, billing.now())) v,
                 jsonb_array_elements(CASE jsonb_typeof(v) WHEN 'array' THEN v ELSE jsonb_build_array(v) END) d, jsonb_array_elements(d->'lines') l
-            WHERE NOT l ? 'of'; -- differences are told where they belong
+            WHERE NOT l ? 'corrects'; -- differences are told where they belong
         EXCEPTION WHEN OTHERS THEN
             RETURN QUERY SELECT p.key, p.n, NULL::text, NULL::text, NULL::text, p.currency::text, NULL::numeric, NULL::numeric, SQLERRM;
         END;
@@ -329,7 +329,7 @@ AS $$
         LEFT JOIN LATERAL (
             SELECT sum((l->>'quantity')::numeric) AS quantity, sum((l->>'amount')::numeric) AS amount
             FROM billing.contract k, jsonb_array_elements(billing_internal.standing(k.customer_id, k.contract_id, j.n, NULL)::jsonb) d, jsonb_array_elements(d->'lines') l
-            WHERE k.customer_id = of_customer_id AND k.key = j.contract AND j.invoice IS NOT NULL AND coalesce(l->>'of', l->>'key') = j.line
+            WHERE k.customer_id = of_customer_id AND k.key = j.contract AND j.invoice IS NOT NULL AND coalesce(l->>'corrects', l->>'key') = j.line
         ) v ON true
         WHERE j.quantity_before <> j.quantity_after OR j.before <> j.after
     )

@@ -146,12 +146,13 @@ BEGIN
     SELECT k.key, k.bucket_minutes INTO c FROM billing.customer k WHERE k.customer_id = of_customer_id;
     PERFORM billing_internal.check_zone(zone);
     IF billing_internal.zone_minutes(zone) < c.bucket_minutes THEN
+        -- An ingest that read the width before looks again where this has moved. Before the stripe, as a change of the
+        -- catalogue has it, or the two could wait for each other.
+        UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
         IF NOT billing_internal.lock_stripes(ARRAY[billing_internal.stripe_of(of_customer_id)]) THEN
             PERFORM billing_internal.fail('55P03', format('customer %s could not take on time zone %s: ingest never paused', c.key, zone),
                 'Try again, or when transactions that ingest are shorter.');
         END IF;
-        -- An ingest that read the width before looks again where this has moved.
-        UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
     END IF;
 END
 $$;

@@ -42,9 +42,9 @@ COMMENT ON FUNCTION billing_internal.bill_add_rows(bigint, uuid[], text[]) IS 'G
 CREATE FUNCTION billing_internal.bill_compute(handle bigint, with_empty boolean) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_compute_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_compute(bigint, boolean) IS 'Computes the bills of the batch; with_empty: a bill without lines gives one document all the same.';
-CREATE FUNCTION billing_internal.bill_outcomes(handle bigint) RETURNS TABLE (bill int, customer_id bigint, contract_id uuid, boundary int, next_ends_on date, documents int, fault text)
+CREATE FUNCTION billing_internal.bill_outcomes(handle bigint) RETURNS TABLE (bill int, customer_id bigint, contract_id uuid, boundary int, next_ends_on date, documents int, fault text, left_out int[])
     LANGUAGE c VOLATILE STRICT ROWS 300 AS 'MODULE_PATHNAME', 'bill_outcomes_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_outcomes(bigint) IS 'What came of each bill: its boundary, the last day (exclusive) of the billing period after the one that begins there, its number of documents, or the fault that says why there are none.';
+COMMENT ON FUNCTION billing_internal.bill_outcomes(bigint) IS 'What came of each bill: its boundary, the last day (exclusive) of the billing period after the one that begins there, its number of documents, or the fault that says why there are none; left_out: the boundaries, its own and those compared, with usage that nothing prices.';
 CREATE FUNCTION billing_internal.bill_documents(handle bigint) RETURNS TABLE (bill int, place int, customer_id bigint, contract_id uuid, boundary int, bill_to text, minor_units smallint,
     contract_version int, terms_version int, starts_at timestamptz, ends_at timestamptz, total numeric, sha256 text, corrects int[])
     LANGUAGE c VOLATILE STRICT ROWS 300 AS 'MODULE_PATHNAME', 'bill_documents_wrapper';
@@ -79,7 +79,7 @@ CREATE TYPE billing_internal.bill_ref AS (
     recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint, known_meters jsonb, earlier boolean, standing text, later_prices jsonb
 );
 COMMENT ON TYPE billing_internal.bill_ref IS
-    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many, versions published later that price what was left out (true = all there are); NULL = as of now. earlier: only to be compared with the documents that stand for it; its differences go to the bill of the same contract, which may have no boundary of its own.';
+    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many; NULL = as of now. later_prices: the versions, with their ends, that priced what those did not. earlier: only to be compared with the documents that stand for it; its differences go to the bill of the same contract, which may have no boundary of its own.';
 
 CREATE FUNCTION billing_internal.each_ref(refs billing_internal.bill_ref[]) RETURNS SETOF billing_internal.bill_ref
     -- Kept apart from unnest() for its ROWS: the planner must expect a batch, or it joins the parts of a bill row by row.
@@ -104,8 +104,7 @@ CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, bo
         -- What is computed as of now is measured as meters measure now.
         CASE WHEN recorded_until IS NOT NULL THEN (SELECT coalesce(jsonb_object_agg(m.version[1], m.version[2]::int), '{}')
             FROM (SELECT regexp_match(x, '^(.*)@([0-9]+)$') AS version FROM jsonb_array_elements_text(terms->'inputs'->'meters') x) m) END, earlier, standing,
-        -- What an issued bill left out for want of a price may have one today.
-        CASE WHEN recorded_until IS NOT NULL THEN terms->'inputs'->'later_prices' WHEN terms->'inputs' ? 'unpriced' THEN to_jsonb(true) END)::billing_internal.bill_ref;
+        CASE WHEN recorded_until IS NOT NULL THEN coalesce(terms->'inputs'->'later_prices', '{}') END)::billing_internal.bill_ref;
 COMMENT ON FUNCTION billing_internal.ref_by(bigint, uuid, int[], jsonb, timestamptz, boolean, text) IS
     'The bill of some boundaries by recorded terms ({"inputs","minor_units"}: contract version, price versions, policies; NULL = those of now), with the events recorded until an instant and the meters recorded (NULL = all there are, measured as now).';
 
@@ -127,7 +126,8 @@ BEGIN
         'starts_on', k.starts_on, 'ends_on', k.ends_on, 'every', k.billed_every, 'alignment', k.alignment,
         'pinned', k.prices = 'pin', 'signed_at', coalesce(k.signed_at, k.starts_at), 'version', v.contract, 'terms_version', v.terms,
         'boundaries', r.boundaries, 'usage_until', nullif(r.usage_until, 'infinity'), 'recorded_until', CASE WHEN r.recorded_until = 'infinity' THEN '9999-12-31 00:00+00' ELSE r.recorded_until END,
-        'known_prices', r.known_prices, 'later_prices', r.later_prices, 'known_meters', r.known_meters,
+        -- A bill that is compared has what it left out, too, where it has a price now.
+        'known_prices', r.known_prices, 'prices_now', coalesce(r.earlier, false), 'later_prices', r.later_prices, 'known_meters', r.known_meters,
         'minor_units', coalesce(r.minor_units, (SELECT u.minor_units FROM billing.currency u WHERE u.code = k.currency
             AND (today AT TIME ZONE k.time_zone)::date >= u.valid_from AND (u.valid_until IS NULL OR (today AT TIME ZONE k.time_zone)::date < u.valid_until))),
         'policies', coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
@@ -144,7 +144,7 @@ BEGIN
             -- Prices agreed with a customer are in the customer's currency.
             WHERE o.customer_id = k.customer_id AND CASE WHEN o.contract_id IS NULL THEN (o.terms ? 'percent_off' OR k.currency = c.currency) AND o.from_version <= v.terms AND (o.until_version IS NULL OR o.until_version > v.terms)
                 ELSE o.contract_id = k.contract_id AND o.from_version <= v.contract AND (o.until_version IS NULL OR o.until_version > v.contract) END)
-        )::text, r.earlier, CASE WHEN r.standing IS NOT NULL THEN r.standing
+        )::text, coalesce(r.earlier, false), CASE WHEN r.standing IS NOT NULL THEN r.standing
             -- A boundary billed again, which other documents have corrected meanwhile.
             WHEN EXISTS (SELECT FROM billing.invoice i WHERE i.customer_id = r.customer_id AND i.contract_id = r.contract_id AND i.corrects <> '{}'
                 AND i.corrects @> r.boundaries AND cardinality(r.boundaries) = 1 AND i.reissue IS NOT true AND i.number IS NOT NULL)
@@ -645,6 +645,8 @@ BEGIN
     SELECT DISTINCT l.customer_id, l.contract_id
     FROM billing.late_usage l JOIN billing.contract k USING (customer_id, contract_id)
     WHERE l.stripe = of_stripe AND l.closed_at IS NULL AND k.next_bill_at IS NULL
+        -- What has no price yet is noted again by the run that compares it.
+        AND l.noted_at < (SELECT r.started_at FROM billing.job_run r WHERE r.job_run_id = run)
         AND (SELECT true FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'contract' AND i.key = k.key LIMIT 1) IS NULL
     ORDER BY l.customer_id, l.contract_id LIMIT max_rows;
 END
@@ -788,10 +790,6 @@ BEGIN
         PERFORM billing_internal.fail('ZB004', 'a bill run needs an instant', 'CALL billing.bill_run(); bills what is due now.');
     END IF;
     run := billing.job_start('bill_run', jsonb_build_object('as_of', as_of));
-    -- What was left out for want of a price may have one today.
-    PERFORM billing_internal.late_note(b.customer_id, b.contract_id, array_agg(b.n)) FROM billing.billing_period b WHERE b.terms->'inputs' ? 'unpriced' AND b.state <> 'due' GROUP BY b.customer_id, b.contract_id;
-    PERFORM billing_internal.late_note(i.customer_id, i.contract_id, array_agg(i.n)) FROM billing.invoice i
-    WHERE i.document->'inputs' ? 'unpriced' AND i.kind = 'invoice' AND i.number IS NOT NULL AND i.reissue IS NOT true GROUP BY i.customer_id, i.contract_id;
     UPDATE billing.job_run r SET total = (SELECT count(*) FROM billing.contract k WHERE k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of)
         + (SELECT count(DISTINCT k.contract_id) FROM billing.late_usage l JOIN billing.contract k USING (customer_id, contract_id) WHERE l.closed_at IS NULL AND k.next_bill_at IS NULL) WHERE r.job_run_id = run;
     RETURN run;
@@ -866,24 +864,33 @@ $$;
 COMMENT ON FUNCTION billing.invoice_preview(text, timestamptz) IS
     'The invoice_document a contract''s next boundary would give, with the usage before as_of (default billing.now()): what boundary 0 left unbilled stands on it, too, and late usage of earlier ones, which is all there is of a contract that has ended. Where several legal entities have lines, or none is left to bill, an array of documents. Stores nothing. Errors: ZB001, ZB002 contract, ZB005 nothing left to bill, ZB007 usage that no price matches.';
 
+CREATE FUNCTION billing_internal.issued_ref(of_customer_id bigint, of_invoice_id uuid, recorded_until timestamptz) RETURNS billing_internal.bill_ref
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT billing_internal.ref_by(i.customer_id, i.contract_id, CASE WHEN i.kind = 'invoice' THEN ARRAY[i.n] ELSE '{}' END,
+        jsonb_build_object('inputs', i.document->'inputs', 'minor_units', i.minor_units), recorded_until, false, '[]')
+    FROM billing.invoice i WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id
+$$;
+COMMENT ON FUNCTION billing_internal.issued_ref(bigint, uuid, timestamptz) IS 'The bill of an invoice''s boundary with the terms, price versions and policies that the invoice recorded, and the events recorded until an instant (NULL = all there are); nothing that it corrects.';
+
 CREATE FUNCTION billing_internal.recomputed(of_customer_id bigint, of_invoice_id uuid, recorded_until timestamptz) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     i billing.invoice;
+    ref billing_internal.bill_ref;
     refs billing_internal.bill_ref[];
     documents jsonb;
 BEGIN
     SELECT * INTO i FROM billing.invoice x WHERE x.customer_id = of_customer_id AND x.invoice_id = of_invoice_id;
-    SELECT billing_internal.ref_by(i.customer_id, i.contract_id, CASE WHEN i.kind = 'invoice' THEN ARRAY[i.n] ELSE '{}' END,
-            jsonb_build_object('inputs', i.document->'inputs', 'minor_units', i.minor_units), recorded_until, false,
-            coalesce(max(billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) FILTER (WHERE d.terms IS NULL), '[]'))
-        || coalesce(array_agg(billing_internal.ref_by(i.customer_id, i.contract_id, ARRAY[d.boundary], d.terms, recorded_until, true,
-            billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) ORDER BY d.boundary) FILTER (WHERE d.terms IS NOT NULL), '{}') INTO refs
+    ref := billing_internal.issued_ref(of_customer_id, of_invoice_id, recorded_until);
+    SELECT coalesce(max(billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) FILTER (WHERE d.terms IS NULL), '[]'),
+        coalesce(array_agg(billing_internal.ref_by(i.customer_id, i.contract_id, ARRAY[d.boundary], d.terms, recorded_until, true,
+            billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) ORDER BY d.boundary) FILTER (WHERE d.terms IS NOT NULL), '{}') INTO ref.standing, refs
     FROM jsonb_to_recordset(coalesce(i.document->'inputs'->'differences', '[]')) d (boundary int, billed_on text[], terms jsonb);
     -- The legal entity's own document; if nothing is left for it, the bill's without lines.
     SELECT jsonb_agg(CASE WHEN d.bill_to = i.document->>'bill_to' THEN d.document ELSE d.document || '{"lines": []}' END ORDER BY d.bill_to <> i.document->>'bill_to', d.place) INTO documents
-    FROM billing_internal.bill_look(refs) d;
+    FROM billing_internal.bill_look(ref || refs) d;
     RETURN documents->0;
 END
 $$;
@@ -1077,7 +1084,7 @@ BEGIN
         WHERE k.customer_id = of_customer_id AND (k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL OR k.state IN ('ended', 'cancelled')
             AND EXISTS (SELECT FROM billing.late_usage n WHERE n.customer_id = k.customer_id AND n.contract_id = k.contract_id AND n.closed_at IS NULL))
     )
-    SELECT row_number() OVER (), d.state, d.document->>'currency', coalesce(l->>'of_kind', l->>'kind'), m.meter_id, l->>'charge', l->>'product', (l->>'from')::timestamptz, (l->>'until')::timestamptz,
+    SELECT row_number() OVER (), d.state, d.document->>'currency', coalesce(l->>'corrects_kind', l->>'kind'), m.meter_id, l->>'charge', l->>'product', (l->>'from')::timestamptz, (l->>'until')::timestamptz,
         l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', d.default_bill_to, (l->>'amount')::numeric
     FROM document d CROSS JOIN LATERAL jsonb_array_elements(d.document->'lines') l
     LEFT JOIN billing.meter m ON m.key = l->>'meter'

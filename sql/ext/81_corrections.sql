@@ -65,10 +65,12 @@ BEGIN
     UPDATE billing.late_usage l SET closed_at = cut FROM billing_internal.bill_outcomes(handle) o
     WHERE o.fault IS NULL AND l.customer_id = o.customer_id AND l.contract_id = o.contract_id AND l.closed_at IS NULL AND (o.boundary IS NULL OR l.n <= o.boundary)
         AND o.documents = (SELECT count(*) FROM billing.invoice i WHERE i.customer_id = o.customer_id AND i.contract_id = o.contract_id AND i.cut_at = cut);
+    -- Left out for want of a price: every bill looks again.
+    PERFORM billing_internal.late_note(o.customer_id, o.contract_id, o.left_out) FROM billing_internal.bill_outcomes(handle) o WHERE o.fault IS NULL AND o.left_out <> '{}';
 END
 $$;
 COMMENT ON FUNCTION billing_internal.late_close(bigint, timestamptz) IS
-    'Closes the notes that a batch of bills, issued with this cut, has compared; not those of a bill with a document that was not issued because one stands: the next bill has it.';
+    'Closes the notes that a batch of bills, issued with this cut, has compared; not those of a bill with a document that was not issued because one stands: the next bill has it. Boundaries with usage that nothing prices are noted again.';
 
 CREATE FUNCTION billing_internal.usage_changed(customer_ids bigint[], from_at timestamptz[], until_at timestamptz[]) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -127,15 +129,15 @@ BEGIN
         -- Issued again, by the terms of now; else what differs by those it was billed by.
         SELECT l->>'key' AS key, (l->>'amount')::numeric AS amount, NULL::numeric AS difference FROM billing_internal.bill_look(i || CASE WHEN draft THEN billing_internal.earlier_refs(ARRAY[i]) ELSE '{}' END) d,
             jsonb_array_elements(d.document->'lines') l
-        WHERE again AND d.bill_to = of_bill_to AND (draft OR NOT l ? 'of')
+        WHERE again AND d.bill_to = of_bill_to AND (draft OR NOT l ? 'corrects')
         UNION ALL
         SELECT u.line_key, NULL, u.amount FROM billing_internal.unbilled_usage(i.customer_id, i.contract_id, ARRAY[of_n]) u WHERE NOT again AND u.bill_to = of_bill_to
     ), stands AS MATERIALIZED (
-        SELECT CASE WHEN draft THEN l.value->>'key' ELSE coalesce(l.value->>'of', l.value->>'key') END AS key, sum((l.value->>'amount')::numeric) AS amount, min(d.place * 100000 + l.place) AS place
+        SELECT CASE WHEN draft THEN l.value->>'key' ELSE coalesce(l.value->>'corrects', l.value->>'key') END AS key, sum((l.value->>'amount')::numeric) AS amount, min(d.place * 100000 + l.place) AS place
         FROM jsonb_array_elements(CASE WHEN again THEN (SELECT jsonb_build_array(x.document) FROM billing.invoice x WHERE x.customer_id = i.customer_id AND x.invoice_id = changes.invoice_id)
             ELSE billing_internal.standing(i.customer_id, i.contract_id, of_n, NULL)::jsonb END) WITH ORDINALITY d (value, place),
             jsonb_array_elements(d.value->'lines') WITH ORDINALITY l (value, place)
-        WHERE d.value->>'bill_to' = of_bill_to AND (draft OR NOT (again AND l.value ? 'of')) GROUP BY 1
+        WHERE d.value->>'bill_to' = of_bill_to AND (draft OR NOT (again AND l.value ? 'corrects')) GROUP BY 1
     )
     SELECT coalesce(s.key, n.key), coalesce(s.amount, 0), CASE WHEN again THEN coalesce(n.amount, 0) ELSE coalesce(s.amount, 0) + coalesce(n.difference, 0) END
     FROM stands s FULL JOIN now n ON n.key = s.key ORDER BY s.place, n.key;

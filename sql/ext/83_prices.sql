@@ -59,9 +59,9 @@ CREATE FUNCTION billing_internal.boundary_ref(of_customer_id bigint, of_contract
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce(
-        (SELECT billing_internal.ref_by(i.customer_id, i.contract_id, ARRAY[of_n], jsonb_build_object('inputs', i.document->'inputs', 'minor_units', i.minor_units), NULL, false, NULL) FROM billing.invoice i
+        (SELECT billing_internal.issued_ref(i.customer_id, i.invoice_id, NULL) FROM billing.invoice i
             WHERE i.customer_id = of_customer_id AND i.contract_id = of_contract_id AND i.n = of_n AND i.kind = 'invoice' AND i.state NOT IN ('draft', 'void') ORDER BY i.cut_at DESC, i.invoice_id LIMIT 1),
-        billing_internal.ref_now(of_customer_id, of_contract_id, ARRAY[of_n], usage_until))
+        jsonb_populate_record(NULL::billing_internal.bill_ref, jsonb_build_object('customer_id', of_customer_id, 'contract_id', of_contract_id, 'boundaries', ARRAY[of_n], 'usage_until', usage_until)))
 $$;
 COMMENT ON FUNCTION billing_internal.boundary_ref(bigint, uuid, int, timestamptz) IS 'The bill of a boundary with the usage known today: by the terms of its invoice, or else by those of today.';
 

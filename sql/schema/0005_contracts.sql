@@ -253,8 +253,6 @@ CREATE TABLE billing.billing_period (
 CREATE INDEX billing_period_due_idx ON billing.billing_period (customer_id, contract_id, n) WHERE state = 'due';
 CREATE INDEX billing_period_recorded_idx ON billing.billing_period (recorded_at);
 CREATE INDEX billing_period_cut_idx ON billing.billing_period (cut_at);
--- What a bill run looks at again.
-CREATE INDEX billing_period_unpriced_idx ON billing.billing_period (customer_id, contract_id) WHERE terms->'inputs' ? 'unpriced';
 COMMENT ON TABLE billing.billing_period IS 'Billing periods that have begun or are next, each with the boundary at its start. Boundaries are instants from the moment the row is made, whatever later time zone data say. The last row of an ended contract is its end: an empty period.';
 COMMENT ON COLUMN billing.billing_period.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.billing_period.contract_id IS 'The contract.';

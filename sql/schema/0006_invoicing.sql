@@ -49,8 +49,6 @@ CREATE INDEX invoice_corrects_idx ON billing.invoice (customer_id, contract_id) 
 -- An invoice is asked for by its key or id alone; drafts have no number.
 CREATE INDEX invoice_key_idx ON billing.invoice (key);
 CREATE INDEX invoice_id_idx ON billing.invoice (invoice_id);
--- What a bill run looks at again.
-CREATE INDEX invoice_unpriced_idx ON billing.invoice (customer_id, contract_id) WHERE document->'inputs' ? 'unpriced';
 CREATE INDEX invoice_contract_idx ON billing.invoice (customer_id, contract_id, period_ends_at);
 COMMENT ON TABLE billing.invoice IS 'Invoices: drafts, and those with a number, whose content never changes.';
 COMMENT ON COLUMN billing.invoice.customer_id IS 'The customer.';

@@ -294,6 +294,7 @@ fn bill_outcomes(
         name!(next_ends_on, Option<Date>),
         name!(documents, Option<i32>),
         name!(fault, Option<String>),
+        name!(left_out, Vec<i32>),
     ),
 > {
     let row = |(at, slot): (usize, &Slot)| {
@@ -305,6 +306,12 @@ fn bill_outcomes(
             slot.next_ends_on().map(to_date),
             slot.documents().map(|documents| documents.list.len() as i32),
             slot.fault().map(FaultJson::text),
+            slot.documents()
+                .map(|documents| documents.left_out(slot.boundary()))
+                .unwrap_or_default()
+                .into_iter()
+                .map(|boundary| boundary as i32)
+                .collect(),
         )
     };
     TableIterator::new(with_batch(handle, |batch| {

@@ -110,9 +110,11 @@ struct Bill {
     /// Measure events recorded until then, not buckets.
     recorded_until: Option<Instant>,
     /// Only these price versions are known: `book/key@version`, each until the next one or the end it had then.
-    known_prices: Option<BTreeMap<String, Option<Instant>>>,
-    /// What they don't price, other versions may.
-    later_prices: LaterPrices,
+    known_prices: Option<Ends>,
+    /// What they don't price, today's versions may.
+    prices_now: bool,
+    /// Of a recompute: those of them that were known, with the ends they had.
+    later_prices: Option<Ends>,
     /// Meters had so many versions then; those that are not named had one. None = as of now.
     known_meters: Option<BTreeMap<String, usize>>,
     pinned: bool,
@@ -133,6 +135,9 @@ enum ItemTerms {
     Usage { charge: Box<UsageCharge>, meter_id: i32, book_id: Option<Uuid> },
     Fee(Box<Fee>),
 }
+
+/// Versions of prices by name, with their ends.
+type Ends = BTreeMap<String, Option<Instant>>;
 
 /// Key of a price: its book's id and its own key.
 pub type PriceKey = (Uuid, String);
@@ -618,7 +623,8 @@ impl Bill {
             usage_until: fields.optional("usage_until").map(|n| n.instant()).transpose()?,
             recorded_until: fields.optional("recorded_until").map(|n| n.instant()).transpose()?,
             known_prices: fields.optional("known_prices").map(known).transpose()?,
-            later_prices: fields.optional("later_prices").map_or(Ok(LaterPrices::None), |n| later(&n))?,
+            prices_now: fields.optional("prices_now").map_or(Ok(false), |n| n.boolean())?,
+            later_prices: fields.optional("later_prices").map(known).transpose()?,
             known_meters: fields.optional("known_meters").map(known_meters).transpose()?,
             pinned: fields.required("pinned")?.boolean()?,
             signed_at: fields.required("signed_at")?.instant()?,
@@ -665,17 +671,13 @@ impl Bill {
     /// Everything but the usage.
     fn inputs(&self, batch: &Batch) -> Result<Inputs, Fault> {
         let mut prices = BTreeMap::new();
+        let mut later = BTreeMap::new();
         let mut meters = BTreeSet::new();
         let charges = self
             .charges
             .iter()
-            .map(|item| self.charge(item, batch, &mut prices, &mut meters))
+            .map(|item| self.charge(item, batch, (&mut prices, &mut later), &mut meters))
             .collect::<Result<Vec<_>, Fault>>()?;
-        let usage = charges.iter().filter_map(|charge| match &charge.kind {
-            ChargeKind::Usage(terms) => Some(terms),
-            ChargeKind::Fee { .. } => None,
-        });
-        let later_prices: BTreeSet<String> = usage.flat_map(|terms| terms.later_names.clone()).collect();
         Ok(Inputs {
             header: self.header.clone(),
             minor_units: self.minor_units,
@@ -692,18 +694,18 @@ impl Bill {
             agreed: self.agreed.clone(),
             price_ends: prices.iter().filter_map(|(name, end)| Some((name.clone(), (*end)?))).collect(),
             prices: prices.into_keys().collect(),
-            later_prices: later_prices.into_iter().collect(),
+            later_prices: later.into_iter().collect(),
             meters: meters.into_iter().collect(),
         })
     }
 
     /// A charge with its periods; the price versions it has in play go to `prices`, with the end of those that no
-    /// other version follows; meters that are not in their first version go to `meters`.
+    /// other version follows, and those that price what they don't beside; meters that are not in their first version go to `meters`.
     fn charge(
         &self,
         item: &Item,
         batch: &Batch,
-        prices: &mut BTreeMap<String, Option<Instant>>,
+        (prices, later): (&mut Ends, &mut Ends),
         meters: &mut BTreeSet<String>,
     ) -> Result<Charge, Fault> {
         let mut periods = self
@@ -734,6 +736,8 @@ impl Bill {
                     let end = prices.entry(name.clone()).or_default();
                     *end = end.or(price.until.filter(|_| !followed));
                 }
+                let beside = terms.later.iter().zip(&terms.later_names);
+                later.extend(beside.map(|(price, name)| (name.clone(), price.until)));
                 for period in &mut periods {
                     period.segments = self.segments(period, &charge.key, meter, &terms);
                 }
@@ -779,9 +783,8 @@ impl Bill {
                 let versions =
                     item.price_key().and_then(|key| batch.lists.get(&key)).map_or(&[][..], Vec::as_slice);
                 let known: Vec<&Version> = versions.iter().filter(|version| self.knows(version)).collect();
-                let others = versions.iter().filter(|version| !self.knows(version));
                 let others: Vec<&Version> =
-                    others.filter(|version| self.later_prices.have(&version.name)).collect();
+                    versions.iter().filter(|version| self.prices_now && self.knows_later(version)).collect();
                 later = self.versions(&others, periods);
                 self.versions(&known, periods).into_iter().unzip()
             }
@@ -807,6 +810,12 @@ impl Bill {
         self.known_prices.as_ref().is_none_or(|known| known.contains_key(&version.name))
     }
 
+    /// Whether a version, published later, prices what those that are known don't.
+    fn knows_later(&self, version: &Version) -> bool {
+        let then = self.later_prices.as_ref().is_none_or(|later| later.contains_key(&version.name));
+        then && !self.knows(version)
+    }
+
     /// The versions in play, each with its name. Of what was known then, each holds until the next one or the end
     /// it had; and where it holds is only said as far as it cuts the bill's periods: what is published or ended
     /// later changes nothing here.
@@ -819,7 +828,8 @@ impl Bill {
         let at_signature = self.pinned || self.policy("rate_at") == "contract_signature";
         let mut list = Vec::new();
         for (at, version) in known.iter().enumerate() {
-            let until = match self.known_prices.as_ref().and_then(|ends| ends.get(&version.name)) {
+            let ends = [&self.known_prices, &self.later_prices].into_iter().flatten();
+            let until = match ends.filter_map(|ends| ends.get(&version.name)).next() {
                 None => version.until,
                 Some(end) => end.or_else(|| known.get(at + 1).and_then(|next| next.from)),
             };
@@ -886,34 +896,6 @@ impl Bill {
         }
         Documents::compute(inputs, earlier, with_empty)
     }
-}
-
-/// Versions published after a bill, for what it left out.
-enum LaterPrices {
-    None,
-    /// All there are.
-    Now,
-    /// Those that were there then, `book/key@version`.
-    These(BTreeSet<String>),
-}
-
-impl LaterPrices {
-    fn have(&self, name: &str) -> bool {
-        match self {
-            LaterPrices::None => false,
-            LaterPrices::Now => true,
-            LaterPrices::These(names) => names.contains(name),
-        }
-    }
-}
-
-/// `true`, or a list of names.
-fn later(node: &Node) -> Result<LaterPrices, Fault> {
-    if matches!(node.tree, Tree::Bool(_)) {
-        return Ok(if node.boolean()? { LaterPrices::Now } else { LaterPrices::None });
-    }
-    let names = node.items()?.iter().map(|name| name.text().map(str::to_string)).collect::<Result<_, _>>()?;
-    Ok(LaterPrices::These(names))
 }
 
 /// `[[starts_on, starts_at, ends_on, ends_at], …]`.

@@ -117,8 +117,8 @@ impl Difference {
         let numbers = self.billed_on.iter().map(|number| Tree::text(number.clone())).collect();
         vec![
             ("boundary", Tree::number(self.boundary)),
-            ("of", Tree::text(self.of.clone())),
-            ("of_kind", Tree::text(self.of_kind.as_str())),
+            ("corrects", Tree::text(self.of.clone())),
+            ("corrects_kind", Tree::text(self.of_kind.as_str())),
             ("total", self.total.to_tree(minor_units)),
             ("billed", self.billed.to_tree(minor_units)),
             ("billed_on", Tree::List(numbers)),
@@ -256,8 +256,8 @@ impl Billed {
         let maybe = |fields: &mut Fields, name: &str| {
             fields.optional(name).map(|node| node.text().map(str::to_string)).transpose()
         };
-        let key = maybe(&mut fields, "of")?.map_or_else(|| text(&mut fields, "key"), Ok)?;
-        let kind = maybe(&mut fields, "of_kind")?.map_or_else(|| text(&mut fields, "kind"), Ok)?;
+        let key = maybe(&mut fields, "corrects")?.map_or_else(|| text(&mut fields, "key"), Ok)?;
+        let kind = maybe(&mut fields, "corrects_kind")?.map_or_else(|| text(&mut fields, "kind"), Ok)?;
         let kind = LineKind::parse(&kind)
             .ok_or_else(|| Fault::value(format!("lines of kind {kind} are not known")))?;
         let instant = |fields: &mut Fields, name: &str| fields.required(name)?.instant();

@@ -20,11 +20,13 @@ pub struct Documents {
     policies: Vec<(String, String)>,
     prices: Vec<String>,
     price_ends: Vec<(String, Instant)>,
+    later_prices: Vec<(String, Option<Instant>)>,
     unpriced: Vec<Unpriced>,
-    later_prices: Vec<String>,
     meters: Vec<String>,
     /// The earlier boundaries that it corrects.
     earlier: Vec<Earlier>,
+    /// The earlier boundaries that have usage nothing prices yet.
+    left_out: Vec<i64>,
     pub sha256: String,
     pub list: Vec<Document>,
 }
@@ -75,10 +77,11 @@ impl Documents {
             policies,
             prices,
             price_ends,
-            unpriced,
             later_prices,
             meters,
+            unpriced,
             earlier: Vec::new(),
+            left_out: Vec::new(),
             sha256,
             list: Vec::new(),
         };
@@ -89,6 +92,9 @@ impl Documents {
                 let message =
                     format!("{} is billed in more than {minor_units} digits after the point", odd.key);
                 return Err(Fault::new(Code::State, message));
+            }
+            if boundary.now.as_ref().is_some_and(|now| !now.unpriced.is_empty()) {
+                documents.left_out.push(boundary.boundary);
             }
             if !differences.is_empty() {
                 documents.add(differences);
@@ -175,6 +181,12 @@ impl Documents {
         Tree::Object(fields).canonical()
     }
 
+    /// The boundaries with usage that was left out, of which this bill is `boundary`.
+    pub fn left_out(&self, boundary: Option<i64>) -> Vec<i64> {
+        let own = boundary.filter(|_| !self.unpriced.is_empty());
+        self.left_out.iter().copied().chain(own).collect()
+    }
+
     /// By what the bill can be computed again.
     pub fn terms_tree(&self) -> Tree<'static> {
         Tree::object([("minor_units", Tree::number(self.minor_units)), ("inputs", self.inputs_tree())])
@@ -201,8 +213,10 @@ impl Documents {
             fields.push(("price_ends", Tree::Object(ends.collect())));
         }
         if !self.later_prices.is_empty() {
-            let later = self.later_prices.iter().map(|price| Tree::text(price.clone()));
-            fields.push(("later_prices", Tree::List(later.collect())));
+            let later = self.later_prices.iter().map(|(name, end)| {
+                (name.clone().into(), end.map_or(Tree::Null, |at| Tree::text(at.to_string())))
+            });
+            fields.push(("later_prices", Tree::Object(later.collect())));
         }
         if !self.unpriced.is_empty() {
             fields.push(("unpriced", Tree::List(self.unpriced.iter().map(unpriced_tree).collect())));
@@ -258,7 +272,7 @@ fn line_tree(line: &Line, minor_units: u32) -> Tree<'static> {
     optional("price", line.price.clone().map(Tree::text));
     match &line.position {
         Some(Position::After(quantity)) => optional("after", Some(Tree::text(quantity.to_string()))),
-        Some(Position::Of(quantity)) => optional("whole", Some(Tree::text(quantity.to_string()))),
+        Some(Position::Of(quantity)) => optional("of", Some(Tree::text(quantity.to_string()))),
         None => {}
     }
     optional("share", line.share.as_ref().map(|share| Tree::text(fraction(share))));

@@ -20,7 +20,7 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
     let lines = document.fields()?.required("lines")?.items()?;
     for line in &lines {
         // A boundary issued again, less what stands for it elsewhere.
-        let of_this = lines.iter().any(|other| self::text(other, "key") == self::text(line, "of"));
+        let of_this = lines.iter().any(|other| self::text(other, "key") == self::text(line, "corrects"));
         branches.push(line_branch(line, &currency, notes, of_this)?);
     }
     branches.push(Branch::leaf(format!("total {total} {currency}")));
@@ -163,7 +163,7 @@ fn difference_leaves(line: &Node, of_this: bool) -> Result<Vec<Branch>, Fault> {
     };
     let price =
         line.tree.get("price").map(|price| format!(", price: {}", leaf_text(price))).unwrap_or_default();
-    let now = format!("{} comes to {} now{price}", text(line, "of"), sums(&total));
+    let now = format!("{} comes to {} now{price}", text(line, "corrects"), sums(&total));
     Ok(vec![
         Branch { text: now, leaves: working(line, &total)? },
         Branch::leaf(format!("billed before: {}{on}", sums(&billed))),
@@ -180,8 +180,9 @@ fn working(line: &Node, sums: &Node) -> Result<Vec<Branch>, Fault> {
     let pricing = Pricing::read(&Node { tree: pricing, path: format!("{}.pricing", line.path) })?;
     let quantity = Ratio::from(Exact::parse(quantity)?);
     let exact = sums.tree.get("exact").map(leaf_text).unwrap_or_default();
-    let kind =
-        Some(text(line, "of_kind")).filter(|kind| !kind.is_empty()).unwrap_or_else(|| text(line, "kind"));
+    let kind = Some(text(line, "corrects_kind"))
+        .filter(|kind| !kind.is_empty())
+        .unwrap_or_else(|| text(line, "kind"));
     if pricing.needs_events() {
         return Ok(vec![Branch::leaf("rated event by event, in order of time".into())]);
     }
@@ -264,7 +265,7 @@ fn part_of_versions(
             Branch { text: less, leaves: steps(&after)? },
         ]));
     }
-    let Some(of) = at_rate(text(line, "whole"))? else { return Ok(None) };
+    let Some(of) = at_rate(text(line, "of"))? else { return Ok(None) };
     let amount = rate(&of)?;
     let part = quantity.div(&of).map(|part| amount.mul(&part));
     let whole = format!("for {} under all versions: {}", grouped(&of.shown()), amount.shown());

@@ -30,12 +30,12 @@ pub struct Inputs {
     pub agreed: Vec<Agreed>,
     /// Price versions in play, `book/key@version`, as the document records them.
     pub prices: Vec<String>,
-    /// Further versions, published since the bill, that price what it left out.
-    pub later_prices: Vec<String>,
     /// Meters that are not in their first version, `key@version`.
     pub meters: Vec<String>,
     /// Where one of them ends inside the bill's periods and no other follows.
     pub price_ends: Vec<(String, Instant)>,
+    /// Versions that price what those don't, with their ends: of a bill that is compared.
+    pub later_prices: Vec<(String, Option<Instant>)>,
 }
 
 /// Whose bill it is.
@@ -182,6 +182,9 @@ impl Inputs {
         for price in &self.prices {
             writeln!(out, "price {price:?}")?;
         }
+        for (price, end) in &self.later_prices {
+            writeln!(out, "later {price:?} {}", span(None, *end))?;
+        }
         for meter in &self.meters {
             writeln!(out, "meter {meter:?}")?;
         }
@@ -233,9 +236,6 @@ impl Charge {
                 )?;
                 for list in &terms.list {
                     writeln!(out, "list {:?} {} {}", list.label, span(list.from, list.until), list.sha256)?;
-                }
-                for list in &terms.later {
-                    writeln!(out, "later {:?} {} {}", list.label, span(list.from, list.until), list.sha256)?;
                 }
             }
         }

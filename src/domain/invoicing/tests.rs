@@ -638,7 +638,7 @@ fn what_has_no_price_can_be_left_out() {
         case.known = known;
         case.policy("unpriced_usage", "bill").policy("tier_continuity", "continue")
     };
-    let billed = listed(Some(r#"{"list/tokens@1":null},"later_prices":true"#));
+    let billed = listed(Some(r#"{"list/tokens@1":null},"prices_now":true"#));
     assert_eq!(
         billed.shown(),
         [
