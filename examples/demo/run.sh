@@ -79,6 +79,30 @@ title '7. Spend by model and day'
 table -c "SELECT c.key AS customer, s.starts_at::date AS day, coalesce(s.dimensions->>'model', '') AS model, s.dimensions->>'charge' AS charge, s.amount, s.currency, s.state
   FROM billing.customer c, billing.spend(c.key, '2023-11-01Z', '2023-12-01Z', 'day', '{model,charge}') s ORDER BY c.customer_id, day, charge DESC, model"
 
-title '8. What always holds, checked'
+title '8. A meter was wrong for two weeks'
+echo 'Since 15 November prompts are cut at 4,000 tokens, but the meter went on counting what was sent. The meter is'
+echo 'mended for events since that day; usage is measured again in the same call:'
+table -c "SELECT action, key, before->>'value' AS counted, after->>'value' AS counts, after->>'version' AS version FROM billing.catalog_apply('{\"meters\": [
+  {\"key\": \"tokens\", \"event_type\": \"llm.request\", \"aggregation\": \"sum\", \"value\": \"min(input_tokens, 4000) + output_tokens\", \"dimensions\": [\"model\"], \"unit\": \"token\",
+   \"valid_from\": \"2023-11-15T00:00:00Z\"}]}')"
+table -c "SELECT c.key AS customer, u.dimensions->>'model' AS model, trim_scale(u.quantity) AS tokens, trim_scale(l.quantity) AS billed, trim_scale(u.quantity - l.quantity) AS difference
+  FROM billing.customer c CROSS JOIN LATERAL billing.usage(c.key, 'tokens', '2023-11-01Z', '2023-12-01Z', group_by => '{model}') u
+  JOIN billing.fact_invoice_line l ON l.customer_id = c.customer_id AND l.line_key = 'tokens/2023-11-01/model=' || (u.dimensions->>'model') ORDER BY c.customer_id, model"
+echo "What that is in money, line by line, before anything is done (Acme's invoice):"
+table -c "SELECT line_key, billed, corrected, difference, action FROM billing.invoice_correct('$acme')"
+echo 'Acme gets a credit note at once; the others find it on their next invoice.'
+table -c "SELECT line_key, difference, action, document FROM billing.invoice_correct('$acme', 'credit_note', 'the meter counted prompts beyond 4,000 tokens', dry_run => false) WHERE action <> 'none'"
+sql -c "SELECT billing.invoice_explain('CN-2023-000001')"
+sql -c "SELECT billing.test_clock_set('2024-01-01T00:00:00Z')" >/dev/null
+sql -c 'CALL billing.bill_run()'
+table -c "SELECT l.invoice, c.key AS customer, l.kind, l.line_key, trim_scale(l.quantity) AS quantity, l.amount FROM billing.fact_invoice_line l JOIN billing.customer c USING (customer_id)
+  WHERE l.kind = 'difference' ORDER BY l.invoice, l.line_key"
+echo 'Every line still traces to its events: those of the credit note, as they count now and counted then.'
+table -c "SELECT to_char(occurred_at, 'HH24:MI:SS.US') AS at, event_id, properties->>'input_tokens' AS input, properties->>'output_tokens' AS output, change, value AS tokens
+  FROM billing.invoice_line_events('CN-2023-000001', 'tokens/2023-11-01/model=gpt-4/difference') ORDER BY occurred_at, event_id, change LIMIT 4"
+echo 'And every document, old and new, computes again to the same bytes:'
+table -c "SELECT i.number, i.kind, i.total, bool_and(r.same_bytes) AS same_bytes FROM billing.invoice i, billing.invoice_recompute(i.number) r GROUP BY i.invoice_id, i.number, i.kind, i.total ORDER BY i.number"
+
+title '9. What always holds, checked'
 sql -c 'CALL billing.audit_seal()'
 table -c "SELECT check_name, checked, failed FROM billing.verify('full')"
