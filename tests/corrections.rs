@@ -407,3 +407,136 @@ fn two_calls_that_meet_two_limited_customers_do_not_deadlock() {
     assert_eq!(tokens(&mut admin), 480);
     assert_eq!(db.verify(), Vec::<String>::new());
 }
+
+/// Two months of customer c0 on a contract, January billed; the clock is on 1 March.
+fn billed_january(name: &str) -> (Db, Client) {
+    let db = Db::fresh(name);
+    let mut admin = db.connect();
+    admin
+        .batch_execute(
+            r#"SELECT billing.test_clock_set('2026-02-01Z');
+            SELECT billing.catalog_apply('{"products":[{"key":"p","name":"P"}],"meters":[{"key":"q","event_type":"use","aggregation":"sum","value":"n"},{"key":"peak","event_type":"use","aggregation":"max","value":"n"}],
+                "price_books":[{"key":"list","currency":"USD","prices":[{"key":"q","meter":"q","pricing":{"model":"per_unit","unit_price":"1"}}]}],
+                "plans":[{"key":"pro","currency":"USD","price_book":"list","charges":[{"key":"q","product":"p","meter":"q","price":"q"}]}]}');
+            SELECT billing.customer_upsert('{"key":"c0"}'), billing.customer_upsert('{"key":"c1"}');
+            SELECT billing.subscribe('c0', 'pro', '2026-01-01');
+            SELECT billing.ingest_event('c0', 'use', 'jan', '2026-01-10Z', '{"n":10,"cached":4}');
+            SELECT billing.ingest_event('c0', 'use', 'more', '2026-01-10Z', '{"n":7,"cached":0}')"#,
+        )
+        .expect("data");
+    admin.batch_execute("CALL billing.bill_run()").expect("January");
+    admin
+        .batch_execute(
+            "SELECT billing.test_clock_set('2026-03-01Z'); SELECT billing.ingest_event('c0', 'use', 'feb', '2026-02-10Z', '{\"n\":1}')",
+        )
+        .expect("February");
+    (db, admin)
+}
+
+fn total(admin: &mut Client) -> i64 {
+    admin.query_one("SELECT sum(amount)::bigint FROM billing.invoice_line", &[]).expect("lines").get(0)
+}
+
+/// A meter that changes notes what was billed by it without the stripes: what is noted while a bill is on its way is
+/// billed by the next.
+#[test]
+fn what_is_noted_while_a_bill_runs_is_for_the_next_bill() {
+    let (db, mut admin) = billed_january("corrections_note_in_flight");
+    // The change of the meter finds an ingest in flight, so its rebuild is left to the job.
+    let mut sender = db.connect();
+    let mut flight = sender.transaction().expect("begin");
+    ask(
+        &mut flight,
+        "SELECT billing.ingest_event('c0', 'use', 'flight', '2026-02-11Z', '{\"n\":1,\"cached\":0}')",
+    )
+    .expect("ingest");
+    admin
+        .batch_execute(r#"SELECT billing.catalog_apply('{"meters":[{"key":"q","event_type":"use","aggregation":"sum","value":"n - coalesce(cached, 0)","valid_from":"2026-01-01T00:00:00Z"}]}')"#)
+        .expect("a changed meter");
+    flight.commit().expect("commit");
+    let run: String = admin.query_one("SELECT billing.meter_rebuild_start()::text", &[]).expect("run").get(0);
+    let step = format!("SELECT billing.meter_rebuild_step('{run}')");
+    admin.query(step.as_str(), &[]).expect("the barrier");
+    // A bill run waits for the number series; meanwhile the rebuild lists and notes.
+    let mut other = db.connect();
+    let mut holds = other.transaction().expect("begin");
+    holds.query("SELECT FROM billing.invoice_number_series FOR UPDATE", &[]).expect("the series");
+    let biller = thread::spawn({
+        let mut client = db.connect();
+        move || client.batch_execute("CALL billing.bill_run()").expect("bill run")
+    });
+    load::wait_until("the bill run waits", || waits(&mut admin));
+    admin.query(step.as_str(), &[]).expect("lists and notes");
+    holds.commit().expect("commit");
+    biller.join().expect("the bill run ends");
+    admin.batch_execute("CALL billing.meter_rebuild()").expect("mended");
+    admin.batch_execute("SELECT billing.test_clock_set('2026-04-01Z')").expect("clock");
+    admin.batch_execute("CALL billing.bill_run()").expect("the next bill");
+    assert_eq!(total(&mut admin), 10 + 7 - 4 + 1 + 1);
+    assert_eq!(db.verify(), [""; 0]);
+}
+
+/// Retention begun beside a void that is not committed waits for it, and the void is measured before events go.
+#[test]
+fn retention_waits_for_corrections() {
+    let (db, mut admin) = billed_january("corrections_retention");
+    admin
+        .batch_execute("CALL billing.bill_run()")
+        .and_then(|()| admin.batch_execute("SELECT billing.test_clock_set('2026-03-20Z'); SELECT billing.policy_set('event_age_max', '30 days'); SELECT billing.event_retention_set('use', '30 days')"))
+        .expect("retention");
+    let mut corrector = db.connect();
+    let mut correction = corrector.transaction().expect("begin");
+    assert_eq!(ask(&mut correction, &void("jan")).expect("void"), "void");
+    let remover = thread::spawn({
+        let mut client = db.connect();
+        move || client.batch_execute("CALL billing.retention()").expect("retention")
+    });
+    load::wait_until("retention waits", || waits(&mut admin));
+    correction.commit().expect("commit");
+    remover.join().expect("retention ends");
+    for job in ["CALL billing.fold()", "CALL billing.retention()"] {
+        admin.batch_execute(job).expect(job);
+    }
+    let peak = "SELECT quantity::bigint FROM billing.usage('c0', 'peak', '2026-01-01Z', '2026-02-01Z')";
+    assert_eq!(admin.query_one(peak, &[]).expect("peak").get::<_, i64>(0), 7);
+    assert_eq!(db.verify(), [""; 0]);
+}
+
+/// A caller with an older snapshot can't know what was billed since, so it is told to retry rather than to leave a late
+/// event unnoticed; of customers in other stripes it hears nothing.
+#[test]
+fn an_older_snapshot_does_not_ingest_past_a_bill() {
+    let (db, mut admin) = billed_january("corrections_older");
+    let mut sender = db.connect();
+    let late = "SELECT billing.ingest_event('c0', 'use', 'late', '2026-02-12Z', '{\"n\":100}')";
+    let mut old = sender
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()
+        .expect("begin");
+    old.query("SELECT count(*) FROM billing.contract", &[]).expect("a snapshot");
+    admin.batch_execute("CALL billing.bill_run()").expect("February");
+    ask(&mut old, "SELECT billing.ingest_event('c1', 'use', 'other', '2026-02-12Z', '{\"n\":1}')")
+        .expect("another stripe");
+    let refused = ask(&mut old, late).expect_err("a bill since");
+    assert_eq!(refused.code().map(|code| code.code()), Some("40001"), "{refused}");
+    old.rollback().expect("rollback");
+    assert_eq!(ask(&mut sender, late).expect("again"), "accepted");
+    // A contract activated since is as bad as one billed since.
+    let mut old = sender
+        .build_transaction()
+        .isolation_level(postgres::IsolationLevel::RepeatableRead)
+        .start()
+        .expect("begin");
+    old.query("SELECT count(*) FROM billing.contract", &[]).expect("a snapshot");
+    admin.batch_execute("SELECT billing.subscribe('c1', 'pro', '2026-01-01')").expect("a contract");
+    admin.batch_execute("CALL billing.bill_run()").expect("January and February of c1");
+    let refused =
+        ask(&mut old, "SELECT billing.ingest_event('c1', 'use', 'late', '2026-01-12Z', '{\"n\":1}')");
+    assert_eq!(refused.expect_err("billed since").code().map(|code| code.code()), Some("40001"));
+    old.rollback().expect("rollback");
+    admin.batch_execute("SELECT billing.test_clock_set('2026-04-01Z')").expect("clock");
+    admin.batch_execute("CALL billing.bill_run()").expect("March");
+    assert_eq!(total(&mut admin), 10 + 7 + 1 + 100);
+    assert_eq!(db.verify(), [""; 0]);
+}

@@ -637,6 +637,18 @@ COMMENT ON FUNCTION billing_internal.verify_foundation() IS 'The checks of verif
 
 -- ── policies ─────────────────────────────────────────────────────────────────────────────────────
 
+CREATE FUNCTION billing_internal.require_read_committed(what text DEFAULT 'invoices are not issued') RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM billing_internal.fail('ZB005', format('%s in a %s transaction', what, current_setting('transaction_isolation')),
+            'Use READ COMMITTED: events committed just before must be seen.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.require_read_committed(text) IS 'Errors: ZB005 above READ COMMITTED, where events committed after the transaction began could be missed.';
+
 CREATE FUNCTION billing_internal.event_age_default() RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE -- bound when made: inlined, so no search_path
     RETURN '5 years'::text;

@@ -123,6 +123,23 @@ $$;
 COMMENT ON FUNCTION billing_internal.lock_stripes(int[], int) IS
     'Shuts ingest of these stripes out until the transaction ends, for what is rare and must not starve: waits in the queue, half a second at a time. false: not in so many tries. The caller''s lock_timeout stays as it is.';
 
+CREATE FUNCTION billing_internal.bills_unseen(customer_ids bigint[]) RETURNS void
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT FROM billing_internal.counter c WHERE c.name IN (SELECT 'bills/' || billing_internal.stripe_of(x) FROM unnest(customer_ids) x WHERE x IS NOT NULL)
+    ORDER BY c.name FOR SHARE SKIP LOCKED
+$$;
+COMMENT ON FUNCTION billing_internal.bills_unseen(bigint[]) IS 'Of callers above READ COMMITTED, under the stripe locks: fails with 40001 where a customer of the stripes was billed, or a contract activated, since their snapshot.';
+
+CREATE FUNCTION billing_internal.bills_seen(customer_ids bigint[]) RETURNS void
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE billing_internal.counter c SET value = c.value + 1 FROM (
+        SELECT x.name FROM billing_internal.counter x WHERE x.name IN (SELECT 'bills/' || billing_internal.stripe_of(y) FROM unnest(customer_ids) y) ORDER BY x.name FOR NO KEY UPDATE
+    ) s WHERE c.name = s.name
+$$;
+COMMENT ON FUNCTION billing_internal.bills_seen(bigint[]) IS 'Says to callers with an older snapshot that customers were billed or a contract activated.';
+
 CREATE FUNCTION billing_internal.month_number(at timestamptz) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN (extract(year FROM at AT TIME ZONE 'UTC') * 12 + extract(month FROM at AT TIME ZONE 'UTC'))::int;
@@ -169,6 +186,10 @@ BEGIN
         -- Made apart and attached: CREATE … PARTITION OF would take ACCESS EXCLUSIVE on the parent, ATTACH does not.
         EXECUTE format('CREATE TABLE billing_internal.%I (LIKE billing.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', child, parent);
         EXECUTE format('ALTER TABLE billing_internal.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', child);
+        IF parent = 'usage_event' THEN
+            -- It has no key of its own, and retention removes rows: a publication must be able to say which.
+            EXECUTE format('ALTER TABLE billing_internal.%I REPLICA IDENTITY FULL', child);
+        END IF;
         IF parent = 'usage_bucket' THEN
             EXECUTE format('ALTER TABLE billing_internal.%I SET (fillfactor = 70)', child);
         END IF;
@@ -338,6 +359,8 @@ BEGIN
     -- a change that is not committed yet, whose back-fill waits for us.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM FROM billing_internal.counter c WHERE c.name = 'catalogue' FOR SHARE SKIP LOCKED;
+        -- Nor would it show what was billed since, so that a late event would go unnoticed.
+        PERFORM billing_internal.bills_unseen(party_ids);
     END IF;
     IF billing_internal.meters_ready() <> state THEN
         PERFORM billing_internal.call_measure_again(handle);

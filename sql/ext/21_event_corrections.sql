@@ -91,7 +91,8 @@ BEGIN
     FROM unnest(changes) c
     JOIN billing.usage_event e ON e.customer_id = of_customer_id AND e.occurred_at = c.occurred_at AND e.event_key = c.event_key AND e.revision = c.revision
     WHERE c.change IN ('amended', 'voided');
-    -- Where retention has begun, what is left of an hour does not say what the hour counted.
+    -- Where retention has begun, what is left of an hour does not say what the hour counted. It waits for us from here on.
+    PERFORM FROM billing.event_retention r WHERE r.event_type = ANY (old.types) ORDER BY r.event_type FOR SHARE;
     IF old.n <> amended + voided OR EXISTS (SELECT FROM unnest(old.types, old.times) o (event_type, occurred_at)
         JOIN billing.event_retention r ON r.event_type = o.event_type AND o.occurred_at < r.removed_until) THEN
         PERFORM billing_internal.fail('ZB005', 'events of that time are not stored any more, only their keys', 'What they counted stands for good. Correct the invoice instead.');
@@ -155,7 +156,7 @@ BEGIN
     FROM d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id);
     -- What was billed with it is compared by the next bill; what is carried over, with all that comes after.
     PERFORM billing_internal.usage_changed(array_agg(of_customer_id), array_agg(x.first), array_agg(CASE WHEN EXISTS (SELECT FROM billing.meter m WHERE m.counts AND m.state IN ('level', 'presence')
-            AND (m.event_type = ANY (old.types) OR m.meter_id IN (SELECT d.meter_id FROM billing_internal.call_deltas(handle) d))) THEN 'infinity' ELSE x.last + interval '1 microsecond' END)) FROM (
+            AND (EXISTS (SELECT FROM billing_internal.meter_stretch w WHERE w.meter_id = m.meter_id AND w.as_of_version = m.version AND w.definition->>'event_type' = ANY (old.types)) OR m.meter_id IN (SELECT d.meter_id FROM billing_internal.call_deltas(handle) d))) THEN 'infinity' ELSE x.last + interval '1 microsecond' END)) FROM (
         SELECT min(a.at) AS first, max(a.at) AS last FROM unnest(changes) c CROSS JOIN LATERAL (VALUES (c.occurred_at), (c.new_occurred_at)) a (at)
         WHERE a.at IS NOT NULL GROUP BY date_trunc('day', a.at, 'UTC')) x;
 END

@@ -24,8 +24,11 @@ COMMENT ON FUNCTION billing_internal.key_of_text(text) IS 'The stored key of an 
 CREATE FUNCTION billing_internal.events_since(of_meter_id int) RETURNS timestamptz
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(max(r.removed_until), '-infinity') FROM billing.event_retention r
-    WHERE r.event_type IN (SELECT v.definition->>'event_type' FROM billing.meter_version v WHERE of_meter_id IS NULL OR v.meter_id = of_meter_id)
+    -- A type counts only in the stretch whose version has it; whole hours.
+    SELECT coalesce(max(date_trunc('hour', least(r.removed_until, w.until_at) + interval '1 hour' - interval '1 microsecond', 'UTC')), '-infinity') FROM billing.event_retention r
+    JOIN billing_internal.meter_stretch w ON w.definition->>'event_type' = r.event_type AND w.from_at < r.removed_until
+    JOIN billing.meter m ON m.meter_id = w.meter_id AND m.version = w.as_of_version
+    WHERE of_meter_id IS NULL OR w.meter_id = of_meter_id
 $$;
 COMMENT ON FUNCTION billing_internal.events_since(int) IS 'From when on the events that a meter (NULL = any) counts are all there; -infinity if none were removed.';
 
@@ -331,6 +334,7 @@ DECLARE
 BEGIN
     SELECT x.meter_rebuild_id, x.meter_id, x.from_at, x.until_at, x.listed_to INTO r FROM billing.meter_rebuild x WHERE x.meter_rebuild_id = id;
     IF (SELECT coalesce(sum(pg_relation_size(p.relid)), 0) FROM pg_partition_tree('billing.usage_event') p WHERE p.isleaf) > 64 * 1024 * 1024
+        OR (SELECT count(*) FROM (SELECT FROM billing.customer LIMIT 257) c) > 256
         OR NOT billing_internal.lock_stripes(ARRAY(SELECT generate_series(0, 255)), 4) THEN
         RETURN false;
     END IF;
@@ -344,7 +348,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.rebuild_small(uuid) IS
-    'Does a rebuild at once, with ingest shut out until the transaction ends, where there are few events (64 MB of them at most) and ingest pauses; false = it waits for CALL billing.meter_rebuild(), and its usage is answered from events until then.';
+    'Does a rebuild at once, with ingest shut out until the transaction ends, where there are few customers (256 at most: each is a lock) and events (64 MB) and ingest pauses; false = it waits for CALL billing.meter_rebuild(), and its usage is answered from events until then.';
 
 CREATE FUNCTION billing.meter_rebuild_step(run uuid, max_rows int DEFAULT 5000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -359,6 +363,7 @@ DECLARE
     started timestamptz := clock_timestamp();
 BEGIN
     PERFORM billing_internal.require_installed();
+    PERFORM billing_internal.require_read_committed('usage is not measured again');
     SELECT * INTO x FROM billing.meter_rebuild r WHERE r.finished_at IS NULL ORDER BY r.meter_rebuild_id LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF FOUND AND x.stripes_passed < 256 THEN
         -- Whoever measured with the old meter held its stripe. Tried, never waited for, so nobody queues behind us.
@@ -542,6 +547,8 @@ BEGIN
     IF from_at IS NULL OR until_at IS NULL OR from_at >= until_at OR from_at = '-infinity' OR until_at = 'infinity' THEN
         PERFORM billing_internal.fail('ZB004', format('%s until %s is not a stretch of time', coalesce(from_at::text, 'NULL'), coalesce(until_at::text, 'NULL')),
             'Give two instants, the first before the second; the second is exclusive.');
+    ELSIF until_at - from_at > interval '300 years' OR grain = 'hour' AND until_at - from_at > interval '100000 hours' THEN
+        PERFORM billing_internal.fail('ZB010', format('%s until %s has too many cells', from_at, until_at), 'At most 100,000 hours, or 300 years of days or months: ask for a coarser grain, or in pieces.');
     ELSIF grain IS NOT NULL AND grain NOT IN ('hour', 'day', 'month') THEN
         PERFORM billing_internal.fail('ZB004', format('grain %L is not known', grain), 'Use hour, day, month, or NULL for one total.');
     ELSIF group_by IS NULL OR array_ndims(group_by) > 1 OR array_position(group_by, NULL) IS NOT NULL OR cardinality(group_by) > 10 THEN
@@ -558,7 +565,7 @@ BEGIN
     PERFORM billing_internal.check_zone(time_zone);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.check_usage_arguments(timestamptz, timestamptz, text, text[], jsonb, text) IS 'Arguments that usage() and spend() share. Errors: ZB004.';
+COMMENT ON FUNCTION billing_internal.check_usage_arguments(timestamptz, timestamptz, text, text[], jsonb, text) IS 'Arguments that usage() and spend() share. Errors: ZB004, ZB010 too many cells.';
 
 CREATE FUNCTION billing_internal.usage_cells(
     of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, boundaries timestamptz[] DEFAULT '{}'
@@ -827,7 +834,9 @@ BEGIN
     of_customer_id := billing_internal.find_customer(customer);
     of_meter_id := billing_internal.find_meter(meter);
     SELECT coalesce(usage.time_zone, c.time_zone) INTO zone FROM billing.customer c WHERE c.customer_id = of_customer_id;
-    PERFORM billing_internal.check_usage_arguments(from_at, until_at, grain, group_by, filter, zone);
+    -- In two steps it is hours (or days) first, whatever is asked for.
+    PERFORM billing_internal.check_usage_arguments(from_at, until_at, CASE WHEN grain IS NULL AND (SELECT m.definition ? 'per' FROM billing.meter m WHERE m.meter_id = of_meter_id)
+        THEN 'hour' ELSE grain END, group_by, usage.filter, zone);
     RETURN QUERY SELECT q.cell, q.dimensions, q.quantity, q.events
     FROM billing_internal.usage_quantities(of_customer_id, of_meter_id, from_at, until_at, grain, zone, group_by, filter) q ORDER BY q.cell, q.dimensions;
     IF NOT FOUND AND grain IS NULL AND group_by = '{}' THEN
@@ -838,4 +847,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.usage(text, text, timestamptz, timestamptz, text, text[], jsonb, text) IS
-    'A customer''s usage on a meter in [from_at, until_at), exact for any instants and right at commit. grain: hour, day, month (cells of time_zone, by default the customer''s; the first cell starts at from_at; each is computed from its own part) or NULL for one total. group_by: dimensions (answered from buckets) or any property (answered from events, the same but slower). filter: {"model":"gpt-4"} or {"region":["eu","us"]}. quantity is in the meter''s unit; events says how many counted in the cell (of a compound: on its meters together). Weighted sums and counts of what is present carry on what was before from_at. Errors: ZB001 unknown customer or meter, ZB004 arguments.';
+    'A customer''s usage on a meter in [from_at, until_at), exact for any instants and right at commit. grain: hour, day, month (cells of time_zone, by default the customer''s; the first cell starts at from_at; each is computed from its own part) or NULL for one total. group_by: dimensions (answered from buckets) or any property (answered from events, the same but slower). filter: {"model":"gpt-4"} or {"region":["eu","us"]}. quantity is in the meter''s unit; events says how many counted in the cell (of a compound: on its meters together). Weighted sums and counts of what is present carry on what was before from_at. Errors: ZB001 unknown customer or meter, ZB004 arguments, ZB005 events it needs have been removed, ZB010 too many cells.';

@@ -95,7 +95,7 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.apply_product(jsonb) IS 'Applies one product of a catalogue document.';
 
-CREATE FUNCTION billing_internal.apply_meter(item jsonb) RETURNS void
+CREATE FUNCTION billing_internal.apply_meter(item jsonb, dry_run boolean) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -108,6 +108,9 @@ DECLARE
 BEGIN
     SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR NO KEY UPDATE;
     PERFORM billing_internal.check_compound(item->>'path', d) WHERE d <> 'null' AND d IS DISTINCT FROM old.definition;
+    IF d <> 'null' AND d IS DISTINCT FROM old.definition THEN
+        PERFORM billing_internal.require_read_committed('meters are not added or changed');
+    END IF;
     IF old.meter_id IS NULL AND d <> 'null' THEN
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'meter_id' RETURNING value::int INTO id;
         INSERT INTO billing.meter (meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at)
@@ -115,7 +118,7 @@ BEGIN
             ARRAY(SELECT jsonb_array_elements_text(d->'dimensions')), d->>'unit', d, clock_timestamp());
         INSERT INTO billing.meter_version (meter_id, version, valid_from, definition, recorded_at) VALUES (id, 1, '-infinity', d, clock_timestamp());
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
-        IF NOT billing_internal.rebuild_small(billing_internal.rebuild_ask(id, '-infinity', 'infinity', 'a new meter')) THEN
+        IF NOT dry_run AND NOT billing_internal.rebuild_small(billing_internal.rebuild_ask(id, '-infinity', 'infinity', 'a new meter')) THEN
             RAISE NOTICE 'meter % answers from events until it has been filled', d->>'key' USING HINT = 'CALL billing.meter_rebuild(); fills it.';
         END IF;
     ELSIF d <> 'null' AND d <> old.definition THEN
@@ -148,7 +151,7 @@ BEGIN
         WHERE m.meter_id = old.meter_id;
         INSERT INTO billing.meter_version (meter_id, version, valid_from, definition, recorded_at) VALUES (old.meter_id, old.version + 1, starts, d, clock_timestamp());
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
-        IF NOT billing_internal.rebuild_small(billing_internal.rebuild_ask(old.meter_id, starts, 'infinity', format('version %s', old.version + 1))) THEN
+        IF NOT dry_run AND NOT billing_internal.rebuild_small(billing_internal.rebuild_ask(old.meter_id, starts, 'infinity', format('version %s', old.version + 1))) THEN
             RAISE NOTICE 'meter % answers from events since % until it has been measured again', old.key, starts USING HINT = 'CALL billing.meter_rebuild(); does it.';
         END IF;
     END IF;
@@ -175,7 +178,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.apply_meter(jsonb) IS 'Applies one meter of a catalogue document: a changed one is a new version, for events since valid_from. Errors: ZB003 a price or charge doesn''t fit it any more, ZB005 another aggregation, retired, or to be retired under a charge of a draft or live contract.';
+COMMENT ON FUNCTION billing_internal.apply_meter(jsonb, boolean) IS 'Applies one meter of a catalogue document (in a dry run without measuring anything): a changed one is a new version, for events since valid_from. Errors: ZB003 a price or charge doesn''t fit it any more, ZB005 another aggregation, retired, or to be retired under a charge of a draft or live contract.';
 
 CREATE FUNCTION billing_internal.apply_price_book(item jsonb) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -404,7 +407,7 @@ BEGIN
             END IF;
             CASE item->>'kind'
                 WHEN 'product' THEN PERFORM billing_internal.apply_product(item);
-                WHEN 'meter' THEN PERFORM billing_internal.apply_meter(item);
+                WHEN 'meter' THEN PERFORM billing_internal.apply_meter(item, dry_run IS NOT FALSE);
                 WHEN 'price_book' THEN PERFORM billing_internal.apply_price_book(item);
                 WHEN 'price' THEN PERFORM billing_internal.apply_price(item);
                 WHEN 'plan' THEN PERFORM billing_internal.apply_plan(item);

@@ -520,6 +520,7 @@ BEGIN
     END IF;
     PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
     SELECT * INTO first FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, 0);
+    PERFORM billing_internal.bills_seen(ARRAY[k.customer_id]);
     INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, recorded_at)
     VALUES (k.customer_id, k.contract_id, 0, first.starts_on, first.ends_on,
         billing_internal.local_midnight(first.starts_on, k.time_zone), billing_internal.local_midnight(first.ends_on, k.time_zone), clock_timestamp());

@@ -348,6 +348,7 @@ DECLARE
     who text := billing_internal.caller();
     handle bigint;
     broken record;
+    notes uuid[];
     -- Of a correction: the boundary and the legal entity it is made for; NULL = the last boundary, all.
     at_n int;
     only_bill_to uuid;
@@ -355,7 +356,12 @@ BEGIN
     SELECT i.n, i.bill_to_id INTO at_n, only_bill_to FROM unnest(refs) r JOIN billing.invoice i ON i.customer_id = r.customer_id AND i.invoice_id = of_invoice;
     -- Under the stripes nobody adds to what is billed; what was added before may be in partitions made since.
     PERFORM billing_internal.heed_changes();
-    -- 1. In one batch with the earlier boundaries whose usage may have changed.
+    -- 1. In one batch with the earlier boundaries whose usage may have changed. What is noted from here on is compared by the
+    -- next bill: a meter that changes notes what it finds without the stripes.
+    notes := billing_internal.late_open(refs);
+    IF finalize THEN
+        PERFORM billing_internal.bills_seen(ARRAY(SELECT r.customer_id FROM unnest(refs) r));
+    END IF;
     handle := billing_internal.bill_batch(refs || coalesce(compared, billing_internal.earlier_refs(refs)), false);
     -- What can't be computed is an issue of the run, or an error where one contract was asked for.
     FOR broken IN SELECT o.customer_id, k.key, o.fault::jsonb AS fault FROM billing_internal.bill_outcomes(handle) o
@@ -467,25 +473,13 @@ BEGIN
     LEFT JOIN LATERAL (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) due ON true
     WHERE o.fault IS NULL AND o.boundary IS NOT NULL AND k.customer_id = o.customer_id AND k.contract_id = o.contract_id;
     IF compared IS NULL THEN
-        PERFORM billing_internal.late_close(handle, cut);
+        PERFORM billing_internal.late_close(handle, cut, notes);
     END IF;
     PERFORM billing_internal.bill_close(handle);
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill(billing_internal.bill_ref[], boolean, uuid, billing_internal.bill_ref[], uuid) IS
     'Stores the bills of some contracts (at most one boundary each) as drafts, or issues them. Earlier boundaries that late_usage notes are billed with them, as differences. A bill without a boundary only corrects: those noted, or those given as compared, for the legal entity of one invoice. The caller holds the contracts'' rows; to issue, the customers'' stripes exclusively, too. Faults become issues of the run; without a run they are raised.';
-
-CREATE FUNCTION billing_internal.require_read_committed() RETURNS void
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        PERFORM billing_internal.fail('ZB005', format('invoices are not issued in a %s transaction', current_setting('transaction_isolation')),
-            'Use READ COMMITTED: events committed just before must be seen.');
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.require_read_committed() IS 'Errors: ZB005 above READ COMMITTED, where a bill could miss events committed after the transaction began.';
 
 CREATE FUNCTION billing_internal.lock_stripe(customer_id bigint, patience interval) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

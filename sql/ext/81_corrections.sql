@@ -58,19 +58,29 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.late_note(bigint, uuid, int[]) IS 'Notes boundaries of a contract, to be compared by its next bill. The caller holds the contract''s row.';
 
-CREATE FUNCTION billing_internal.late_close(handle bigint, cut timestamptz) RETURNS void
+CREATE FUNCTION billing_internal.late_open(refs billing_internal.bill_ref[]) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+BEGIN
+    RETURN ARRAY(SELECT l.late_usage_id FROM billing_internal.each_ref(refs) r
+        JOIN billing.late_usage l ON l.customer_id = r.customer_id AND l.contract_id = r.contract_id AND l.closed_at IS NULL);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.late_open(billing_internal.bill_ref[]) IS 'The open notes of some contracts. Read before a batch compares: what is noted while it does is for the next bill.';
+
+CREATE FUNCTION billing_internal.late_close(handle bigint, cut timestamptz, notes uuid[]) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 BEGIN
     UPDATE billing.late_usage l SET closed_at = cut FROM billing_internal.bill_outcomes(handle) o
-    WHERE o.fault IS NULL AND l.customer_id = o.customer_id AND l.contract_id = o.contract_id AND l.closed_at IS NULL AND (o.boundary IS NULL OR l.n <= o.boundary)
+    WHERE o.fault IS NULL AND l.customer_id = o.customer_id AND l.contract_id = o.contract_id AND l.closed_at IS NULL AND l.late_usage_id = ANY (notes) AND (o.boundary IS NULL OR l.n <= o.boundary)
         AND o.documents = (SELECT count(*) FROM billing.invoice i WHERE i.customer_id = o.customer_id AND i.contract_id = o.contract_id AND i.cut_at = cut);
     -- Left out for want of a price: every bill looks again.
     PERFORM billing_internal.late_note(o.customer_id, o.contract_id, o.left_out) FROM billing_internal.bill_outcomes(handle) o WHERE o.fault IS NULL AND o.left_out <> '{}';
 END
 $$;
-COMMENT ON FUNCTION billing_internal.late_close(bigint, timestamptz) IS
-    'Closes the notes that a batch of bills, issued with this cut, has compared; not those of a bill with a document that was not issued because one stands: the next bill has it. Boundaries with usage that nothing prices are noted again.';
+COMMENT ON FUNCTION billing_internal.late_close(bigint, timestamptz, uuid[]) IS
+    'Closes those of the given notes that a batch of bills, issued with this cut, has compared; not those of a bill with a document that was not issued because one stands: the next bill has it. Boundaries with usage that nothing prices are noted again.';
 
 CREATE FUNCTION billing_internal.usage_changed(customer_ids bigint[], from_at timestamptz[], until_at timestamptz[]) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off

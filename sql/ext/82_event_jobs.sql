@@ -123,7 +123,7 @@ BEGIN
             SELECT d->>'customer' AS customer, concat_ws('/', $1, $2, d->>'customer', d->>'item') AS event_id, $3 AS event_type, $2 AS at, d->>'bill_to' AS bill_to,
                 (d - '{customer,bill_to}'::text[])::text AS properties, (row_number() OVER () - 1) / 5000 AS n
             FROM (SELECT to_jsonb(x) AS d FROM %s x WHERE x.customer IS NOT NULL) y
-        ) r GROUP BY r.n $query$, s.relation) USING source, to_char(s.bucket AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), s.event_type
+        ) r GROUP BY r.n $query$, s.relation::regclass) USING source, to_char(s.bucket AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), s.event_type
     LOOP
         SELECT * INTO part FROM billing_internal.sample_rows(batch.customers, batch.event_ids, batch.event_types, batch.times, batch.bill_tos, batch.properties);
         stored := stored + part.accepted;
@@ -150,7 +150,9 @@ BEGIN
     FOR source IN SELECT s.key FROM billing.usage_source s WHERE s.retired_at IS NULL ORDER BY s.key LOOP
         BEGIN
             stored := stored OPERATOR(pg_catalog.+) billing.sample_step(run, source);
-        EXCEPTION WHEN undefined_table OR undefined_column OR insufficient_privilege OR data_exception THEN
+        EXCEPTION WHEN serialization_failure OR deadlock_detected OR query_canceled OR lock_not_available OR insufficient_resources THEN
+            RAISE;
+        WHEN OTHERS THEN
             -- One broken view stops no other; its sample is not taken, so the next run tries again.
             PERFORM billing_internal.sample_issue(run, source, SQLSTATE, SQLERRM, NULL);
         END;
@@ -218,17 +220,21 @@ DECLARE
     removed bigint;
 BEGIN
     PERFORM billing_internal.require_installed();
+    PERFORM billing_internal.require_read_committed('events are not removed');
+    -- Corrections and meters that change hold these rows until they commit; what they asked for is seen after, not before.
+    PERFORM FROM billing.event_retention x WHERE x.keep IS NOT NULL ORDER BY x.event_type FOR UPDATE;
     -- Nothing that a bill to come may count: the earliest period of any live contract that is not billed, what is noted as
     -- late, and no usage that is to be measured again.
     SELECT least(min(p.starts_at), (SELECT min(q.starts_at) FROM billing.late_usage l JOIN billing.billing_period q ON q.customer_id = l.customer_id
             AND q.contract_id = l.contract_id AND q.n = l.n - 1 WHERE l.closed_at IS NULL), (SELECT min(d.from_at) FROM billing.usage_dirty d), (SELECT min(x.from_at) FROM billing.meter_rebuild x WHERE x.finished_at IS NULL)) INTO unbilled
     FROM billing.contract k JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = greatest(k.next_n - 1, 0)
     WHERE k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL;
-    FOR r IN SELECT x.event_type, x.keep, x.removed_until FROM billing.event_retention x WHERE x.keep IS NOT NULL ORDER BY x.event_type FOR UPDATE LOOP
+    FOR r IN SELECT x.event_type, x.keep, x.removed_until FROM billing.event_retention x WHERE x.keep IS NOT NULL ORDER BY x.event_type LOOP
         horizon := date_trunc('hour', least(billing.now() - r.keep, unbilled), 'UTC');
         -- First it is said, then done: readers never take what is half gone for all there is.
         IF horizon > r.removed_until THEN
             UPDATE billing.event_retention x SET removed_until = horizon WHERE x.event_type = r.event_type;
+            PERFORM billing_internal.audit('retention', 'event_type', r.event_type, NULL, jsonb_build_object('removed_until', r.removed_until), jsonb_build_object('removed_until', horizon));
             RETURN 1;
         END IF;
         removed := billing_internal.events_remove(r.event_type, r.removed_until, max_rows);

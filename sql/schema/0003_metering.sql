@@ -283,7 +283,7 @@ COMMENT ON COLUMN billing.usage_hourly.aggregation IS 'As billing.meter.aggregat
 COMMENT ON COLUMN billing.usage_hourly.unit IS 'What one unit is called.';
 COMMENT ON COLUMN billing.usage_hourly.hour_start IS 'Start of the hour (inclusive), on UTC hours.';
 COMMENT ON COLUMN billing.usage_hourly.dimensions IS 'Dimension values: {"model":"gpt-4"}.';
-COMMENT ON COLUMN billing.usage_hourly.quantity IS 'The aggregated value in the meter''s unit; NULL where only billing.usage() can tell it: weighted sums, percentiles, operations, two steps, rounded quantities.''s unit.';
+COMMENT ON COLUMN billing.usage_hourly.quantity IS 'The aggregated value in the meter''s unit; NULL where only billing.usage() can tell it: weighted sums, percentiles, operations, two steps, rounded quantities.';
 COMMENT ON COLUMN billing.usage_hourly.events IS 'How many events counted.';
 GRANT SELECT ON billing.usage_hourly TO billing_engine, billing_reader, billing_customer;
 
@@ -314,6 +314,6 @@ COMMENT ON COLUMN billing.usage_daily.aggregation IS 'As billing.meter.aggregati
 COMMENT ON COLUMN billing.usage_daily.unit IS 'What one unit is called.';
 COMMENT ON COLUMN billing.usage_daily.day IS 'Local date in the customer''s time zone.';
 COMMENT ON COLUMN billing.usage_daily.dimensions IS 'Dimension values: {"model":"gpt-4"}.';
-COMMENT ON COLUMN billing.usage_daily.quantity IS 'The aggregated value in the meter''s unit; NULL where only billing.usage() can tell it: weighted sums, percentiles, operations, two steps, rounded quantities.''s unit.';
+COMMENT ON COLUMN billing.usage_daily.quantity IS 'The aggregated value in the meter''s unit; NULL where only billing.usage() can tell it: weighted sums, percentiles, operations, two steps, rounded quantities.';
 COMMENT ON COLUMN billing.usage_daily.events IS 'How many events counted.';
 GRANT SELECT ON billing.usage_daily TO billing_engine, billing_reader, billing_customer;
