@@ -317,7 +317,7 @@ BEGIN
                 WHERE v.meter_id = x.meter_id AND k.meter_id = r.meter_id))) AS charged,
         (SELECT m.state IN ('level', 'presence') FROM billing.meter m WHERE m.meter_id = r.meter_id) AS carried) h;
     -- Whoever bills from here on measures with the new meter: what was billed by the old one is compared.
-    PERFORM billing_internal.usage_changed(charged_ids, charged_from, charged_until) WHERE charged_ids IS NOT NULL;
+    PERFORM billing_internal.usage_changed(charged_ids, charged_from, charged_until, true) WHERE charged_ids IS NOT NULL;
     UPDATE billing.meter_rebuild x SET listed_to = coalesce(customers[cardinality(customers)], x.listed_to), finished_at = CASE WHEN cardinality(customers) < max_rows THEN clock_timestamp() END
     WHERE x.meter_rebuild_id = r.meter_rebuild_id;
     RETURN listed;
@@ -679,8 +679,12 @@ BEGIN
     measured := coalesce(d->'per'->>'aggregation', m.aggregation);
     bucket := d->'per'->>'bucket';
     carried := m.state IN ('level', 'presence');
+    -- What the version of a stretch does not keep apart is a property like any other there.
     from_buckets := recorded_until IS NULL AND measured <> 'percentile' AND kept <@ m.names
-        AND NOT EXISTS (SELECT FROM jsonb_object_keys(filter) f WHERE f <> ALL (m.names));
+        AND NOT EXISTS (SELECT FROM jsonb_object_keys(filter) f WHERE f <> ALL (m.names))
+        AND (m.version = 1 OR NOT EXISTS (SELECT FROM billing_internal.meter_stretch w WHERE w.meter_id = of_meter_id AND w.as_of_version = m.version
+            AND w.from_at < until_at AND (carried OR w.until_at > from_at)
+            AND NOT kept || ARRAY(SELECT jsonb_object_keys(filter)) <@ (ARRAY(SELECT jsonb_array_elements_text(w.definition->'dimensions')) || 'bill_to'::text)));
     -- Where the zone's hours are not the buckets', every boundary of the grain may cut a bucket.
     IF from_buckets AND grain IS NOT NULL AND billing_internal.zone_minutes(zone) < 60 THEN
         IF grain = 'hour' AND c.bucket_minutes > 15 THEN
@@ -704,7 +708,8 @@ BEGIN
         SELECT e.occurred_at, e.dimensions || (SELECT coalesce(jsonb_object_agg(p.name, CASE jsonb_typeof(p.value) WHEN 'number'
                 THEN trim_scale((p.value #>> '{}')::numeric)::text ELSE p.value #>> '{}' END), '{}')
             FROM (SELECT n.name, e.properties #> string_to_array(n.name, '.') AS value
-                FROM (SELECT unnest(kept) AS name UNION SELECT jsonb_object_keys(filter)) n WHERE n.name <> ALL (m.names)) p
+                FROM (SELECT unnest(kept) AS name UNION SELECT jsonb_object_keys(filter)) n
+                WHERE NOT e.dimensions ? n.name AND NOT (n.name IN ('bill_to', 'filter') AND n.name = ANY (m.names))) p
             WHERE p.value IS NOT NULL AND jsonb_typeof(p.value) <> 'null'),
             1, e.value, e.value_key, 0, e.occurred_at, e.event_key
         FROM billing_internal.stored_measures(of_customer_id, of_meter_id, CASE WHEN carried THEN '-infinity' ELSE from_at END, until_at, coalesce(recorded_until, 'infinity'), m.version) e

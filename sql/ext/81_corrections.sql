@@ -82,27 +82,24 @@ $$;
 COMMENT ON FUNCTION billing_internal.late_close(bigint, timestamptz, uuid[]) IS
     'Closes those of the given notes that a batch of bills, issued with this cut, has compared; not those of a bill with a document that was not issued because one stands: the next bill has it. Boundaries with usage that nothing prices are noted again.';
 
-CREATE FUNCTION billing_internal.usage_changed(customer_ids bigint[], from_at timestamptz[], until_at timestamptz[]) RETURNS void
+CREATE FUNCTION billing_internal.usage_changed(customer_ids bigint[], from_at timestamptz[], until_at timestamptz[], always boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
-DECLARE
-    -- An older snapshot shows neither what was billed meanwhile nor which notes were closed: better one note too many.
-    older boolean := current_setting('transaction_isolation') <> 'read committed';
 BEGIN
     INSERT INTO billing.late_usage (customer_id, contract_id, n, late_usage_id, noted_at)
     SELECT b.customer_id, b.contract_id, b.n, billing_internal.uuid_v7(), clock_timestamp()
     FROM (
         SELECT DISTINCT k.customer_id, k.contract_id, p.n + 1 AS n
         FROM unnest(customer_ids, from_at, until_at) u (customer_id, from_at, until_at)
-        JOIN billing.contract k ON k.customer_id = u.customer_id AND (k.billed_until > u.from_at OR older)
+        JOIN billing.contract k ON k.customer_id = u.customer_id AND k.billed_until > u.from_at
         JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.starts_at < u.until_at AND p.ends_at > u.from_at
-            AND p.starts_at < p.ends_at AND (p.ends_at <= k.billed_until OR older)
+            AND p.starts_at < p.ends_at AND p.ends_at <= k.billed_until
     ) b
-    WHERE older OR NOT EXISTS (SELECT FROM billing.late_usage l WHERE l.customer_id = b.customer_id AND l.contract_id = b.contract_id AND l.n = b.n AND l.closed_at IS NULL);
+    WHERE always OR NOT EXISTS (SELECT FROM billing.late_usage l WHERE l.customer_id = b.customer_id AND l.contract_id = b.contract_id AND l.n = b.n AND l.closed_at IS NULL);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.usage_changed(bigint[], timestamptz[], timestamptz[]) IS
-    'Notes every boundary billed or closed whose usage in [from_at, until_at) of a customer may have changed; columns of equal length. Only inserts. The caller holds the customers'' stripes, shared or exclusive, or what it wrote could be billed before it is noted. Usage that is carried over periods changes them until infinity.';
+COMMENT ON FUNCTION billing_internal.usage_changed(bigint[], timestamptz[], timestamptz[], boolean) IS
+    'Notes every boundary billed or closed whose usage in [from_at, until_at) of a customer may have changed; columns of equal length. Only inserts. The caller holds the customers'' stripes, shared or exclusive, or what it wrote could be billed before it is noted; without them it notes always, since a bill may be about to close the note there is. Usage that is carried over periods changes them until infinity.';
 
 CREATE FUNCTION billing_internal.unbilled_usage(of_customer_id bigint, of_contract_id uuid, boundaries int[])
     RETURNS TABLE (n int, bill_to text, line_key text, of_kind text, quantity numeric, amount numeric)

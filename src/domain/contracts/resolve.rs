@@ -253,11 +253,11 @@ impl Prices {
     ///
     /// Without a continuity (as before there was one) a price that runs over the whole period is that of its start.
     /// With one, a price takes the place of the one before where both can be cut, and else waits for the next
-    /// period. Minimum and maximum are those of the start.
+    /// period. Minimum and maximum are those of the start, at the instant `begins_at`.
     pub fn over_time(
         &self,
         found: Vec<Option<Resolved>>,
-        first: usize,
+        (first, begins_at): (usize, Instant),
         continuity: Option<TierContinuity>,
     ) -> Vec<Option<Resolved>> {
         let mut prices = found;
@@ -288,9 +288,16 @@ impl Prices {
             }
             before = Some(price.clone());
         }
-        // Bounds that stand beside the rows are of the version that holds when the period begins.
-        let of_start = |bounds: &Bounds| start == first || bounds.enclosing.is_some() || bounds.scope != LIST;
-        let bounds: Vec<Bounds> = begins.bounds.into_iter().filter(of_start).collect();
+        // Bounds that stand beside the rows are of the version that holds when the period begins, also for what only
+        // a later version has a row for.
+        let replaces = |at: &usize| matches!(self.agreed[*at].change, Change::Pricing(_));
+        let own = begins.overrides.last().is_some_and(replaces);
+        let mut bounds = begins.bounds;
+        if let Some(list) = self.list_at(begins_at).filter(|_| start != first && !own) {
+            bounds.retain(|bounds| bounds.enclosing.is_some() || bounds.scope != LIST);
+            let ListPrice { label, pricing, .. } = &self.list[list];
+            bounds.extend(Home { scope: LIST, label, matches: &Dimensions::new() }.bounds(pricing));
+        }
         prices.iter_mut().flatten().for_each(|price| price.bounds.clone_from(&bounds));
         prices
     }
@@ -310,7 +317,7 @@ impl Prices {
         let starts: BTreeSet<Instant> = inside.chain([from]).collect();
         let found = starts.iter().map(|start| self.resolve(dimensions, *start).ok()).collect();
         let place = |of: Instant| starts.iter().rposition(|start| *start <= of).unwrap_or(0);
-        let mut prices = self.over_time(found, place(begins), Some(continuity));
+        let mut prices = self.over_time(found, (place(begins), begins), Some(continuity));
         match prices.swap_remove(place(at)) {
             Some(price) => Ok(price),
             None => self.resolve(dimensions, at),

@@ -409,7 +409,9 @@ impl<'a> UsageBill<'a> {
                 Err(fault) => Err(fault),
             };
         let found = period.segments.iter().enumerate().map(of_segment).collect::<Result<Vec<_>, Fault>>()?;
-        Ok(self.prices.over_time(found, period.first_segment(), self.inputs.tier_continuity))
+        let first = period.first_segment();
+        let begins = (first, period.segments[first].price_at);
+        Ok(self.prices.over_time(found, begins, self.inputs.tier_continuity))
     }
 
     /// With no usage at all, a price may still ask for something: a flat amount, a minimum, a first flat fee.

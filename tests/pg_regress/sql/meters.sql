@@ -67,6 +67,14 @@ SELECT action FROM billing.catalog_apply('{"meters":[{"key":"q","event_type":"us
 SELECT starts_at, quantity, events FROM billing.usage('acme', 'q', '2026-01-18Z', '2026-01-22Z', 'day');
 SELECT s.as_of_version, s.version, s.from_at, s.until_at FROM billing_internal.meter_stretch s JOIN billing.meter m USING (meter_id) WHERE m.key = 'q' ORDER BY 1, 3;
 
+-- A dimension that a version adds is a property like any other before it.
+SELECT billing.catalog_apply('{"meters":[{"key":"s","event_type":"use","aggregation":"sum","value":"n","dimensions":["model"]}]}') IS NOT NULL AS made;
+SELECT dimensions, quantity FROM billing.usage('acme', 's', '2026-01-01Z', '2026-02-01Z', group_by => '{cached}');
+SELECT billing.catalog_apply('{"meters":[{"key":"s","event_type":"use","aggregation":"sum","value":"n","dimensions":["model","cached"],"valid_from":"2026-01-16T00:00:00Z"}]}') IS NOT NULL AS changed;
+SELECT dimensions, quantity FROM billing.usage('acme', 's', '2026-01-01Z', '2026-02-01Z', group_by => '{cached}');
+SELECT quantity FROM billing.usage('acme', 's', '2026-01-01Z', '2026-02-01Z', filter => '{"cached":"1"}');
+SELECT dimensions, quantity FROM billing.usage('acme', 's', '2026-01-20Z', '2026-02-01Z', group_by => '{cached}');
+
 -- Errors
 \a \t
 SELECT pg_temp.fails(c) FROM unnest(ARRAY[

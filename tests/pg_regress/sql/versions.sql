@@ -147,5 +147,18 @@ SELECT i.number, i.document->'inputs'->'differences'->0->'terms'->'inputs'->'lat
 SELECT pg_temp.apply('[{"key":"rows","pricing":{"model":"matrix","dimensions":["model"],"rows":[{"match":{"model":"a"},"unit_price":"3"},{"match":{},"unit_price":"9"}]}}]', '2026-04-01Z') AS priced;
 CALL billing.bill_run();
 SELECT line_key, billed, recomputed, same_bytes FROM totals t, billing.invoice_recompute(t.number) WHERE t.contract = 'bills';
+-- What only a version inside the period has a row for is under the period's minimum and maximum all the same: 5 + 90, at most 50
+SELECT billing.test_clock_set('2026-05-01T00:00:00Z') AS clock \gset
+CREATE FUNCTION pg_temp.bounded(more text) RETURNS jsonb LANGUAGE sql AS $$
+  SELECT jsonb_agg(jsonb_build_object('key', k, 'meter', 'q', 'pricing', jsonb_build_object('model', 'matrix', 'dimensions', '["model"]'::jsonb, b, v, 'rows', ('[{"match":{"model":"a"},"unit_price":"1"}' || more || ']')::jsonb)))
+  FROM (VALUES ('least', 'minimum', '20'), ('most', 'maximum', '50')) x (k, b, v) $$;
+SELECT pg_temp.apply(pg_temp.bounded('')) AS made;
+SELECT pg_temp.deal(x, jsonb_build_array(jsonb_build_object('key', 'm', 'price', x)), '{"price_book":"j","starts_on":"2026-05-01"}') FROM unnest('{least,most}'::text[]) x;
+SELECT pg_temp.apply(pg_temp.bounded(',{"match":{"model":"z"},"unit_price":"3"}'), '2026-05-10Z') AS changed;
+SELECT billing.test_clock_set('2026-05-20T00:00:00Z') AS clock \gset
+SELECT pg_temp.use(x, 5, '{"model":"a"}', '2026-05-15Z') + pg_temp.use(x, 30, '{"model":"z"}', '2026-05-15Z') AS events FROM unnest('{least,most}'::text[]) x;
+SELECT billing.test_clock_set('2026-06-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT contract, key, kind, quantity, amount FROM lines WHERE contract IN ('least', 'most');
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0 OR (check_name ~ 'late usage' AND example IS NOT NULL);
 SELECT k.key, count(*) AS open FROM billing.late_usage l JOIN billing.contract k USING (customer_id, contract_id) WHERE l.closed_at IS NULL GROUP BY 1 ORDER BY 1;
