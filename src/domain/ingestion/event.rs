@@ -1,6 +1,6 @@
 //! One event: its fields, their bounds, its identity; and what is kept of an event that was refused.
 
-use super::format::{Adapted, Format, NATIVE, Places};
+use super::format::{Adapted, Format, Native, Places};
 use super::scan::{self, Misread, Scanner, Trouble};
 use crate::domain::foundation::decimal::quoted;
 use crate::domain::foundation::fault::{Code, Fault};
@@ -20,7 +20,7 @@ pub const PROPERTIES_BYTES_MAX: usize = 16 * 1024;
 /// Deepest `properties`: the object itself is the first level.
 pub const PROPERTIES_DEPTH_MAX: usize = 8;
 
-const FIELDS: &str = "customer, event_id, event_type, occurred_at, properties, bill_to";
+pub(super) const FIELDS: &str = "customer, event_id, event_type, occurred_at, properties, bill_to";
 
 /// Why an event was refused, as words that programs may compare. They never change.
 pub mod reason {
@@ -186,14 +186,12 @@ fn names(raw: &str, format: Format) -> (Option<String>, Option<String>) {
 
 fn adapted_names(raw: &str, format: Format) -> (Option<String>, Option<String>) {
     let adapted = scan::read(raw, PROPERTIES_DEPTH_MAX + 1).ok().and_then(|tree| format.adapt(tree).ok());
-    let Some(Adapted { tree: Tree::Object(fields), .. }) = adapted else { return (None, None) };
-    let text = |name: &str| {
-        fields.iter().find(|(key, _)| key == name).and_then(|(_, value)| match value {
-            Tree::Text(text) => Some(text.to_string()),
-            _ => None,
-        })
+    let Some(Adapted { native, .. }) = adapted else { return (None, None) };
+    let text = |value: Option<Tree<'_>>| match value? {
+        Tree::Text(text) => Some(text.to_string()),
+        _ => None,
     };
-    (text(NATIVE.customer).and_then(possible_customer), text(NATIVE.event_id).and_then(possible_event_id))
+    (text(native.customer).and_then(possible_customer), text(native.event_id).and_then(possible_event_id))
 }
 
 fn possible_customer(text: String) -> Option<String> {
@@ -210,57 +208,17 @@ pub(super) struct Scratch {
     content: String,
 }
 
-/// The fields of an event as they were found, before their types are known.
-#[derive(Default)]
-struct Found<'t> {
-    customer: Option<Tree<'t>>,
-    event_id: Option<Tree<'t>>,
-    event_type: Option<Tree<'t>>,
-    occurred_at: Option<Tree<'t>>,
-    properties: Option<Tree<'t>>,
-    bill_to: Option<Tree<'t>>,
-}
-
-impl<'t> Found<'t> {
-    fn sort(tree: Tree<'t>) -> Result<Found<'t>, Problem> {
-        let Tree::Object(fields) = tree else {
-            return Err(Problem::new(
-                reason::BAD_JSON,
-                format!("event: must be an object, not {}", kind(&tree)),
-            ));
-        };
-        let mut found = Found::default();
-        for (name, value) in fields {
-            let place = match name.as_ref() {
-                "customer" => &mut found.customer,
-                "event_id" => &mut found.event_id,
-                "event_type" => &mut found.event_type,
-                "occurred_at" => &mut found.occurred_at,
-                "properties" => &mut found.properties,
-                "bill_to" => &mut found.bill_to,
-                _ => {
-                    let message = format!("{}: is not a field of an event ({FIELDS})", quoted(&name));
-                    return Err(Problem::new(reason::UNKNOWN_FIELD, message));
-                }
-            };
-            *place = Some(value);
-        }
-        Ok(found)
-    }
-}
-
 /// Reads the event in `tree`; its properties stay a tree for whoever measures them.
 pub(super) fn from_tree<'t>(
     tree: Tree<'t>,
     format: Format,
     scratch: &mut Scratch,
 ) -> Result<(Event<'t>, Tree<'t>), Problem> {
-    let Adapted { tree, places } = format.adapt(tree)?;
-    from_native(tree, scratch).map_err(|problem| problem.at(&places))
+    let Adapted { native, places } = format.adapt(tree)?;
+    from_native(native, scratch).map_err(|problem| problem.at(&places))
 }
 
-fn from_native<'t>(tree: Tree<'t>, scratch: &mut Scratch) -> Result<(Event<'t>, Tree<'t>), Problem> {
-    let found = Found::sort(tree)?;
+fn from_native<'t>(found: Native<'t>, scratch: &mut Scratch) -> Result<(Event<'t>, Tree<'t>), Problem> {
     let customer = required_text(found.customer, "customer")?;
     let event_id = required_text(found.event_id, "event_id")?;
     let event_type = required_text(found.event_type, "event_type")?;

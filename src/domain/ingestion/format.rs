@@ -10,7 +10,7 @@ mod stripe;
 #[cfg(test)]
 mod tests;
 
-use super::event::{Problem, reason, wrong_type};
+use super::event::{FIELDS, Problem, reason, wrong_type};
 use crate::domain::foundation::decimal::quoted;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::Tree;
@@ -59,15 +59,12 @@ impl Format {
 
     /// The native event in an element of the document.
     pub(super) fn adapt<'t>(self, tree: Tree<'t>) -> Result<Adapted<'t>, Problem> {
-        if self == Format::Native {
-            return Ok(Adapted { tree, places: NATIVE });
-        }
         let Tree::Object(fields) = tree else {
             return Err(wrong_type("event", "an object", &tree).with_reason(reason::BAD_JSON));
         };
         let fields = Fields(fields);
         match self {
-            Format::Native => unreachable!("handled above"),
+            Format::Native => Ok(Native::sort(fields)?.adapted(NATIVE)),
             Format::CloudEvents => cloudevents::adapt(fields),
             Format::Stripe => stripe::adapt(fields),
             Format::Orb => orb::adapt(fields),
@@ -120,9 +117,9 @@ impl Places {
     }
 }
 
-/// A native event as a tree, and what its fields were called.
+/// A native event's fields, and what they were called.
 pub(super) struct Adapted<'t> {
-    pub tree: Tree<'t>,
+    pub native: Native<'t>,
     pub places: Places,
 }
 
@@ -146,38 +143,49 @@ impl<'t> Fields<'t> {
     fn finish(self, names: &str) -> Result<(), Problem> {
         match self.0.first() {
             None => Ok(()),
-            Some((key, _)) => {
-                let message = format!("{}: is not a field of an event ({names})", quoted(key));
-                Err(Problem::new(reason::UNKNOWN_FIELD, message))
-            }
+            Some((key, _)) => Err(unknown_field(key, names)),
         }
     }
 }
 
-/// The fields of a native event, as far as the sender gave them.
+/// The fields of a native event, as far as the sender gave them, before their types are known.
 #[derive(Default)]
-struct Native<'t> {
-    customer: Option<Tree<'t>>,
-    event_id: Option<Tree<'t>>,
-    event_type: Option<Tree<'t>>,
-    occurred_at: Option<Tree<'t>>,
-    properties: Option<Tree<'t>>,
-    bill_to: Option<Tree<'t>>,
+pub(super) struct Native<'t> {
+    pub customer: Option<Tree<'t>>,
+    pub event_id: Option<Tree<'t>>,
+    pub event_type: Option<Tree<'t>>,
+    pub occurred_at: Option<Tree<'t>>,
+    pub properties: Option<Tree<'t>>,
+    pub bill_to: Option<Tree<'t>>,
 }
 
 impl<'t> Native<'t> {
-    fn adapted(self, places: Places) -> Adapted<'t> {
-        let fields = [
-            (NATIVE.customer, self.customer),
-            (NATIVE.event_id, self.event_id),
-            (NATIVE.event_type, self.event_type),
-            (NATIVE.occurred_at, self.occurred_at),
-            (NATIVE.properties, self.properties),
-            (NATIVE.bill_to, self.bill_to),
-        ];
-        let fields = fields.into_iter().filter_map(|(name, value)| Some((Cow::Borrowed(name), value?)));
-        Adapted { tree: Tree::Object(fields.collect()), places }
+    /// Our own format needs no renaming.
+    fn sort(fields: Fields<'t>) -> Result<Native<'t>, Problem> {
+        let mut native = Native::default();
+        for (name, value) in fields.0 {
+            let place = match name.as_ref() {
+                "customer" => &mut native.customer,
+                "event_id" => &mut native.event_id,
+                "event_type" => &mut native.event_type,
+                "occurred_at" => &mut native.occurred_at,
+                "properties" => &mut native.properties,
+                "bill_to" => &mut native.bill_to,
+                _ => return Err(unknown_field(&name, FIELDS)),
+            };
+            *place = Some(value);
+        }
+        Ok(native)
     }
+
+    fn adapted(self, places: Places) -> Adapted<'t> {
+        Adapted { native: self, places }
+    }
+}
+
+fn unknown_field(key: &str, names: &str) -> Problem {
+    let message = format!("{}: is not a field of an event ({names})", quoted(key));
+    Problem::new(reason::UNKNOWN_FIELD, message)
 }
 
 /// One of two members that both name the customer.
