@@ -20,5 +20,6 @@ extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires 
 extension_sql_file!("../sql/ext/81_corrections.sql", name = "corrections", requires = ["invoicing"]);
 extension_sql_file!("../sql/ext/82_event_jobs.sql", name = "event_jobs", requires = ["corrections"]);
 extension_sql_file!("../sql/ext/83_prices.sql", name = "prices", requires = ["event_jobs"]);
-extension_sql_file!("../sql/ext/85_verify.sql", name = "verify", requires = ["prices"]);
+extension_sql_file!("../sql/ext/84_invoice_reading.sql", name = "invoice_reading", requires = ["prices"]);
+extension_sql_file!("../sql/ext/85_verify.sql", name = "verify", requires = ["invoice_reading"]);
 extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["verify"], finalize);

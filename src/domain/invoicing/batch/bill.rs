@@ -1,0 +1,460 @@
+//! One bill of a batch: read from its contract, given what else it needs to know, computed.
+
+use super::{Batch, Meter, PriceKey, Version};
+use crate::domain::contracts::CHARGES_MAX;
+use crate::domain::contracts::charge::{Fee, PriceSource, Timing, UsageCharge};
+use crate::domain::contracts::overrides::Target;
+use crate::domain::contracts::resolve::{Agreed, CHARGE, ListPrice};
+use crate::domain::foundation::calendar::{Alignment, Calendar, Interval, Period};
+use crate::domain::foundation::hash::sha256_hex;
+use crate::domain::foundation::instant::Instant;
+use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node};
+use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
+use crate::domain::foundation::{Code, Fault, RoundingLevel, RoundingMode};
+use crate::domain::invoicing::difference::Earlier;
+use crate::domain::invoicing::document::Documents;
+use crate::domain::invoicing::inputs::{
+    Charge, ChargeKind, Header, Inputs, Segment, ServicePeriod, UsageTerms,
+};
+use crate::domain::metering::Dimensions;
+use crate::domain::metering::dimensions::BILL_TO;
+use crate::domain::rating::TierContinuity;
+use chrono::NaiveDate;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What a bill is computed from, before its usage is there.
+pub(super) struct Bill {
+    header: Header,
+    minor_units: u32,
+    policies: BTreeMap<String, String>,
+    pub(super) zone: String,
+    pub(super) calendar: Calendar,
+    /// Instants that were fixed when a billing period was made: first and last day of each.
+    pub(super) fixed: HashMap<NaiveDate, Instant>,
+    pub(super) boundaries: Vec<i64>,
+    pub(super) usage_until: Option<Instant>,
+    /// Measure events recorded until then, not buckets.
+    pub(super) recorded_until: Option<Instant>,
+    /// Only these price versions are known: `book/key@version`, each until the next one or the end it had then.
+    known_prices: Option<Ends>,
+    /// What they don't price, today's versions may.
+    prices_now: bool,
+    /// Of a recompute: those of them that were known, with the ends they had.
+    later_prices: Option<Ends>,
+    /// Meters had so many versions then; those that are not named had one. None = as of now.
+    pub(super) known_meters: Option<BTreeMap<String, usize>>,
+    pinned: bool,
+    signed_at: Instant,
+    pub(super) charges: Vec<Item>,
+    agreed: Vec<Agreed>,
+    /// Filled once meters, prices and midnights are there.
+    pub(super) inputs: Option<Inputs>,
+}
+
+pub(super) struct Item {
+    product: String,
+    every: Interval,
+    pub(super) terms: ItemTerms,
+}
+
+pub(super) enum ItemTerms {
+    Usage { charge: Box<UsageCharge>, meter_id: i32, book_id: Option<Uuid> },
+    Fee(Box<Fee>),
+}
+
+/// Versions of prices by name, with their ends.
+type Ends = BTreeMap<String, Option<Instant>>;
+
+impl Bill {
+    pub(super) fn parse(text: &str) -> Result<Bill, Fault> {
+        let tree = json::parse_nested(text, DOCUMENT_DEPTH_MAX, "")?;
+        let mut fields = Node::root(&tree).fields()?;
+        let mut text = |name: &str| fields.required(name)?.text().map(str::to_string);
+        let header = Header {
+            contract: text("key")?,
+            customer: text("customer")?,
+            seller: text("seller")?,
+            currency: text("currency")?,
+            bill_to: text("bill_to")?,
+            contract_version: 0,
+            terms_version: 0,
+        };
+        let (zone, every, alignment) = (text("zone")?, text("every")?, text("alignment")?);
+        let header = Header {
+            contract_version: fields.required("version")?.integer()?,
+            terms_version: fields.required("terms_version")?.integer()?,
+            ..header
+        };
+        let calendar = Calendar::new(
+            fields.required("starts_on")?.date()?,
+            fields.optional("ends_on").map(|n| n.date()).transpose()?,
+            Interval::parse(&every)?,
+            Alignment::parse(&alignment)?,
+        )?;
+        let minor_units = fields.required("minor_units")?;
+        let minor_units = match minor_units.is_null() {
+            true => {
+                return Err(Fault::new(
+                    Code::Unknown,
+                    format!("currency {} is not valid on the issue date", header.currency),
+                ));
+            }
+            false => u32::try_from(minor_units.integer()?).map_err(|_| minor_units.fault("is negative"))?,
+        };
+        let mut policies = BTreeMap::new();
+        for (name, node) in fields.required("policies")?.entries()? {
+            policies.insert(name.to_string(), node.text()?.to_string());
+        }
+        let integers = |node: Node| node.items()?.iter().map(Node::integer).collect::<Result<Vec<_>, _>>();
+        let (periods, charges, overrides) =
+            (fields.optional("periods"), fields.optional("charges"), fields.optional("overrides"));
+        let read_charges = |node: Node| node.items_at_most(CHARGES_MAX)?.iter().map(Item::read).collect();
+        let read_agreed = |node: Node| node.items()?.iter().map(Agreed::read).collect();
+        let known = |node: Node| {
+            let ends = node.entries()?.into_iter().map(|(name, end)| {
+                let end = (!end.is_null()).then(|| end.instant()).transpose()?;
+                Ok((name.to_string(), end))
+            });
+            ends.collect::<Result<_, Fault>>()
+        };
+        let known_meters = |node: Node| {
+            let versions = node.entries()?.into_iter().map(|(name, version)| {
+                let number = usize::try_from(version.integer()?);
+                Ok((name.to_string(), number.map_err(|_| version.fault("is no number of a version"))?))
+            });
+            versions.collect::<Result<_, Fault>>()
+        };
+        Ok(Bill {
+            header,
+            minor_units,
+            policies,
+            zone,
+            calendar,
+            fixed: periods.map(|node| read_fixed(&node)).transpose()?.unwrap_or_default(),
+            boundaries: integers(fields.required("boundaries")?)?,
+            usage_until: fields.optional("usage_until").map(|n| n.instant()).transpose()?,
+            recorded_until: fields.optional("recorded_until").map(|n| n.instant()).transpose()?,
+            known_prices: fields.optional("known_prices").map(known).transpose()?,
+            prices_now: fields.optional("prices_now").map_or(Ok(false), |n| n.boolean())?,
+            later_prices: fields.optional("later_prices").map(known).transpose()?,
+            known_meters: fields.optional("known_meters").map(known_meters).transpose()?,
+            pinned: fields.required("pinned")?.boolean()?,
+            signed_at: fields.required("signed_at")?.instant()?,
+            charges: charges.map(read_charges).transpose()?.unwrap_or_default(),
+            agreed: overrides.map(read_agreed).transpose()?.unwrap_or_default(),
+            inputs: None,
+        })
+    }
+
+    fn policy(&self, name: &str) -> &str {
+        self.policies.get(name).map_or("", String::as_str)
+    }
+
+    /// The service periods of an item that this bill holds: arrears of the period before each boundary,
+    /// advance of the one after.
+    pub(super) fn periods(&self, item: &Item) -> Vec<Period> {
+        let advance = matches!(&item.terms, ItemTerms::Fee(fee) if fee.timing == Timing::Advance);
+        let numbers =
+            self.boundaries.iter().filter_map(|n| u32::try_from(if advance { *n } else { *n - 1 }).ok());
+        numbers.flat_map(|n| self.calendar.service_periods(item.every, n)).collect()
+    }
+
+    /// Dimensions with the bill_to filled in: prices may match on it.
+    pub(super) fn lookup(&self, dimensions: &Dimensions) -> Dimensions {
+        let mut lookup = dimensions.clone();
+        if lookup.get(BILL_TO).is_none() {
+            lookup.set(BILL_TO, self.header.bill_to.clone());
+        }
+        lookup
+    }
+
+    /// A meter as this bill knows it, with the number of its version.
+    pub(super) fn meter<'b>(&self, batch: &'b Batch, meter_id: i32) -> Result<(usize, &'b Meter), Fault> {
+        let versions = batch.meters.get(&meter_id).map_or(&[][..], Vec::as_slice);
+        let newest = versions.last();
+        let version = newest.map(|meter| match &self.known_meters {
+            None => versions.len(),
+            Some(known) => known.get(&meter.key).copied().unwrap_or(1),
+        });
+        let found = version.and_then(|version| Some((version, versions.get(version.checked_sub(1)?)?)));
+        found.ok_or_else(|| Fault::new(Code::Unknown, format!("meter {meter_id} is not known")))
+    }
+
+    /// Everything but the usage.
+    pub(super) fn inputs(&self, batch: &Batch) -> Result<Inputs, Fault> {
+        let mut prices = BTreeMap::new();
+        let mut later = BTreeMap::new();
+        let mut meters = BTreeSet::new();
+        let charges = self
+            .charges
+            .iter()
+            .map(|item| self.charge(item, batch, (&mut prices, &mut later), &mut meters))
+            .collect::<Result<Vec<_>, Fault>>()?;
+        Ok(Inputs {
+            header: self.header.clone(),
+            minor_units: self.minor_units,
+            rounding_mode: RoundingMode::parse(self.policy("rounding_mode"))?,
+            rounding_level: RoundingLevel::parse(self.policy("rounding_level"))?,
+            proration_basis: ProrationBasis::parse(self.policy("proration_basis"))?,
+            tier_continuity: match self.policy("tier_continuity") {
+                "" => None,
+                continuity => Some(TierContinuity::parse(continuity)?),
+            },
+            bills_unpriced: self.policy("unpriced_usage") == "bill",
+            policies: self.policies.clone().into_iter().collect(),
+            charges,
+            agreed: self.agreed.clone(),
+            price_ends: prices.iter().filter_map(|(name, end)| Some((name.clone(), (*end)?))).collect(),
+            prices: prices.into_keys().collect(),
+            later_prices: later.into_iter().collect(),
+            meters: meters.into_iter().collect(),
+        })
+    }
+
+    /// A charge with its periods; the price versions it has in play go to `prices`, with the end of those that no
+    /// other version follows, and those that price what they don't beside; meters that are not in their first version go to `meters`.
+    fn charge(
+        &self,
+        item: &Item,
+        batch: &Batch,
+        (prices, later): (&mut Ends, &mut Ends),
+        meters: &mut BTreeSet<String>,
+    ) -> Result<Charge, Fault> {
+        let mut periods = self
+            .periods(item)
+            .into_iter()
+            .map(|days| self.service_period(days, batch))
+            .collect::<Result<Vec<_>, Fault>>()?;
+        let (key, kind) = match &item.terms {
+            ItemTerms::Fee(fee) => {
+                let pricing = Box::new(fee.pricing.clone());
+                (&fee.key, ChargeKind::Fee { pricing, quantity: fee.quantity, proration: fee.proration })
+            }
+            ItemTerms::Usage { charge, meter_id, .. } => {
+                let (version, meter) = self.meter(batch, *meter_id)?;
+                if version > 1 {
+                    meters.insert(format!("{}@{version}", meter.key));
+                }
+                for component in &meter.components {
+                    let id = batch.meters.iter().find(|(_, versions)| versions[0].key == *component);
+                    let (version, _) = self.meter(batch, id.map_or(0, |(id, _)| *id))?;
+                    if version > 1 {
+                        meters.insert(format!("{component}@{version}"));
+                    }
+                }
+                let terms = self.usage_terms(item, charge, meter, &periods, batch);
+                for (price, name) in terms.list.iter().zip(&terms.list_names) {
+                    let followed = terms.list.iter().any(|next| next.from == price.until);
+                    let end = prices.entry(name.clone()).or_default();
+                    *end = end.or(price.until.filter(|_| !followed));
+                }
+                let beside = terms.later.iter().zip(&terms.later_names);
+                later.extend(beside.map(|(price, name)| (name.clone(), price.until)));
+                for period in &mut periods {
+                    period.segments = self.segments(period, &charge.key, meter, &terms);
+                }
+                (&charge.key, ChargeKind::Usage(Box::new(terms)))
+            }
+        };
+        Ok(Charge { key: key.clone(), product: item.product.clone(), every: item.every, periods, kind })
+    }
+
+    fn service_period(&self, days: Period, batch: &Batch) -> Result<ServicePeriod, Fault> {
+        let midnight = |day: NaiveDate| {
+            let found = batch.midnights.get(&(self.zone.clone(), day)).copied();
+            found.ok_or_else(|| {
+                Fault::new(Code::State, format!("the midnight of {day} in {} was not given", self.zone))
+            })
+        };
+        let end = |day: NaiveDate| self.fixed.get(&day).copied().map_or_else(|| midnight(day), Ok);
+        let (from, until) = (end(days.starts_on)?, end(days.ends_on)?);
+        let (whole_from, whole_until) = (midnight(days.whole_starts_on)?, midnight(days.whole_ends_on)?);
+        let elapsed = Elapsed { part_micros: until.0 - from.0, whole_micros: whole_until.0 - whole_from.0 };
+        Ok(ServicePeriod { from, until, days, elapsed, segments: Vec::new() })
+    }
+
+    fn usage_terms(
+        &self,
+        item: &Item,
+        charge: &UsageCharge,
+        meter: &Meter,
+        periods: &[ServicePeriod],
+        batch: &Batch,
+    ) -> UsageTerms {
+        let mut later = Vec::new();
+        let (list, list_names) = match &charge.source {
+            PriceSource::Own(pricing) => {
+                let sha256 = sha256_hex(pricing.canonical().as_bytes()).into();
+                let pricing = Arc::new((**pricing).clone());
+                (
+                    vec![ListPrice { label: CHARGE.into(), from: None, until: None, pricing, sha256 }],
+                    Vec::new(),
+                )
+            }
+            PriceSource::Book(_) => {
+                let versions =
+                    item.price_key().and_then(|key| batch.lists.get(&key)).map_or(&[][..], Vec::as_slice);
+                let known: Vec<&Version> = versions.iter().filter(|version| self.knows(version)).collect();
+                let others: Vec<&Version> =
+                    versions.iter().filter(|version| self.prices_now && self.knows_later(version)).collect();
+                later = self.versions(&others, periods);
+                self.versions(&known, periods).into_iter().unzip()
+            }
+        };
+        let (later, later_names) = later.into_iter().unzip();
+        UsageTerms {
+            meter: meter.key.clone(),
+            aggregation: meter.aggregation.clone(),
+            unit: meter.unit.clone(),
+            matches: charge.matches.clone(),
+            lines_by: charge.lines_by.clone(),
+            dimensions: meter.dimensions.clone(),
+            prorate_units: charge.prorate_units,
+            list,
+            list_names,
+            later,
+            later_names,
+        }
+    }
+
+    /// Whether the bill is computed with this version: one published later must not change what a recompute sees.
+    fn knows(&self, version: &Version) -> bool {
+        self.known_prices.as_ref().is_none_or(|known| known.contains_key(&version.name))
+    }
+
+    /// Whether a version, published later, prices what those that are known don't.
+    fn knows_later(&self, version: &Version) -> bool {
+        let then = self.later_prices.as_ref().is_none_or(|later| later.contains_key(&version.name));
+        then && !self.knows(version)
+    }
+
+    /// The versions in play, each with its name. Of what was known then, each holds until the next one or the end
+    /// it had; and where it holds is only said as far as it cuts the bill's periods: what is published or ended
+    /// later changes nothing here.
+    fn versions(&self, known: &[&Version], periods: &[ServicePeriod]) -> Vec<(ListPrice, String)> {
+        let (Some(first), Some(last)) =
+            (periods.iter().map(|p| p.from).min(), periods.iter().map(|p| p.until).max())
+        else {
+            return Vec::new();
+        };
+        let at_signature = self.pinned || self.policy("rate_at") == "contract_signature";
+        let mut list = Vec::new();
+        for (at, version) in known.iter().enumerate() {
+            let ends = [&self.known_prices, &self.later_prices].into_iter().flatten();
+            let until = match ends.filter_map(|ends| ends.get(&version.name)).next() {
+                None => version.until,
+                Some(end) => end.or_else(|| known.get(at + 1).and_then(|next| next.from)),
+            };
+            let (start, end) = match at_signature {
+                true => (self.signed_at, Instant(self.signed_at.0 + 1)),
+                false => (first, last),
+            };
+            let starts_before_end = version.from.is_none_or(|from| from < end);
+            let ends_after_start = until.is_none_or(|until| until > start);
+            if !(starts_before_end && ends_after_start) {
+                continue;
+            }
+            let (from, until) = match at_signature {
+                true => (None, None),
+                false => (version.from.filter(|at| *at > start), until.filter(|at| *at < end)),
+            };
+            let (pricing, sha256) = (version.pricing.clone(), version.sha256.clone());
+            list.push((
+                ListPrice { label: version.label.clone(), from, until, pricing, sha256 },
+                version.name.clone(),
+            ));
+        }
+        list
+    }
+
+    /// The period, cut where a price may change. What doesn't add up in time (all but counts and sums) has one
+    /// price for the whole period, and so has everything where prices are taken at the period's start.
+    fn segments(
+        &self,
+        period: &ServicePeriod,
+        charge: &str,
+        meter: &Meter,
+        terms: &UsageTerms,
+    ) -> Vec<Segment> {
+        let one_price = self.policy("rate_at") == "period_start" || !meter.aggregation.adds_up_in_time;
+        let mut starts = BTreeSet::from([period.from]);
+        if !one_price {
+            let mine = |a: &&Agreed| match &a.target {
+                Target::Charge(key) => key == charge,
+                Target::Meter(key) => *key == meter.key,
+            };
+            let agreed = self.agreed.iter().filter(mine).flat_map(|a| [a.from, a.until]);
+            let list = terms.list.iter().chain(&terms.later).flat_map(|price| [price.from, price.until]);
+            starts.extend(list.chain(agreed).flatten().filter(|at| *at > period.from && *at < period.until));
+        }
+        let starts: Vec<Instant> = starts.into_iter().collect();
+        let segment = |(at, from): (usize, &Instant)| Segment {
+            from: *from,
+            until: starts.get(at + 1).copied().unwrap_or(period.until),
+            price_at: if one_price { period.price_at() } else { *from },
+            usage: Vec::new(),
+        };
+        starts.iter().enumerate().map(segment).collect()
+    }
+
+    pub(super) fn compute(&mut self, earlier: Vec<Earlier>, with_empty: bool) -> Result<Documents, Fault> {
+        let mut inputs = self
+            .inputs
+            .take()
+            .ok_or_else(|| Fault::new(Code::State, "the usage of the bill was not asked for"))?;
+        // Usage arrives in any order; the digest and the lines know one.
+        for segment in inputs.charges.iter_mut().flat_map(|c| &mut c.periods).flat_map(|p| &mut p.segments) {
+            segment.usage.sort_by(|a, b| a.dimensions.cmp(&b.dimensions));
+        }
+        Documents::compute(inputs, earlier, with_empty)
+    }
+}
+
+/// `[[starts_on, starts_at, ends_on, ends_at], …]`.
+fn read_fixed(node: &Node) -> Result<HashMap<NaiveDate, Instant>, Fault> {
+    let mut fixed = HashMap::new();
+    for period in node.items()? {
+        let [starts_on, starts_at, ends_on, ends_at] = &period.items()?[..] else {
+            return Err(period.fault("must be two days with their instants"));
+        };
+        fixed.insert(starts_on.date()?, starts_at.instant()?);
+        fixed.insert(ends_on.date()?, ends_at.instant()?);
+    }
+    Ok(fixed)
+}
+
+fn uuid(node: &Node) -> Result<Uuid, Fault> {
+    Uuid::try_parse(node.text()?).map_err(|_| node.fault("is no id"))
+}
+
+impl Item {
+    fn read(node: &Node) -> Result<Item, Fault> {
+        let mut fields = node.fields()?;
+        let product = fields.required("product")?.text()?.to_string();
+        let every = fields.required("every")?;
+        let every = Interval::parse(every.text()?).map_err(|fault| every.rehint(fault))?;
+        let terms = fields.required("terms")?;
+        let terms = match fields.optional("meter_id") {
+            None => ItemTerms::Fee(Box::new(Fee::read(&terms)?)),
+            Some(meter_id) => ItemTerms::Usage {
+                charge: Box::new(UsageCharge::read(&terms)?),
+                meter_id: i32::try_from(meter_id.integer()?)
+                    .map_err(|_| meter_id.fault("is no meter's id"))?,
+                book_id: fields.optional("book_id").map(|n| uuid(&n)).transpose()?,
+            },
+        };
+        Ok(Item { product, every, terms })
+    }
+
+    pub(super) fn price_key(&self) -> Option<PriceKey> {
+        match &self.terms {
+            ItemTerms::Usage { charge, book_id: Some(book_id), .. } => match &charge.source {
+                PriceSource::Book(key) => Some((*book_id, key.clone())),
+                PriceSource::Own(_) => None,
+            },
+            _ => None,
+        }
+    }
+}
