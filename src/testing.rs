@@ -112,7 +112,7 @@ mod tests {
         ("the_clock_is_the_transaction_or_stands_still", &["billing_now"]),
         ("a_refused_commit_rolls_back", &["refuse_commit"]),
         ("schema_files_are_carried_whole", &["schema_files"]),
-        ("an_installation_is_required", &["require_installed", "forget_installed"]),
+        ("an_installation_is_required", &["require_installed_0_2", "forget_installed"]),
         ("partitions_made_meanwhile_are_seen", &["heed_changes"]),
         ("money_in_text", &["money_in", "money_out"]),
         ("money_in_binary", &["money_recv", "money_send"]),

@@ -84,8 +84,8 @@ CREATE FUNCTION billing_internal.heed_changes() RETURNS void
 COMMENT ON FUNCTION billing_internal.heed_changes() IS 'Takes in partitions that other sessions made since this transaction took its locks; else it would read past them.';
 
 CREATE FUNCTION billing_internal.require_installed() RETURNS void
-    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'require_installed_wrapper';
-COMMENT ON FUNCTION billing_internal.require_installed() IS 'Raises 55000 with the command that helps unless the tables are installed at this library''s version. First call of every public function; remembered per session.';
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'require_installed_0_2_wrapper';
+COMMENT ON FUNCTION billing_internal.require_installed() IS 'Raises 55000 with the command that helps unless functions and tables are of this library''s version. First call of every public function; remembered per session.';
 
 CREATE FUNCTION billing_internal.forget_installed() RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'forget_installed_wrapper';

@@ -95,10 +95,9 @@ CREATE TABLE billing_internal.counter (
     value bigint NOT NULL DEFAULT 0 CHECK (value >= 0)
 );
 COMMENT ON TABLE billing_internal.counter IS 'Last number given out, per kind of id. A row, not a sequence: it is dumped, replicated and rolls back.';
-COMMENT ON COLUMN billing_internal.counter.name IS 'What is counted: customer_id, meter_id, catalogue (bumped by every change that ingest must see), bills/0 to bills/255 (by stripe: bumped by every bill and activation, for callers with an older snapshot).';
+COMMENT ON COLUMN billing_internal.counter.name IS 'What is counted: customer_id, meter_id, catalogue (bumped by every change that ingest must see).';
 COMMENT ON COLUMN billing_internal.counter.value IS 'The last number given out.';
 INSERT INTO billing_internal.counter VALUES ('customer_id', 0), ('meter_id', 0), ('catalogue', 0);
-INSERT INTO billing_internal.counter SELECT 'bills/' || s, 0 FROM generate_series(0, 255) s;
 SELECT billing_internal.declare_table('billing_internal.counter', 'machinery', '{value}');
 
 CREATE TABLE billing.audit_log (

@@ -40,16 +40,11 @@ CREATE TABLE billing.price (
     pricing jsonb NOT NULL,
     row_count int NOT NULL DEFAULT 0,
     splits boolean NOT NULL,
-    cuts boolean NOT NULL,
     needs_events boolean NOT NULL,
     content_hash bytea NOT NULL,
     recorded_at timestamptz NOT NULL,
-    withdrawn_at timestamptz,
-    withdrawn_by text COLLATE "C",
-    withdrawn_reason text,
-    CHECK ((withdrawn_at IS NULL) = (withdrawn_by IS NULL) AND (withdrawn_at IS NULL) = (withdrawn_reason IS NULL)),
     UNIQUE (price_book_id, key, version),
-    CONSTRAINT price_validity_excl EXCLUDE USING gist (price_book_id WITH =, key WITH =, valid_during WITH &&) WHERE (withdrawn_at IS NULL)
+    CONSTRAINT price_validity_excl EXCLUDE USING gist (price_book_id WITH =, key WITH =, valid_during WITH &&)
 );
 COMMENT ON TABLE billing.price IS 'Versions of a price. A new version ends the one before it; what was billed names the version it used.';
 COMMENT ON COLUMN billing.price.price_id IS 'UUIDv7 of this version.';
@@ -61,14 +56,10 @@ COMMENT ON COLUMN billing.price.valid_during IS 'When it is the list price, half
 COMMENT ON COLUMN billing.price.pricing IS 'The pricing document; a matrix without its rows, which are price_row.';
 COMMENT ON COLUMN billing.price.row_count IS 'Rows of the matrix; 0 for other models.';
 COMMENT ON COLUMN billing.price.splits IS 'Whether its amount is proportional to quantity and free of bounds, so that a period may be split at any instant.';
-COMMENT ON COLUMN billing.price.cuts IS 'Whether another version may take its place inside a period: it is not one amount for the period (flat, stairstep).';
 COMMENT ON COLUMN billing.price.needs_events IS 'Whether it is rated from single events (per-event minimum or maximum).';
 COMMENT ON COLUMN billing.price.content_hash IS 'SHA-256 of the canonical pricing document with all rows.';
 COMMENT ON COLUMN billing.price.recorded_at IS 'Real time it was published.';
-COMMENT ON COLUMN billing.price.withdrawn_at IS 'Real time it was withdrawn before it began to hold; it never prices anything. NULL = it stands.';
-COMMENT ON COLUMN billing.price.withdrawn_by IS 'Role that withdrew it.';
-COMMENT ON COLUMN billing.price.withdrawn_reason IS 'Why it was withdrawn.';
-SELECT billing_internal.declare_table('billing.price', 'catalogue', '{valid_during, withdrawn_at, withdrawn_by, withdrawn_reason}');
+SELECT billing_internal.declare_table('billing.price', 'catalogue', '{valid_during}');
 
 CREATE TABLE billing.price_row (
     price_id uuid NOT NULL REFERENCES billing.price,

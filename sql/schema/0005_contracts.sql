@@ -52,7 +52,6 @@ CREATE TABLE billing.contract (
     version int NOT NULL DEFAULT 1 CHECK (version > 0),
     next_n int NOT NULL DEFAULT 0 CHECK (next_n >= 0),
     next_bill_at timestamptz,
-    billed_until timestamptz,
     signed_at timestamptz,
     document_url text,
     document_sha256 text COLLATE "C",
@@ -63,8 +62,6 @@ CREATE TABLE billing.contract (
     FOREIGN KEY (customer_id, bill_to_id) REFERENCES billing.bill_to (customer_id, bill_to_id),
     FOREIGN KEY (plan_id, plan_version) REFERENCES billing.plan_version (plan_id, version)
 );
--- Whether anything at all that comes in can be late.
-CREATE INDEX contract_billed_idx ON billing.contract (billed_until);
 CREATE INDEX contract_due_idx ON billing.contract (stripe, next_bill_at, customer_id, contract_id) WHERE state IN ('scheduled', 'active');
 COMMENT ON TABLE billing.contract IS 'A deal with a customer. Its terms are in contract_charge and price_override, by effective range and version.';
 COMMENT ON COLUMN billing.contract.customer_id IS 'The customer.';
@@ -89,15 +86,14 @@ COMMENT ON COLUMN billing.contract.state IS 'draft, scheduled (starts later), ac
 COMMENT ON COLUMN billing.contract.version IS 'Newest version of its terms (contract_version).';
 COMMENT ON COLUMN billing.contract.next_n IS 'Earliest unbilled boundary: the start of billing period next_n.';
 COMMENT ON COLUMN billing.contract.next_bill_at IS 'Instant of that boundary: due once now reaches it. NULL = nothing left to bill.';
-COMMENT ON COLUMN billing.contract.billed_until IS 'Instant of the latest boundary that was billed or closed: usage before it may be late. NULL = none yet.';
 COMMENT ON COLUMN billing.contract.signed_at IS 'When it was signed.';
 COMMENT ON COLUMN billing.contract.document_url IS 'Where the signed document is kept.';
 COMMENT ON COLUMN billing.contract.document_sha256 IS 'SHA-256 of the signed document, 64 hexadecimal digits.';
 COMMENT ON COLUMN billing.contract.created_at IS 'Real time.';
 COMMENT ON COLUMN billing.contract.stripe IS 'customer_id mod 256: the lock under which it is billed.';
 SELECT billing_internal.declare_table('billing.contract', 'customer-owned',
-    '{state, version, next_n, next_bill_at, billed_until, signed_at, document_url, document_sha256, ends_on, ends_at}',
-    '{customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on, starts_at, ends_at, billed_every, alignment, net_days, collection, prices, state, version, next_n, next_bill_at, billed_until, signed_at, document_url, document_sha256, stripe, created_at}',
+    '{state, version, next_n, next_bill_at, signed_at, document_url, document_sha256, ends_on, ends_at}',
+    '{customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on, starts_at, ends_at, billed_every, alignment, net_days, collection, prices, state, version, next_n, next_bill_at, signed_at, document_url, document_sha256, stripe, created_at}',
     'state <> ''draft''');
 
 CREATE TABLE billing.contract_key (
@@ -245,7 +241,6 @@ CREATE TABLE billing.billing_period (
     state text COLLATE "C" NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'billed', 'closed')),
     recorded_at timestamptz NOT NULL,
     cut_at timestamptz,
-    terms jsonb,
     CHECK (state = 'due' OR cut_at IS NOT NULL),
     PRIMARY KEY (customer_id, contract_id, n),
     FOREIGN KEY (customer_id, contract_id) REFERENCES billing.contract
@@ -264,26 +259,19 @@ COMMENT ON COLUMN billing.billing_period.ends_at IS 'Its end as an instant (excl
 COMMENT ON COLUMN billing.billing_period.state IS 'Of the boundary at its start: due (not billed yet), billed (an invoice stands), closed (nothing to bill).';
 COMMENT ON COLUMN billing.billing_period.recorded_at IS 'Real time the row was made: the contract was activated, or the boundary before it billed.';
 COMMENT ON COLUMN billing.billing_period.cut_at IS 'Real clock under the exclusive lock when the boundary was last billed or closed: usage of the period before it that was recorded later is late. NULL = never yet.';
-COMMENT ON COLUMN billing.billing_period.terms IS 'Of a closed boundary: by what it was computed ({"inputs","minor_units"}, as invoices record it), so that usage that comes later is priced by the same. NULL where invoices say it.';
-SELECT billing_internal.declare_table('billing.billing_period', 'customer-owned', '{state, cut_at, terms}',
+SELECT billing_internal.declare_table('billing.billing_period', 'customer-owned', '{state, cut_at}',
     '{customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, state, recorded_at, cut_at}');
 
 -- ── what nothing prices ──────────────────────────────────────────────────────────────────────────
 
 CREATE VIEW billing.unpriced_usage WITH (security_invoker = true) AS
-    SELECT u.customer_id, k.key AS customer, u.contract, u.charge, m.key AS meter, u.day, u.dimensions, sum(u.events)::bigint AS events, sum(u.quantity)::numeric(50, 12) AS quantity,
-        min(min(u.bucket_start)) OVER (PARTITION BY u.customer_id, u.contract, u.charge, m.key, u.dimensions, u.reason) AS since, u.reason, bool_or(u.left_out) AS left_out
+    SELECT u.customer_id, k.key AS customer, m.key AS meter, u.day, u.dimensions, sum(u.events)::bigint AS events, sum(u.quantity)::numeric(50, 12) AS quantity, u.reason
     FROM (
-        SELECT c.customer_id, c.meter_id, c.bucket_start, (c.bucket_start AT TIME ZONE 'UTC')::date AS day, c.dimensions, c.events, c.quantity, h.contract_key AS contract, h.charge_key AS charge,
-            CASE WHEN h.charge_key IS NULL THEN 'no charge'
-                WHEN h.price_key IS NOT NULL AND NOT EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL
-                    AND p.valid_during @> CASE WHEN h.prices = 'pin' THEN h.signed_at ELSE c.bucket_start END) THEN 'no price in force'
-                ELSE 'no price' END AS reason,
-            h.charge_key IS NOT NULL AND EXISTS (SELECT FROM billing.billing_period q JOIN billing.billing_period b USING (customer_id, contract_id)
-                WHERE q.customer_id = c.customer_id AND q.contract_id = h.contract_id AND q.starts_at <= c.bucket_start AND c.bucket_start < q.ends_at AND b.n = q.n + 1 AND b.state <> 'due') AS left_out
+        SELECT c.customer_id, c.meter_id, (c.bucket_start AT TIME ZONE 'UTC')::date AS day, c.dimensions, c.events, c.quantity,
+            CASE WHEN h.charge_key IS NULL THEN 'no charge' ELSE 'no price' END AS reason
         FROM billing_internal.usage_cell c
         LEFT JOIN LATERAL (
-            SELECT h.*, x.key AS contract_key, x.prices, coalesce(x.signed_at, x.starts_at) AS signed_at, x.currency
+            SELECT h.*, x.prices, coalesce(x.signed_at, x.starts_at) AS signed_at, x.currency
             FROM billing.contract_charge h JOIN billing.contract x USING (customer_id, contract_id)
             WHERE h.customer_id = c.customer_id AND h.meter_id = c.meter_id AND h.kind = 'usage' AND h.until_version IS NULL AND h.valid_during @> c.bucket_start
                 AND x.state IN ('scheduled', 'active', 'paused', 'ended') AND c.dimensions @> coalesce(h.terms->'match', '{}')
@@ -293,32 +281,26 @@ CREATE VIEW billing.unpriced_usage WITH (security_invoker = true) AS
             -- its own pricing, or the price book's version in force: any model, or a matrix with a row that matches
             EXISTS (SELECT WHERE h.terms ? 'pricing' AND (h.terms->'pricing'->>'model' <> 'matrix'
                 OR EXISTS (SELECT FROM jsonb_array_elements(h.terms->'pricing'->'rows') r WHERE c.dimensions @> coalesce(r->'match', '{}'))))
-            OR EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL
+            OR EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key
                 AND p.valid_during @> CASE WHEN h.prices = 'pin' THEN h.signed_at ELSE c.bucket_start END
                 AND (p.row_count = 0 OR EXISTS (SELECT FROM billing.price_row r WHERE r.price_id = p.price_id AND c.dimensions @> r.match)))
-            -- or a price agreed with the customer; a unit price is per what the list says
+            -- or a price agreed with the customer
             OR EXISTS (SELECT FROM billing.price_override o WHERE o.customer_id = c.customer_id AND (o.contract_id = h.contract_id
                     OR (o.contract_id IS NULL AND h.currency = (SELECT u.currency FROM billing.customer u WHERE u.customer_id = c.customer_id)))
                 AND (o.meter_id = c.meter_id OR o.charge_key = h.charge_key) AND o.until_version IS NULL AND o.valid_during @> c.bucket_start AND c.dimensions @> o.match
-                AND ((o.terms ? 'unit_price' AND (h.price_key IS NULL OR EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL
-                        AND p.valid_during @> CASE WHEN h.prices = 'pin' THEN h.signed_at ELSE c.bucket_start END)))
-                    OR (o.terms ? 'pricing' AND (o.terms->'pricing'->>'model' <> 'matrix'
-                        OR EXISTS (SELECT FROM jsonb_array_elements(o.terms->'pricing'->'rows') r WHERE c.dimensions @> coalesce(r->'match', '{}')))))))
+                AND (o.terms ? 'unit_price' OR (o.terms ? 'pricing' AND (o.terms->'pricing'->>'model' <> 'matrix'
+                    OR EXISTS (SELECT FROM jsonb_array_elements(o.terms->'pricing'->'rows') r WHERE c.dimensions @> coalesce(r->'match', '{}')))))))
     ) u
     JOIN billing.customer k USING (customer_id)
     JOIN billing.meter m USING (meter_id)
-    GROUP BY u.customer_id, k.key, u.contract, u.charge, m.key, u.day, u.dimensions, u.reason;
-COMMENT ON VIEW billing.unpriced_usage IS 'The leakage report: usage that no live charge prices. What has a charge but no price blocks the invoice of its contract, or is left out of it (policy unpriced_usage); what has no charge is billed by nobody.';
+    GROUP BY u.customer_id, k.key, m.key, u.day, u.dimensions, u.reason;
+COMMENT ON VIEW billing.unpriced_usage IS 'The leakage report: usage that no live charge prices. What has a charge but no price blocks the invoice of its contract; what has no charge is billed by nobody.';
 COMMENT ON COLUMN billing.unpriced_usage.customer_id IS 'The customer''s id.';
 COMMENT ON COLUMN billing.unpriced_usage.customer IS 'The customer''s key.';
-COMMENT ON COLUMN billing.unpriced_usage.contract IS 'Key of the contract whose charge takes it; NULL = none does.';
-COMMENT ON COLUMN billing.unpriced_usage.charge IS 'The charge that takes it; NULL = none does.';
 COMMENT ON COLUMN billing.unpriced_usage.meter IS 'The meter''s key.';
 COMMENT ON COLUMN billing.unpriced_usage.day IS 'UTC day.';
 COMMENT ON COLUMN billing.unpriced_usage.dimensions IS 'Dimension values.';
 COMMENT ON COLUMN billing.unpriced_usage.events IS 'How many events counted.';
 COMMENT ON COLUMN billing.unpriced_usage.quantity IS 'Sum of their values in the meter''s unit; NULL for count and unique count.';
-COMMENT ON COLUMN billing.unpriced_usage.since IS 'Start of the first bucket with such usage, over all days.';
-COMMENT ON COLUMN billing.unpriced_usage.reason IS 'no charge: no live charge takes it. no price in force: no version of its price holds then. no price: its price has no row for these dimensions.';
-COMMENT ON COLUMN billing.unpriced_usage.left_out IS 'Whether the bill of its period was issued without it (policy unpriced_usage = bill).';
+COMMENT ON COLUMN billing.unpriced_usage.reason IS 'no charge: no live charge takes it. no price: its charge has no price for these dimensions.';
 GRANT SELECT ON billing.unpriced_usage TO billing_engine, billing_reader;

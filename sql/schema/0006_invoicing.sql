@@ -7,7 +7,6 @@ CREATE TABLE billing.invoice (
     n int NOT NULL CHECK (n >= 0),
     seller_id uuid NOT NULL REFERENCES billing.seller,
     bill_to_id uuid NOT NULL,
-    kind text COLLATE "C" NOT NULL DEFAULT 'invoice' CHECK (kind IN ('invoice', 'correction', 'credit_note')),
     key text COLLATE "C" NOT NULL,
     state text COLLATE "C" NOT NULL CHECK (state IN ('draft', 'open', 'paid', 'uncollectible', 'void')),
     number text COLLATE "C",
@@ -29,23 +28,16 @@ CREATE TABLE billing.invoice (
     void_reason text,
     reissue boolean,
     replaces uuid,
-    corrects int[] NOT NULL DEFAULT '{}',
-    credits uuid,
     CHECK ((state = 'draft') = (number IS NULL)),
     CHECK ((state = 'void') = (voided_at IS NOT NULL)),
     CHECK ((state = 'void') = (reissue IS NOT NULL)),
-    CHECK (kind = 'invoice' OR (state <> 'draft' AND corrects <> '{}')),
-    CHECK (kind <> 'credit_note' OR total < 0),
-    CHECK (kind <> 'invoice' OR credits IS NULL),
     PRIMARY KEY (customer_id, invoice_id),
     UNIQUE (customer_id, key),
     FOREIGN KEY (customer_id, contract_id) REFERENCES billing.contract,
     FOREIGN KEY (customer_id, bill_to_id) REFERENCES billing.bill_to (customer_id, bill_to_id)
 );
 -- One live invoice per boundary and legal entity: what can't be billed twice, the table refuses.
-CREATE UNIQUE INDEX invoice_live_idx ON billing.invoice (customer_id, contract_id, n, bill_to_id) WHERE state <> 'void' AND kind = 'invoice';
--- Few documents correct earlier ones.
-CREATE INDEX invoice_corrects_idx ON billing.invoice (customer_id, contract_id) WHERE corrects <> '{}';
+CREATE UNIQUE INDEX invoice_live_idx ON billing.invoice (customer_id, contract_id, n, bill_to_id) WHERE state <> 'void';
 -- An invoice is asked for by its key or id alone; drafts have no number.
 CREATE INDEX invoice_key_idx ON billing.invoice (key);
 CREATE INDEX invoice_id_idx ON billing.invoice (invoice_id);
@@ -54,8 +46,7 @@ COMMENT ON TABLE billing.invoice IS 'Invoices: drafts, and those with a number, 
 COMMENT ON COLUMN billing.invoice.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.invoice.invoice_id IS 'UUIDv7.';
 COMMENT ON COLUMN billing.invoice.contract_id IS 'The contract.';
-COMMENT ON COLUMN billing.invoice.n IS 'The boundary it bills: arrears of period n−1, advance of period n. Of a correction or credit note the boundary it was made at.';
-COMMENT ON COLUMN billing.invoice.kind IS 'invoice (of a boundary), correction (only differences, to be paid) or credit_note (only differences, in the customer''s favour).';
+COMMENT ON COLUMN billing.invoice.n IS 'The boundary it bills: arrears of period n−1, advance of period n.';
 COMMENT ON COLUMN billing.invoice.seller_id IS 'Our legal entity.';
 COMMENT ON COLUMN billing.invoice.bill_to_id IS 'The customer''s legal entity.';
 COMMENT ON COLUMN billing.invoice.key IS 'Its name before and beside the number: contract/boundary, .2 or .3 after voids, :bill_to if it is not the contract''s own. Unique in the installation: what follows the last slash has no other (a / of the bill_to is written %2F, a % %25).';
@@ -66,7 +57,7 @@ COMMENT ON COLUMN billing.invoice.minor_units IS 'Digits after the point of its 
 COMMENT ON COLUMN billing.invoice.period_starts_at IS 'Earliest service instant on it (inclusive).';
 COMMENT ON COLUMN billing.invoice.period_ends_at IS 'Latest service instant on it (exclusive).';
 COMMENT ON COLUMN billing.invoice.issued_on IS 'Issue date, local to the bill_to.';
-COMMENT ON COLUMN billing.invoice.due_on IS 'Due date: issue date plus net days; of a credit note its issue date.';
+COMMENT ON COLUMN billing.invoice.due_on IS 'Due date: issue date plus net days.';
 COMMENT ON COLUMN billing.invoice.lines_total IS 'Sum of its lines, before tax, in currency.';
 COMMENT ON COLUMN billing.invoice.total IS 'What it asks for, in currency.';
 COMMENT ON COLUMN billing.invoice.contract_version IS 'Version of the contract''s terms it was made from.';
@@ -79,10 +70,8 @@ COMMENT ON COLUMN billing.invoice.voided_at IS 'When it was voided; NULL = not.'
 COMMENT ON COLUMN billing.invoice.void_reason IS 'Why it was voided.';
 COMMENT ON COLUMN billing.invoice.reissue IS 'Of a voided one: whether its boundary is billed again; false = the void stands for good. NULL = not voided.';
 COMMENT ON COLUMN billing.invoice.replaces IS 'The voided invoice it stands for.';
-COMMENT ON COLUMN billing.invoice.corrects IS 'The boundaries whose lines it corrects by differences.';
-COMMENT ON COLUMN billing.invoice.credits IS 'Of a credit note or correction: the invoice it was made for; NULL = several.';
 SELECT billing_internal.declare_table('billing.invoice', 'customer-owned', '{state, voided_at, void_reason, reissue}',
-    '{customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, kind, key, state, number, currency, minor_units, period_starts_at, period_ends_at, issued_on, due_on, lines_total, total, cut_at, document, created_at, voided_at, reissue, replaces, corrects, credits}', 'state <> ''draft''');
+    '{customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, key, state, number, currency, minor_units, period_starts_at, period_ends_at, issued_on, due_on, lines_total, total, cut_at, document, created_at, voided_at, reissue, replaces}', 'state <> ''draft''');
 
 CREATE TABLE billing.invoice_line (
     customer_id bigint NOT NULL,
@@ -105,10 +94,6 @@ CREATE TABLE billing.invoice_line (
     pricing jsonb,
     exact numeric NOT NULL,
     amount numeric NOT NULL,
-    of_n int,
-    of_key text COLLATE "C",
-    of_kind text COLLATE "C",
-    CHECK ((kind = 'difference') = (of_key IS NOT NULL AND of_n IS NOT NULL AND of_kind IS NOT NULL)),
     PRIMARY KEY (customer_id, invoice_id, line_n),
     UNIQUE (customer_id, invoice_id, key),
     FOREIGN KEY (customer_id, invoice_id) REFERENCES billing.invoice ON DELETE CASCADE
@@ -119,7 +104,7 @@ COMMENT ON COLUMN billing.invoice_line.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.invoice_line.invoice_id IS 'The invoice.';
 COMMENT ON COLUMN billing.invoice_line.line_n IS 'Position, from 1.';
 COMMENT ON COLUMN billing.invoice_line.key IS 'charge/service date/dimensions: the same line of a recompute has the same key.';
-COMMENT ON COLUMN billing.invoice_line.kind IS 'usage, fee, true_up (up to a minimum), cap (down to a maximum), difference (late usage and corrections: what the line of_key comes to now, less what was billed for it) or proration.';
+COMMENT ON COLUMN billing.invoice_line.kind IS 'usage, fee, true_up (up to a minimum), cap (down to a maximum), difference (late usage) or proration.';
 COMMENT ON COLUMN billing.invoice_line.charge_key IS 'The contract''s charge or fee.';
 COMMENT ON COLUMN billing.invoice_line.product_id IS 'What it is for.';
 COMMENT ON COLUMN billing.invoice_line.meter_id IS 'The meter of a usage line.';
@@ -135,11 +120,8 @@ COMMENT ON COLUMN billing.invoice_line.price IS 'Where the price came from: cont
 COMMENT ON COLUMN billing.invoice_line.pricing IS 'The resolved pricing document.';
 COMMENT ON COLUMN billing.invoice_line.exact IS 'Amount before rounding, to 18 places where it has no end.';
 COMMENT ON COLUMN billing.invoice_line.amount IS 'Posted amount in the invoice''s currency.';
-COMMENT ON COLUMN billing.invoice_line.of_n IS 'Of a difference: the boundary of the line it corrects.';
-COMMENT ON COLUMN billing.invoice_line.of_key IS 'Of a difference: the key of the line it corrects.';
-COMMENT ON COLUMN billing.invoice_line.of_kind IS 'Of a difference: the kind of the line it corrects.';
 SELECT billing_internal.declare_table('billing.invoice_line', 'customer-owned', '{}',
-    '{customer_id, invoice_id, line_n, key, kind, charge_key, product_id, meter_id, label, service_from, service_until, dimensions, line_by, match, quantity, unit, price, pricing, exact, amount, of_n, of_key, of_kind}',
+    '{customer_id, invoice_id, line_n, key, kind, charge_key, product_id, meter_id, label, service_from, service_until, dimensions, line_by, match, quantity, unit, price, pricing, exact, amount}',
     'EXISTS (SELECT FROM billing.invoice i WHERE i.customer_id = invoice_line.customer_id AND i.invoice_id = invoice_line.invoice_id AND i.state <> ''draft'')');
 
 CREATE TABLE billing.invoice_number_series (
@@ -178,47 +160,6 @@ COMMENT ON COLUMN billing.invoice_number.customer_id IS 'Whose invoice it is.';
 COMMENT ON COLUMN billing.invoice_number.invoice_id IS 'The invoice.';
 SELECT billing_internal.declare_table('billing.invoice_number', 'directory', '{}',
     '{number, seller_id, series, fiscal_year, counter, customer_id, invoice_id}');
-
-CREATE VIEW billing.credit_note WITH (security_invoker = true) AS
-    SELECT i.customer_id, i.invoice_id AS credit_note_id, i.number, i.key, i.state, i.contract_id, i.bill_to_id, o.number AS invoice, i.currency, i.issued_on, -i.total AS credited, i.document
-    FROM billing.invoice i LEFT JOIN billing.invoice o ON o.customer_id = i.customer_id AND o.invoice_id = i.credits
-    WHERE i.kind = 'credit_note';
-COMMENT ON VIEW billing.credit_note IS 'The credit notes among the documents of billing.invoice. Their lines are in invoice_line.';
-COMMENT ON COLUMN billing.credit_note.customer_id IS 'The customer.';
-COMMENT ON COLUMN billing.credit_note.credit_note_id IS 'Its invoice_id.';
-COMMENT ON COLUMN billing.credit_note.number IS 'Its number: CN-2026-000001. Gapless, in a series of its own.';
-COMMENT ON COLUMN billing.credit_note.key IS 'Its key.';
-COMMENT ON COLUMN billing.credit_note.state IS 'open or void.';
-COMMENT ON COLUMN billing.credit_note.contract_id IS 'The contract.';
-COMMENT ON COLUMN billing.credit_note.bill_to_id IS 'The customer''s legal entity.';
-COMMENT ON COLUMN billing.credit_note.invoice IS 'Number of the invoice it credits; NULL where it corrects several.';
-COMMENT ON COLUMN billing.credit_note.currency IS 'Currency of its amounts.';
-COMMENT ON COLUMN billing.credit_note.issued_on IS 'Issue date, local to the bill_to.';
-COMMENT ON COLUMN billing.credit_note.credited IS 'What it credits, above zero, in currency.';
-COMMENT ON COLUMN billing.credit_note.document IS 'Its document; amounts are below zero.';
-GRANT SELECT ON billing.credit_note TO billing_engine, billing_reader, billing_customer;
-
-CREATE TABLE billing.late_usage (
-    customer_id bigint NOT NULL,
-    contract_id uuid NOT NULL,
-    n int NOT NULL CHECK (n >= 0),
-    late_usage_id uuid NOT NULL,
-    noted_at timestamptz NOT NULL,
-    closed_at timestamptz,
-    stripe smallint NOT NULL GENERATED ALWAYS AS (customer_id % 256) STORED,
-    PRIMARY KEY (customer_id, contract_id, n, late_usage_id)
-);
-CREATE INDEX late_usage_open_idx ON billing.late_usage (customer_id, contract_id, n) WHERE closed_at IS NULL;
-CREATE INDEX late_usage_stripe_idx ON billing.late_usage (stripe, customer_id, contract_id) WHERE closed_at IS NULL;
-COMMENT ON TABLE billing.late_usage IS 'Notes that what a billed or closed boundary comes to may have changed: usage came, was taken back or is measured otherwise. The next bill of the contract compares those boundaries and closes the notes. They only make the search fast: verify() compares everything.';
-COMMENT ON COLUMN billing.late_usage.customer_id IS 'The customer.';
-COMMENT ON COLUMN billing.late_usage.contract_id IS 'The contract.';
-COMMENT ON COLUMN billing.late_usage.n IS 'The boundary: usage of period n−1.';
-COMMENT ON COLUMN billing.late_usage.late_usage_id IS 'UUIDv7.';
-COMMENT ON COLUMN billing.late_usage.noted_at IS 'Real time.';
-COMMENT ON COLUMN billing.late_usage.closed_at IS 'Real time of the bill that compared it; NULL = the next one will.';
-COMMENT ON COLUMN billing.late_usage.stripe IS 'customer_id mod 256: the lock under which it is billed.';
-SELECT billing_internal.declare_table('billing.late_usage', 'customer-owned', '{closed_at}', '{customer_id, contract_id, n, noted_at, closed_at}');
 
 -- A document is over 2 kB, so it is compressed: with lz4, where the server has it, in a fifth of the time.
 DO $$

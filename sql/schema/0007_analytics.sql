@@ -88,10 +88,10 @@ CREATE VIEW billing.fact_invoice_line WITH (security_invoker = true) AS
     LEFT JOIN billing.product p ON p.product_id = l.product_id
     LEFT JOIN billing.meter m ON m.meter_id = l.meter_id
     WHERE i.state NOT IN ('draft', 'void');
-COMMENT ON VIEW billing.fact_invoice_line IS 'Billing: one row per line of an issued invoice or credit note (drafts and void ones left out). A difference (late usage, correction) has the service period of the line it corrects, so sums by service month are right.';
+COMMENT ON VIEW billing.fact_invoice_line IS 'Billing: one row per line of an issued invoice (drafts and void ones left out).';
 COMMENT ON COLUMN billing.fact_invoice_line.customer_id IS 'Joins dim_customer.';
 COMMENT ON COLUMN billing.fact_invoice_line.customer IS 'The customer''s key.';
-COMMENT ON COLUMN billing.fact_invoice_line.invoice IS 'Number of the invoice, correction or credit note.';
+COMMENT ON COLUMN billing.fact_invoice_line.invoice IS 'Invoice number.';
 COMMENT ON COLUMN billing.fact_invoice_line.state IS 'open, paid or uncollectible.';
 COMMENT ON COLUMN billing.fact_invoice_line.issued_on IS 'Issue date; joins dim_date.';
 COMMENT ON COLUMN billing.fact_invoice_line.due_on IS 'Due date.';

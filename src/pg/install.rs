@@ -32,11 +32,43 @@ static SCHEMA_FILES: &[SchemaFile] = schema_files![
     5 "0005_contracts",
     6 "0006_invoicing",
     7 "0007_analytics",
+    8 "0008_event_corrections",
+    9 "0009_meter_versions",
+    10 "0010_price_versions",
+    11 "0011_late_usage",
 ];
 
 /// The schema this library works with.
 fn wanted_version() -> i32 {
     SCHEMA_FILES.last().map_or(0, |file| file.version)
+}
+
+/// Raises 55000 unless the extension's functions in this database are those of this library: after new files were
+/// installed and before ALTER EXTENSION … UPDATE they pass arguments that the library no longer knows.
+fn require_own_functions() {
+    let found: Option<String> = Spi::connect(|client| {
+        client
+            .select("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pg_billing'", Some(1), &[])?
+            .first()
+            .get_one::<String>()
+    })
+    .unwrap_or_else(|e: pgrx::spi::SpiError| error!("the extension's version can't be read: {e}"));
+    let library = env!("CARGO_PKG_VERSION");
+    let found = found.unwrap_or_default();
+    if found == library {
+        return;
+    }
+    let fault = Fault::new(
+        Code::State,
+        format!("pg_billing's functions in this database are of version {found}, the library is {library}"),
+    );
+    let number = |version: &str| -> Vec<u32> { version.split('.').map_while(|part| part.parse().ok()).collect() };
+    let hint = if number(&found) > number(library) {
+        format!("Install the files of {found} on this server; there is no way back to an older version.")
+    } else {
+        "Run: ALTER EXTENSION pg_billing UPDATE; then SELECT * FROM billing.migrate();".to_owned()
+    };
+    super::raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, &fault.with_hint(&hint));
 }
 
 /// The schema files for `billing.install()` and `billing.migrate()`.
@@ -45,6 +77,7 @@ fn schema_files() -> TableIterator<
     'static,
     (name!(version, i32), name!(name, &'static str), name!(sha256, String), name!(body, &'static str)),
 > {
+    require_own_functions();
     TableIterator::new(
         SCHEMA_FILES.iter().map(|f| (f.version, f.name, sha256_hex(f.body.as_bytes()), f.body)),
     )
@@ -64,14 +97,19 @@ fn heed_changes() {
     unsafe { pg_sys::AcceptInvalidationMessages() }
 }
 
-/// Raises 55000 with the command that helps unless the tables are installed at this library's version.
+/// Raises 55000 with the command that helps unless functions and tables are of this library's version.
 /// Answers from memory once a transaction that asked is committed; `install()` and `migrate()` forget the answer.
+///
+/// The name says since which version the arguments of C functions have been as they are. A session that loaded an
+/// older library has no function of this name: the first call of every public function ends there, before one is
+/// called with arguments that library does not know. A version that changes them gives this another name.
 #[pg_extern(sql = false)]
-fn require_installed() {
+fn require_installed_0_2() {
     heed_changes();
     if SEEN.get() {
         return;
     }
+    require_own_functions();
     let found: Option<i32> = Spi::connect(|client| {
         let exists = client
             .select("SELECT pg_catalog.to_regclass('billing.installation') IS NOT NULL", Some(1), &[])?
@@ -109,7 +147,13 @@ fn require_installed() {
     super::raise(code, &fault);
 }
 
-/// Forgets what `require_installed` remembers, in this session.
+/// The name by which the functions of 0.1.0 ask: they are to be updated. Declared by nothing in sql/ext.
+#[pg_extern(stable, sql = false)]
+fn require_installed() {
+    require_own_functions();
+}
+
+/// Forgets what `require_installed_0_2` remembers, in this session.
 #[pg_extern(sql = false)]
 fn forget_installed() {
     SEEN.set(false);
