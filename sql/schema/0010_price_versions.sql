@@ -11,7 +11,7 @@ ALTER TABLE billing.price
     ADD CONSTRAINT price_validity_excl EXCLUDE USING gist (price_book_id WITH =, key WITH =, valid_during WITH &&) WHERE (withdrawn_at IS NULL);
 -- As pricing_facts() finds it: neither the price nor a row of its matrix is one amount for the period.
 UPDATE billing.price p SET cuts = p.pricing->>'model' NOT IN ('flat', 'stairstep')
-    AND NOT EXISTS (SELECT FROM billing.price_row r WHERE r.price_id = p.price_id AND r.pricing->>'model' IN ('flat', 'stairstep'));
+    AND NOT EXISTS (SELECT FROM billing.price_row r WHERE r.price_id = p.price_id AND r.pricing->'pricing'->>'model' IN ('flat', 'stairstep'));
 ALTER TABLE billing.price ALTER COLUMN cuts SET NOT NULL;
 COMMENT ON COLUMN billing.price.cuts IS 'Whether another version may take its place inside a period: it is not one amount for the period (flat, stairstep).';
 COMMENT ON COLUMN billing.price.withdrawn_at IS 'Real time it was withdrawn before it began to hold; it never prices anything. NULL = it stands.';

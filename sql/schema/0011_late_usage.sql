@@ -16,15 +16,26 @@ GRANT UPDATE (billed_until) ON billing.contract TO billing_engine;
 GRANT SELECT (billed_until) ON billing.contract TO billing_customer;
 
 ALTER TABLE billing.billing_period ADD COLUMN terms jsonb;
--- Nobody wrote down by what boundaries were closed: what holds when this runs is the nearest there is, and stays so from now
--- on. Policies are those of 0.1.0, as on its invoices: a price of that time had no tier_continuity.
+-- Nobody wrote down by what boundaries were closed. The versions of prices are those that had been published then, with their
+-- ends of now; contract, overrides and policies are those of now, and stay so. Policies are those that 0.1.0 put on its
+-- invoices: there was no tier_continuity.
 UPDATE billing.billing_period p SET terms = jsonb_build_object('minor_units', u.minor_units, 'inputs', jsonb_build_object(
-    'contract_version', k.version, 'terms_version', c.terms_version, 'prices', '[]'::jsonb, 'policies', (
-        SELECT jsonb_object_agg(d.name, coalesce(o.value, s.value, g.value, d.value))
-        FROM (VALUES ('rounding_mode', 'half_up'), ('rounding_level', 'line'), ('proration_basis', 'day'), ('minimum_basis', 'after_discount'), ('rate_at', 'usage_time')) d (name, value)
-        LEFT JOIN billing.contract_policy o ON o.customer_id = k.customer_id AND o.contract_id = k.contract_id AND o.name = d.name
-        LEFT JOIN billing.policy s ON s.scope = 'seller:' || l.key AND s.name = d.name
-        LEFT JOIN billing.policy g ON g.scope = 'global' AND g.name = d.name)))
+        'contract_version', k.version, 'terms_version', c.terms_version, 'policies', (
+            SELECT jsonb_object_agg(d.name, coalesce(o.value, s.value, g.value, d.value))
+            FROM (VALUES ('rounding_mode', 'half_up'), ('rounding_level', 'line'), ('proration_basis', 'day'), ('minimum_basis', 'after_discount'), ('rate_at', 'usage_time')) d (name, value)
+            LEFT JOIN billing.contract_policy o ON o.customer_id = k.customer_id AND o.contract_id = k.contract_id AND o.name = d.name
+            LEFT JOIN billing.policy s ON s.scope = 'seller:' || l.key AND s.name = d.name
+            LEFT JOIN billing.policy g ON g.scope = 'global' AND g.name = d.name))
+    || (SELECT jsonb_strip_nulls(jsonb_build_object('prices', coalesce(jsonb_agg(v.name ORDER BY v.name), '[]'),
+            'price_ends', jsonb_object_agg(v.name, to_char(v.ends_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) FILTER (WHERE v.ends_at IS NOT NULL)))
+        FROM (
+            SELECT (b.key || '/' || x.key || '@' || x.version) COLLATE "C" AS name,
+                -- the end of the last one; the others end where the next begins
+                CASE WHEN NOT EXISTS (SELECT FROM billing.price y WHERE y.price_book_id = x.price_book_id AND y.key = x.key AND y.version > x.version) THEN upper(x.valid_during) END AS ends_at
+            FROM billing.price x JOIN billing.price_book b USING (price_book_id)
+            WHERE x.recorded_at <= p.cut_at AND EXISTS (SELECT FROM billing.contract_charge h
+                WHERE h.customer_id = p.customer_id AND h.contract_id = p.contract_id AND h.price_book_id = x.price_book_id AND h.price_key = x.key)
+        ) v))
 FROM billing.contract k JOIN billing.customer c USING (customer_id) JOIN billing.seller l ON l.seller_id = k.seller_id JOIN billing.currency u ON u.code = k.currency
 WHERE p.state = 'closed' AND p.n > 0 AND k.customer_id = p.customer_id AND k.contract_id = p.contract_id
     AND u.valid_from <= (p.cut_at AT TIME ZONE k.time_zone)::date AND (u.valid_until IS NULL OR (p.cut_at AT TIME ZONE k.time_zone)::date < u.valid_until);

@@ -48,6 +48,10 @@ SELECT billing.invoice_void(number, 'wrong address') FROM billing.invoice WHERE 
 CALL billing.bill_run();
 SELECT billing.invoice_void(number, 'not to be issued again', reissue => false) FROM billing.invoice WHERE key = 'mega-1/0' AND number IS NOT NULL;
 
+-- A price whose next version was published after the bills.
+SELECT count(*) FROM billing.catalog_apply('{"price_books": [{"key": "list", "currency": "USD", "prices": [
+    {"key": "requests", "meter": "requests", "valid_from": "2024-06-01T00:00:00Z", "pricing": {"model": "per_unit", "unit_price": "0.004"}}]}]}');
+
 -- What came after the bill: nobody billed it then. In a month that was billed, and in one that was closed with nothing.
 SELECT billing.ingest('[
   {"customer": "acme", "event_type": "llm.request", "event_id": "after", "occurred_at": "2023-11-30T23:59:59Z", "properties": {"model": "gpt-4", "input_tokens": 2000, "output_tokens": 500, "user_id": "u1"}},
