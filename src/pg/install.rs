@@ -43,12 +43,19 @@ fn wanted_version() -> i32 {
     SCHEMA_FILES.last().map_or(0, |file| file.version)
 }
 
+const NO_WAY_BACK: &str =
+    "Install the library that belongs to this database; there is no way back to an older one.";
+
 /// Raises 55000 unless the extension's functions in this database are those of this library: after new files were
 /// installed and before ALTER EXTENSION … UPDATE they pass arguments that the library no longer knows.
 fn require_own_functions() {
     let found: Option<String> = Spi::connect(|client| {
         client
-            .select("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pg_billing'", Some(1), &[])?
+            .select(
+                "SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'pg_billing'",
+                Some(1),
+                &[],
+            )?
             .first()
             .get_one::<String>()
     })
@@ -62,13 +69,14 @@ fn require_own_functions() {
         Code::State,
         format!("pg_billing's functions in this database are of version {found}, the library is {library}"),
     );
-    let number = |version: &str| -> Vec<u32> { version.split('.').map_while(|part| part.parse().ok()).collect() };
+    let number =
+        |version: &str| -> Vec<u32> { version.split('.').map_while(|part| part.parse().ok()).collect() };
     let hint = if number(&found) > number(library) {
-        format!("Install the files of {found} on this server; there is no way back to an older version.")
+        NO_WAY_BACK
     } else {
-        "Run: ALTER EXTENSION pg_billing UPDATE; then SELECT * FROM billing.migrate();".to_owned()
+        "Run: ALTER EXTENSION pg_billing UPDATE; then SELECT * FROM billing.migrate();"
     };
-    super::raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, &fault.with_hint(&hint));
+    super::raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, &fault.with_hint(hint));
 }
 
 /// The schema files for `billing.install()` and `billing.migrate()`.
@@ -142,7 +150,11 @@ fn require_installed_0_2() {
                 wanted_version()
             ),
         )
-        .with_hint("Run: SELECT * FROM billing.migrate();"),
+        .with_hint(if version > wanted_version() {
+            NO_WAY_BACK
+        } else {
+            "Run: SELECT * FROM billing.migrate();"
+        }),
     };
     super::raise(code, &fault);
 }
@@ -204,6 +216,29 @@ mod tests {
             "{old}"
         );
         assert!(old.ends_with(" HINT Run: SELECT * FROM billing.migrate();"), "{old}");
+        Spi::run("UPDATE billing.installation SET schema_version = 1000").unwrap();
+        let newer = required();
+        assert!(
+            newer.ends_with(&format!("works with {} HINT {}", super::wanted_version(), super::NO_WAY_BACK)),
+            "{newer}"
+        );
+
+        Spi::run("SET allow_system_table_mods = on").unwrap();
+        for (version, hint) in [
+            ("0.1.0", "Run: ALTER EXTENSION pg_billing UPDATE; then SELECT * FROM billing.migrate();"),
+            ("0.10.0", super::NO_WAY_BACK),
+        ] {
+            Spi::run(&format!(
+                "UPDATE pg_catalog.pg_extension SET extversion = '{version}' WHERE extname = 'pg_billing'"
+            ))
+            .unwrap();
+            let message = format!(
+                "55000 pg_billing's functions in this database are of version {version}, the library is {} HINT {hint}",
+                env!("CARGO_PKG_VERSION")
+            );
+            assert_eq!(required(), message);
+            assert_eq!(error_of("SELECT billing.migrate()"), message);
+        }
     }
 
     /// A transaction that holds its locks learns of a partition that another session attached meanwhile.

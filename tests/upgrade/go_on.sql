@@ -46,5 +46,6 @@ CALL billing.bill_run();
 SELECT 1 / (count(*) = 3 AND bool_and(l.quantity = 2500))::int AS january FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id)
 WHERE i.number IS NOT NULL AND l.key = 'tokens/2024-01-01/model=gpt-4' AND l.kind = 'usage';
 SELECT 1 / (bool_and(r.same_bytes AND r.difference = 0))::int AS recomputed FROM billing.invoice i, billing.invoice_recompute(i.key) r WHERE i.number IS NOT NULL;
+CALL billing.fold();
 CALL billing.audit_seal();
 SELECT 1 / (sum(failed) = 0)::int AS verify FROM billing.verify('full');
