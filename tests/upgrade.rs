@@ -65,8 +65,8 @@ fn assert_migrates(client: &mut Client) {
     assert!(!new.is_empty() && new.iter().all(|(_, state)| state == "applied"), "{steps:?}");
 }
 
-/// It says of itself what 0.1.0 said, and then does what this version does.
-fn assert_holds(db: &Db) {
+/// It says of itself what 0.1.0 said.
+fn assert_same(db: &Db) {
     // The clock is a setting of the database, which the dump leaves out.
     db.connect().batch_execute("SELECT billing.test_clock_set('2023-12-08 00:00:00Z')").expect("clock");
     let (before, after) = (file("0.1.0.picture"), psql(db, &file("picture.sql")));
@@ -75,7 +75,6 @@ fn assert_holds(db: &Db) {
     let new: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
     assert!(gone.is_empty() && new.is_empty(), "0.1.0 said {gone:#?}, now {new:#?}");
     assert!(before.len() > 100 && before.len() == after.len(), "{} lines", before.len());
-    psql(db, &file("go_on.sql"));
 }
 
 #[test]
@@ -132,7 +131,8 @@ fn an_updated_database_keeps_what_it_held_and_goes_on() {
     let report = "SELECT r.amount || ' ' || r.twice || ' ' || (w.balance = '12.5 USD')::text FROM public.wallet_report r JOIN public.wallet w USING (holder)";
     client.batch_execute("SET search_path = public, billing").expect("path");
     assert_eq!(client.query_one(report, &[]).expect("report").get::<_, &str>(0), "12.5 25 true");
-    assert_holds(&db);
+    assert_same(&db);
+    psql(&db, &file("go_on.sql"));
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_dump_of_an_older_version_restores_and_migrates() {
     let said = refusal(db.connect().batch_execute("SELECT billing.ingest('[]')"));
     assert_eq!(said.hint.as_deref(), Some("Run: SELECT * FROM billing.migrate();"));
     assert_migrates(&mut db.connect());
-    assert_holds(&db);
+    assert_same(&db);
 }
 
 /// Rows that were there before the columns that describe them: what today's code would have written.
@@ -193,6 +193,7 @@ fn rows_of_an_older_version_are_filled_in() {
         [
             "acme-1 2023-12-01 00:00:00",
             "globex-1 2023-11-04 18:15:00",
+            "gone-1 2023-11-01 00:00:00",
             "idle-1 2023-11-01 04:00:00",
             "mega-1 2023-12-01 00:00:00",
             "startup-1 2023-12-01 00:00:00"
@@ -203,7 +204,7 @@ fn rows_of_an_older_version_are_filled_in() {
         lines(
             "SELECT format('%s/%s', k.key, l.n) FROM billing.late_usage l JOIN billing.contract k USING (customer_id, contract_id) WHERE l.closed_at IS NULL ORDER BY 1"
         ),
-        ["acme-1/1", "idle-1/2"]
+        ["acme-1/1", "gone-1/2", "idle-1/2"]
     );
     assert_eq!(
         lines("SELECT DISTINCT (jsonb_build_array(p.state, p.terms))::text FROM billing.billing_period p JOIN billing.contract k USING (customer_id, contract_id)
@@ -258,7 +259,7 @@ fn catalogue(client: &mut Client) -> Vec<String> {
         ),
         format!("SELECT format('constraint %s %s: %s', n.conrelid::regclass, n.conname, pg_get_constraintdef(n.oid)) FROM pg_constraint n JOIN pg_class c ON c.oid = n.conrelid WHERE {relation}"),
         format!("SELECT format('index %s', pg_get_indexdef(c.oid)) FROM pg_class c WHERE c.relkind IN ('i', 'I') AND {relation}"),
-        format!("SELECT format('policy %s', p) FROM pg_policies p WHERE p.schemaname IN ('billing', 'billing_internal') AND p.tablename !~ '_[0-9]{{4}}_[0-9]{{2}}$'"),
+        "SELECT format('policy %s', p) FROM pg_policies p WHERE p.schemaname IN ('billing', 'billing_internal') AND p.tablename !~ '_[0-9]{4}_[0-9]{2}$'".to_owned(),
         format!("SELECT format('trigger %s', pg_get_triggerdef(t.oid)) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE {relation} AND NOT t.tgisinternal"),
         "SELECT format('member %s', pg_describe_object(d.classid, d.objid, 0)) FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'pg_billing' WHERE d.deptype = 'e'".to_owned(),
         "SELECT format('extension %s %s', e.extname, e.extversion) FROM pg_extension e".to_owned(),
