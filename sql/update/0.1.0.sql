@@ -1,38 +1,17 @@
--- What 0.1.0 had and this version has not, or has with other arguments or results. Without CASCADE: where somebody's view
--- stands on one of these (only invoice_line_events is public), the update says so and changes nothing.
+-- What can't be replaced: functions of 0.1.0 whose results or argument names have changed, and a composite type. Without
+-- CASCADE: where somebody's view stands on one of these (only invoice_line_events is public), the update says so and changes
+-- nothing.
 DROP FUNCTION
     billing.invoice_line_events(text, text, int),
-    billing_internal.apply_meter(jsonb),
-    billing_internal.back_fill_meter(int),
-    billing_internal.bill(billing_internal.bill_ref[], boolean, uuid),
-    billing_internal.bill_add_meter(bigint, int, text, text, text[], text),
-    billing_internal.bill_batch(billing_internal.bill_ref[], boolean),
     billing_internal.bill_contracts(billing_internal.bill_ref[]),
     billing_internal.bill_documents(bigint),
     billing_internal.bill_lines(bigint),
-    billing_internal.bill_look(billing_internal.bill_ref),
-    billing_internal.bill_open(bigint[], uuid[], text[]),
     billing_internal.bill_outcomes(bigint),
-    billing_internal.bill_refuse(bigint, int, text, text),
     billing_internal.bill_stretches(bigint),
     billing_internal.call_deltas(bigint),
-    billing_internal.call_read(text),
-    billing_internal.call_read_error(text),
     billing_internal.call_rejections(bigint),
-    billing_internal.fold_customer(bigint, int),
-    billing_internal.ingest_call(bigint, text),
     billing_internal.insert_overrides(jsonb, bigint, uuid, text, int),
-    billing_internal.lock_stripes(int[]),
-    billing_internal.meters_load(text, int[], text[]),
     billing_internal.pricing_facts(text),
-    billing_internal.refuse_apart(bigint),
-    billing_internal.require_read_committed(),
-    billing_internal.resolved_price(text, text, timestamptz, timestamptz),
-    billing_internal.resolved_price_error(text, text, timestamptz, timestamptz),
-    billing_internal.stored_cells(bigint, int, timestamptz, timestamptz, timestamptz),
-    billing_internal.stored_measures(bigint, int, timestamptz, timestamptz, timestamptz),
-    billing_internal.stored_usage(int[], text[], bigint[], smallint[], uuid[], text[], timestamptz[], text[], text[]),
-    billing_internal.unbilled_usage(bigint, uuid, int),
     billing_internal.usage_cells(bigint, int, timestamptz, timestamptz, timestamptz[]);
 ALTER TYPE billing_internal.bill_ref
     ADD ATTRIBUTE known_meters jsonb, ADD ATTRIBUTE earlier boolean, ADD ATTRIBUTE standing text, ADD ATTRIBUTE later_prices jsonb;
