@@ -226,17 +226,6 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.meters_ready() IS 'Loads the meters of the catalogue''s present state into this backend; returns that state.';
 
-CREATE FUNCTION billing_internal.dimension_collision(of_customer_id bigint, set_id bigint) RETURNS jsonb
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    PERFORM billing_internal.fail('ZB005', format('two dimension sets of customer %s have the id %s', of_customer_id, set_id),
-        'Nothing was stored. Change one dimension value; the odds of this are 1 in 2^53 per pair.');
-    RETURN NULL;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.dimension_collision(bigint, bigint) IS 'Raises ZB005: two dimension sets have one id.';
-
 CREATE FUNCTION billing_internal.limit_refuse(of_customer_id bigint, events bigint, wait_ms bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -388,6 +377,7 @@ DECLARE
     known_keys uuid[];
     known_hashes bigint[];
     to_fold bigint;
+    folds_until timestamptz;
     late_ids bigint[];
     late_from timestamptz[];
     late_until timestamptz[];
@@ -416,9 +406,7 @@ BEGIN
     WITH added AS (
         INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
         SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity, d.moment, d.placed_at, d.event_key,
-            CASE WHEN s.dimensions IS NULL THEN d.dimensions::jsonb
-                WHEN s.dimensions <> d.dimensions::jsonb THEN billing_internal.dimension_collision(d.customer_id, d.dimension_set_id) END,
-            d.value_keys
+            CASE WHEN s.dimensions IS DISTINCT FROM d.dimensions::jsonb THEN d.dimensions::jsonb END, d.value_keys
         FROM billing_internal.call_deltas(handle) d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
         RETURNING customer_id, meter_id, bucket_start, bucket_minutes
     )
@@ -463,12 +451,18 @@ BEGIN
         INTO errors FROM (SELECT * FROM stored ORDER BY rejected_id LIMIT 100) k;
     END IF;
 
-    -- 8. Now and then, fold customers with many deltas. Nothing depends on it.
+    -- 8. Now and then, fold customers with many deltas, for a moment. Nothing depends on it: what is left, what is dirty and
+    -- what is broken waits for the job.
     IF random() < 0.0625 THEN
+        folds_until := clock_timestamp() + interval '100 milliseconds';
         FOR to_fold IN SELECT DISTINCT c FROM unnest(new_ids) c LIMIT 16 LOOP
-            IF EXISTS (SELECT FROM billing.usage_delta d WHERE d.customer_id = to_fold OFFSET 1000) THEN
-                PERFORM billing_internal.fold_customer(to_fold, max_events => 2000);
-            END IF;
+            BEGIN
+                WHILE clock_timestamp() < folds_until AND EXISTS (SELECT FROM billing.usage_delta d WHERE d.customer_id = to_fold OFFSET 1000) LOOP
+                    EXIT WHEN billing_internal.fold_customer(to_fold, max_rows => 1000, max_events => 0) = 0;
+                END LOOP;
+            EXCEPTION WHEN OTHERS THEN
+                NULL;
+            END;
         END LOOP;
     END IF;
 
@@ -564,6 +558,7 @@ CREATE FUNCTION billing.ingest_from(source regclass)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_hashagg = off
 AS $$
 DECLARE
+    batches refcursor;
     batch record;
     part record;
     missing text;
@@ -580,14 +575,16 @@ BEGIN
             'Use a table of the right shape: CREATE TEMP TABLE batch (LIKE billing.usage_event_input);');
     END IF;
     accepted := 0; duplicate := 0; conflicting := 0; rejected := 0; errors := '[]';
-    -- Grouped in the order of the table, one batch in memory at a time. The caller reads the table with
-    -- its own rights; only arrays are handed on.
-    FOR batch IN EXECUTE format($query$
+    -- Grouped in the order of the table, one batch in memory at a time: a cursor, since FOR … IN would fetch 50 at once. The
+    -- caller reads the table with its own rights; only arrays are handed on.
+    OPEN batches FOR EXECUTE format($query$
         SELECT array_agg(customer::text) AS customers, array_agg(event_id::text) AS event_ids, array_agg(event_type::text) AS event_types,
             array_agg(occurred_at::text) AS occurred_at, array_agg(bill_to::text) AS bill_tos, array_agg(properties::text) AS properties
         FROM (SELECT i.*, (row_number() OVER () - 1) / 5000 AS batch_n FROM %s i) numbered
-        GROUP BY batch_n ORDER BY batch_n $query$, source)
+        GROUP BY batch_n ORDER BY batch_n $query$, source);
     LOOP
+        FETCH batches INTO batch;
+        EXIT WHEN NOT FOUND;
         SELECT * INTO part FROM billing_internal.ingest_rows(batch.customers, batch.event_ids, batch.event_types, batch.occurred_at, batch.bill_tos, batch.properties);
         accepted := accepted + part.accepted;
         duplicate := duplicate + part.duplicate;
@@ -597,6 +594,7 @@ BEGIN
             errors := errors || part.errors;
         END IF;
     END LOOP;
+    CLOSE batches;
     RETURN NEXT;
 END
 $$;
