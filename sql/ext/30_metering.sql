@@ -125,19 +125,6 @@ $$;
 COMMENT ON FUNCTION billing_internal.usage_mend(bigint, int) IS
     'Measures dirty usage of a customer again, in at most 16 pieces of about max_events events: its buckets and deltas give way to fresh deltas. How many pieces it did. The caller is fold, under its lock. Runs as billing_owner.';
 
-CREATE FUNCTION billing_internal.dimension_collisions(of_customer_id bigint) RETURNS SETOF bigint
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
-AS $$
-BEGIN
-    RETURN QUERY SELECT d.dimension_set_id
-    FROM billing.usage_delta d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
-    WHERE d.customer_id = of_customer_id AND d.dimensions IS NOT NULL
-    GROUP BY d.dimension_set_id, s.dimensions
-    HAVING count(DISTINCT d.dimensions) > 1 OR bool_or(d.dimensions <> s.dimensions);
-END
-$$;
-COMMENT ON FUNCTION billing_internal.dimension_collisions(bigint) IS 'Ids under which a customer has two dimension sets (1 in 2^53 per pair). Their usage stays in deltas, which say their dimensions themselves, so all of it is right.';
-
 CREATE FUNCTION billing_internal.fold_customer(of_customer_id bigint, max_rows int DEFAULT 20000, max_events int DEFAULT 50000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
@@ -154,18 +141,18 @@ BEGIN
     IF max_events > 0 THEN
         mended := billing_internal.usage_mend(of_customer_id, max_events);
     END IF;
-    -- What to take, and which dimension sets share an id, in one snapshot: those stay deltas, which say their dimensions
-    -- themselves. A distinct value costs as much as a row. What is seen here may lie in a month whose partitions this
-    -- transaction does not know yet.
+    -- What to take, in one snapshot; a distinct value costs as much as a row. Of two dimension sets with one id (1 in 2^53 per
+    -- pair) only the one that is in the dictionary, or comes there now: the other's deltas stay, and say their dimensions
+    -- themselves. What is seen here may lie in a month whose partitions this transaction does not know yet.
     SELECT array_agg(t.ctid), array_agg(DISTINCT date_trunc('month', t.bucket_start, 'UTC')) INTO rows, months
     FROM (
-        SELECT d.ctid, d.bucket_start, sum(1 + coalesce(cardinality(d.value_keys), 0)) OVER (ROWS UNBOUNDED PRECEDING) - coalesce(cardinality(d.value_keys), 0) AS work
+        SELECT d.ctid, d.bucket_start, d.dimensions, first_value(d.dimensions) OVER (PARTITION BY d.dimension_set_id ORDER BY d.dimensions) AS taken,
+            sum(1 + coalesce(cardinality(d.value_keys), 0)) OVER (ORDER BY d.dimension_set_id, d.dimensions ROWS UNBOUNDED PRECEDING) - coalesce(cardinality(d.value_keys), 0) AS work
         FROM (
-            SELECT x.ctid, x.bucket_start, x.value_keys FROM billing.usage_delta x
-            WHERE x.customer_id = of_customer_id AND x.dimension_set_id <> ALL (ARRAY(SELECT c FROM billing_internal.dimension_collisions(of_customer_id) c))
-            LIMIT max_rows
+            SELECT x.ctid, x.* FROM billing.usage_delta x LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
+            WHERE x.customer_id = of_customer_id AND (x.dimensions = s.dimensions OR x.dimensions IS NULL OR s.dimensions IS NULL) LIMIT max_rows
         ) d
-    ) t WHERE t.work <= max_rows;
+    ) t WHERE t.work <= max_rows AND (t.dimensions = t.taken OR t.dimensions IS NULL);
     IF rows IS NULL THEN
         RETURN mended;
     END IF;
@@ -214,7 +201,7 @@ BEGIN
     RETURN folded + mended;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.fold_customer(bigint, int, int) IS 'Measures a customer''s dirty usage again (about max_events events a piece; 0 = none) and moves its deltas (at most max_rows, counted with their distinct values) into buckets; how many pieces of work it did. 0 if another session is at it. Deltas whose dimension set shares its id with another stay. Runs as billing_owner, the only one that may delete.';
+COMMENT ON FUNCTION billing_internal.fold_customer(bigint, int, int) IS 'Measures a customer''s dirty usage again (about max_events events a piece; 0 = none) and moves its deltas (at most max_rows, counted with their distinct values) into buckets; how many pieces of work it did. 0 if another session is at it. Deltas whose dimension set has the id of another stay. Runs as billing_owner, the only one that may delete.';
 
 CREATE FUNCTION billing_internal.fold_issue(run uuid, of_customer_id bigint, of_sqlstate text, what text, of_hint text) RETURNS void
     LANGUAGE sql SET search_path = pg_catalog, pg_temp
@@ -227,7 +214,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.fold_issue(uuid, bigint, text, text, text) IS 'Notes, once a run, why a customer''s usage could not be folded.';
 
 CREATE FUNCTION billing_internal.fold_or_issue(run uuid, of_customer_id bigint, max_rows int DEFAULT 20000) RETURNS bigint
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
     what text;
@@ -236,8 +223,9 @@ DECLARE
 BEGIN
     folded := billing_internal.fold_customer(of_customer_id, max_rows);
     -- What is still there when nothing was folded is what can't be.
-    FOR collision IN SELECT c FROM billing_internal.dimension_collisions(of_customer_id) c WHERE folded = 0 LOOP
-        PERFORM billing_internal.fold_issue(run, of_customer_id, 'ZB005', format('two dimension sets have the id %s; usage of both is right, but stays unfolded', collision),
+    FOR collision IN SELECT DISTINCT d.dimension_set_id FROM billing.usage_delta d JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
+        WHERE d.customer_id = of_customer_id AND d.dimensions <> s.dimensions AND folded = 0 LOOP
+        PERFORM billing_internal.fold_issue(run, of_customer_id, 'ZB005', format('two dimension sets have the id %s; usage of both is right, but that of one stays unfolded', collision),
             'Nothing is lost, and reading it only costs more. To end it, amend the events of one of them (billing.event_amend) so that a dimension value differs, then CALL billing.meter_rebuild() for the meter.');
     END LOOP;
     RETURN folded;
