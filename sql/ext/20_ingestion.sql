@@ -95,7 +95,7 @@ COMMENT ON FUNCTION billing_internal.call_end(bigint) IS 'The counts of the call
 -- ── locks and partitions ─────────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing_internal.stripe_of(customer_id bigint) RETURNS int
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE -- bound when made: inlined, so no search_path
     RETURN (customer_id % 256)::int;
 COMMENT ON FUNCTION billing_internal.stripe_of(bigint) IS 'The customer''s lock stripe. Ingest holds it shared, finalization and back-fill exclusively; 256 stripes, since a lock per customer would exhaust the lock table.';
 
@@ -201,20 +201,15 @@ COMMENT ON FUNCTION billing_internal.partition_ensure(timestamptz) IS 'Makes the
 
 -- ── ingest ───────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.catalogue_state() RETURNS text
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    -- The writing transaction is part of it: a rolled back change and the next one bear the same number.
-    SELECT c.value || '/' || c.xmin::text FROM billing_internal.counter c WHERE c.name = 'catalogue'
-$$;
-COMMENT ON FUNCTION billing_internal.catalogue_state() IS 'Names the state of the meters that ingest compiles.';
-
 CREATE FUNCTION billing_internal.meters_ready() RETURNS text
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
-    wanted text := billing_internal.catalogue_state();
+    wanted text;
 BEGIN
+    -- The state that ingest compiles. The writing transaction is part of it: a rolled back change and the next one bear the
+    -- same number. Not in a function of SQL, which each transaction would plan anew.
+    SELECT c.value || '/' || c.xmin::text INTO wanted FROM billing_internal.counter c WHERE c.name = 'catalogue';
     IF billing_internal.meters_state() <> wanted THEN
         PERFORM billing_internal.meters_load(wanted, coalesce(array_agg(w.meter_id ORDER BY w.meter_id, w.from_at), '{}'),
             coalesce(array_agg(w.from_at ORDER BY w.meter_id, w.from_at), '{}'), coalesce(array_agg(w.until_at ORDER BY w.meter_id, w.from_at), '{}'),
@@ -317,13 +312,11 @@ DECLARE
 BEGIN
     -- 1. Who is it about?
     WITH bounds AS MATERIALIZED (
-        SELECT s.seller_id, at - coalesce(own_age.value, age.value, billing_internal.event_age_default())::interval AS earliest,
-            at + coalesce(own_future.value, future.value, billing_internal.event_future_default())::interval AS latest
-        FROM billing.seller s
-        LEFT JOIN billing.policy own_age ON own_age.name = 'event_age_max' AND own_age.scope = 'seller:' || s.key
-        LEFT JOIN billing.policy age ON age.name = 'event_age_max' AND age.scope = 'global'
-        LEFT JOIN billing.policy own_future ON own_future.name = 'event_future_max' AND own_future.scope = 'seller:' || s.key
-        LEFT JOIN billing.policy future ON future.name = 'event_future_max' AND future.scope = 'global'
+        -- One look at the policies, the seller's own or everybody's.
+        SELECT s.seller_id, at - coalesce(max(y.value) FILTER (WHERE y.name = 'event_age_max' AND y.scope <> 'global'), max(y.value) FILTER (WHERE y.name = 'event_age_max'), billing_internal.event_age_default())::interval AS earliest,
+            at + coalesce(max(y.value) FILTER (WHERE y.name = 'event_future_max' AND y.scope <> 'global'), max(y.value) FILTER (WHERE y.name = 'event_future_max'), billing_internal.event_future_default())::interval AS latest
+        FROM billing.seller s LEFT JOIN billing.policy y ON y.name IN ('event_age_max', 'event_future_max') AND y.scope IN ('global', 'seller:' || s.key)
+        GROUP BY s.seller_id
     )
     SELECT array_agg(c.customer_id ORDER BY p.n), array_agg(c.bucket_minutes ORDER BY p.n), array_agg(b.earliest ORDER BY p.n),
         array_agg(b.latest ORDER BY p.n),
@@ -458,7 +451,7 @@ BEGIN
         FOR to_fold IN SELECT DISTINCT c FROM unnest(new_ids) c LIMIT 16 LOOP
             BEGIN
                 WHILE clock_timestamp() < folds_until AND EXISTS (SELECT FROM billing.usage_delta d WHERE d.customer_id = to_fold OFFSET 1000) LOOP
-                    EXIT WHEN billing_internal.fold_customer(to_fold, max_rows => 1000, max_events => 0) = 0;
+                    EXIT WHEN billing_internal.fold_customer(to_fold, max_rows => 1000, mend => false) = 0;
                 END LOOP;
             EXCEPTION WHEN OTHERS THEN
                 NULL;

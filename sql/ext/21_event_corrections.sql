@@ -13,9 +13,13 @@ BEGIN
     -- Corrections of one stripe go one after the other, so that each finds what the last one left. Then as ingest does.
     PERFORM pg_advisory_xact_lock(billing_internal.lock_class('correction'), billing_internal.stripe_of(of_customer_id));
     PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(of_customer_id));
+    -- An older snapshot would not show what was billed since, so that the difference would go unnoticed.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM billing_internal.bills_unseen(ARRAY[of_customer_id]);
+    END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.correction_begin(bigint) IS 'The locks of a correction: among corrections of the customer''s stripe exclusive, against finalization shared.';
+COMMENT ON FUNCTION billing_internal.correction_begin(bigint) IS 'The locks of a correction: among corrections of the customer''s stripe exclusive, against finalization shared. Errors: 40001 above READ COMMITTED, where the customer''s stripe was billed since the snapshot.';
 
 CREATE FUNCTION billing_internal.check_correction_reason(reason text) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

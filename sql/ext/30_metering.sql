@@ -63,7 +63,7 @@ CREATE TYPE billing_internal.usage_measure AS (
 );
 COMMENT ON TYPE billing_internal.usage_measure IS 'Usage of a cell as measured from events; several of one cell add up.';
 
-CREATE FUNCTION billing_internal.usage_mend(of_customer_id bigint, max_events int) RETURNS bigint
+CREATE FUNCTION billing_internal.usage_mend(of_customer_id bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
@@ -77,7 +77,7 @@ DECLARE
     mended bigint := 0;
 BEGIN
     LOOP
-        -- The first stretch of one meter, cut after about max_events events where an hour ends.
+        -- The first stretch of one meter, cut after about 50,000 events where an hour ends.
         SELECT d.meter_id, lower(s.stretch) AS from_at, upper(s.stretch) AS until_at, lower(s.stretch) AS asked_from INTO piece
         FROM (SELECT x.meter_id, range_agg(tstzrange(x.from_at, x.until_at)) AS stretches FROM billing.usage_dirty x WHERE x.customer_id = of_customer_id
             GROUP BY x.meter_id ORDER BY x.meter_id LIMIT 1) d, unnest(d.stretches) s (stretch) ORDER BY s.stretch LIMIT 1;
@@ -89,11 +89,10 @@ BEGIN
             CONTINUE WHEN piece.from_at >= piece.until_at;
         END IF;
         SELECT e.occurred_at INTO next_event FROM billing.usage_event e
-        WHERE e.customer_id = of_customer_id AND e.occurred_at >= piece.from_at AND e.occurred_at < piece.until_at ORDER BY e.occurred_at OFFSET max_events LIMIT 1;
+        WHERE e.customer_id = of_customer_id AND e.occurred_at >= piece.from_at AND e.occurred_at < piece.until_at ORDER BY e.occurred_at OFFSET 50000 LIMIT 1;
         piece_until := coalesce(date_trunc('hour', next_event, 'UTC'), piece.until_at);
         IF piece_until <= piece.from_at THEN
-            -- A single hour has more: the job measures it all the same, an ingest that folds in passing does not.
-            EXIT WHEN max_events < 50000;
+            -- A single hour has more.
             piece_until := least(date_trunc('hour', piece.from_at, 'UTC') + interval '1 hour', piece.until_at);
         END IF;
         -- One snapshot of the events, of the deltas that say the same, and of what asked for this. What others commit
@@ -122,10 +121,10 @@ BEGIN
     RETURN mended;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.usage_mend(bigint, int) IS
-    'Measures dirty usage of a customer again, in at most 16 pieces of about max_events events: its buckets and deltas give way to fresh deltas. How many pieces it did. The caller is fold, under its lock. Runs as billing_owner.';
+COMMENT ON FUNCTION billing_internal.usage_mend(bigint) IS
+    'Measures dirty usage of a customer again, in at most 16 pieces of about 50,000 events: its buckets and deltas give way to fresh deltas. How many pieces it did. The caller is fold, under its lock. Runs as billing_owner.';
 
-CREATE FUNCTION billing_internal.fold_customer(of_customer_id bigint, max_rows int DEFAULT 20000, max_events int DEFAULT 50000) RETURNS bigint
+CREATE FUNCTION billing_internal.fold_customer(of_customer_id bigint, max_rows int DEFAULT 20000, mend boolean DEFAULT true) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
@@ -138,8 +137,8 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(billing_internal.lock_class('fold'), hashint8(of_customer_id)) THEN
         RETURN 0;
     END IF;
-    IF max_events > 0 THEN
-        mended := billing_internal.usage_mend(of_customer_id, max_events);
+    IF mend THEN
+        mended := billing_internal.usage_mend(of_customer_id);
     END IF;
     -- What to take, in one snapshot; a distinct value costs as much as a row. Of two dimension sets with one id (1 in 2^53 per
     -- pair) only the one that is in the dictionary, or comes there now: the other's deltas stay, and say their dimensions
@@ -201,7 +200,7 @@ BEGIN
     RETURN folded + mended;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.fold_customer(bigint, int, int) IS 'Measures a customer''s dirty usage again (about max_events events a piece; 0 = none) and moves its deltas (at most max_rows, counted with their distinct values) into buckets; how many pieces of work it did. 0 if another session is at it. Deltas whose dimension set has the id of another stay. Runs as billing_owner, the only one that may delete.';
+COMMENT ON FUNCTION billing_internal.fold_customer(bigint, int, boolean) IS 'Measures a customer''s dirty usage again (mend) and moves its deltas (at most max_rows, counted with their distinct values) into buckets; how many pieces of work it did. 0 if another session is at it. Deltas whose dimension set has the id of another stay. Runs as billing_owner, the only one that may delete.';
 
 CREATE FUNCTION billing_internal.fold_issue(run uuid, of_customer_id bigint, of_sqlstate text, what text, of_hint text) RETURNS void
     LANGUAGE sql SET search_path = pg_catalog, pg_temp
