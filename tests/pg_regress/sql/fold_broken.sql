@@ -47,3 +47,13 @@ SELECT billing.event_amend('collides', 'bcollides', 'a test', properties => '{"m
 CALL billing.meter_rebuild('tokens', '2026-01-01Z', '2026-02-01Z');
 CALL billing.fold();
 SELECT * FROM pg_temp.state WHERE key = 'collides';
+-- An ingest folds in passing what it can of a backlog, leaves what is dirty to the job, and never fails for it.
+SELECT accepted FROM billing.ingest((SELECT json_agg(json_build_object('customer', c, 'event_type', 'llm', 'event_id', 'h' || n, 'occurred_at', '2026-01-01Z'::timestamptz - n * interval '1 hour',
+  'properties', json_build_object('model', 'a', 'n', 1, 'user', 'u'))) FROM unnest('{broken,well}'::text[]) c, generate_series(1, 1100) n));
+INSERT INTO billing.usage_dirty SELECT c.customer_id, m.meter_id, '2025-12-01Z', '2026-01-01Z' FROM billing.customer c, billing.meter m WHERE c.key IN ('broken', 'well') AND m.key = 'tokens';
+SELECT setseed(0.5) \gset
+SELECT count(*) FROM generate_series(1, 100) n CROSS JOIN LATERAL (SELECT pg_temp.send('well', 'w' || n, 'a', 1), pg_temp.send('broken', 'w' || n, 'a', 1)) x;
+SELECT key, deltas > 1100 AS backlog, buckets > 0 AS folded, (SELECT count(*) FROM billing.usage_dirty d JOIN billing.customer c USING (customer_id) WHERE c.key = s.key) AS dirty FROM pg_temp.state s WHERE key IN ('broken', 'well') ORDER BY 1;
+CALL billing.fold();
+SELECT key, deltas > 1100 AS backlog, (SELECT count(*) FROM billing.usage_dirty d JOIN billing.customer c USING (customer_id) WHERE c.key = s.key) AS dirty FROM pg_temp.state s WHERE key IN ('broken', 'well') ORDER BY 1;
+SELECT check_name, failed FROM billing.verify('full') WHERE failed > 0 AND example NOT LIKE 'customer 1 %';
