@@ -207,8 +207,8 @@ CREATE FUNCTION billing_internal.fold_issue(run uuid, of_customer_id bigint, of_
 AS $$
     INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message, hint)
     SELECT billing_internal.uuid_v7(), run, clock_timestamp(), of_customer_id, 'customer', coalesce(c.key, of_customer_id::text), of_sqlstate, what, of_hint
-    FROM (SELECT) one LEFT JOIN billing.customer c ON c.customer_id = of_customer_id
-    WHERE NOT EXISTS (SELECT FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'customer' AND i.customer_id = of_customer_id AND i.message = what)
+    FROM billing.job_run r LEFT JOIN billing.customer c ON c.customer_id = of_customer_id
+    WHERE r.job_run_id = run AND NOT EXISTS (SELECT FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'customer' AND i.customer_id = of_customer_id AND i.message = what)
 $$;
 COMMENT ON FUNCTION billing_internal.fold_issue(uuid, bigint, text, text, text) IS 'Notes, once a run, why a customer''s usage could not be folded.';
 
@@ -249,6 +249,9 @@ DECLARE
     started timestamptz := clock_timestamp();
 BEGIN
     PERFORM billing_internal.require_installed();
+    IF max_rows IS NULL OR max_rows < 1 THEN
+        PERFORM billing_internal.fail('ZB004', format('%s deltas can''t be folded in a step', coalesce(max_rows::text, 'NULL')), 'Give 1 or more.');
+    END IF;
     -- Hops from customer to customer along the index. Each is a lock held until commit, and the lock table is small.
     LOOP
         of_customer_id := least((SELECT d.customer_id FROM billing.usage_delta d WHERE d.customer_id > of_customer_id ORDER BY d.customer_id LIMIT 1),
@@ -263,7 +266,7 @@ BEGIN
     RETURN folded;
 END
 $$;
-COMMENT ON FUNCTION billing.fold_step(uuid, int) IS 'One step of the job fold: folds customers until 256 of them, max_rows deltas or two seconds are reached. Returns how many deltas it moved; 0 = nothing left, or other sessions are at it. What is wrong with one customer is in job_issue and stops no other.';
+COMMENT ON FUNCTION billing.fold_step(uuid, int) IS 'One step of the job fold: folds customers until 256 of them, max_rows deltas or two seconds are reached. Returns how many deltas it moved; 0 = nothing left, or other sessions are at it. What is wrong with one customer is in job_issue and stops no other. Errors: ZB004 max_rows.';
 
 CREATE FUNCTION billing.job_start(job text, arguments jsonb DEFAULT '{}', total bigint DEFAULT NULL) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
