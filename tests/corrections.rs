@@ -540,3 +540,37 @@ fn an_older_snapshot_does_not_ingest_past_a_bill() {
     assert_eq!(total(&mut admin), 10 + 7 + 1 + 100);
     assert_eq!(db.verify(), [""; 0]);
 }
+
+/// Nor does it correct past one: what a void, or a stretch replaced by nothing, takes back was billed since, and has to
+/// be noted.
+#[test]
+fn an_older_snapshot_does_not_correct_past_a_bill() {
+    let (db, mut admin) = billed_january("corrections_older_void");
+    let mut corrector = db.connect();
+    for (isolation, correction) in [
+        (postgres::IsolationLevel::RepeatableRead, void("feb")),
+        (
+            postgres::IsolationLevel::Serializable,
+            "SELECT voided::text FROM billing.event_replace('c0', 'use', '2026-02-01Z', '2026-03-01Z', '[]', 'test', false)"
+                .to_owned(),
+        ),
+    ] {
+        let mut old = corrector.build_transaction().isolation_level(isolation).start().expect("begin");
+        old.query("SELECT count(*) FROM billing.contract", &[]).expect("a snapshot");
+        admin.batch_execute("CALL billing.bill_run()").expect("what is due");
+        let answer = ask(&mut old, &correction);
+        match answer {
+            Err(refused) => assert_eq!(refused.code().map(|code| code.code()), Some("40001"), "{refused}"),
+            Ok(answer) => panic!("{answer} past a bill"),
+        }
+        old.rollback().expect("rollback");
+        // The next month is billed beside the second.
+        admin
+            .batch_execute("SELECT billing.test_clock_set(CASE WHEN billing.now() < '2026-04-01Z' THEN '2026-04-01Z'::timestamptz ELSE '2026-05-01Z' END)")
+            .expect("clock");
+    }
+    assert_eq!(ask(&mut corrector, &void("feb")).expect("again"), "void");
+    admin.batch_execute("CALL billing.bill_run()").expect("the difference");
+    assert_eq!(total(&mut admin), 10 + 7);
+    assert_eq!(db.verify(), [""; 0]);
+}

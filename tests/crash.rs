@@ -1,7 +1,9 @@
 //! A server that is killed (kill -9 of every process, as a power cut) at random moments while four clients ingest,
-//! usage is folded, contracts are billed, events are voided, amended and replaced, and meters are measured again. After
-//! each restart every acknowledged event stands exactly once, as it was sent or corrected last, usage equals a fresh
-//! count of the events, numbers have no gap, invoices are whole, verify('full') is clean, and what was cut off goes on.
+//! usage is folded, contracts are billed, events are voided, amended and replaced, in open months and billed ones, events
+//! come late, invoices are corrected, and meters are measured again. After each restart every acknowledged event stands
+//! exactly once, as it was sent or corrected last, usage equals a fresh count of the events, numbers have no gap, invoices
+//! are whole, what was billed for a month over all documents is what its events cost, verify('full') is clean, and what was
+//! cut off goes on.
 //!
 //! ROUNDS=… kills that many times (default 10), RACES_SEED=… repeats a run's events and moments.
 #![allow(clippy::disallowed_methods)] // tests measure real time
@@ -21,6 +23,9 @@ const CUSTOMERS: usize = 30;
 const CLIENTS: usize = 4;
 /// Rounds that one database sees: events are of one month a round, and none may be older than five years.
 const ROUNDS_A_DATABASE: usize = 48;
+
+/// The day of the month on which late events happened; the others are of the 28 days before.
+const LATE_DAY: &str = "29";
 
 /// The first day of the month that lies `n` months after January 2024.
 fn month(n: usize) -> String {
@@ -48,6 +53,14 @@ fn events_of(rng: &mut Rng, round: usize) -> Vec<Event> {
     for event in &mut events {
         event.id = format!("r{round}-{}", event.id);
         event.at.replace_range(0..7, &month(round)[0..7]);
+    }
+    // One in ten is late, by months that may be billed; on a day that no other event is of, so that a day that is being
+    // replaced stays what the test takes it for.
+    for event in &mut events {
+        let late = month(rng.below(round + 1));
+        if rng.chance(10) && !late.contains("-02-") {
+            event.at.replace_range(0..10, &format!("{}-{LATE_DAY}", &late[0..7]));
+        }
     }
     events
 }
@@ -135,10 +148,12 @@ enum Correction {
     Amend(Event),
     /// A day of a customer, and the events that it has from now on.
     Replace(String, String, Vec<Event>),
+    /// The how-manieth invoice of a customer, by a method.
+    Invoice(String, i64, &'static str),
 }
 
-/// Corrections of events that are sent but not billed; `sent` becomes what then stands.
-fn corrections(rng: &mut Rng, sent: &mut Vec<Event>, billed_to: &str) -> Vec<Correction> {
+/// Corrections of events that are sent, billed or not, and of invoices; `sent` becomes what then stands.
+fn corrections(rng: &mut Rng, sent: &mut Vec<Event>) -> Vec<Correction> {
     let mut corrections = Vec::new();
     let changed = |rng: &mut Rng, event: &Event| {
         let mut event = event.clone();
@@ -150,17 +165,25 @@ fn corrections(rng: &mut Rng, sent: &mut Vec<Event>, billed_to: &str) -> Vec<Cor
         event
     };
     for _ in 0..60 {
-        let open: Vec<usize> = (0..sent.len()).filter(|at| sent[*at].at.as_str() >= billed_to).collect();
-        if open.is_empty() {
+        if sent.is_empty() {
             break;
         }
-        let at = open[rng.below(open.len())];
-        match rng.below(10) {
+        let at = rng.below(sent.len());
+        match rng.below(12) {
             0..4 => corrections.push(Correction::Void(sent.swap_remove(at))),
             4..8 => {
                 sent[at] = changed(rng, &sent[at]);
                 corrections.push(Correction::Amend(sent[at].clone()));
             }
+            8..10 => {
+                let methods = ["next_invoice", "credit_note", "void_reissue"];
+                corrections.push(Correction::Invoice(
+                    sent[at].customer.clone(),
+                    rng.below(12) as i64,
+                    methods[rng.below(methods.len())],
+                ));
+            }
+            _ if sent[at].at[8..10] == *LATE_DAY => {}
             _ => {
                 let (customer, day) = (sent[at].customer.clone(), sent[at].at[0..10].to_owned());
                 let (of_day, mut rest): (Vec<Event>, Vec<Event>) = std::mem::take(sent)
@@ -212,6 +235,22 @@ fn correct_all(db: &Db, corrections: &[Correction]) -> Result<usize, String> {
                         &[customer, &format!("{day}T00:00:00Z"), &json!(document).to_string()],
                     )?;
                 }
+                Correction::Invoice(customer, place, method) => {
+                    let corrected = client.query(
+                        "SELECT x.* FROM (SELECT i.number FROM billing.invoice i JOIN billing.customer c USING (customer_id)
+                            WHERE c.key = $1 AND i.kind = 'invoice' AND i.state = 'open' ORDER BY i.n LIMIT 1 OFFSET $2) i
+                         CROSS JOIN LATERAL billing.invoice_correct(i.number, $3, 'counted again', dry_run => false) x",
+                        &[customer, place, method],
+                    );
+                    // More than is left of the invoice, an earlier boundary is due, or ingest never pauses.
+                    if let Err(e) = corrected {
+                        let refused =
+                            e.as_db_error().is_some_and(|e| ["ZB005", "55P03"].contains(&e.code().code()));
+                        if !refused {
+                            return Err(e);
+                        }
+                    }
+                }
             }
             done += 1;
             Ok(done == corrections.len())
@@ -247,19 +286,21 @@ fn bill(db: &Db, as_of: &str) -> Result<bool, String> {
     }
 }
 
-/// Invoices as plain SQL sees them: numbers from 1 without a gap, lines that sum to the total, one for each customer
-/// and month with usage that was due, none besides.
+/// Invoices as plain SQL sees them: numbers from 1 without a gap, lines that sum to the total, one that stands for each
+/// customer and month. And what stands for a month over all documents, with differences and credit notes, line by line,
+/// is what its events cost: of each month that is billed, but those that are noted to be compared by the next bill.
 #[track_caller]
 fn assert_invoices(client: &mut Client, billed_to: Option<&str>) {
     let broken: Vec<String> = client
         .query(
             "SELECT format('series %s: %s numbers to %s', series, count(*), max(counter)) FROM billing.invoice_number
-                GROUP BY series HAVING count(*) <> max(counter) OR min(counter) <> 1 OR count(DISTINCT invoice_id) <> count(*)
+                GROUP BY seller_id, series HAVING count(*) <> max(counter) OR min(counter) <> 1 OR count(DISTINCT invoice_id) <> count(*)
              UNION ALL
              SELECT format('invoice %s: lines %s, total %s', i.number, sum(l.amount), i.total) FROM billing.invoice i LEFT JOIN billing.invoice_line l USING (customer_id, invoice_id)
                 GROUP BY i.customer_id, i.invoice_id HAVING sum(l.amount) IS DISTINCT FROM i.total OR i.number IS NULL
              UNION ALL
-             SELECT format('customer %s period %s has %s invoices', customer_id, n, count(*)) FROM billing.invoice GROUP BY customer_id, n HAVING count(*) > 1",
+             SELECT format('customer %s period %s has %s invoices', customer_id, n, count(*)) FROM billing.invoice WHERE kind = 'invoice' AND state <> 'void'
+                GROUP BY customer_id, n HAVING count(*) > 1",
             &[],
         )
         .expect("invoices")
@@ -267,26 +308,43 @@ fn assert_invoices(client: &mut Client, billed_to: Option<&str>) {
         .map(|row| row.get(0))
         .collect();
     assert_eq!(broken, Vec::<String>::new());
-    if let Some(as_of) = billed_to {
-        let differing: i64 = client
-            .query_one(
-                "SELECT count(*) FROM (SELECT DISTINCT customer_id, date_trunc('month', occurred_at, 'UTC') AS month FROM billing.usage_event WHERE occurred_at < $1::text::timestamptz) e
-                 FULL JOIN (SELECT customer_id, period_starts_at AS month FROM billing.invoice) i USING (customer_id, month) WHERE e IS NULL OR i IS NULL",
-                &[&format!("{as_of}T00:00:00Z")],
+    let Some(as_of) = billed_to else { return };
+    let differing: Vec<String> = client
+        .query(
+            &format!("WITH event AS (
+                SELECT e.customer_id, date_trunc('month', e.occurred_at, 'UTC') AS month, e.properties AS p FROM billing.usage_event e
+                WHERE e.occurred_at < $1::text::timestamptz AND {}
+            ), cost AS (
+                SELECT customer_id, month, 'tokens' AS charge, p->>'model' AS model, round(sum((p->>'input')::numeric + (p->>'output')::numeric) * 0.03 / 1000, 2) AS amount
+                FROM event WHERE p ? 'input' AND p ? 'output' GROUP BY 1, 2, 4
+                UNION ALL
+                SELECT customer_id, month, 'requests', '', least(count(*), 10) * 0.1 + greatest(count(*) - 10, 0) * 0.05 FROM event GROUP BY 1, 2
+            ), billed AS (
+                SELECT l.customer_id, l.service_from AS month, l.charge_key AS charge, coalesce(l.dimensions->>'model', '') AS model, sum(l.amount) AS amount
+                FROM billing.invoice_line l JOIN billing.invoice i USING (customer_id, invoice_id) WHERE i.state <> 'void' GROUP BY 1, 2, 3, 4
             )
-            .expect("months billed")
-            .get(0);
-        assert_eq!(differing, 0, "months with usage and months billed before {as_of}");
-    }
+            SELECT format('customer %s %s %s %s: costs %s, billed %s', x.customer_id, x.month, x.charge, x.model, x.cost, x.billed)
+            FROM (SELECT customer_id, month, charge, model, coalesce(c.amount, 0) AS cost, coalesce(b.amount, 0) AS billed
+                FROM cost c FULL JOIN billed b USING (customer_id, month, charge, model)) x
+            WHERE x.cost <> x.billed AND NOT EXISTS (SELECT FROM billing.late_usage l
+                JOIN billing.billing_period p ON p.customer_id = l.customer_id AND p.contract_id = l.contract_id AND p.n = l.n - 1
+                WHERE l.customer_id = x.customer_id AND l.closed_at IS NULL AND p.starts_at = x.month)", load::STANDS),
+            &[&format!("{as_of}T00:00:00Z")],
+        )
+        .expect("months billed")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert_eq!(differing, Vec::<String>::new(), "months before {as_of}");
 }
 
 /// One round: work, a kill in the middle of it, a restart, and what must hold then.
 fn round(server: &Server, db: &Db, rng: &mut Rng, n: usize, sent: &mut Vec<Event>) {
     let events = events_of(rng, n);
     let kind = ["ingest", "correct", "fold", "rebuild", "bill run"][n % 5];
-    // Bill runs bill what lies before their round's month.
-    let billed_to = month((0..n).rev().find(|n| n % 5 == 4).unwrap_or(0));
-    let corrections = if kind == "correct" { corrections(rng, sent, &billed_to) } else { Vec::new() };
+    // Bill runs bill what lies before their round's month. While one is under way events of billed months are corrected, too.
+    let corrections =
+        if ["correct", "bill run"].contains(&kind) { corrections(rng, sent) } else { Vec::new() };
     let meter = ["tokens", "requests", "peak", "users"][rng.below(4)];
     let as_of = month(n); // usage of this round is not due yet
     let moment = Duration::from_millis(match kind {
@@ -310,7 +368,7 @@ fn round(server: &Server, db: &Db, rng: &mut Rng, n: usize, sent: &mut Vec<Event
             .collect();
         let folder = (kind == "fold").then(|| scope.spawn(|| fold_until(db, &folding_ends)));
         let run = (kind == "bill run").then(|| scope.spawn(|| bill(db, &as_of)));
-        let corrector = (kind == "correct").then(|| scope.spawn(|| correct_all(db, &corrections)));
+        let corrector = (!corrections.is_empty()).then(|| scope.spawn(|| correct_all(db, &corrections)));
         let rebuilder = (kind == "rebuild").then(|| scope.spawn(|| rebuild_all(db, meter)));
         thread::sleep(moment);
         let killed = start.elapsed();
@@ -347,7 +405,7 @@ fn round(server: &Server, db: &Db, rng: &mut Rng, n: usize, sent: &mut Vec<Event
         "round {n}"
     );
     assert_eq!(db.verify(), Vec::<String>::new(), "round {n}");
-    if kind == "correct" || kind == "rebuild" {
+    if ["correct", "rebuild", "bill run"].contains(&kind) {
         client.batch_execute("CALL billing.meter_rebuild()").expect("what is left to measure");
     }
     load::assert_exactly_once(&mut client, sent);

@@ -95,7 +95,7 @@ COMMENT ON FUNCTION billing_internal.call_end(bigint) IS 'The counts of the call
 -- ── locks and partitions ─────────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing_internal.stripe_of(customer_id bigint) RETURNS int
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE -- bound when made: inlined, so no search_path
     RETURN (customer_id % 256)::int;
 COMMENT ON FUNCTION billing_internal.stripe_of(bigint) IS 'The customer''s lock stripe. Ingest holds it shared, finalization and back-fill exclusively; 256 stripes, since a lock per customer would exhaust the lock table.';
 
@@ -201,20 +201,15 @@ COMMENT ON FUNCTION billing_internal.partition_ensure(timestamptz) IS 'Makes the
 
 -- ── ingest ───────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.catalogue_state() RETURNS text
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    -- The writing transaction is part of it: a rolled back change and the next one bear the same number.
-    SELECT c.value || '/' || c.xmin::text FROM billing_internal.counter c WHERE c.name = 'catalogue'
-$$;
-COMMENT ON FUNCTION billing_internal.catalogue_state() IS 'Names the state of the meters that ingest compiles.';
-
 CREATE FUNCTION billing_internal.meters_ready() RETURNS text
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
-    wanted text := billing_internal.catalogue_state();
+    wanted text;
 BEGIN
+    -- The state that ingest compiles. The writing transaction is part of it: a rolled back change and the next one bear the
+    -- same number. Not in a function of SQL, which each transaction would plan anew.
+    SELECT c.value || '/' || c.xmin::text INTO wanted FROM billing_internal.counter c WHERE c.name = 'catalogue';
     IF billing_internal.meters_state() <> wanted THEN
         PERFORM billing_internal.meters_load(wanted, coalesce(array_agg(w.meter_id ORDER BY w.meter_id, w.from_at), '{}'),
             coalesce(array_agg(w.from_at ORDER BY w.meter_id, w.from_at), '{}'), coalesce(array_agg(w.until_at ORDER BY w.meter_id, w.from_at), '{}'),
@@ -225,17 +220,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.meters_ready() IS 'Loads the meters of the catalogue''s present state into this backend; returns that state.';
-
-CREATE FUNCTION billing_internal.dimension_collision(of_customer_id bigint, set_id bigint) RETURNS jsonb
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    PERFORM billing_internal.fail('ZB005', format('two dimension sets of customer %s have the id %s', of_customer_id, set_id),
-        'Nothing was stored. Change one dimension value; the odds of this are 1 in 2^53 per pair.');
-    RETURN NULL;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.dimension_collision(bigint, bigint) IS 'Raises ZB005: two dimension sets have one id.';
 
 CREATE FUNCTION billing_internal.limit_refuse(of_customer_id bigint, events bigint, wait_ms bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -328,13 +312,11 @@ DECLARE
 BEGIN
     -- 1. Who is it about?
     WITH bounds AS MATERIALIZED (
-        SELECT s.seller_id, at - coalesce(own_age.value, age.value, billing_internal.event_age_default())::interval AS earliest,
-            at + coalesce(own_future.value, future.value, billing_internal.event_future_default())::interval AS latest
-        FROM billing.seller s
-        LEFT JOIN billing.policy own_age ON own_age.name = 'event_age_max' AND own_age.scope = 'seller:' || s.key
-        LEFT JOIN billing.policy age ON age.name = 'event_age_max' AND age.scope = 'global'
-        LEFT JOIN billing.policy own_future ON own_future.name = 'event_future_max' AND own_future.scope = 'seller:' || s.key
-        LEFT JOIN billing.policy future ON future.name = 'event_future_max' AND future.scope = 'global'
+        -- One look at the policies, the seller's own or everybody's.
+        SELECT s.seller_id, at - coalesce(max(y.value) FILTER (WHERE y.name = 'event_age_max' AND y.scope <> 'global'), max(y.value) FILTER (WHERE y.name = 'event_age_max'), billing_internal.event_age_default())::interval AS earliest,
+            at + coalesce(max(y.value) FILTER (WHERE y.name = 'event_future_max' AND y.scope <> 'global'), max(y.value) FILTER (WHERE y.name = 'event_future_max'), billing_internal.event_future_default())::interval AS latest
+        FROM billing.seller s LEFT JOIN billing.policy y ON y.name IN ('event_age_max', 'event_future_max') AND y.scope IN ('global', 'seller:' || s.key)
+        GROUP BY s.seller_id
     )
     SELECT array_agg(c.customer_id ORDER BY p.n), array_agg(c.bucket_minutes ORDER BY p.n), array_agg(b.earliest ORDER BY p.n),
         array_agg(b.latest ORDER BY p.n),
@@ -388,6 +370,7 @@ DECLARE
     known_keys uuid[];
     known_hashes bigint[];
     to_fold bigint;
+    folds_until timestamptz;
     late_ids bigint[];
     late_from timestamptz[];
     late_until timestamptz[];
@@ -416,9 +399,7 @@ BEGIN
     WITH added AS (
         INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
         SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity, d.moment, d.placed_at, d.event_key,
-            CASE WHEN s.dimensions IS NULL THEN d.dimensions::jsonb
-                WHEN s.dimensions <> d.dimensions::jsonb THEN billing_internal.dimension_collision(d.customer_id, d.dimension_set_id) END,
-            d.value_keys
+            CASE WHEN s.dimensions IS DISTINCT FROM d.dimensions::jsonb THEN d.dimensions::jsonb END, d.value_keys
         FROM billing_internal.call_deltas(handle) d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
         RETURNING customer_id, meter_id, bucket_start, bucket_minutes
     )
@@ -463,12 +444,18 @@ BEGIN
         INTO errors FROM (SELECT * FROM stored ORDER BY rejected_id LIMIT 100) k;
     END IF;
 
-    -- 8. Now and then, fold customers with many deltas. Nothing depends on it.
+    -- 8. Now and then, fold customers with many deltas, for a moment. Nothing depends on it: what is left, what is dirty and
+    -- what is broken waits for the job.
     IF random() < 0.0625 THEN
+        folds_until := clock_timestamp() + interval '100 milliseconds';
         FOR to_fold IN SELECT DISTINCT c FROM unnest(new_ids) c LIMIT 16 LOOP
-            IF EXISTS (SELECT FROM billing.usage_delta d WHERE d.customer_id = to_fold OFFSET 1000) THEN
-                PERFORM billing_internal.fold_customer(to_fold, max_events => 2000);
-            END IF;
+            BEGIN
+                WHILE clock_timestamp() < folds_until AND EXISTS (SELECT FROM billing.usage_delta d WHERE d.customer_id = to_fold OFFSET 1000) LOOP
+                    EXIT WHEN billing_internal.fold_customer(to_fold, max_rows => 1000, mend => false) = 0;
+                END LOOP;
+            EXCEPTION WHEN OTHERS THEN
+                NULL;
+            END;
         END LOOP;
     END IF;
 
@@ -564,6 +551,7 @@ CREATE FUNCTION billing.ingest_from(source regclass)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_hashagg = off
 AS $$
 DECLARE
+    batches refcursor;
     batch record;
     part record;
     missing text;
@@ -580,14 +568,16 @@ BEGIN
             'Use a table of the right shape: CREATE TEMP TABLE batch (LIKE billing.usage_event_input);');
     END IF;
     accepted := 0; duplicate := 0; conflicting := 0; rejected := 0; errors := '[]';
-    -- Grouped in the order of the table, one batch in memory at a time. The caller reads the table with
-    -- its own rights; only arrays are handed on.
-    FOR batch IN EXECUTE format($query$
+    -- Grouped in the order of the table, one batch in memory at a time: a cursor, since FOR … IN would fetch 50 at once. The
+    -- caller reads the table with its own rights; only arrays are handed on.
+    OPEN batches FOR EXECUTE format($query$
         SELECT array_agg(customer::text) AS customers, array_agg(event_id::text) AS event_ids, array_agg(event_type::text) AS event_types,
             array_agg(occurred_at::text) AS occurred_at, array_agg(bill_to::text) AS bill_tos, array_agg(properties::text) AS properties
         FROM (SELECT i.*, (row_number() OVER () - 1) / 5000 AS batch_n FROM %s i) numbered
-        GROUP BY batch_n ORDER BY batch_n $query$, source)
+        GROUP BY batch_n ORDER BY batch_n $query$, source);
     LOOP
+        FETCH batches INTO batch;
+        EXIT WHEN NOT FOUND;
         SELECT * INTO part FROM billing_internal.ingest_rows(batch.customers, batch.event_ids, batch.event_types, batch.occurred_at, batch.bill_tos, batch.properties);
         accepted := accepted + part.accepted;
         duplicate := duplicate + part.duplicate;
@@ -597,6 +587,7 @@ BEGIN
             errors := errors || part.errors;
         END IF;
     END LOOP;
+    CLOSE batches;
     RETURN NEXT;
 END
 $$;

@@ -13,9 +13,13 @@ BEGIN
     -- Corrections of one stripe go one after the other, so that each finds what the last one left. Then as ingest does.
     PERFORM pg_advisory_xact_lock(billing_internal.lock_class('correction'), billing_internal.stripe_of(of_customer_id));
     PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(of_customer_id));
+    -- An older snapshot would not show what was billed since, so that the difference would go unnoticed.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM billing_internal.bills_unseen(ARRAY[of_customer_id]);
+    END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.correction_begin(bigint) IS 'The locks of a correction: among corrections of the customer''s stripe exclusive, against finalization shared.';
+COMMENT ON FUNCTION billing_internal.correction_begin(bigint) IS 'The locks of a correction: among corrections of the customer''s stripe exclusive, against finalization shared. Errors: 40001 above READ COMMITTED, where the customer''s stripe was billed since the snapshot.';
 
 CREATE FUNCTION billing_internal.check_correction_reason(reason text) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -150,9 +154,7 @@ BEGIN
     )
     INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
     SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity, d.moment, d.placed_at, d.event_key,
-        CASE WHEN s.dimensions IS NULL THEN d.dimensions::jsonb
-            WHEN s.dimensions <> d.dimensions::jsonb THEN billing_internal.dimension_collision(d.customer_id, d.dimension_set_id) END,
-        d.value_keys
+        CASE WHEN s.dimensions IS DISTINCT FROM d.dimensions::jsonb THEN d.dimensions::jsonb END, d.value_keys
     FROM d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id);
     -- What was billed with it is compared by the next bill; what is carried over, with all that comes after.
     PERFORM billing_internal.usage_changed(array_agg(of_customer_id), array_agg(x.first), array_agg(CASE WHEN EXISTS (SELECT FROM billing.meter m WHERE m.counts AND m.state IN ('level', 'presence')

@@ -21,28 +21,36 @@ CREATE FUNCTION billing_internal.key_of_text(value text) RETURNS uuid
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'key_of_text_wrapper';
 COMMENT ON FUNCTION billing_internal.key_of_text(text) IS 'The stored key of an event id or a distinct value.';
 
-CREATE FUNCTION billing_internal.events_since(of_meter_id int) RETURNS timestamptz
+CREATE FUNCTION billing_internal.events_since(of_meter_id int, of_version int DEFAULT NULL, until_at timestamptz DEFAULT 'infinity') RETURNS timestamptz
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- A type counts only in the stretch whose version has it; whole hours.
     SELECT coalesce(max(date_trunc('hour', least(r.removed_until, w.until_at) + interval '1 hour' - interval '1 microsecond', 'UTC')), '-infinity') FROM billing.event_retention r
-    JOIN billing_internal.meter_stretch w ON w.definition->>'event_type' = r.event_type AND w.from_at < r.removed_until
-    JOIN billing.meter m ON m.meter_id = w.meter_id AND m.version = w.as_of_version
-    WHERE of_meter_id IS NULL OR w.meter_id = of_meter_id
+    JOIN billing_internal.meter_stretch w ON w.definition->>'event_type' = r.event_type AND w.from_at < least(r.removed_until, events_since.until_at)
+    JOIN billing.meter m ON m.meter_id = w.meter_id
+    WHERE w.meter_id = of_meter_id AND w.as_of_version = coalesce(of_version, m.version)
 $$;
-COMMENT ON FUNCTION billing_internal.events_since(int) IS 'From when on the events that a meter (NULL = any) counts are all there; -infinity if none were removed.';
+COMMENT ON FUNCTION billing_internal.events_since(int, int, timestamptz) IS 'From when on the events until an instant that a meter counts, as it was with so many versions (NULL = now), are all there; -infinity if none were removed.';
 
-CREATE FUNCTION billing_internal.require_events(of_meter_id int, from_at timestamptz) RETURNS void
+CREATE FUNCTION billing_internal.require_events(of_meter_id int, from_at timestamptz, until_at timestamptz DEFAULT 'infinity', of_version int DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
+DECLARE
+    since timestamptz;
 BEGIN
-    IF billing_internal.events_since(of_meter_id) > from_at THEN
-        PERFORM billing_internal.fail('ZB005', format('events before %s, which this needs since %s, have been removed', billing_internal.events_since(of_meter_id), from_at),
-            'What is older is answered from buckets: ask for whole hours, and by declared dimensions. SELECT * FROM billing.event_retention; shows what is kept.');
+    -- Nearly always nothing was.
+    IF EXISTS (SELECT FROM billing.event_retention r WHERE r.removed_until > from_at) THEN
+        since := billing_internal.events_since(of_meter_id, of_version, until_at);
+        IF since > from_at THEN
+            PERFORM billing_internal.fail('ZB005', format('events before %s, which this needs since %s, have been removed', since, from_at),
+                'What is older is answered from buckets: ask for whole hours, and by declared dimensions. SELECT * FROM billing.event_retention; shows what is kept.',
+                'reason events_removed');
+        END IF;
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.require_events(int, timestamptz) IS 'Errors: ZB005 events that a meter counts have been removed by retention since before an instant.';
+COMMENT ON FUNCTION billing_internal.require_events(int, timestamptz, timestamptz, int) IS
+    'Errors: ZB005 (DETAIL reason events_removed) of the events in [from_at, until_at) that a meter counts, as it was with so many versions (NULL = now), some have been removed by retention. Whatever measures stored events asks this first, or it would take what is left for all there was.';
 
 -- ── fold ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -55,7 +63,7 @@ CREATE TYPE billing_internal.usage_measure AS (
 );
 COMMENT ON TYPE billing_internal.usage_measure IS 'Usage of a cell as measured from events; several of one cell add up.';
 
-CREATE FUNCTION billing_internal.usage_mend(of_customer_id bigint, max_events int) RETURNS bigint
+CREATE FUNCTION billing_internal.usage_mend(of_customer_id bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
@@ -69,7 +77,7 @@ DECLARE
     mended bigint := 0;
 BEGIN
     LOOP
-        -- The first stretch of one meter, cut after about max_events events where an hour ends.
+        -- The first stretch of one meter, cut after about 50,000 events where an hour ends.
         SELECT d.meter_id, lower(s.stretch) AS from_at, upper(s.stretch) AS until_at, lower(s.stretch) AS asked_from INTO piece
         FROM (SELECT x.meter_id, range_agg(tstzrange(x.from_at, x.until_at)) AS stretches FROM billing.usage_dirty x WHERE x.customer_id = of_customer_id
             GROUP BY x.meter_id ORDER BY x.meter_id LIMIT 1) d, unnest(d.stretches) s (stretch) ORDER BY s.stretch LIMIT 1;
@@ -81,11 +89,10 @@ BEGIN
             CONTINUE WHEN piece.from_at >= piece.until_at;
         END IF;
         SELECT e.occurred_at INTO next_event FROM billing.usage_event e
-        WHERE e.customer_id = of_customer_id AND e.occurred_at >= piece.from_at AND e.occurred_at < piece.until_at ORDER BY e.occurred_at OFFSET max_events LIMIT 1;
+        WHERE e.customer_id = of_customer_id AND e.occurred_at >= piece.from_at AND e.occurred_at < piece.until_at ORDER BY e.occurred_at OFFSET 50000 LIMIT 1;
         piece_until := coalesce(date_trunc('hour', next_event, 'UTC'), piece.until_at);
         IF piece_until <= piece.from_at THEN
-            -- A single hour has more: the job measures it all the same, an ingest that folds in passing does not.
-            EXIT WHEN max_events < 50000;
+            -- A single hour has more.
             piece_until := least(date_trunc('hour', piece.from_at, 'UTC') + interval '1 hour', piece.until_at);
         END IF;
         -- One snapshot of the events, of the deltas that say the same, and of what asked for this. What others commit
@@ -114,36 +121,37 @@ BEGIN
     RETURN mended;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.usage_mend(bigint, int) IS
-    'Measures dirty usage of a customer again, in at most 16 pieces of about max_events events: its buckets and deltas give way to fresh deltas. How many pieces it did. The caller is fold, under its lock. Runs as billing_owner.';
+COMMENT ON FUNCTION billing_internal.usage_mend(bigint) IS
+    'Measures dirty usage of a customer again, in at most 16 pieces of about 50,000 events: its buckets and deltas give way to fresh deltas. How many pieces it did. The caller is fold, under its lock. Runs as billing_owner.';
 
-CREATE FUNCTION billing_internal.fold_customer(of_customer_id bigint, max_rows int DEFAULT 20000, max_events int DEFAULT 50000) RETURNS bigint
+CREATE FUNCTION billing_internal.fold_customer(of_customer_id bigint, max_rows int DEFAULT 20000, mend boolean DEFAULT true) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
     rows tid[];
     months timestamptz[];
     folded bigint;
-    collision bigint;
-    mended bigint;
+    mended bigint := 0;
 BEGIN
     -- Never waited for: whoever holds it does the same work.
     IF NOT pg_try_advisory_xact_lock(billing_internal.lock_class('fold'), hashint8(of_customer_id)) THEN
         RETURN 0;
     END IF;
-    mended := billing_internal.usage_mend(of_customer_id, max_events);
-    SELECT d.dimension_set_id INTO collision
-    FROM billing.usage_delta d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
-    WHERE d.customer_id = of_customer_id AND d.dimensions IS NOT NULL
-    GROUP BY d.dimension_set_id, s.dimensions
-    HAVING count(DISTINCT d.dimensions) > 1 OR bool_or(d.dimensions <> s.dimensions)
-    LIMIT 1;
-    IF collision IS NOT NULL THEN
-        PERFORM billing_internal.dimension_collision(of_customer_id, collision);
+    IF mend THEN
+        mended := billing_internal.usage_mend(of_customer_id);
     END IF;
-    -- What is seen here may lie in a month whose partitions this transaction does not know yet.
-    SELECT array_agg(d.ctid), array_agg(DISTINCT date_trunc('month', d.bucket_start, 'UTC')) INTO rows, months
-    FROM (SELECT d.ctid, d.bucket_start FROM billing.usage_delta d WHERE d.customer_id = of_customer_id LIMIT max_rows) d;
+    -- What to take, in one snapshot; a distinct value costs as much as a row. Of two dimension sets with one id (1 in 2^53 per
+    -- pair) only the one that is in the dictionary, or comes there now: the other's deltas stay, and say their dimensions
+    -- themselves. What is seen here may lie in a month whose partitions this transaction does not know yet.
+    SELECT array_agg(t.ctid), array_agg(DISTINCT date_trunc('month', t.bucket_start, 'UTC')) INTO rows, months
+    FROM (
+        SELECT d.ctid, d.bucket_start, d.dimensions, first_value(d.dimensions) OVER (PARTITION BY d.dimension_set_id ORDER BY d.dimensions) AS taken,
+            sum(1 + coalesce(cardinality(d.value_keys), 0)) OVER (ORDER BY d.dimension_set_id, d.dimensions ROWS UNBOUNDED PRECEDING) - coalesce(cardinality(d.value_keys), 0) AS work
+        FROM (
+            SELECT x.ctid, x.* FROM billing.usage_delta x LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
+            WHERE x.customer_id = of_customer_id AND (x.dimensions = s.dimensions OR x.dimensions IS NULL OR s.dimensions IS NULL) LIMIT max_rows
+        ) d
+    ) t WHERE t.work <= max_rows AND (t.dimensions = t.taken OR t.dimensions IS NULL);
     IF rows IS NULL THEN
         RETURN mended;
     END IF;
@@ -192,7 +200,43 @@ BEGIN
     RETURN folded + mended;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.fold_customer(bigint, int, int) IS 'Measures a customer''s dirty usage again (about max_events events) and moves its deltas (at most max_rows) into buckets; how many pieces of work it did. 0 if another session is at it. Runs as billing_owner, the only one that may delete.';
+COMMENT ON FUNCTION billing_internal.fold_customer(bigint, int, boolean) IS 'Measures a customer''s dirty usage again (mend) and moves its deltas (at most max_rows, counted with their distinct values) into buckets; how many pieces of work it did. 0 if another session is at it. Deltas whose dimension set has the id of another stay. Runs as billing_owner, the only one that may delete.';
+
+CREATE FUNCTION billing_internal.fold_issue(run uuid, of_customer_id bigint, of_sqlstate text, what text, of_hint text) RETURNS void
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message, hint)
+    SELECT billing_internal.uuid_v7(), run, clock_timestamp(), of_customer_id, 'customer', coalesce(c.key, of_customer_id::text), of_sqlstate, what, of_hint
+    FROM billing.job_run r LEFT JOIN billing.customer c ON c.customer_id = of_customer_id
+    WHERE r.job_run_id = run AND NOT EXISTS (SELECT FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'customer' AND i.customer_id = of_customer_id AND i.message = what)
+$$;
+COMMENT ON FUNCTION billing_internal.fold_issue(uuid, bigint, text, text, text) IS 'Notes, once a run, why a customer''s usage could not be folded.';
+
+CREATE FUNCTION billing_internal.fold_or_issue(run uuid, of_customer_id bigint, max_rows int DEFAULT 20000) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    what text;
+    collision bigint;
+    folded bigint;
+BEGIN
+    folded := billing_internal.fold_customer(of_customer_id, max_rows);
+    -- What is still there when nothing was folded is what can't be.
+    FOR collision IN SELECT DISTINCT d.dimension_set_id FROM billing.usage_delta d JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
+        WHERE d.customer_id = of_customer_id AND d.dimensions <> s.dimensions AND folded = 0 LOOP
+        PERFORM billing_internal.fold_issue(run, of_customer_id, 'ZB005', format('two dimension sets have the id %s; usage of both is right, but that of one stays unfolded', collision),
+            'Nothing is lost, and reading it only costs more. To end it, amend the events of one of them (billing.event_amend) so that a dimension value differs, then CALL billing.meter_rebuild() for the meter.');
+    END LOOP;
+    RETURN folded;
+EXCEPTION WHEN serialization_failure OR deadlock_detected OR query_canceled OR lock_not_available OR insufficient_resources THEN
+    RAISE;
+WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS what = MESSAGE_TEXT;
+    PERFORM billing_internal.fold_issue(run, of_customer_id, SQLSTATE, what, 'Its usage is answered from deltas and events until this is mended; the others'' was folded.');
+    RETURN 0;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.fold_or_issue(uuid, bigint, int) IS 'Folds a customer; what is wrong with it is an issue of the run and stops no other.';
 
 CREATE FUNCTION billing.fold_step(run uuid, max_rows int DEFAULT 20000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -205,12 +249,15 @@ DECLARE
     started timestamptz := clock_timestamp();
 BEGIN
     PERFORM billing_internal.require_installed();
+    IF max_rows IS NULL OR max_rows < 1 THEN
+        PERFORM billing_internal.fail('ZB004', format('%s deltas can''t be folded in a step', coalesce(max_rows::text, 'NULL')), 'Give 1 or more.');
+    END IF;
     -- Hops from customer to customer along the index. Each is a lock held until commit, and the lock table is small.
     LOOP
         of_customer_id := least((SELECT d.customer_id FROM billing.usage_delta d WHERE d.customer_id > of_customer_id ORDER BY d.customer_id LIMIT 1),
             (SELECT d.customer_id FROM billing.usage_dirty d WHERE d.customer_id > of_customer_id ORDER BY d.customer_id LIMIT 1));
         EXIT WHEN of_customer_id IS NULL;
-        moved := billing_internal.fold_customer(of_customer_id, max_rows);
+        moved := billing_internal.fold_or_issue(run, of_customer_id, max_rows);
         folded := folded + moved;
         customers := customers + CASE WHEN moved > 0 THEN 1 ELSE 0 END;
         EXIT WHEN folded >= max_rows OR customers >= 256 OR clock_timestamp() > started + interval '2 seconds';
@@ -219,7 +266,7 @@ BEGIN
     RETURN folded;
 END
 $$;
-COMMENT ON FUNCTION billing.fold_step(uuid, int) IS 'One step of the job fold: folds customers until 256 of them, max_rows deltas or two seconds are reached. Returns how many deltas it moved; 0 = nothing left, or other sessions are at it.';
+COMMENT ON FUNCTION billing.fold_step(uuid, int) IS 'One step of the job fold: folds customers until 256 of them, max_rows deltas or two seconds are reached. Returns how many deltas it moved; 0 = nothing left, or other sessions are at it. What is wrong with one customer is in job_issue and stops no other. Errors: ZB004 max_rows.';
 
 CREATE FUNCTION billing.job_start(job text, arguments jsonb DEFAULT '{}', total bigint DEFAULT NULL) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -263,7 +310,7 @@ BEGIN
     PERFORM billing.job_end(run);
 END
 $$;
-COMMENT ON PROCEDURE billing.fold() IS 'Moves all deltas into buckets, committing step by step. Only makes reading faster; nothing depends on it having run. Progress in job_run.';
+COMMENT ON PROCEDURE billing.fold() IS 'Moves all deltas into buckets, committing step by step. Only makes reading faster; nothing depends on it having run. Progress in job_run; customers that could not be folded, and why, in job_issue.';
 
 -- ── rebuild ──────────────────────────────────────────────────────────────────────────────────────
 -- A meter that is new or has changed counts otherwise from the commit that says so. What that means for usage:
@@ -386,7 +433,7 @@ BEGIN
         SELECT d.customer_id INTO of_customer_id FROM billing.usage_dirty d WHERE d.customer_id > of_customer_id ORDER BY d.customer_id LIMIT 1;
         EXIT WHEN of_customer_id IS NULL OR worked >= 256 OR clock_timestamp() > started + interval '2 seconds';
         left_before := (SELECT count(*) FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id);
-        worked := worked + billing_internal.fold_customer(of_customer_id);
+        worked := worked + billing_internal.fold_or_issue(run, of_customer_id);
         mended := mended + left_before - (SELECT count(*) FROM billing.usage_dirty d WHERE d.customer_id = of_customer_id);
     END LOOP;
     UPDATE billing.job_run r SET done = r.done + mended WHERE r.job_run_id = run;
@@ -460,6 +507,7 @@ CREATE FUNCTION billing_internal.stored_cells(
 ) RETURNS TABLE (bucket_start timestamptz, bucket_minutes smallint, dimension_set_id bigint, dimensions jsonb, events bigint, quantity numeric, value_keys uuid[], moment numeric, placed_at timestamptz, event_key uuid)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+    SELECT billing_internal.require_events(of_meter_id, stored_cells.from_at, stored_cells.until_at, of_version);
     WITH stretch AS MATERIALIZED (
         SELECT w.from_at, w.until_at, w.definition, w.definition->>'event_type' AS event_type FROM billing_internal.meter_stretch w JOIN billing.meter m USING (meter_id)
         WHERE m.meter_id = of_meter_id AND w.as_of_version = coalesce(of_version, m.version)
@@ -484,13 +532,14 @@ AS $$
         s.keys, s.types, s.times, s.bill_tos, s.properties) u
 $$;
 COMMENT ON FUNCTION billing_internal.stored_cells(bigint, int, timestamptz, timestamptz, timestamptz, int) IS
-    'Usage measured afresh from the events in [from_at, until_at) as they stood at an instant (recorded and not voided until then), by the meter as it was with so many versions (NULL = now): a cell may stand in several rows, which add up.';
+    'Usage measured afresh from the events in [from_at, until_at) as they stood at an instant (recorded and not voided until then), by the meter as it was with so many versions (NULL = now): a cell may stand in several rows, which add up. Errors: ZB005 some have been removed.';
 
 CREATE FUNCTION billing_internal.stored_measures(
     of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, recorded_until timestamptz DEFAULT 'infinity', of_version int DEFAULT NULL
 ) RETURNS TABLE (occurred_at timestamptz, event_key uuid, event_id text, recorded_at timestamptz, properties jsonb, dimensions jsonb, value numeric, value_key uuid)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+    SELECT billing_internal.require_events(of_meter_id, stored_measures.from_at, stored_measures.until_at, of_version);
     WITH stretch AS MATERIALIZED (
         SELECT w.version, w.from_at, w.until_at, w.definition, w.definition->>'event_type' AS event_type FROM billing_internal.meter_stretch w JOIN billing.meter m USING (meter_id)
         WHERE m.meter_id = of_meter_id AND w.as_of_version = coalesce(of_version, m.version)
@@ -513,7 +562,7 @@ AS $$
     CROSS JOIN LATERAL billing_internal.measured_events(m.definition::text, s.bill_tos, s.properties) u
 $$;
 COMMENT ON FUNCTION billing_internal.stored_measures(bigint, int, timestamptz, timestamptz, timestamptz, int) IS
-    'Every event that counts on a meter in [from_at, until_at), with its dimensions and value, as stored_cells() has them.';
+    'Every event that counts on a meter in [from_at, until_at), with its dimensions and value, as stored_cells() has them. Errors: ZB005 some have been removed.';
 
 CREATE FUNCTION billing_internal.dirty_usage(of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz) RETURNS tstzmultirange
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -600,7 +649,6 @@ BEGIN
             AND NOT from_events @> u.bucket_start;
     END IF;
     IF NOT isempty(from_events) THEN
-        PERFORM billing_internal.require_events(of_meter_id, greatest(lower(from_events), from_at));
         RETURN QUERY SELECT e.occurred_at, e.dimensions, 1::bigint, e.value, e.value_key, 0::numeric, e.occurred_at, e.event_key
         FROM unnest(from_events * tstzmultirange(tstzrange(from_at, until_at))) r (stretch)
         CROSS JOIN LATERAL billing_internal.stored_measures(of_customer_id, of_meter_id, lower(r.stretch), upper(r.stretch)) e;
@@ -695,9 +743,6 @@ BEGIN
     END IF;
     IF from_buckets AND bucket IS NOT NULL AND c.bucket_minutes < 60 THEN
         boundaries := boundaries || ARRAY(SELECT billing_internal.cell_starts(from_at, until_at, bucket, c.time_zone));
-    END IF;
-    IF NOT from_buckets THEN
-        PERFORM billing_internal.require_events(of_meter_id, CASE WHEN carried THEN '-infinity' ELSE from_at END);
     END IF;
     RETURN QUERY
     WITH atom AS (

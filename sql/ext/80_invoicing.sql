@@ -173,11 +173,12 @@ BEGIN
             CASE WHEN s.source IN ('buckets', 'values') AND NOT isempty(billing_internal.dirty_usage(s.customer_id, s.meter_id, s.from_at, s.until_at)) THEN 'cells' ELSE s.source END AS source
         FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
     ), used AS (
-        SELECT s.n, s.aggregation, coalesce(d.dimensions, u.dimensions) - s.dropped
-                - CASE WHEN coalesce(d.dimensions, u.dimensions)->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::timestamptz AS at, NULL::uuid AS event_key
+        SELECT s.n, s.aggregation, coalesce(u.dimensions, d.dimensions) - s.dropped
+                - CASE WHEN coalesce(u.dimensions, d.dimensions)->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::timestamptz AS at, NULL::uuid AS event_key
         FROM stretch s
         CROSS JOIN LATERAL (
-            SELECT x.dimension_set_id, (array_agg(x.dimensions) FILTER (WHERE x.dimensions IS NOT NULL))[1] AS dimensions, sum(x.events) AS events,
+            -- A delta that says its dimensions means those, whatever the dictionary has under the id.
+            SELECT x.dimension_set_id, x.dimensions, sum(x.events) AS events,
                 CASE s.aggregation WHEN 'max' THEN max(x.quantity) WHEN 'min' THEN min(x.quantity) ELSE sum(x.quantity) END AS quantity
             FROM (
                 SELECT b.dimension_set_id, NULL::jsonb AS dimensions, b.events, b.quantity FROM billing.usage_bucket b
@@ -185,10 +186,10 @@ BEGIN
                 UNION ALL
                 SELECT d.dimension_set_id, d.dimensions, d.events, d.quantity FROM billing.usage_delta d
                 WHERE d.customer_id = s.customer_id AND d.meter_id = s.meter_id AND d.bucket_start >= s.from_at AND d.bucket_start < s.until_at
-            ) x GROUP BY x.dimension_set_id
+            ) x GROUP BY x.dimension_set_id, x.dimensions
         ) u
         LEFT JOIN billing.dimension_set d ON d.customer_id = s.customer_id AND d.dimension_set_id = u.dimension_set_id
-        WHERE s.source = 'buckets' AND coalesce(d.dimensions, u.dimensions) @> s.match
+        WHERE s.source = 'buckets' AND coalesce(u.dimensions, d.dimensions) @> s.match
         UNION ALL
         SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, u.events, u.quantity, u.value_key, NULL, NULL
         FROM stretch s CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, s.meter_id, s.from_at, s.until_at) u

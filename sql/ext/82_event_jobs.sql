@@ -98,14 +98,16 @@ $$;
 COMMENT ON FUNCTION billing_internal.sample_rows(text[], text[], text[], text[], text[], text[]) IS 'As ingest_rows(), for what the application itself says about its customers: their ingest limits are not asked.';
 
 CREATE FUNCTION billing.sample_step(run uuid, source text) RETURNS bigint
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_hashagg = off
 AS $$
 DECLARE
     s record;
+    batches refcursor;
     batch record;
     part record;
     stored bigint := 0;
     refused bigint := 0;
+    same bigint := 0;
 BEGIN
     PERFORM billing_internal.require_installed();
     SELECT * INTO s FROM billing_internal.sample_begin(source);
@@ -116,19 +118,28 @@ BEGIN
         PERFORM billing_internal.sample_issue(run, source, 'ZB005', format('%s samples of source %s before %s were missed: nobody ran the job', s.missed, source, s.bucket),
             'What a table was then can''t be seen any more. Run CALL billing.sample(); at least once per grain.');
     END IF;
-    FOR batch IN EXECUTE format($query$
+    -- As many rows as there are, one batch in memory at a time, all or none of them stored.
+    OPEN batches FOR EXECUTE format($query$
         SELECT array_agg(r.customer) AS customers, array_agg(r.event_id) AS event_ids, array_agg(r.event_type) AS event_types, array_agg(r.at) AS times,
             array_agg(r.bill_to) AS bill_tos, array_agg(r.properties) AS properties
         FROM (
             SELECT d->>'customer' AS customer, concat_ws('/', $1, $2, d->>'customer', d->>'item') AS event_id, $3 AS event_type, $2 AS at, d->>'bill_to' AS bill_to,
                 (d - '{customer,bill_to}'::text[])::text AS properties, (row_number() OVER () - 1) / 5000 AS n
             FROM (SELECT to_jsonb(x) AS d FROM %s x WHERE x.customer IS NOT NULL) y
-        ) r GROUP BY r.n $query$, s.relation::regclass) USING source, to_char(s.bucket AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), s.event_type
+        ) r GROUP BY r.n ORDER BY r.n $query$, s.relation::regclass) USING source, to_char(s.bucket AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), s.event_type;
     LOOP
+        FETCH batches INTO batch;
+        EXIT WHEN NOT FOUND;
         SELECT * INTO part FROM billing_internal.sample_rows(batch.customers, batch.event_ids, batch.event_types, batch.times, batch.bill_tos, batch.properties);
         stored := stored + part.accepted;
         refused := refused + part.rejected + part.conflicting;
+        same := same + part.duplicate;
     END LOOP;
+    CLOSE batches;
+    IF same > 0 THEN
+        PERFORM billing_internal.sample_issue(run, source, 'ZB009', format('%s rows of source %s say the same as another row of their customer, so they were counted once', same, source),
+            'Give the source a column item that tells the rows of one customer apart, or let it sum them up.');
+    END IF;
     IF refused > 0 THEN
         PERFORM billing_internal.sample_issue(run, source, 'ZB008', format('%s rows of source %s could not be stored as events', refused, source),
             'SELECT reason, message, raw FROM billing.rejected_event WHERE resolved_at IS NULL; says why.');
@@ -190,37 +201,49 @@ $$;
 COMMENT ON FUNCTION billing.event_retention_set(text, interval, text) IS
     'How long events of a type are kept after they happened (NULL = for ever); the job retention removes older ones once they are billed. Their keys stay, so a repeat is still a duplicate, and so does their usage; an invoice whose events are gone can''t be recomputed from them. Errors: ZB004 shorter than policy event_age_max, within which late events are still accepted.';
 
-CREATE FUNCTION billing_internal.events_remove(of_event_type text, until_at timestamptz, max_rows int) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    removed bigint;
-BEGIN
-    WITH gone AS (
-        DELETE FROM billing.usage_event e USING (
-            SELECT x.tableoid, x.ctid FROM billing.usage_event x WHERE x.event_type = of_event_type AND x.occurred_at < until_at LIMIT max_rows
-        ) o WHERE e.tableoid = o.tableoid AND e.ctid = o.ctid AND e.occurred_at < until_at
-        RETURNING 1
-    )
-    -- What says which revision of an event stands, and which contents its id ever had, stays with its key.
-    SELECT count(*) INTO removed FROM gone;
-    RETURN removed;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.events_remove(text, timestamptz, int) IS 'Removes at most max_rows events of a type that happened before an instant; how many. Runs as billing_owner.';
-
-CREATE FUNCTION billing.retention_step(run uuid, max_rows int DEFAULT 10000) RETURNS bigint
+CREATE FUNCTION billing_internal.events_remove(month timestamptz, from_block bigint, max_rows int, OUT removed bigint, OUT next_block bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
-#variable_conflict use_column
+DECLARE
+    child regclass := to_regclass('billing_internal.usage_event' || to_char(month, '_YYYY_MM'));
+    size bigint := pg_relation_size(child) / current_setting('block_size')::int;
+    step constant int := 64;
+    gone bigint;
+    started timestamptz := clock_timestamp();
+BEGIN
+    removed := 0;
+    next_block := from_block;
+    WHILE next_block < size AND removed < max_rows AND clock_timestamp() < started + interval '1 second' LOOP
+        -- By its place, so that each block is read once and written once. Never by emptying the month as a whole: whoever has
+        -- an older snapshot may still read these events. Planned each time, for this month alone.
+        EXECUTE format($query$
+            DELETE FROM billing.usage_event e USING billing.event_retention r
+            WHERE e.tableoid = %s AND e.ctid >= '(%s,0)' AND e.ctid < '(%s,0)' AND e.occurred_at >= %L AND e.occurred_at < %L
+                AND r.event_type = e.event_type AND r.keep IS NOT NULL AND e.occurred_at < r.removed_until $query$,
+            child::oid, next_block, next_block + step, month, month + interval '1 month');
+        -- What says which revision of an event stands, and which contents its id ever had, stays with its key.
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        removed := removed + gone;
+        next_block := next_block + step;
+    END LOOP;
+    next_block := CASE WHEN next_block < size THEN next_block END;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.events_remove(timestamptz, bigint, int) IS
+    'Removes the events of one month that event_retention says are removed, from a block on until about max_rows or a second are reached; how many, and where to go on (NULL = the month is done). Runs as billing_owner.';
+
+CREATE FUNCTION billing_internal.retention_plan(run uuid) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET jit = off
+AS $$
 DECLARE
     r record;
     unbilled timestamptz;
     horizon timestamptz;
-    removed bigint;
+    marks jsonb;
+    said jsonb := '{}';
+    first timestamptz := 'infinity';
+    last timestamptz := '-infinity';
 BEGIN
-    PERFORM billing_internal.require_installed();
-    PERFORM billing_internal.require_read_committed('events are not removed');
     -- Corrections and meters that change hold these rows until they commit; what they asked for is seen after, not before.
     PERFORM FROM billing.event_retention x WHERE x.keep IS NOT NULL ORDER BY x.event_type FOR UPDATE;
     -- Nothing that a bill to come may count: the earliest period of any live contract that is not billed, what is noted as
@@ -229,24 +252,59 @@ BEGIN
             AND q.contract_id = l.contract_id AND q.n = l.n - 1 WHERE l.closed_at IS NULL), (SELECT min(d.from_at) FROM billing.usage_dirty d), (SELECT min(x.from_at) FROM billing.meter_rebuild x WHERE x.finished_at IS NULL)) INTO unbilled
     FROM billing.contract k JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = greatest(k.next_n - 1, 0)
     WHERE k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL;
+    -- Up to where the last run that came to its end removed each type: only what came after is looked for. Two days are for
+    -- events whose transaction began before that and ended after.
+    SELECT j.result->'removed_until' INTO marks FROM billing.job_run j WHERE j.job = 'retention' AND j.state = 'done' AND j.result->'months' = '[]' ORDER BY j.started_at DESC LIMIT 1;
     FOR r IN SELECT x.event_type, x.keep, x.removed_until FROM billing.event_retention x WHERE x.keep IS NOT NULL ORDER BY x.event_type LOOP
-        horizon := date_trunc('hour', least(billing.now() - r.keep, unbilled), 'UTC');
-        -- First it is said, then done: readers never take what is half gone for all there is.
+        horizon := greatest(r.removed_until, date_trunc('hour', least(billing.now() - r.keep, unbilled), 'UTC'));
         IF horizon > r.removed_until THEN
             UPDATE billing.event_retention x SET removed_until = horizon WHERE x.event_type = r.event_type;
             PERFORM billing_internal.audit('retention', 'event_type', r.event_type, NULL, jsonb_build_object('removed_until', r.removed_until), jsonb_build_object('removed_until', horizon));
-            RETURN 1;
         END IF;
-        removed := billing_internal.events_remove(r.event_type, r.removed_until, max_rows);
-        IF removed > 0 THEN
-            UPDATE billing.job_run j SET done = j.done + removed WHERE j.job_run_id = run;
-            RETURN 1;
+        said := said || jsonb_build_object(r.event_type, horizon);
+        IF horizon > coalesce((marks->>r.event_type)::timestamptz, '-infinity') THEN
+            first := least(first, coalesce((marks->>r.event_type)::timestamptz - interval '48 hours', '-infinity'));
+            last := greatest(last, horizon);
         END IF;
     END LOOP;
-    RETURN 0;
+    UPDATE billing.job_run j SET result = j.result || jsonb_build_object('removed_until', said, 'block', 0, 'months', (
+        SELECT coalesce(jsonb_agg(m.starts ORDER BY m.starts), '[]')
+        FROM (SELECT to_timestamp(right(c.relname, 7) || ' +00', 'YYYY_MM TZH') AS starts FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'billing.usage_event'::regclass) m
+        WHERE m.starts < last AND m.starts + interval '1 month' > first)) WHERE j.job_run_id = run;
 END
 $$;
-COMMENT ON FUNCTION billing.retention_step(uuid, int) IS 'One step of the job retention: says up to when a type''s events go, or removes at most max_rows of them. Returns 0 when nothing is left.';
+COMMENT ON FUNCTION billing_internal.retention_plan(uuid) IS 'Says up to when the events of each type go, and which months the run has to look through, oldest first: in its job_run.result.';
+
+CREATE FUNCTION billing.retention_step(run uuid, max_rows int DEFAULT 10000) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+DECLARE
+    work jsonb;
+    step record;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    PERFORM billing_internal.require_read_committed('events are not removed');
+    SELECT j.result INTO work FROM billing.job_run j WHERE j.job_run_id = run AND j.job = 'retention' FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM billing_internal.fail('ZB001', format('retention run %s is not known', coalesce(run::text, 'NULL')), 'CALL billing.retention(); starts one.');
+    ELSIF max_rows IS NULL OR max_rows < 1 THEN
+        PERFORM billing_internal.fail('ZB004', format('%s events can''t be removed in a step', coalesce(max_rows::text, 'NULL')), 'Give 1 or more.');
+    END IF;
+    -- First it is said, then done: readers never take what is half gone for all there is.
+    IF NOT work ? 'months' THEN
+        PERFORM billing_internal.retention_plan(run);
+        RETURN 1;
+    ELSIF work->'months' = '[]' THEN
+        RETURN 0;
+    END IF;
+    SELECT * INTO step FROM billing_internal.events_remove((work->'months'->>0)::timestamptz, (work->>'block')::bigint, max_rows);
+    UPDATE billing.job_run j SET done = j.done + step.removed, result = j.result || jsonb_build_object('block', coalesce(step.next_block, 0),
+        'months', CASE WHEN step.next_block IS NULL THEN (work->'months') - 0 ELSE work->'months' END)
+    WHERE j.job_run_id = run;
+    RETURN 1;
+END
+$$;
+COMMENT ON FUNCTION billing.retention_step(uuid, int) IS 'One step of the job retention: first says up to when the events of each type go, then removes about max_rows of them at a time, month by month, reading each block once. Returns 0 when nothing is left. Errors: ZB001 no such run, ZB004 max_rows, ZB005 above READ COMMITTED.';
 
 CREATE PROCEDURE billing.retention()
     LANGUAGE plpgsql

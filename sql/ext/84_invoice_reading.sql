@@ -100,7 +100,6 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     SELECT x.customer_id, x.invoice_id, x.document, x.cut_at, x.period_starts_at INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
-    PERFORM billing_internal.require_events(NULL, i.period_starts_at);
     again := billing_internal.recomputed(i.customer_id, i.invoice_id, i.cut_at);
     same := billing_internal.comparable(i.document) = billing_internal.comparable(again);
     RETURN QUERY
@@ -156,7 +155,6 @@ BEGIN
     WHERE l.of_key IS NOT NULL AND c.customer_id = i.customer_id AND c.invoice_id = i.invoice_id AND d->>'key' = l.key ORDER BY x.cut_at DESC LIMIT 1;
     SELECT t.key INTO default_bill_to FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
     WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
-    PERFORM billing_internal.require_events(l.meter_id, l.service_from);
     RETURN QUERY
     SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties, e.change
     FROM (

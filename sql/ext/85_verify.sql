@@ -12,7 +12,8 @@ AS $$
         SELECT d.customer_id, d.meter_id, range_agg(tstzrange(date_trunc('hour', d.from_at, 'UTC'), d.until_at)) AS stretches FROM (
             SELECT x.customer_id, x.meter_id, x.from_at, x.until_at FROM billing.usage_dirty x
             UNION ALL
-            SELECT c.customer_id, m.meter_id, '-infinity', billing_internal.events_since(m.meter_id) FROM billing.customer c CROSS JOIN billing.meter m WHERE billing_internal.events_since(m.meter_id) > '-infinity'
+            SELECT c.customer_id, m.meter_id, '-infinity', m.since FROM (SELECT x.meter_id, billing_internal.events_since(x.meter_id) AS since FROM billing.meter x OFFSET 0) m
+            CROSS JOIN billing.customer c WHERE m.since > '-infinity'
             UNION ALL
             SELECT c.customer_id, r.meter_id, r.from_at, r.until_at FROM billing.meter_rebuild r JOIN billing.customer c ON c.customer_id > r.listed_to WHERE r.finished_at IS NULL
         ) d GROUP BY d.customer_id, d.meter_id
@@ -79,8 +80,8 @@ AS $$
     FROM (SELECT x.customer_id, x.event_key, count(*) AS n FROM billing.usage_event x WHERE x.revision = 0 AND x.occurred_at >= since GROUP BY 1, 2) e
     FULL JOIN (SELECT x.customer_id, x.event_key, x.occurred_at FROM billing.usage_event_key x WHERE x.occurred_at >= since) k
         ON k.customer_id = e.customer_id AND k.event_key = e.event_key
-    -- Keys outlive the events that retention removes.
-    WHERE e.event_key IS NOT NULL OR k.occurred_at >= billing_internal.events_since(NULL)
+    -- Keys outlive the events that retention removes, and don't say of which type they were.
+    WHERE e.event_key IS NOT NULL OR k.occurred_at >= (SELECT coalesce(max(r.removed_until), '-infinity') FROM billing.event_retention r)
     UNION ALL
     SELECT 'usage: events, buckets and deltas point at customers, meters and dimensions that exist', count(*), count(*) FILTER (WHERE r.wrong), min(r.what) FILTER (WHERE r.wrong)
     FROM (
@@ -134,6 +135,48 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.verify_contracts(timestamptz) IS 'The contract checks of verify(): contracts made, activated, changed or billed since.';
 
+CREATE FUNCTION billing_internal.verify_boundaries(
+    of_customer_id bigint, of_contract_id uuid, contract text, boundaries int[],
+    OUT seen bigint, OUT missing bigint, OUT missing_example text, OUT waiting bigint, OUT waiting_example text
+)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    x record;
+    said text;
+    detail text;
+BEGIN
+    seen := cardinality(boundaries); missing := 0; waiting := 0;
+    FOR x IN SELECT u.n, u.line_key, trim_scale(u.quantity) AS quantity, u.amount, EXISTS (SELECT FROM billing.late_usage l
+            WHERE l.customer_id = of_customer_id AND l.contract_id = of_contract_id AND l.n = u.n AND l.closed_at IS NULL)
+            OR EXISTS (SELECT FROM billing.meter_rebuild r WHERE r.finished_at IS NULL) AS noted -- which notes what it finds
+        FROM billing_internal.unbilled_usage(of_customer_id, of_contract_id, boundaries) u LOOP
+        said := format('%s of contract %s boundary %s: %s%s, on no invoice yet', x.line_key, contract, x.n, coalesce('quantity ' || x.quantity || ', amount ', 'amount '), x.amount);
+        IF x.noted THEN
+            waiting := waiting + 1;
+            waiting_example := coalesce(waiting_example, said);
+        ELSE
+            missing := missing + 1;
+            missing_example := coalesce(missing_example, said);
+        END IF;
+    END LOOP;
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+    IF detail IS DISTINCT FROM 'reason events_removed' THEN
+        missing := 1;
+        missing_example := format('contract %s: %s', contract, SQLERRM);
+    ELSIF seen = 1 THEN
+        -- What only events can tell (single amounts, percentiles) can't be told any more.
+        seen := 0;
+    ELSE
+        SELECT sum(f.seen), sum(f.missing), min(f.missing_example), sum(f.waiting), min(f.waiting_example) INTO seen, missing, missing_example, waiting, waiting_example
+        FROM unnest(boundaries) n CROSS JOIN LATERAL billing_internal.verify_boundaries(of_customer_id, of_contract_id, contract, ARRAY[n]) f;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.verify_boundaries(bigint, uuid, text, int[]) IS
+    'Computes billed boundaries of a contract again: what differs from what stands for them is waiting, if it is noted for the next bill, else missing. seen: how many could be computed; one that needs events which retention has removed can''t be.';
+
 CREATE FUNCTION billing_internal.verify_invoices(since timestamptz) RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
@@ -149,7 +192,10 @@ DECLARE
     late_example text;
     waiting bigint := 0;
     waiting_example text;
-    difference record;
+    gone bigint := 0;
+    gone_example text;
+    detail text;
+    found record;
 BEGIN
     RETURN QUERY
     SELECT 'invoices: total = lines = document', count(*), count(*) FILTER (WHERE x.wrong), min(x.name) FILTER (WHERE x.wrong)
@@ -176,23 +222,23 @@ BEGIN
         FROM billing.invoice v WHERE v.number IS NOT NULL AND v.invoice_id >= first_id
     ) x;
     -- What can't be computed any more is a failure of that invoice and hides no other.
-    FOR i IN SELECT x.customer_id, x.invoice_id, x.number, x.cut_at, x.document FROM billing.invoice x WHERE x.state NOT IN ('draft', 'void') AND x.invoice_id >= first_id
-        AND x.period_starts_at >= billing_internal.events_since(NULL) LOOP
+    FOR i IN SELECT x.customer_id, x.invoice_id, x.number, x.cut_at, x.document FROM billing.invoice x WHERE x.state NOT IN ('draft', 'void') AND x.invoice_id >= first_id LOOP
         seen := seen + 1;
         BEGIN
             IF billing_internal.comparable(billing_internal.recomputed(i.customer_id, i.invoice_id, i.cut_at)) IS DISTINCT FROM billing_internal.comparable(i.document) THEN
                 wrong := wrong + 1;
                 wrong_example := coalesce(wrong_example, i.number);
             END IF;
-        EXCEPTION WHEN SQLSTATE 'ZB005' THEN
-            -- What is carried over from before the events that retention has left can't be computed again.
-            IF billing_internal.events_since(NULL) = '-infinity' THEN
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+            IF detail = 'reason events_removed' THEN
+                seen := seen - 1;
+                gone := gone + 1;
+                gone_example := coalesce(gone_example, i.number);
+            ELSE
                 wrong := wrong + 1;
                 wrong_example := coalesce(wrong_example, format('%s: %s', i.number, SQLERRM));
             END IF;
-        WHEN OTHERS THEN
-            wrong := wrong + 1;
-            wrong_example := coalesce(wrong_example, format('%s: %s', i.number, SQLERRM));
         END;
     END LOOP;
     -- Every boundary that was billed, or closed with nothing to bill, is computed again: what differs from what stands for it
@@ -200,32 +246,19 @@ BEGIN
     FOR i IN SELECT p.customer_id, p.contract_id, k.key, array_agg(p.n ORDER BY p.n) AS boundaries
         FROM billing.billing_period p JOIN billing.contract k USING (customer_id, contract_id)
         JOIN billing.billing_period q ON q.customer_id = p.customer_id AND q.contract_id = p.contract_id AND q.n = p.n - 1
-        WHERE p.n > 0 AND p.state <> 'due' AND p.cut_at >= since AND q.starts_at >= billing_internal.events_since(NULL) GROUP BY p.customer_id, p.contract_id, k.key ORDER BY p.customer_id, p.contract_id LOOP
-        late_seen := late_seen + cardinality(i.boundaries);
-        BEGIN
-            FOR difference IN SELECT u.n, u.line_key, trim_scale(u.quantity) AS quantity, u.amount, EXISTS (SELECT FROM billing.late_usage l
-                    WHERE l.customer_id = i.customer_id AND l.contract_id = i.contract_id AND l.n = u.n AND l.closed_at IS NULL)
-                    OR EXISTS (SELECT FROM billing.meter_rebuild r WHERE r.finished_at IS NULL) AS noted -- which notes what it finds
-                FROM billing_internal.unbilled_usage(i.customer_id, i.contract_id, i.boundaries) u LOOP
-                example := format('%s of contract %s boundary %s: %s%s, on no invoice yet', difference.line_key, i.key, difference.n,
-                    coalesce('quantity ' || difference.quantity || ', amount ', 'amount '), difference.amount);
-                IF difference.noted THEN
-                    waiting := waiting + 1;
-                    waiting_example := coalesce(waiting_example, example);
-                ELSE
-                    late := late + 1;
-                    late_example := coalesce(late_example, example);
-                END IF;
-            END LOOP;
-        EXCEPTION WHEN OTHERS THEN
-            late := late + 1;
-            late_example := coalesce(late_example, format('contract %s: %s', i.key, SQLERRM));
-        END;
+        WHERE p.n > 0 AND p.state <> 'due' AND p.cut_at >= since GROUP BY p.customer_id, p.contract_id, k.key ORDER BY p.customer_id, p.contract_id LOOP
+        SELECT * INTO found FROM billing_internal.verify_boundaries(i.customer_id, i.contract_id, i.key, i.boundaries);
+        late_seen := late_seen + found.seen;
+        late := late + found.missing;
+        late_example := coalesce(late_example, found.missing_example);
+        waiting := waiting + found.waiting;
+        waiting_example := coalesce(waiting_example, found.waiting_example);
     END LOOP;
     RETURN QUERY VALUES ('invoices: recomputed from their events they are the same bytes', seen, wrong, wrong_example),
         ('invoices: late usage is billed', late_seen, late, late_example),
-        -- No failure: it says what the next bill will have.
-        ('invoices: late usage that waits for the next bill', waiting, 0::bigint, waiting_example);
+        -- No failures: what the next bill will have, and what nobody can check any more.
+        ('invoices: late usage that waits for the next bill', waiting, 0::bigint, waiting_example),
+        ('invoices: not recomputed, since retention has removed events of theirs', gone, 0::bigint, gone_example);
 END
 $$;
 COMMENT ON FUNCTION billing_internal.verify_invoices(timestamptz) IS 'The invoice checks of verify(): invoices made and boundaries billed since.';

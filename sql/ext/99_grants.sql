@@ -10,9 +10,9 @@ DECLARE
     needs_owner regprocedure[] := ARRAY[
         -- more than the engine has: making partitions, deleting what was moved, dropping drafts, erasing what was logged
         'billing_internal.partition_ensure(timestamptz)'::regprocedure,
-        'billing_internal.fold_customer(bigint, int, int)'::regprocedure,
-        'billing_internal.usage_mend(bigint, int)'::regprocedure,
-        'billing_internal.events_remove(text, timestamptz, int)'::regprocedure,
+        'billing_internal.fold_customer(bigint, int, boolean)'::regprocedure,
+        'billing_internal.usage_mend(bigint)'::regprocedure,
+        'billing_internal.events_remove(timestamptz, bigint, int)'::regprocedure,
         'billing_internal.draft_discard(bigint, uuid, int)'::regprocedure,
         'billing.audit_erase(uuid[], text)'::regprocedure];
     raises regprocedure[] := ARRAY['billing_internal.fail(text, text, text, text)'::regprocedure, 'billing_internal.raise_fault(jsonb)'::regprocedure];

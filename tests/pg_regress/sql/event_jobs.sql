@@ -52,6 +52,13 @@ SET ROLE billing_operator;
 CALL billing.sample();
 RESET ROLE;
 SELECT key, sqlstate, message FROM billing.job_issue WHERE sqlstate = '42501';
+-- Rows that nothing tells apart are one event: it is said that they were counted once.
+CREATE VIEW app.seats_of AS SELECT 'acme' AS customer, 5 AS seats FROM generate_series(1, 3) UNION ALL SELECT 'globex', 5;
+SELECT billing.usage_source_set('twice', 'app.seats_of', 'seats.of', 'day');
+CALL billing.sample();
+SELECT key, sqlstate, message, hint FROM billing.job_issue WHERE key = 'twice';
+SELECT count(*) FROM billing.usage_event WHERE event_type = 'seats.of';
+SELECT billing.usage_source_end('twice');
 SELECT check_name, failed FROM billing.verify('full') WHERE failed > 0;
 
 -- ── retention ────────────────────────────────────────────────────────────────────────────────────
