@@ -174,7 +174,7 @@ BEGIN
         FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
     ), used AS (
         SELECT s.n, s.aggregation, coalesce(d.dimensions, u.dimensions) - s.dropped
-                - CASE WHEN coalesce(d.dimensions, u.dimensions)->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::timestamptz AS at, NULL::uuid AS event_key
+                - CASE WHEN coalesce(d.dimensions, u.dimensions)->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::bigint AS place
         FROM stretch s
         CROSS JOIN LATERAL (
             SELECT x.dimension_set_id, (array_agg(x.dimensions) FILTER (WHERE x.dimensions IS NOT NULL))[1] AS dimensions, sum(x.events) AS events,
@@ -190,25 +190,26 @@ BEGIN
         LEFT JOIN billing.dimension_set d ON d.customer_id = s.customer_id AND d.dimension_set_id = u.dimension_set_id
         WHERE s.source = 'buckets' AND coalesce(d.dimensions, u.dimensions) @> s.match
         UNION ALL
-        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, u.events, u.quantity, u.value_key, NULL, NULL
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, u.events, u.quantity, u.value_key, NULL
         FROM stretch s CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, s.meter_id, s.from_at, s.until_at) u
         WHERE s.source IN ('cells', 'values') AND u.dimensions @> s.match
         UNION ALL
-        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, CASE WHEN v.n IS NULL OR v.n = 1 THEN u.events ELSE 0 END, u.quantity, v.key, NULL, NULL
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, CASE WHEN v.n IS NULL OR v.n = 1 THEN u.events ELSE 0 END, u.quantity, v.key, NULL
         FROM stretch s
         CROSS JOIN LATERAL billing_internal.stored_cells(s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until, s.meter_version) u
         LEFT JOIN LATERAL unnest(u.value_keys) WITH ORDINALITY v (key, n) ON true
         WHERE s.source = 'events' AND u.dimensions @> s.match
         UNION ALL
-        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, 1, u.value, NULL, u.occurred_at, u.event_key
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, 1, u.value, NULL,
+            row_number() OVER (PARTITION BY s.n ORDER BY u.occurred_at, u.event_key)
         FROM stretch s CROSS JOIN LATERAL billing_internal.stored_measures(s.customer_id, s.meter_id, s.from_at, s.until_at, coalesce(s.recorded_until, 'infinity'), s.meter_version) u
         WHERE s.source = 'amounts' AND u.dimensions @> s.match
     )
     SELECT u.n, u.dimensions::text, sum(u.events)::bigint,
         CASE u.aggregation WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN coalesce(sum(u.quantity), 0) WHEN 'max' THEN coalesce(max(u.quantity), 0)
             WHEN 'min' THEN coalesce(min(u.quantity), 0) ELSE count(DISTINCT u.value_key) END,
-        -- Single amounts in order of time, where the price needs them.
-        (jsonb_agg(trim_scale(u.quantity)::text ORDER BY u.at, u.event_key) FILTER (WHERE u.event_key IS NOT NULL))::text
+        -- Single amounts in order of time, where the price needs them, with their places among those of all lines.
+        (jsonb_agg(jsonb_build_array(u.place, trim_scale(u.quantity)::text) ORDER BY u.place) FILTER (WHERE u.place IS NOT NULL))::text
     FROM used u GROUP BY u.n, u.dimensions, u.aggregation
     HAVING sum(u.events) <> 0 -- what corrections took back is not there
     UNION ALL

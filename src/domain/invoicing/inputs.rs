@@ -113,6 +113,8 @@ pub struct Usage {
     pub events: u64,
     /// Amounts of the single events in (occurred_at, event_key) order, where the price needs them.
     pub amounts: Option<Vec<Exact>>,
+    /// The places of these events among all of the segment.
+    pub places: Vec<u32>,
 }
 
 impl Inputs {
@@ -269,6 +271,10 @@ impl ServicePeriod {
                     usage.events,
                     usage.amounts
                 )?;
+                // Of one line the order of its amounts says it.
+                if segment.usage.len() > 1 && !usage.places.is_empty() {
+                    writeln!(out, "places {:?}", usage.places)?;
+                }
             }
         }
         Ok(())
