@@ -325,19 +325,20 @@ impl Prices {
     }
 
     /// The minimum and maximum that are due whatever was used: those of the price that usage of nothing in
-    /// particular has. A matrix without a row for it has its own all the same.
-    pub fn bounds_due(&self, nothing: &Dimensions, at: Instant) -> Option<Bounds> {
+    /// particular has, those of its row among them. A matrix without a row for it has its own all the same.
+    pub fn bounds_due(&self, nothing: &Dimensions, at: Instant) -> Vec<Bounds> {
         if let Ok(resolved) = self.resolve(nothing, at) {
-            return resolved.bounds.into_iter().find(|bounds| bounds.enclosing.is_none());
+            return resolved.bounds;
         }
         let wins =
             self.best(Scope::Contract, nothing, at).or_else(|| self.best(Scope::Customer, nothing, at));
         if let Some((position, Agreed { change: Change::Pricing(pricing), scope, matches, .. })) = wins {
             let name = format!("override {position}");
-            return Home { scope: &name, label: scope.source(), matches }.bounds(pricing);
+            return Home { scope: &name, label: scope.source(), matches }.bounds(pricing).into_iter().collect();
         }
-        let list = &self.list[self.list_at(at)?];
-        Home { scope: LIST, label: &list.label, matches: &Dimensions::new() }.bounds(&list.pricing)
+        let Some(list) = self.list_at(at).map(|at| &self.list[at]) else { return Vec::new() };
+        let home = Home { scope: LIST, label: &list.label, matches: &Dimensions::new() };
+        home.bounds(&list.pricing).into_iter().collect()
     }
 
     /// The override of one scope that wins alone: most matched dimensions, then one for the charge itself,

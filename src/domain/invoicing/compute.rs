@@ -683,10 +683,10 @@ impl<'a> UsageBill<'a> {
     /// particular has are due whatever was used, as they are when nothing was.
     fn bounds(&self, period: &ServicePeriod, parts: &[Part]) -> Vec<Bounds> {
         let begins = period.segments.get(period.first_segment());
-        let due = begins.and_then(|segment| self.prices.bounds_due(&self.nothing(), segment.price_at));
+        let due = begins.map(|segment| self.prices.bounds_due(&self.nothing(), segment.price_at));
         let of_parts = parts.iter().flat_map(|part| part.resolved.bounds.iter().cloned());
         let mut bounds = BTreeMap::new();
-        for found in due.into_iter().chain(of_parts) {
+        for found in due.into_iter().flatten().chain(of_parts) {
             bounds.entry((found.enclosing.is_none(), found.scope.clone())).or_insert(found);
         }
         bounds.into_values().collect()

@@ -366,6 +366,12 @@ fn bounds_of_rows_and_of_the_matrix() {
             line("true_up", "30.00")
         ]
     );
+    // What usage of nothing in particular has is due whatever was used: usage elsewhere makes the bill no smaller.
+    let default = r#"{"model":"matrix","dimensions":["region"],"rows":[
+        {"match":{},"unit_price":"10","minimum":"100"},{"match":{"region":"ny"},"unit_price":"12","minimum":"120"}]}"#;
+    assert_eq!(november([usage("seats", default, &[])]).shown(), [line("true_up", "100.00")]);
+    let elsewhere = november([usage("seats", default, &[used(r#"{"region":"ny"}"#, "11", 1)])]);
+    assert_eq!(elsewhere.shown(), [line("region=ny", "132.00"), line("true_up", "100.00")]);
 }
 
 #[test]
