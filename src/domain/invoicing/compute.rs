@@ -409,7 +409,7 @@ impl<'a> UsageBill<'a> {
         let found = period.segments.iter().enumerate().map(of_segment).collect::<Result<Vec<_>, Fault>>()?;
         let first = period.first_segment();
         let begins = (first, period.segments[first].price_at);
-        Ok(self.prices.over_time(found, begins, self.inputs.tier_continuity))
+        Ok(self.prices.over_time(found, begins, period.next_segment(), self.inputs.tier_continuity))
     }
 
     /// With no usage at all, a price may still ask for something: a flat amount, a minimum, a first flat fee.

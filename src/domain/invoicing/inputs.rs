@@ -151,6 +151,13 @@ impl ServicePeriod {
         let begins = self.price_at();
         self.segments.iter().rposition(|segment| segment.from <= begins).unwrap_or(0)
     }
+
+    /// The first segment from 00:00 UTC of the next period's first day on, where that is before this one's end, as it is
+    /// west of UTC; else behind the last.
+    pub fn next_segment(&self) -> usize {
+        let next = Instant(self.days.ends_on.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
+        self.segments.partition_point(|segment| segment.from < next)
+    }
 }
 
 // ── the digest ───────────────────────────────────────────────────────────────────────────────────
