@@ -626,7 +626,7 @@ BEGIN
         FROM billing_internal.seller_policies('{rate_at, tier_continuity}') s WHERE s.seller_id = h.seller_id) p;
     starts := coalesce(starts, at);
     begins := coalesce(begins, at);
-    ends := coalesce(ends, at + interval '1 day');
+    ends := coalesce(ends, at);
     IF NOT m.additive OR rate_at = 'period_start' THEN
         at := begins;
         starts := begins;
