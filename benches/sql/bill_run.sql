@@ -1,4 +1,5 @@
--- Timed: the run; then inserting the very same finished rows into empty tables of the same shape.
+-- Timed: the run; then inserting the very same finished rows into empty tables of the same shape; then the closed month
+-- rated again at another price, each bill compared with what it was.
 \set ON_ERROR_STOP on
 SELECT clock_timestamp() AS started \gset
 CALL billing.bill_run('2026-07-01T00:00:00Z');
@@ -30,4 +31,8 @@ INSERT INTO finished.invoice_number SELECT * FROM u;
 INSERT INTO finished.audit_log SELECT * FROM a;
 INSERT INTO finished.billing_period SELECT * FROM p;
 SELECT extract(epoch FROM clock_timestamp() - :'started') AS insert_seconds \gset
-SELECT round(:run_seconds, 2), round(:insert_seconds, 2), :memory;
+SELECT clock_timestamp() AS started \gset
+SELECT count(*) AS compared FROM billing.price_backtest('{"price_books": [{"key": "list", "prices": [{"key": "tokens", "meter": "tokens", "pricing": {"model": "per_unit", "per": 1000, "unit_price": "0.02"}}]}]}',
+    '2026-06-01T00:00:00Z', '2026-07-01T00:00:00Z') b WHERE b.difference <> 0 \gset
+SELECT extract(epoch FROM clock_timestamp() - :'started') AS compare_seconds \gset
+SELECT round(:run_seconds, 2), round(:insert_seconds, 2), :memory, round(:compare_seconds, 2), :compared;

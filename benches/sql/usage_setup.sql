@@ -4,6 +4,8 @@
 SELECT count(*) AS changes FROM billing.catalog_apply('{
   "meters": [{"key": "bytes", "event_type": "transfer", "aggregation": "sum", "value": "bytes", "dimensions": ["region"], "unit": "byte"}]}') \gset
 SELECT count(billing.customer_upsert(jsonb_build_object('key', k))) AS made FROM unnest('{few,many}'::text[]) k \gset
+-- The events stored before may be the new meter's, until its job has looked.
+CALL billing.meter_rebuild();
 CREATE TEMP TABLE batch (LIKE billing.usage_event_input);
 INSERT INTO batch (customer, event_type, event_id, occurred_at, properties)
 SELECT c, 'transfer', c || n, to_char(timestamp '2026-06-01' + n * (interval '30 days' / (:batches * 1000 / d)), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),

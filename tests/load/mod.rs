@@ -9,6 +9,7 @@ use crate::common::Db;
 use postgres::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 /// splitmix64: small, and the same numbers for a seed everywhere.
@@ -87,6 +88,23 @@ pub fn prepare(db: &Db) -> Client {
     let mut client = db.connect();
     client.batch_execute("SELECT billing.test_clock_set('2026-03-01T00:00:00Z')").expect("the clock");
     apply(&mut client, &catalogue()).expect("the catalogue");
+    client
+}
+
+/// Customers u0, u1 …, two sellers in turn, each with a contract from 1 February and three events in it; nothing
+/// but February is due.
+pub fn billable(db: &Db, contracts: usize) -> Client {
+    let mut client = prepare(db);
+    let make = format!(
+        "SELECT billing.seller_upsert('{{\"key\":\"second\",\"invoice_series\":\"SEC\"}}');
+         SELECT billing.customer_upsert(jsonb_build_object('key', 'u' || n, 'seller', CASE n % 2 WHEN 0 THEN 'default' ELSE 'second' END)) FROM generate_series(0, {contracts} - 1) n;
+         SELECT billing.subscribe('u' || n, 'usage', '2026-02-01') FROM generate_series(0, {contracts} - 1) n;
+         SELECT billing.ingest((SELECT json_agg(json_build_object('customer', 'u' || n % {contracts}, 'event_id', 'first-' || n, 'event_type', 'llm',
+            'occurred_at', '2026-02-10T10:00:00Z', 'properties', json_build_object('model', 'm' || n % 3, 'input', n, 'output', 100)))
+            FROM generate_series(0, 3 * {contracts} - 1) n));"
+    );
+    client.batch_execute(&make).expect("customers, contracts, usage");
+    client.batch_execute("CALL billing.bill_run('2026-02-01T00:00:00Z')").expect("boundary 0");
     client
 }
 
@@ -335,4 +353,21 @@ pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(30), "{what} did not come true in 30 s");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Ends the loops of a test's helpers even if one of its threads panics.
+pub struct Flag<'a>(pub &'a AtomicBool);
+
+impl Drop for Flag<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// How many rows `what` has: a relation, with a WHERE if need be.
+pub fn count(client: &mut Client, what: &str) -> i64 {
+    client
+        .query_one(&format!("SELECT count(*) FROM {what}"), &[])
+        .unwrap_or_else(|e| panic!("{what}: {}", told(&e)))
+        .get(0)
 }

@@ -420,6 +420,21 @@ mod tests {
     }
 
     #[test]
+    fn an_event_at_a_bound_is_neither_raised_nor_cut() {
+        let card =
+            pricing(r#"{"model":"percentage","rate":"0.1","per_event_minimum":"1","per_event_maximum":"5"}"#);
+        let steps = card.explain_events(&["10", "50"].map(exact)).unwrap();
+        assert_eq!(lines(&steps), ["rate | 60 | 0.1 | 6"]);
+    }
+
+    #[test]
+    fn shows_what_of_a_total_is_free() {
+        let card = pricing(r#"{"model":"percentage","rate":"0.1","free_amount":"100"}"#);
+        let steps = card.explain(&quantity("150"), &Dimensions::new(), 2).unwrap();
+        assert_eq!(lines(&steps), ["free amount | 100 | - | 0", "rate | 50 | 0.1 | 5"]);
+    }
+
+    #[test]
     fn shown_steps_sum_to_the_shown_amount() {
         let thirds = pricing(
             r#"{"model":"graduated","per":3,"tiers":[{"up_to":"1","unit_price":"1"},{"unit_price":"1"}]}"#,

@@ -383,6 +383,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// `prorate_units`: tiers and what is free shrink to the share, a fixed part per event does not.
+    #[test]
+    fn a_share_of_a_period() {
+        let tiers = r#"{"model":"graduated","tiers":[{"up_to":"10","unit_price":"1"},{"unit_price":"0.5"}]}"#;
+        let percentage =
+            r#"{"model":"percentage","rate":"0.1","fixed":"0.30","free_amount":"100","free_events":2}"#;
+        for (document, used, events, expected) in [
+            (tiers, "8", 8, "6.5"),       // as 16 in the whole: (10 + 6 × 0.5) ÷ 2
+            (tiers, "4", 4, "4"),         // as 8 in the whole
+            (percentage, "80", 4, "3.9"), // 50 and one event are free: 30 × 0.1 + 3 × 0.30
+            (percentage, "50", 1, "0"),   // all of it is free
+            (percentage, "40", 3, "0.6"), // an amount below what is free is no credit
+        ] {
+            let half = Ratio::new(1, 2);
+            let amount = pricing(document).rate_share(&quantity(used), events, &half).unwrap();
+            assert_eq!(amount.shown(), expected, "{used} of {document}");
+        }
+    }
+
     #[test]
     fn a_quantity_of_zero() {
         let tiers = r#""tiers":[{"up_to":"10","unit_price":"1","flat_fee":"5"}]"#;
