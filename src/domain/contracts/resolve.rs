@@ -347,7 +347,10 @@ impl Prices {
             self.best(Scope::Contract, nothing, at).or_else(|| self.best(Scope::Customer, nothing, at));
         if let Some((position, Agreed { change: Change::Pricing(pricing), scope, matches, .. })) = wins {
             let name = format!("override {position}");
-            return Home { scope: &name, label: scope.source(), matches }.bounds(pricing).into_iter().collect();
+            return Home { scope: &name, label: scope.source(), matches }
+                .bounds(pricing)
+                .into_iter()
+                .collect();
         }
         let Some(list) = self.list_at(at).map(|at| &self.list[at]) else { return Vec::new() };
         let home = Home { scope: LIST, label: &list.label, matches: &Dimensions::new() };

@@ -215,9 +215,7 @@ impl Pricing {
     /// one line's events is never another's.
     pub fn rates_events_apart(&self) -> bool {
         match &self.model {
-            Model::Percentage(percentage) => {
-                percentage.nothing_is_free() && self.terms.free_units.is_zero()
-            }
+            Model::Percentage(percentage) => percentage.nothing_is_free() && self.terms.free_units.is_zero(),
             _ => false,
         }
     }
