@@ -90,7 +90,7 @@ table -c "SELECT c.key AS customer, u.dimensions->>'model' AS model, trim_scale(
   JOIN billing.fact_invoice_line l ON l.customer_id = c.customer_id AND l.line_key = 'tokens/2023-11-01/model=' || (u.dimensions->>'model') ORDER BY c.customer_id, model"
 echo "What that is in money, line by line, before anything is done (Acme's invoice):"
 table -c "SELECT line_key, billed, corrected, difference, action FROM billing.invoice_correct('$acme')"
-echo 'Acme gets a credit note at once; the others find it on their next invoice.'
+echo 'Acme gets a credit note at once; the others get theirs with their next bill.'
 table -c "SELECT line_key, difference, action, document FROM billing.invoice_correct('$acme', 'credit_note', 'the meter counted prompts beyond 4,000 tokens', dry_run => false) WHERE action <> 'none'"
 sql -c "SELECT billing.invoice_explain('CN-2023-000001')"
 sql -c "SELECT billing.test_clock_set('2024-01-01T00:00:00Z')" >/dev/null

@@ -13,13 +13,13 @@ CREATE FUNCTION billing_internal.overrides_read_error(overrides text) RETURNS te
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'overrides_read_error_wrapper';
 COMMENT ON FUNCTION billing_internal.overrides_read_error(text) IS 'Why overrides_read() gave NULL.';
 
-CREATE FUNCTION billing_internal.resolved_price(prices text, dimensions text, at timestamptz, starts timestamptz, begins timestamptz, continuity text)
+CREATE FUNCTION billing_internal.resolved_price(prices text, dimensions text, at timestamptz, starts timestamptz, begins timestamptz, ends timestamptz, continuity text)
     RETURNS TABLE (source text, label text, list_label text, pricing text)
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'resolved_price_wrapper';
-COMMENT ON FUNCTION billing_internal.resolved_price(text, text, timestamptz, timestamptz, timestamptz, text) IS 'Which of {"list","overrides","dimensions"} holds at an instant of the service period that starts at an instant; begins counts as its start for what is for a whole period. list_label is NULL where no list price is in force. No row where resolved_price_error() says why.';
-CREATE FUNCTION billing_internal.resolved_price_error(prices text, dimensions text, at timestamptz, starts timestamptz, begins timestamptz, continuity text) RETURNS text
+COMMENT ON FUNCTION billing_internal.resolved_price(text, text, timestamptz, timestamptz, timestamptz, timestamptz, text) IS 'Which of {"list","overrides","dimensions"} holds at an instant of the service period that starts at an instant; begins counts as its start for what is for a whole period, ends as the start of the next one. list_label is NULL where no list price is in force. No row where resolved_price_error() says why.';
+CREATE FUNCTION billing_internal.resolved_price_error(prices text, dimensions text, at timestamptz, starts timestamptz, begins timestamptz, ends timestamptz, continuity text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'resolved_price_error_wrapper';
-COMMENT ON FUNCTION billing_internal.resolved_price_error(text, text, timestamptz, timestamptz, timestamptz, text) IS 'Why resolved_price() gave no row.';
+COMMENT ON FUNCTION billing_internal.resolved_price_error(text, text, timestamptz, timestamptz, timestamptz, timestamptz, text) IS 'Why resolved_price() gave no row.';
 
 -- ── customers ────────────────────────────────────────────────────────────────────────────────────
 
@@ -590,6 +590,7 @@ DECLARE
     list_at timestamptz;
     starts timestamptz;
     begins timestamptz;
+    ends timestamptz;
     until timestamptz;
     prices text;
     found_price record;
@@ -615,7 +616,8 @@ BEGIN
     END IF;
     -- As the bill does (ServicePeriod::price_at): what is for a whole period has the price of its start.
     SELECT billing_internal.local_midnight(p.starts_on, h.time_zone), greatest(billing_internal.local_midnight(p.starts_on, h.time_zone),
-            CASE WHEN p.starts_on::timestamp AT TIME ZONE 'UTC' < billing_internal.local_midnight(p.ends_on, h.time_zone) THEN p.starts_on::timestamp AT TIME ZONE 'UTC' END) INTO starts, begins
+            CASE WHEN p.starts_on::timestamp AT TIME ZONE 'UTC' < billing_internal.local_midnight(p.ends_on, h.time_zone) THEN p.starts_on::timestamp AT TIME ZONE 'UTC' END),
+            p.ends_on::timestamp AT TIME ZONE 'UTC' INTO starts, begins, ends
     FROM billing_internal.calendar_period_at(h.starts_on, h.ends_on, h.billed_every, h.alignment, (at AT TIME ZONE h.time_zone)::date) b
     CROSS JOIN LATERAL billing_internal.calendar_service_periods(h.starts_on, h.ends_on, h.billed_every, h.alignment, h.every, b.n) p
     WHERE p.starts_on <= (at AT TIME ZONE h.time_zone)::date AND (at AT TIME ZONE h.time_zone)::date < p.ends_on;
@@ -624,6 +626,7 @@ BEGIN
         FROM billing_internal.seller_policies('{rate_at, tier_continuity}') s WHERE s.seller_id = h.seller_id) p;
     starts := coalesce(starts, at);
     begins := coalesce(begins, at);
+    ends := coalesce(ends, at);
     IF NOT m.additive OR rate_at = 'period_start' THEN
         at := begins;
         starts := begins;
@@ -647,9 +650,9 @@ BEGIN
             WHERE o.customer_id = of_customer_id AND (o.meter_id = m.meter_id OR o.charge_key = h.charge_key) AND o.valid_during && tstzrange(starts, until, '[]')
                 AND CASE WHEN o.contract_id IS NULL THEN (o.terms ? 'percent_off' OR h.in_customer_currency) AND o.from_version <= h.terms_version AND (o.until_version IS NULL OR o.until_version > h.terms_version)
                     ELSE o.contract_id = h.contract_id AND o.from_version <= h.contract_version AND (o.until_version IS NULL OR o.until_version > h.contract_version) END))::text;
-    SELECT * INTO found_price FROM billing_internal.resolved_price(prices, dimensions::text, at, starts, begins, continuity);
+    SELECT * INTO found_price FROM billing_internal.resolved_price(prices, dimensions::text, at, starts, begins, ends, continuity);
     IF found_price.source IS NULL THEN
-        PERFORM billing_internal.raise_fault(billing_internal.resolved_price_error(prices, dimensions::text, at, starts, begins, continuity)::jsonb);
+        PERFORM billing_internal.raise_fault(billing_internal.resolved_price_error(prices, dimensions::text, at, starts, begins, ends, continuity)::jsonb);
     END IF;
     RETURN QUERY SELECT h.contract_key, h.charge_key, found_price.source, CASE WHEN found_price.list_label = 'charge' THEN NULL ELSE nullif(split_part(found_price.list_label, '@', 1), '') END,
         nullif(split_part(found_price.list_label, '@', 2), '')::int, found_price.pricing::jsonb;

@@ -174,7 +174,7 @@ BEGIN
         FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
     ), used AS (
         SELECT s.n, s.aggregation, coalesce(u.dimensions, d.dimensions) - s.dropped
-                - CASE WHEN coalesce(u.dimensions, d.dimensions)->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::timestamptz AS at, NULL::uuid AS event_key
+                - CASE WHEN coalesce(u.dimensions, d.dimensions)->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END AS dimensions, u.events, u.quantity, NULL::uuid AS value_key, NULL::bigint AS place
         FROM stretch s
         CROSS JOIN LATERAL (
             -- A delta that says its dimensions means those, whatever the dictionary has under the id.
@@ -191,25 +191,26 @@ BEGIN
         LEFT JOIN billing.dimension_set d ON d.customer_id = s.customer_id AND d.dimension_set_id = u.dimension_set_id
         WHERE s.source = 'buckets' AND coalesce(u.dimensions, d.dimensions) @> s.match
         UNION ALL
-        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, u.events, u.quantity, u.value_key, NULL, NULL
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, u.events, u.quantity, u.value_key, NULL
         FROM stretch s CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, s.meter_id, s.from_at, s.until_at) u
         WHERE s.source IN ('cells', 'values') AND u.dimensions @> s.match
         UNION ALL
-        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, CASE WHEN v.n IS NULL OR v.n = 1 THEN u.events ELSE 0 END, u.quantity, v.key, NULL, NULL
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, CASE WHEN v.n IS NULL OR v.n = 1 THEN u.events ELSE 0 END, u.quantity, v.key, NULL
         FROM stretch s
         CROSS JOIN LATERAL billing_internal.stored_cells(s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until, s.meter_version) u
         LEFT JOIN LATERAL unnest(u.value_keys) WITH ORDINALITY v (key, n) ON true
         WHERE s.source = 'events' AND u.dimensions @> s.match
         UNION ALL
-        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, 1, u.value, NULL, u.occurred_at, u.event_key
+        SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, 1, u.value, NULL,
+            row_number() OVER (PARTITION BY s.n ORDER BY u.occurred_at, u.event_key)
         FROM stretch s CROSS JOIN LATERAL billing_internal.stored_measures(s.customer_id, s.meter_id, s.from_at, s.until_at, coalesce(s.recorded_until, 'infinity'), s.meter_version) u
         WHERE s.source = 'amounts' AND u.dimensions @> s.match
     )
     SELECT u.n, u.dimensions::text, sum(u.events)::bigint,
         CASE u.aggregation WHEN 'count' THEN sum(u.events) WHEN 'sum' THEN coalesce(sum(u.quantity), 0) WHEN 'max' THEN coalesce(max(u.quantity), 0)
             WHEN 'min' THEN coalesce(min(u.quantity), 0) ELSE count(DISTINCT u.value_key) END,
-        -- Single amounts in order of time, where the price needs them.
-        (jsonb_agg(trim_scale(u.quantity)::text ORDER BY u.at, u.event_key) FILTER (WHERE u.event_key IS NOT NULL))::text
+        -- Single amounts in order of time, where the price needs them, with their places among those of all lines.
+        (jsonb_agg(jsonb_build_array(u.place, trim_scale(u.quantity)::text) ORDER BY u.place) FILTER (WHERE u.place IS NOT NULL))::text
     FROM used u GROUP BY u.n, u.dimensions, u.aggregation
     HAVING sum(u.events) <> 0 -- what corrections took back is not there
     UNION ALL
@@ -265,18 +266,46 @@ $$;
 COMMENT ON FUNCTION billing_internal.bill_batch(billing_internal.bill_ref[], boolean, jsonb) IS
     'Computes a batch of bills (of each contract at most one, and any earlier boundaries to compare) in this backend''s memory: the batch asks for contracts, meters, prices, midnights, usage and rows of large matrices, in one statement each. Hypothetical prices (hypothetical_prices()) take the place of the versions there are, for all time. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
 
-CREATE FUNCTION billing_internal.bill_look(refs billing_internal.bill_ref[]) RETURNS TABLE (place int, bill_to text, document jsonb)
+CREATE FUNCTION billing_internal.bill_apart(refs billing_internal.bill_ref[], with_empty boolean) RETURNS bigint
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    handle bigint := billing_internal.bill_batch(refs, true);
+    handle bigint := billing_internal.bill_batch(refs, with_empty);
+    apart billing_internal.bill_ref[];
+BEGIN
+    SELECT array_agg(billing_internal.ref_now(d.customer_id, d.contract_id, '{}')) INTO apart
+    FROM (SELECT DISTINCT b.customer_id, b.contract_id FROM billing_internal.bill_documents(handle) b
+        WHERE b.boundary IS NOT NULL AND b.total < 0 AND EXISTS (SELECT FROM unnest(b.corrects) c WHERE c <> b.boundary)) d;
+    IF apart IS NULL THEN
+        RETURN handle;
+    END IF;
+    PERFORM billing_internal.bill_close(handle);
+    -- The first bill of a contract has the earlier boundaries.
+    RETURN billing_internal.bill_batch(apart || refs, false);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.bill_apart(billing_internal.bill_ref[], boolean) IS
+    'As bill_batch(), but what is due for a boundary is never taken below zero by differences of earlier ones: where it would be, for one legal entity, all differences of the contract come in a bill of their own, without a boundary.';
+
+CREATE FUNCTION billing_internal.document_kind(boundary int, total numeric) RETURNS text
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    RETURN CASE WHEN boundary IS NOT NULL THEN 'invoice' WHEN total < 0 THEN 'credit_note' ELSE 'correction' END;
+COMMENT ON FUNCTION billing_internal.document_kind(int, numeric) IS 'What a computed document is: without a boundary of its own it only corrects, as a credit note where that is in the customer''s favour.';
+
+CREATE FUNCTION billing_internal.bill_look(refs billing_internal.bill_ref[], apart boolean DEFAULT false) RETURNS TABLE (place int, bill_to text, document jsonb)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    handle bigint := CASE WHEN apart THEN billing_internal.bill_apart(refs, true) ELSE billing_internal.bill_batch(refs, true) END;
 BEGIN
     PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
-    RETURN QUERY SELECT d.place, d.bill_to, billing_internal.bill_document(handle, d.bill, d.place, NULL, NULL, NULL, NULL)::jsonb FROM billing_internal.bill_documents(handle) d;
+    RETURN QUERY SELECT row_number() OVER (ORDER BY d.boundary IS NULL, d.place)::int, d.bill_to, billing_internal.bill_document(handle, d.bill, d.place, NULL, NULL, NULL, NULL)::jsonb
+        || CASE WHEN apart AND d.boundary IS NULL THEN jsonb_build_object('kind', billing_internal.document_kind(d.boundary, d.total)) ELSE '{}' END
+    FROM billing_internal.bill_documents(handle) d;
     PERFORM billing_internal.bill_close(handle);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.bill_look(billing_internal.bill_ref[]) IS 'The documents of one bill (with the earlier boundaries it corrects), at least one; stores nothing. What can''t be computed is raised.';
+COMMENT ON FUNCTION billing_internal.bill_look(billing_internal.bill_ref[], boolean) IS 'The documents of one bill (with the earlier boundaries it corrects; apart: as they would be issued, see bill_apart()), at least one; stores nothing. What can''t be computed is raised.';
 
 -- ── finding ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -363,7 +392,7 @@ BEGIN
     IF finalize THEN
         PERFORM billing_internal.bills_seen(ARRAY(SELECT r.customer_id FROM unnest(refs) r));
     END IF;
-    handle := billing_internal.bill_batch(refs || coalesce(compared, billing_internal.earlier_refs(refs)), false);
+    handle := billing_internal.bill_apart(refs || coalesce(compared, billing_internal.earlier_refs(refs)), false);
     -- What can't be computed is an issue of the run, or an error where one contract was asked for.
     FOR broken IN SELECT o.customer_id, k.key, o.fault::jsonb AS fault FROM billing_internal.bill_outcomes(handle) o
         JOIN billing.contract k ON k.customer_id = o.customer_id AND k.contract_id = o.contract_id WHERE o.fault IS NOT NULL LOOP
@@ -394,17 +423,17 @@ BEGIN
         JOIN billing.contract k ON k.customer_id = b.customer_id AND k.contract_id = b.contract_id
         JOIN billing.seller s ON s.seller_id = k.seller_id
         JOIN billing.bill_to t ON t.customer_id = b.customer_id AND t.key = b.bill_to
-        -- Without a boundary of its own it only corrects: a credit note, where that is in the customer's favour.
         CROSS JOIN LATERAL (
             SELECT coalesce(b.boundary, at_n, (SELECT max(p.n) FROM billing.billing_period p WHERE p.customer_id = b.customer_id AND p.contract_id = b.contract_id AND p.state <> 'due')) AS boundary,
-                CASE WHEN b.boundary IS NOT NULL THEN 'invoice' WHEN b.total < 0 THEN 'credit_note' ELSE 'correction' END AS kind
+                billing_internal.document_kind(b.boundary, b.total) AS kind
         ) d
         CROSS JOIN LATERAL (
             SELECT count(*) AS before, (array_agg(x.invoice_id ORDER BY x.created_at DESC) FILTER (WHERE x.kind = 'invoice' AND d.kind = 'invoice'))[1] AS replaces,
                 coalesce(bool_or(x.kind = 'invoice' AND d.kind = 'invoice' AND x.reissue IS NOT true), false) AS stands
             FROM billing.invoice x WHERE x.customer_id = b.customer_id AND x.contract_id = b.contract_id AND x.n = d.boundary AND x.bill_to_id = t.bill_to_id
         ) v
-        WHERE NOT v.stands AND (only_bill_to IS NULL OR t.bill_to_id = only_bill_to)
+        -- What only corrects is never a draft.
+        WHERE NOT v.stands AND (only_bill_to IS NULL OR t.bill_to_id = only_bill_to) AND (finalize OR d.kind = 'invoice')
     ), series AS (
         INSERT INTO billing.invoice_number_series AS x (seller_id, series, fiscal_year, last_number)
         SELECT m.seller_id, m.series, m.fiscal_year, count(*) FROM made m WHERE finalize GROUP BY m.seller_id, m.series, m.fiscal_year ORDER BY m.seller_id, m.series, m.fiscal_year
@@ -459,7 +488,7 @@ BEGIN
     UPDATE billing.billing_period p SET state = CASE WHEN o.documents = 0 THEN 'closed' ELSE 'billed' END, cut_at = cut,
         terms = CASE WHEN o.documents = 0 AND p.n > 0 THEN billing_internal.bill_terms(handle, o.bill)::jsonb END
     FROM billing_internal.bill_outcomes(handle) o JOIN billing_internal.each_ref(refs) r USING (customer_id, contract_id), unnest(r.boundaries) of_n
-    WHERE o.fault IS NULL AND p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.n = of_n;
+    WHERE o.fault IS NULL AND o.boundary IS NOT NULL AND p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.n = of_n;
     INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, recorded_at)
     SELECT o.customer_id, o.contract_id, last.n + 1, last.ends_on, coalesce(o.next_ends_on, last.ends_on), last.ends_at,
         coalesce(billing_internal.local_midnight(o.next_ends_on, k.time_zone), last.ends_at), cut

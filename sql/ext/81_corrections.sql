@@ -72,7 +72,9 @@ CREATE FUNCTION billing_internal.late_close(handle bigint, cut timestamptz, note
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 BEGIN
-    UPDATE billing.late_usage l SET closed_at = cut FROM billing_internal.bill_outcomes(handle) o
+    UPDATE billing.late_usage l SET closed_at = cut
+    FROM (SELECT b.customer_id, b.contract_id, max(b.boundary) AS boundary, sum(b.documents) AS documents, max(b.fault) AS fault
+        FROM billing_internal.bill_outcomes(handle) b GROUP BY b.customer_id, b.contract_id) o
     WHERE o.fault IS NULL AND l.customer_id = o.customer_id AND l.contract_id = o.contract_id AND l.closed_at IS NULL AND l.late_usage_id = ANY (notes) AND (o.boundary IS NULL OR l.n <= o.boundary)
         AND o.documents = (SELECT count(*) FROM billing.invoice i WHERE i.customer_id = o.customer_id AND i.contract_id = o.contract_id AND i.cut_at = cut);
     -- Left out for want of a price: every bill looks again.
@@ -134,9 +136,9 @@ BEGIN
     RETURN QUERY
     WITH now AS MATERIALIZED (
         -- Issued again, by the terms of now; else what differs by those it was billed by.
-        SELECT l->>'key' AS key, (l->>'amount')::numeric AS amount, NULL::numeric AS difference FROM billing_internal.bill_look(i || CASE WHEN draft THEN billing_internal.earlier_refs(ARRAY[i]) ELSE '{}' END) d,
+        SELECT l->>'key' AS key, (l->>'amount')::numeric AS amount, NULL::numeric AS difference FROM billing_internal.bill_look(i || CASE WHEN draft THEN billing_internal.earlier_refs(ARRAY[i]) ELSE '{}' END, draft) d,
             jsonb_array_elements(d.document->'lines') l
-        WHERE again AND d.bill_to = of_bill_to AND (draft OR NOT l ? 'corrects')
+        WHERE again AND d.bill_to = of_bill_to AND (draft OR NOT l ? 'corrects') AND NOT d.document ? 'kind'
         UNION ALL
         SELECT u.line_key, NULL, u.amount FROM billing_internal.unbilled_usage(i.customer_id, i.contract_id, ARRAY[of_n]) u WHERE NOT again AND u.bill_to = of_bill_to
     ), stands AS MATERIALIZED (

@@ -39,12 +39,13 @@ BEGIN
             billing_internal.local_midnight(boundary_on, k.time_zone));
     END IF;
     ref := billing_internal.ref_now(k.customer_id, k.contract_id, boundaries, least(as_of, boundary_at));
-    SELECT jsonb_agg(d.document || jsonb_build_object('status', 'preview', 'issued_on', i.day, 'due_on', i.day + k.net_days) ORDER BY d.place) INTO documents
-    FROM billing_internal.bill_look(ref || billing_internal.earlier_refs(ARRAY[ref])) d
+    SELECT jsonb_agg(d.document || jsonb_build_object('status', 'preview', 'issued_on', i.day)
+        || CASE WHEN d.document->>'kind' = 'credit_note' THEN '{}' ELSE jsonb_build_object('due_on', i.day + k.net_days) END ORDER BY d.place) INTO documents
+    FROM billing_internal.bill_look(ref || billing_internal.earlier_refs(ARRAY[ref]), true) d
     JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.key = d.bill_to
     CROSS JOIN LATERAL (SELECT greatest(boundary_on, (billing.now() AT TIME ZONE coalesce(t.time_zone, k.time_zone))::date) AS day) i
     -- Of a boundary that is billed again, what other legal entities were invoiced for it stays.
-    WHERE NOT EXISTS (SELECT FROM billing.invoice v WHERE v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.n = last_n AND v.bill_to_id = t.bill_to_id AND v.kind = 'invoice'
+    WHERE d.document ? 'kind' OR NOT EXISTS (SELECT FROM billing.invoice v WHERE v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.n = last_n AND v.bill_to_id = t.bill_to_id AND v.kind = 'invoice'
         AND v.number IS NOT NULL AND v.reissue IS NOT true);
     RETURN CASE WHEN jsonb_array_length(documents) = 1 THEN documents->0 ELSE coalesce(documents, '[]') END;
 END

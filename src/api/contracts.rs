@@ -98,8 +98,8 @@ fn overrides_of(overrides: &str) -> Result<String, Fault> {
 }
 
 /// Which price bills these dimensions at this instant, of `{"list", "overrides", "dimensions"}`: the service period is
-/// from `starts`, and `begins` counts as its start for what runs over all of it. No row where `resolved_price_error`
-/// says why.
+/// from `starts`, `begins` counts as its start for what runs over all of it, and `ends` as the next one's. No row where
+/// `resolved_price_error` says why.
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "a row of a set-returning function")]
 fn resolved_price(
@@ -108,12 +108,13 @@ fn resolved_price(
     at: TimestampWithTimeZone,
     starts: TimestampWithTimeZone,
     begins: TimestampWithTimeZone,
+    ends: TimestampWithTimeZone,
     continuity: &str,
 ) -> TableIterator<
     'static,
     (name!(source, String), name!(label, String), name!(list_label, Option<String>), name!(pricing, String)),
 > {
-    TableIterator::new(resolved(prices, dimensions, at, starts, begins, continuity).ok())
+    TableIterator::new(resolved(prices, dimensions, at, starts, begins, ends, continuity).ok())
 }
 
 #[pg_extern(sql = false)]
@@ -123,9 +124,10 @@ fn resolved_price_error(
     at: TimestampWithTimeZone,
     starts: TimestampWithTimeZone,
     begins: TimestampWithTimeZone,
+    ends: TimestampWithTimeZone,
     continuity: &str,
 ) -> Option<String> {
-    resolved(prices, dimensions, at, starts, begins, continuity).err().as_ref().map(FaultJson::text)
+    resolved(prices, dimensions, at, starts, begins, ends, continuity).err().as_ref().map(FaultJson::text)
 }
 
 fn resolved(
@@ -134,13 +136,14 @@ fn resolved(
     at: TimestampWithTimeZone,
     starts: TimestampWithTimeZone,
     begins: TimestampWithTimeZone,
+    ends: TimestampWithTimeZone,
     continuity: &str,
 ) -> Result<(String, String, Option<String>, String), Fault> {
     let instant =
         |at| from_timestamptz(at).ok_or_else(|| Fault::value("prices hold at instants, not at infinity"));
     let prices = Prices::read(&Node::root(&json::parse_nested(prices, json::DOCUMENT_DEPTH_MAX, "")?))?;
     let dimensions = Dimensions::read(&Node::root(&json::parse(dimensions)?))?;
-    let period = (instant(starts)?, instant(begins)?);
+    let period = (instant(starts)?, instant(begins)?, instant(ends)?);
     let found = prices.billed_at(&dimensions, instant(at)?, period, TierContinuity::parse(continuity)?)?;
     let list_label = found.list.map(|list| prices.list[list].label.clone());
     Ok((found.source.to_string(), found.label, list_label, found.pricing.canonical()))
@@ -243,7 +246,7 @@ mod tests {
     fn prices_resolve_by_time_and_match() {
         let at = |model: &str, instant: &str| {
             rows(&format!(
-                r#"SELECT source, list_label, CAST(pricing AS json)->>'unit_price' AS unit_price FROM billing_internal.resolved_price({PRICES}, '{{"model":"{model}"}}', '{instant}', '{instant}', '{instant}', 'continue')"#
+                r#"SELECT source, list_label, CAST(pricing AS json)->>'unit_price' AS unit_price FROM billing_internal.resolved_price({PRICES}, '{{"model":"{model}"}}', '{instant}', '{instant}', '{instant}', '{instant}', 'continue')"#
             ))
         };
         assert_eq!(at("gpt-4", "2023-11-15 23:59:59.999999+00"), ["customer override|tokens@1|0.015"]);
@@ -252,7 +255,7 @@ mod tests {
         assert!(at("gpt-4", "2023-10-31 00:00+00").is_empty());
         let why = |instant: &str| {
             format!(
-                "SELECT billing_internal.resolved_price_error({PRICES}, '{{}}', '{instant}', '{instant}', '{instant}', 'continue')"
+                "SELECT billing_internal.resolved_price_error({PRICES}, '{{}}', '{instant}', '{instant}', '{instant}', '{instant}', 'continue')"
             )
         };
         assert_eq!(fault(&why("2023-10-31 00:00+00")), "ZB007 no price is in force at 2023-10-31T00:00:00Z");

@@ -5,7 +5,7 @@
 
 use super::metering::read_meter;
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node, Tree};
-use crate::domain::foundation::{Fault, instant};
+use crate::domain::foundation::{Exact, Fault, instant};
 use crate::domain::invoicing::batch::{Batch, Meter, Opened, Slot, UsageRow, Version};
 use crate::domain::invoicing::document::{Document, Documents, Issue};
 use crate::domain::invoicing::explain::explain;
@@ -215,7 +215,7 @@ fn bill_stretches(
     TableIterator::new(rows)
 }
 
-/// Usage of the stretches: columns of equal length; amounts are JSON arrays of decimals in strings, or NULL.
+/// Usage of the stretches: columns of equal length; amounts are JSON arrays of [place, decimal in a string], or NULL.
 #[pg_extern(sql = false)]
 fn bill_add_usage<'a>(
     handle: i64,
@@ -229,13 +229,8 @@ fn bill_add_usage<'a>(
         same_length(&[stretches.len(), dimensions.len(), events.len(), quantities.len(), amounts.len()])?;
         let texts = dimensions.iter().zip(amounts.iter());
         let numbers = stretches.into_iter().zip(events).zip(quantities);
-        for ((dimensions, amounts), ((stretch, events), quantity)) in texts.zip(numbers) {
-            let amounts = amounts
-                .map(|text| {
-                    let tree = json::parse_nested(text, DOCUMENT_DEPTH_MAX, "amounts")?;
-                    Node::root(&tree).items()?.iter().map(Node::decimal).collect::<Result<Vec<_>, Fault>>()
-                })
-                .transpose()?;
+        for ((dimensions, amounts), ((stretch, count), quantity)) in texts.zip(numbers) {
+            let events = amounts.map(single_events).transpose()?;
             let dimensions =
                 json::parse_nested(dimensions.unwrap_or("{}"), DOCUMENT_DEPTH_MAX, "dimensions")?;
             batch.add_usage(UsageRow {
@@ -243,12 +238,26 @@ fn bill_add_usage<'a>(
                     .map_err(|_| Fault::value("a stretch's number is negative"))?,
                 dimensions: Dimensions::read(&Node::root(&dimensions))?,
                 quantity: quantity.value?,
-                events: u64::try_from(events).map_err(|_| Fault::value("a number of events is negative"))?,
-                amounts,
+                events: u64::try_from(count).map_err(|_| Fault::value("a number of events is negative"))?,
+                places: events.iter().flatten().map(|(place, _)| *place).collect(),
+                amounts: events.map(|events| events.into_iter().map(|(_, amount)| amount).collect()),
             })?;
         }
         Ok(())
     });
+}
+
+/// `[[place, "amount"], …]`.
+fn single_events(text: &str) -> Result<Vec<(u32, Exact)>, Fault> {
+    let tree = json::parse_nested(text, DOCUMENT_DEPTH_MAX, "amounts")?;
+    let event = |node: &Node| match &node.items()?[..] {
+        [place, amount] => {
+            let place = u32::try_from(place.integer()?).map_err(|_| place.fault("is not a place"))?;
+            Ok((place, amount.decimal()?))
+        }
+        _ => Err(node.fault("must be a place and an amount")),
+    };
+    Node::root(&tree).items()?.iter().map(event).collect()
 }
 
 #[pg_extern(sql = false)]

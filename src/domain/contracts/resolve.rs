@@ -248,8 +248,9 @@ impl Prices {
         Ok(Resolved { identity, track, overrides, source, label, list, pricing, bounds })
     }
 
-    /// The price of each stretch of one service period, `found` being what holds by itself in each and `first` the
-    /// one that counts as the period's start. None where nothing holds.
+    /// The price of each stretch of one service period, `found` being what holds by itself in each, `first` the
+    /// one that counts as the period's start and `next` the one where the next period counts as begun. None where
+    /// nothing holds.
     ///
     /// Without a continuity (as before there was one) a price that runs over the whole period is that of its start.
     /// With one, a price takes the place of the one before where both can be cut, and else waits for the next
@@ -258,6 +259,7 @@ impl Prices {
         &self,
         found: Vec<Option<Resolved>>,
         (first, begins_at): (usize, Instant),
+        next: usize,
         continuity: Option<TierContinuity>,
     ) -> Vec<Option<Resolved>> {
         let mut prices = found;
@@ -281,6 +283,16 @@ impl Prices {
         if restarts || head.windows(2).any(|pair| !pair[0].may_become(pair[1])) {
             prices[..start].iter_mut().flatten().for_each(|price| price.clone_from(&begins));
         }
+        // One valid from 00:00 UTC of the next period's first day is the next period's, where it would restart tiers for
+        // the hours that are left of this one.
+        if continuity == TierContinuity::Reset && start < next && next < prices.len() {
+            let (held, rest) = prices.split_at_mut(next);
+            let last = held.iter().flatten().next_back().expect("the start is before");
+            let restarts = |price: &Resolved| !(price.pricing.is_linear() && last.pricing.is_linear());
+            if rest.iter().flatten().any(restarts) {
+                rest.iter_mut().flatten().for_each(|price| price.clone_from(last));
+            }
+        }
         let mut before: Option<Resolved> = None;
         for price in prices.iter_mut().flatten() {
             if let Some(before) = before.as_ref().filter(|before| !before.may_become(price)) {
@@ -303,12 +315,12 @@ impl Prices {
     }
 
     /// The price that bills usage at an instant of the service period that begins at `from`; `begins` is the instant
-    /// that counts as its start for what runs over all of it.
+    /// that counts as its start for what runs over all of it, `ends` the one that counts as the next one's.
     pub fn billed_at(
         &self,
         dimensions: &Dimensions,
         at: Instant,
-        (from, begins): (Instant, Instant),
+        (from, begins, ends): (Instant, Instant, Instant),
         continuity: TierContinuity,
     ) -> Result<Resolved, Fault> {
         let list = self.list.iter().flat_map(|price| [price.from, price.until]);
@@ -317,7 +329,8 @@ impl Prices {
         let starts: BTreeSet<Instant> = inside.chain([from]).collect();
         let found = starts.iter().map(|start| self.resolve(dimensions, *start).ok()).collect();
         let place = |of: Instant| starts.iter().rposition(|start| *start <= of).unwrap_or(0);
-        let mut prices = self.over_time(found, (place(begins), begins), Some(continuity));
+        let next = starts.range(..ends).count();
+        let mut prices = self.over_time(found, (place(begins), begins), next, Some(continuity));
         match prices.swap_remove(place(at)) {
             Some(price) => Ok(price),
             None => self.resolve(dimensions, at),
@@ -325,19 +338,23 @@ impl Prices {
     }
 
     /// The minimum and maximum that are due whatever was used: those of the price that usage of nothing in
-    /// particular has. A matrix without a row for it has its own all the same.
-    pub fn bounds_due(&self, nothing: &Dimensions, at: Instant) -> Option<Bounds> {
+    /// particular has, those of its row among them. A matrix without a row for it has its own all the same.
+    pub fn bounds_due(&self, nothing: &Dimensions, at: Instant) -> Vec<Bounds> {
         if let Ok(resolved) = self.resolve(nothing, at) {
-            return resolved.bounds.into_iter().find(|bounds| bounds.enclosing.is_none());
+            return resolved.bounds;
         }
         let wins =
             self.best(Scope::Contract, nothing, at).or_else(|| self.best(Scope::Customer, nothing, at));
         if let Some((position, Agreed { change: Change::Pricing(pricing), scope, matches, .. })) = wins {
             let name = format!("override {position}");
-            return Home { scope: &name, label: scope.source(), matches }.bounds(pricing);
+            return Home { scope: &name, label: scope.source(), matches }
+                .bounds(pricing)
+                .into_iter()
+                .collect();
         }
-        let list = &self.list[self.list_at(at)?];
-        Home { scope: LIST, label: &list.label, matches: &Dimensions::new() }.bounds(&list.pricing)
+        let Some(list) = self.list_at(at).map(|at| &self.list[at]) else { return Vec::new() };
+        let home = Home { scope: LIST, label: &list.label, matches: &Dimensions::new() };
+        home.bounds(&list.pricing).into_iter().collect()
     }
 
     /// The override of one scope that wins alone: most matched dimensions, then one for the charge itself,
@@ -615,7 +632,7 @@ mod tests {
         };
         let prices =
             Prices { list: pricings.into_iter().enumerate().map(version).collect(), ..prices(vec![]) };
-        let period = (Instant(0), Instant(10));
+        let period = (Instant(0), Instant(10), Instant(30));
         prices.billed_at(&Dimensions::new(), Instant(at), period, continuity).unwrap().label
     }
 
@@ -630,7 +647,10 @@ mod tests {
         let (goes_on, anew) = (TierContinuity::Continue, TierContinuity::Reset);
         assert_eq!(told([TIERS; 4], goes_on), ["v0", "v1", "v2", "v3"]);
         // The first day's 00:00 UTC counts as the start where tiers would begin anew, or can't be cut at all.
-        assert_eq!(told([TIERS; 4], anew), ["v1", "v1", "v2", "v3"]);
+        // So does that of the day on which the next period begins: its version is the next period's.
+        assert_eq!(told([TIERS; 4], anew), ["v1", "v1", "v2", "v2"]);
+        assert_eq!(told([TIERS, TIERS, UNIT, UNIT], anew), ["v1", "v1", "v2", "v3"]);
+        assert_eq!(told([TIERS, TIERS, UNIT, TIERS], anew), ["v1", "v1", "v2", "v2"]);
         assert_eq!(told([UNIT; 4], anew), ["v0", "v1", "v2", "v3"]);
         assert_eq!(told([FLAT; 4], goes_on), ["v1"; 4]);
         assert_eq!(told([TIERS, FLAT, TIERS, UNIT], goes_on), ["v1"; 4]);

@@ -206,6 +206,8 @@ pub struct UsageRow {
     pub quantity: Exact,
     pub events: u64,
     pub amounts: Option<Vec<Exact>>,
+    /// The places of these events among all of the stretch.
+    pub places: Vec<u32>,
 }
 
 impl Batch {
@@ -376,8 +378,8 @@ impl Batch {
             .ok_or_else(|| Fault::new(Code::State, format!("no stretch {} was asked for", row.stretch)))?;
         if let Ok(Bill { inputs: Some(inputs), .. }) = &mut self.bills[place.bill].bill {
             let segment = &mut inputs.charges[place.charge].periods[place.period].segments[place.segment];
-            let UsageRow { dimensions, quantity, events, amounts, .. } = row;
-            segment.usage.push(Usage { dimensions, quantity, events, amounts });
+            let UsageRow { dimensions, quantity, events, amounts, places, .. } = row;
+            segment.usage.push(Usage { dimensions, quantity, events, amounts, places });
         }
         Ok(())
     }

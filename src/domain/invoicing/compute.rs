@@ -16,7 +16,7 @@ use crate::domain::foundation::proration::{ProrationBasis, share};
 use crate::domain::foundation::{Code, Exact, Fault, Ratio, RoundingLevel, allocate};
 use crate::domain::metering::dimensions::BILL_TO;
 use crate::domain::metering::{Dimensions, Together};
-use crate::domain::rating::{Pricing, TierContinuity, Used, rate_versions};
+use crate::domain::rating::{EventAmount, Pricing, TierContinuity, Used, rate_versions};
 use std::collections::BTreeMap;
 
 /// What a line is.
@@ -239,16 +239,14 @@ struct Part {
     used: Used,
 }
 
-fn add(used: &mut Used, usage: &Usage) -> Result<(), Fault> {
-    if used.amounts.is_some() && usage.amounts.is_some() {
-        return Err(Fault::new(
-            Code::Unrated,
-            "amounts of one line came in two pieces, so their order is lost",
-        ));
-    }
-    let amounts = usage.amounts.clone();
-    used.append(&Used { quantity: usage.quantity.into(), events: usage.events, amounts });
-    Ok(())
+/// What was used in a segment; events of later segments are later.
+fn used_in(segment: usize, usage: &Usage) -> Used {
+    let place = |place: u32| ((segment as u64) << 32) + u64::from(place);
+    let amounts = usage.amounts.as_ref().map(|amounts| {
+        let events = usage.places.iter().zip(amounts);
+        events.map(|(at, amount)| EventAmount { place: place(*at), amount: *amount }).collect()
+    });
+    Used { quantity: usage.quantity.into(), events: usage.events, amounts }
 }
 
 /// What a line costs.
@@ -315,7 +313,7 @@ impl<'a> UsageBill<'a> {
             for usage in &segment.usage {
                 let bill_to = usage.dimensions.get(BILL_TO).unwrap_or(default).to_string();
                 let line = (bill_to != *default, bill_to, usage.dimensions.project(&self.line_by));
-                add(lines.entry(line).or_default().entry(at).or_default(), usage)?;
+                lines.entry(line).or_default().entry(at).or_default().append(&used_in(at, usage));
             }
         }
         let mut parts = Vec::new();
@@ -411,7 +409,7 @@ impl<'a> UsageBill<'a> {
         let found = period.segments.iter().enumerate().map(of_segment).collect::<Result<Vec<_>, Fault>>()?;
         let first = period.first_segment();
         let begins = (first, period.segments[first].price_at);
-        Ok(self.prices.over_time(found, begins, self.inputs.tier_continuity))
+        Ok(self.prices.over_time(found, begins, period.next_segment(), self.inputs.tier_continuity))
     }
 
     /// With no usage at all, a price may still ask for something: a flat amount, a minimum, a first flat fee.
@@ -509,15 +507,6 @@ impl<'a> UsageBill<'a> {
         if versions.iter().all(|version| Self::stands_alone(pricing(version))) {
             return everything().map(|at| Ok((at, self.alone(&parts[at])?, None))).collect();
         }
-        let one_line = |at: usize| {
-            let first = &parts[versions[0].places[0]];
-            (&parts[at].dimensions, &parts[at].bill_to) == (&first.dimensions, &first.bill_to)
-        };
-        let in_order =
-            |version: &&Version| pricing(version).needs_events() && !Self::stands_alone(pricing(version));
-        if versions.iter().any(|version| in_order(&version)) && !everything().all(one_line) {
-            return Err(events_of_lines());
-        }
         let mut whole = Used::default();
         let used: Vec<(&Pricing, Used)> = versions
             .iter()
@@ -604,10 +593,10 @@ impl<'a> UsageBill<'a> {
     fn group_amount(&self, period: &ServicePeriod, members: &[&Part]) -> Result<Ratio, Fault> {
         let pricing = &members[0].resolved.pricing;
         if pricing.needs_events() {
-            return match members {
-                [only] => pricing.rate_events_without_bounds(only.used.amounts.as_deref().unwrap_or(&[])),
-                _ => Err(events_of_lines()),
-            };
+            // What is free goes by the order of all events, whatever their lines.
+            let mut used = Used { amounts: Some(Vec::new()), ..Used::default() };
+            members.iter().for_each(|part| used.append(&part.used));
+            return pricing.rate_used(&used, None);
         }
         let quantity = self.whole(members)?;
         let events = members.iter().map(|part| part.used.events).sum();
@@ -694,10 +683,10 @@ impl<'a> UsageBill<'a> {
     /// particular has are due whatever was used, as they are when nothing was.
     fn bounds(&self, period: &ServicePeriod, parts: &[Part]) -> Vec<Bounds> {
         let begins = period.segments.get(period.first_segment());
-        let due = begins.and_then(|segment| self.prices.bounds_due(&self.nothing(), segment.price_at));
+        let due = begins.map(|segment| self.prices.bounds_due(&self.nothing(), segment.price_at));
         let of_parts = parts.iter().flat_map(|part| part.resolved.bounds.iter().cloned());
         let mut bounds = BTreeMap::new();
-        for found in due.into_iter().chain(of_parts) {
+        for found in due.into_iter().flatten().chain(of_parts) {
             bounds.entry((found.enclosing.is_none(), found.scope.clone())).or_insert(found);
         }
         bounds.into_values().collect()
@@ -777,12 +766,6 @@ fn quantity_of(quantity: &Ratio) -> Result<Exact, Fault> {
     let shown = quantity.shown();
     Exact::parse(&shown)
         .map_err(|_| Fault::new(Code::Unrated, format!("quantity {shown} has more than 28 digits")))
-}
-
-fn events_of_lines() -> Fault {
-    Fault::new(Code::Unrated, "a price with per-event bounds can't be split over several lines").with_hint(
-        "Price by dimension with a matrix whose rows hold the per-event pricing, or drop lines_by.",
-    )
 }
 
 fn not_additive(pricing: &Pricing, terms: &UsageTerms) -> Fault {

@@ -113,6 +113,8 @@ pub struct Usage {
     pub events: u64,
     /// Amounts of the single events in (occurred_at, event_key) order, where the price needs them.
     pub amounts: Option<Vec<Exact>>,
+    /// The places of these events among all of the segment.
+    pub places: Vec<u32>,
 }
 
 impl Inputs {
@@ -148,6 +150,13 @@ impl ServicePeriod {
     pub fn first_segment(&self) -> usize {
         let begins = self.price_at();
         self.segments.iter().rposition(|segment| segment.from <= begins).unwrap_or(0)
+    }
+
+    /// The first segment from 00:00 UTC of the next period's first day on, where that is before this one's end, as it is
+    /// west of UTC; else behind the last.
+    pub fn next_segment(&self) -> usize {
+        let next = Instant(self.days.ends_on.and_time(NaiveTime::MIN).and_utc().timestamp_micros());
+        self.segments.partition_point(|segment| segment.from < next)
     }
 }
 
@@ -269,6 +278,10 @@ impl ServicePeriod {
                     usage.events,
                     usage.amounts
                 )?;
+                // Of one line the order of its amounts says it.
+                if segment.usage.len() > 1 && !usage.places.is_empty() {
+                    writeln!(out, "places {:?}", usage.places)?;
+                }
             }
         }
         Ok(())

@@ -29,7 +29,8 @@ struct Used {
     dimensions: String,
     quantity: String,
     events: u64,
-    amounts: Option<Vec<&'static str>>,
+    /// Of single events, with their places among those of all lines.
+    amounts: Option<Vec<(u32, &'static str)>>,
 }
 
 fn used(dimensions: &str, quantity: &str, events: u64) -> Used {
@@ -201,7 +202,8 @@ impl Case {
                             amounts: used
                                 .amounts
                                 .as_ref()
-                                .map(|list| list.iter().map(|a| Exact::parse(a).unwrap()).collect()),
+                                .map(|list| list.iter().map(|(_, a)| Exact::parse(a).unwrap()).collect()),
+                            places: used.amounts.iter().flatten().map(|(place, _)| *place).collect(),
                         })
                         .unwrap();
                 }
@@ -364,6 +366,12 @@ fn bounds_of_rows_and_of_the_matrix() {
             line("true_up", "30.00")
         ]
     );
+    // What usage of nothing in particular has is due whatever was used: usage elsewhere makes the bill no smaller.
+    let default = r#"{"model":"matrix","dimensions":["region"],"rows":[
+        {"match":{},"unit_price":"10","minimum":"100"},{"match":{"region":"ny"},"unit_price":"12","minimum":"120"}]}"#;
+    assert_eq!(november([usage("seats", default, &[])]).shown(), [line("true_up", "100.00")]);
+    let elsewhere = november([usage("seats", default, &[used(r#"{"region":"ny"}"#, "11", 1)])]);
+    assert_eq!(elsewhere.shown(), [line("region=ny", "132.00"), line("true_up", "100.00")]);
 }
 
 #[test]
@@ -478,8 +486,40 @@ fn what_no_price_matches_is_a_fault_never_zero() {
 #[test]
 fn per_event_prices_take_single_amounts() {
     let pricing = r#"{"model":"percentage","rate":"0.029","fixed":"0.30","per_event_minimum":"0.50","per_event_maximum":"10"}"#;
-    let payments = Used { amounts: Some(vec!["5", "100", "500"]), ..used("{}", "605", 3) };
+    let payments = Used { amounts: Some(vec![(1, "5"), (2, "100"), (3, "500")]), ..used("{}", "605", 3) };
     assert_eq!(november([usage("payments", pricing, &[payments])]).amounts(), ["13.70"]);
+}
+
+/// A rate and a fixed part per event: each line has the fixed parts of its own events, as in rules.md 1, so what one
+/// legal entity is asked never depends on another's.
+#[test]
+fn fixed_parts_belong_to_the_events_of_their_line() {
+    let pricing = r#"{"model":"percentage","rate":"0.01","fixed":"0.30"}"#;
+    let many = used("{}", "10", 20);
+    let one = used(r#"{"bill_to":"labs"}"#, "990", 1);
+    assert_eq!(november([usage("payments", pricing, &[many.clone(), one])]).amounts(), ["6.10", "10.20"]);
+    assert_eq!(november([usage("payments", pricing, &[many])]).amounts(), ["6.10"]);
+    let free = r#"{"model":"percentage","rate":"0.01","fixed":"0.30","free_events":1}"#;
+    let halves = [used("{}", "10", 2), used(r#"{"bill_to":"labs"}"#, "10", 2)];
+    assert_eq!(november([usage("payments", free, &halves)]).amounts(), ["0.55", "0.55"]);
+}
+
+/// One price over several lines: what is free goes by the order of all events, the amount is computed once and split
+/// by quantity (definitions 2 and 11).
+#[test]
+fn per_event_prices_run_over_the_lines_of_all() {
+    let pricing = r#"{"model":"percentage","rate":"0.1","free_events":1,"free_amount":"50","fixed":"1","per_event_maximum":"5"}"#;
+    let line = |dimensions: &str, quantity: &str, events: &[(u32, &'static str)]| Used {
+        amounts: Some(events.to_vec()),
+        ..used(dimensions, quantity, events.len() as u64)
+    };
+    // In order: 40 is free; 20 asks 1 + 10 × 0.1 = 2; 30 asks 1 + 3 = 4; 90 would ask 10, so 5. Together 11 over 180.
+    let visa = line(r#"{"card":"visa"}"#, "130", &[(1, "40"), (4, "90")]);
+    let amex = line(r#"{"card":"amex"}"#, "20", &[(2, "20")]);
+    let other = line(r#"{"card":"visa","bill_to":"labs"}"#, "30", &[(3, "30")]);
+    let terms = format!(r#""pricing":{pricing},"lines_by":["card"]"#);
+    let lines = november([priced("payments", &terms, &[visa, amex, other])]);
+    assert_eq!(lines.amounts(), ["1.22", "7.95", "1.83"]);
 }
 
 #[test]

@@ -22,4 +22,4 @@ pub use explain::{Step, shown_steps};
 pub use matrix::{MATRIX_DIMENSIONS_MAX, MATRIX_ROWS_MAX, MatrixRow, match_candidates};
 pub use pricing::Pricing;
 pub use tiers::TIERS_MAX;
-pub use versions::{TierContinuity, Used, rate_versions};
+pub use versions::{EventAmount, TierContinuity, Used, rate_versions};

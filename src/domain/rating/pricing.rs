@@ -211,12 +211,11 @@ impl Pricing {
         }
     }
 
-    /// Whether it rates event by event and each for itself: nothing is free first, so lines may be priced apart.
+    /// Whether each event asks for itself: nothing is free first, so lines are priced apart, and the fixed part of
+    /// one line's events is never another's.
     pub fn rates_events_apart(&self) -> bool {
         match &self.model {
-            Model::Percentage(percentage) => {
-                percentage.is_per_event() && percentage.nothing_is_free() && self.terms.free_units.is_zero()
-            }
+            Model::Percentage(percentage) => percentage.nothing_is_free() && self.terms.free_units.is_zero(),
             _ => false,
         }
     }

@@ -31,17 +31,27 @@ impl TierContinuity {
 pub struct Used {
     pub quantity: Ratio,
     pub events: u64,
-    /// Amounts of the single events in order of time, where a version needs them.
-    pub amounts: Option<Vec<Exact>>,
+    /// The single events in order of time, where a version needs them.
+    pub amounts: Option<Vec<EventAmount>>,
+}
+
+/// The amount of one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventAmount {
+    /// Its place among all events of the period, in (occurred_at, event_key) order, whatever their lines.
+    pub place: u64,
+    pub amount: Exact,
 }
 
 impl Used {
-    /// This and what came after it.
-    pub fn append(&mut self, later: &Used) {
-        self.quantity = self.quantity.add(&later.quantity);
-        self.events += later.events;
-        if let Some(amounts) = &later.amounts {
-            self.amounts.get_or_insert_default().extend(amounts);
+    /// This and what came beside or after it; events keep their order.
+    pub fn append(&mut self, other: &Used) {
+        self.quantity = self.quantity.add(&other.quantity);
+        self.events += other.events;
+        if let Some(amounts) = &other.amounts {
+            let events = self.amounts.get_or_insert_default();
+            events.extend(amounts);
+            events.sort_by_key(|event| event.place);
         }
     }
 
@@ -88,7 +98,10 @@ impl Pricing {
     pub fn rate_used(&self, used: &Used, share: Option<&Ratio>) -> Result<Ratio, Fault> {
         match (share, &used.amounts) {
             (Some(share), _) => self.rate_share(&used.quantity, used.events, share),
-            (None, Some(amounts)) if self.needs_events() => self.rate_events_without_bounds(amounts),
+            (None, Some(events)) if self.needs_events() => {
+                let amounts: Vec<Exact> = events.iter().map(|event| event.amount).collect();
+                self.rate_events_without_bounds(&amounts)
+            }
             (None, _) => self.rate_without_bounds(&used.quantity, &Default::default(), used.events),
         }
     }
@@ -233,14 +246,19 @@ mod tests {
         let single = pricing(
             r#"{"model":"percentage","rate":"0.1","fixed":"0.30","free_events":1,"per_event_minimum":"1","per_event_maximum":"3"}"#,
         );
-        let amounts = |list: &[&str]| -> Used {
-            let amounts: Vec<Exact> = list.iter().map(|amount| exact(amount)).collect();
-            let quantity = amounts.iter().fold(Ratio::ZERO, |sum, amount| sum.add(&(*amount).into()));
+        let amounts = |list: &[(u64, &str)]| -> Used {
+            let event = |&(place, amount): &(u64, &str)| EventAmount { place, amount: exact(amount) };
+            let amounts: Vec<EventAmount> = list.iter().map(event).collect();
+            let quantity = amounts.iter().fold(Ratio::ZERO, |sum, event| sum.add(&event.amount.into()));
             Used { quantity, events: list.len() as u64, amounts: Some(amounts) }
         };
-        let versions = [(&single, amounts(&["5"])), (&single, amounts(&["5", "100"]))];
+        let versions = [(&single, amounts(&[(1, "5")])), (&single, amounts(&[(2, "5"), (3, "100")]))];
         let rated = rate_versions(&versions, TierContinuity::Continue, None).unwrap();
         assert_eq!(rated.iter().map(Ratio::shown).collect::<Vec<_>>(), ["1", "4"]);
+        // Lines that are put together keep the order of time: the first event of all is the free one, and asks its rate.
+        let mut both = amounts(&[(2, "20"), (4, "1")]);
+        both.append(&amounts(&[(1, "5"), (3, "100")]));
+        assert_eq!(single.rate_used(&both, None).unwrap().shown(), "7.3");
     }
 
     /// Corrections below 0 are made up for by what follows, or can't be rated at all.

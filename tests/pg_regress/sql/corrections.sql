@@ -116,24 +116,25 @@ SELECT number AS may FROM billing.invoice WHERE key = 'volume-1/5' \gset
 SELECT pg_temp.use('volume', '10', 2, '2026-05-20Z') AS late;
 SELECT * FROM billing.invoice_correct(:'may', 'credit_note', 'late usage', false);
 SELECT number, invoice, credited, state FROM billing.credit_note;
-SELECT e FROM billing.invoice_explain('CN-2026-000001') e;
-SELECT occurred_at, event_id, value, change FROM billing.invoice_line_events('CN-2026-000001', 'q/2026-05-01/difference');
+SELECT number AS note FROM billing.credit_note WHERE invoice = :'may' \gset
+SELECT e FROM billing.invoice_explain(:'note') e;
+SELECT occurred_at, event_id, value, change FROM billing.invoice_line_events(:'note', 'q/2026-05-01/difference');
 SELECT * FROM pg_temp.well();
 CALL billing.bill_run();
 SELECT customer, invoice, kind, amount FROM billing.fact_invoice_line WHERE customer = 'volume';
 \a \t
 SELECT pg_temp.fails(format($$SELECT billing.invoice_void(%L, 'x')$$, :'may'));
-SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT * FROM billing.invoice_correct('nope')$$, $$SELECT * FROM billing.invoice_correct('CN-2026-000001')$$, $$SELECT * FROM billing.invoice_correct('tiers-1/1.2', 'guess')$$,
+SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT * FROM billing.invoice_correct('nope')$$, format($$SELECT * FROM billing.invoice_correct(%L)$$, :'note'), $$SELECT * FROM billing.invoice_correct('tiers-1/1.2', 'guess')$$,
   $$SELECT * FROM billing.invoice_correct('tiers-1/1')$$, $$SELECT * FROM billing.invoice_correct('tiers-1/1.2', 'replace')$$, $$SELECT * FROM billing.invoice_correct('tiers-1/1.2', 'credit_note', NULL, false)$$,
   $$SELECT * FROM billing.invoice_correct('tiers-1/1.2', dry_run => NULL)$$]) c;
 \a \t
 -- … one that is voided leaves its difference to the next bill, as every void does
-SELECT billing.invoice_void('CN-2026-000001', 'sent to the wrong person');
+SELECT billing.invoice_void(:'note', 'sent to the wrong person');
 SELECT * FROM pg_temp.well();
 -- … a policy decides; where an invoice has less left than the credit, because the rest is on others, there is none
 SELECT billing.policy_set('correction_method', 'credit_note', 'contract:pair-1'), billing.policy_set('invoice_grace', '3 days', 'contract:pair-1');
 SELECT billing.test_clock_set('2026-06-20T00:00:00Z') AS clock \gset
-SELECT pg_temp.use('pair', '4', 10, '2026-06-10Z', 'a'), pg_temp.use('pair', '5', 10, '2026-01-11Z', 'a'), pg_temp.use('volume', '11', 10, '2026-04-10Z');
+SELECT pg_temp.use('pair', '4', 10, '2026-06-10Z', 'a'), pg_temp.use('pair', '5', 10, '2026-01-11Z', 'a'), pg_temp.use('volume', '11', 100, '2026-04-10Z');
 SELECT number AS pair FROM billing.invoice WHERE key = 'pair-1/1' \gset
 SELECT line_key, billed, corrected, difference, action FROM billing.invoice_correct(:'pair');
 SELECT line_key, billed, corrected, difference, action, document FROM billing.invoice_correct(:'pair', reason => 'late', dry_run => false);
@@ -191,7 +192,7 @@ CALL billing.bill_run();
 SELECT pg_temp.use('over', '2', -501, '2026-08-11Z') AS late;
 CALL billing.bill_run();
 SELECT document, document_kind, key, service, quantity, amount FROM lines WHERE contract = 'over-1';
-SELECT invoice IS NULL AS of_several, credited FROM billing.credit_note WHERE number = 'CN-2026-000003';
+SELECT n.invoice IS NULL AS of_several, n.credited FROM billing.credit_note n JOIN lines l ON l.document = n.number WHERE l.contract = 'over-1';
 SELECT * FROM pg_temp.well();
 
 -- An event of a billed period is taken back: noted, and on the next bill with the event that no longer counts
@@ -200,7 +201,7 @@ SELECT * FROM pg_temp.well();
 SELECT billing.test_clock_set('2026-10-01T00:00:00Z') AS clock \gset
 CALL billing.bill_run();
 SELECT document, document_kind, key, quantity, amount FROM lines WHERE contract = 'fixed-1';
-SELECT occurred_at, event_id, value, change FROM billing.invoice_line_events('fixed-1/3', 'q/2026-07-01/difference');
+SELECT e.occurred_at, e.event_id, e.value, e.change FROM billing.credit_note n, billing.invoice_line_events(n.number, 'q/2026-07-01/difference') e WHERE n.credited = 35;
 SELECT * FROM pg_temp.well();
 
 -- What is carried over: a change of a level that comes late changes every period that was billed since
@@ -216,4 +217,35 @@ SELECT billing.test_clock_set('2026-11-01T00:00:00Z') AS clock \gset
 CALL billing.bill_run();
 SELECT document, key, quantity, amount FROM lines WHERE contract = 'disk';
 SELECT occurred_at, event_id, value, change FROM billing.invoice_line_events('disk/4', 'gb/2026-08-01/difference');
+SELECT * FROM pg_temp.well();
+
+-- What is due is never taken below zero: of a fee of 310 a month and October's 640 units, 40 taken back come off the next invoice; the other 600 are more
+-- than what is due, so fee and usage are an invoice and the 600 a credit note. A preview shows both, a draft what is due
+SELECT count(*) AS changes FROM billing.catalog_apply('{"plans":[{"key":"feed","currency":"USD","price_book":"list","billing":{"interval":"1 month","alignment":"calendar"},"charges":[{"key":"q","product":"p","meter":"q","price":"volume"}],
+  "fees":[{"key":"platform","product":"p","pricing":{"model":"flat","amount":"310"}}]}]}');
+SELECT billing.test_clock_set('2026-11-01T00:00:00Z') AS clock \gset
+SELECT billing.customer_upsert('{"key":"feed"}'), billing.subscribe('feed', 'feed', '2026-10-01'), pg_temp.use('feed', '1', 600, '2026-10-10Z'), pg_temp.use('feed', '2', 40, '2026-10-11Z'), billing.policy_set('invoice_grace', '3 days', 'contract:feed-1');
+SELECT billing.test_clock_set('2026-11-04T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT billing.event_void('feed', '2', 'sent twice');
+SELECT billing.test_clock_set('2026-12-04T00:00:00Z') AS clock \gset
+SELECT d->>'kind' AS kind, d->'totals'->>'total' AS total FROM jsonb_array_elements('[]' || billing.invoice_preview('feed-1')) d;
+CALL billing.bill_run();
+SELECT billing.event_void('feed', '1', 'a test');
+SELECT billing.test_clock_set('2027-01-02T00:00:00Z') AS clock \gset
+SELECT pg_temp.use('feed', '3', 7, '2026-12-10Z');
+SELECT d->>'kind' AS kind, d->'totals'->>'total' AS total, d ? 'due_on' AS due FROM jsonb_array_elements('[]' || billing.invoice_preview('feed-1')) d;
+CALL billing.bill_run();
+SELECT i.key, i.kind, i.state, i.total FROM billing.invoice i WHERE i.state = 'draft' AND i.key LIKE 'feed-1/%';
+SELECT billing.test_clock_set('2027-01-04T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT document, document_kind, key, service, amount FROM lines WHERE contract = 'feed-1';
+SELECT * FROM pg_temp.well();
+-- … and voided, it is unbilled again
+SELECT billing.invoice_void(number, 'not agreed') FROM billing.credit_note WHERE credited = 600;
+SELECT * FROM pg_temp.well();
+CALL billing.bill_run();
+SELECT billing.test_clock_set('2027-02-04T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT document_kind, key, service, amount FROM lines WHERE contract = 'feed-1' AND state <> 'void';
 SELECT * FROM pg_temp.well();

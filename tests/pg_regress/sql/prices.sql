@@ -95,6 +95,16 @@ CALL billing.bill_run();
 SELECT contract, key, kind, quantity, exact, amount FROM lines WHERE contract IN ('same-match', 'loses', 'replaces', 'flat-unused', 'row-unused', 'least-tokyo', 'flat-users', 'each', 'theirs', 'yen');
 SELECT i.key, i.total FROM billing.invoice i WHERE i.key ~ '^(each|theirs)/' ORDER BY 1;
 
+-- A rate and a fixed part per event: each entity has those of its own events, 20 × 0.3 + 0.2 and 0.3 + 9.9. Bounds per event with something free run over
+-- the events of all in order: 40 is free; 20 asks 1 + 1; 30 asks 1 + 3; 90 at most 5: 11 over 180, split by amount. Late usage of one changes the other's share
+SELECT pg_temp.deal2('parts', '[{"key":"m","pricing":{"model":"percentage","rate":"0.01","fixed":"0.30"}}]'),
+  pg_temp.deal2('ordered', '[{"key":"m","lines_by":["model"],"pricing":{"model":"percentage","rate":"0.1","free_events":1,"free_amount":"50","fixed":"1","per_event_maximum":"5"}}]');
+SELECT count(pg_temp.use2('parts', 1, 'inc')) AS inc FROM generate_series(1, 20);
+SELECT pg_temp.use2('parts', 990, 'gmbh') AS gmbh, pg_temp.use2('ordered', 30, 'gmbh', '2026-01-17Z') AS third, pg_temp.use('ordered', 40, '{"model":"a"}', '2026-01-15Z') + pg_temp.use('ordered', 20, '{"model":"b"}', '2026-01-16Z') + pg_temp.use('ordered', 90, '{"model":"a"}', '2026-01-18Z') AS others;
+CALL billing.bill_run();
+SELECT contract, key, quantity, exact, amount FROM lines WHERE contract IN ('parts', 'ordered');
+SELECT i.key, i.total, bool_and(r.same_bytes) AS same FROM billing.invoice i, billing.invoice_recompute(i.key) r WHERE i.key ~ '^(parts|ordered)/' GROUP BY 1, 2 ORDER BY 1;
+
 -- A maximum over two entities: gmbh's late usage changes inc's share of it, so what inc has too much comes with its next bill
 SELECT pg_temp.deal2('shared', '[{"key":"m","pricing":{"model":"per_unit","unit_price":"1","maximum":"100"}}]'), pg_temp.use2('shared', 50, 'inc'), pg_temp.use2('shared', 100, 'gmbh');
 CALL billing.bill_run();

@@ -162,3 +162,16 @@ CALL billing.bill_run();
 SELECT contract, key, kind, quantity, amount FROM lines WHERE contract IN ('least', 'most');
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0 OR (check_name ~ 'late usage' AND example IS NOT NULL);
 SELECT k.key, count(*) AS open FROM billing.late_usage l JOIN billing.contract k USING (customer_id, contract_id) WHERE l.closed_at IS NULL GROUP BY 1 ORDER BY 1;
+
+-- With reset a version of 00:00 UTC of a period's first day is that period's in every zone, though New York's January still runs for 5 hours and Kolkata's
+-- February has run for 5:30. 3 and 2 units of January, the 2 in its last hours: 4 × 10 + 1; 3 and 2 of February, by version 2: 4 × 20 + 2
+SELECT billing.test_clock_set('2026-01-02T00:00:00Z') AS clock \gset
+SELECT pg_temp.apply('[{"key":"anew","pricing":{"model":"graduated","tiers":[{"up_to":"4","unit_price":"10"},{"unit_price":"1"}]}}]') AS v1,
+  pg_temp.apply('[{"key":"anew","pricing":{"model":"graduated","tiers":[{"up_to":"4","unit_price":"20"},{"unit_price":"2"}]}}]', '2026-02-01T00:00:00Z') AS v2;
+SELECT pg_temp.deal(z, '[{"key":"m","price":"anew"}]', jsonb_build_object('price_book', 'j', 'time_zone', z)), billing.policy_set('tier_continuity', 'reset', 'contract:' || z) FROM unnest('{America/New_York,Asia/Kolkata,UTC}'::text[]) z;
+SELECT billing.test_clock_set('2026-03-02T00:00:00Z') AS clock \gset
+SELECT z, sum(pg_temp.use(z, n, '{}', at::timestamp AT TIME ZONE z)) AS events FROM unnest('{America/New_York,Asia/Kolkata,UTC}'::text[]) z, (VALUES (3, '2026-01-20'), (2, '2026-01-31 22:00'), (3, '2026-02-01 01:00'), (2, '2026-02-10')) u (n, at) GROUP BY z ORDER BY z;
+CALL billing.bill_run();
+SELECT contract, key, quantity, amount FROM lines WHERE key ~ '^m/' AND contract IN ('America/New_York', 'Asia/Kolkata', 'UTC');
+-- What billing took is what price_resolve tells
+SELECT z, string_agg(r.version::text, ' ' ORDER BY at) AS versions FROM unnest('{America/New_York,Asia/Kolkata,UTC}'::text[]) z, unnest('{2026-01-31 22:00,2026-02-01 01:00}'::timestamp[]) at, billing.price_resolve(z, 'q', '{}', at AT TIME ZONE z) r GROUP BY z ORDER BY z;
