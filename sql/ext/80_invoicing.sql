@@ -593,6 +593,31 @@ $$;
 COMMENT ON FUNCTION billing.invoice_finalize(text) IS
     'Issues a draft: computes it once more with ingest shut out, gives it the next number of its series (and the other legal entities'' documents of the same boundary theirs), and never changes it again. Returns the number. Errors: ZB001, ZB005 not a draft, replaced meanwhile, or above READ COMMITTED, 55P03 ingest never paused for 5 seconds, ZB007 usage that no price matches.';
 
+CREATE FUNCTION billing_internal.require_reissuable(of_customer_id bigint, of_invoice_id uuid) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    i billing.invoice;
+    detail text;
+BEGIN
+    SELECT * INTO i FROM billing.invoice x WHERE x.customer_id = of_customer_id AND x.invoice_id = of_invoice_id;
+    -- Nearly always nothing was removed.
+    IF EXISTS (SELECT FROM billing.event_retention r WHERE r.removed_until > '-infinity') THEN
+        PERFORM FROM billing_internal.bill_look(ARRAY[billing_internal.issued_ref(of_customer_id, of_invoice_id, NULL)]);
+    END IF;
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+    IF SQLSTATE NOT LIKE 'ZB%' THEN
+        RAISE;
+    ELSIF detail = 'reason events_removed' THEN
+        PERFORM billing_internal.fail('ZB005', format('invoice %s can''t be issued again: its price asks for single events, and retention has removed some', i.number),
+            format('Void it for good: SELECT billing.invoice_void(''%s'', ''…'', reissue => false);', i.number), detail);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.require_reissuable(bigint, uuid) IS
+    'Errors: ZB005 (DETAIL reason events_removed) the boundary of an invoice can''t be billed again, since its price needs events that retention has removed: every run would fail on its contract. Whatever else is in the way can be mended, so it is not asked here.';
+
 CREATE FUNCTION billing.invoice_void(invoice text, reason text, reissue boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -617,6 +642,9 @@ BEGIN
         PERFORM billing_internal.fail('ZB005', format('invoice %s has credit note %s and can''t be voided', i.number, credited_by),
             format('Void the credit note first: SELECT billing.invoice_void(''%s'', ''…''); or correct the invoice: SELECT * FROM billing.invoice_correct(''%s'');', credited_by, i.number));
     END IF;
+    IF invoice_void.reissue AND i.kind = 'invoice' THEN
+        PERFORM billing_internal.require_reissuable(i.customer_id, i.invoice_id);
+    END IF;
     UPDATE billing.invoice x SET state = 'void', voided_at = clock_timestamp(), void_reason = reason, reissue = invoice_void.reissue WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id;
     IF invoice_void.reissue THEN
         -- Its differences are unbilled again; and what other legal entities were billed for the boundary may change with it.
@@ -633,7 +661,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_void(text, text, boolean) IS
-    'Voids an open invoice or credit note; its number stays used. With reissue its boundary is due again and the next run issues it anew (of a correction or credit note, and of difference lines, the next run bills what is missing then); without, it stays void for good and counts as settled, also when another legal entity''s invoice of that boundary is issued again. One of total 0, which nobody had to pay, can be voided too. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note), or it has credit notes.';
+    'Voids an open invoice or credit note; its number stays used. With reissue its boundary is due again and the next run issues it anew (of a correction or credit note, and of difference lines, the next run bills what is missing then); without, it stays void for good and counts as settled, also when another legal entity''s invoice of that boundary is issued again. One of total 0, which nobody had to pay, can be voided too. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note), it has credit notes, or it is to be issued again and events that its price needs have been removed.';
 
 -- ── the run ──────────────────────────────────────────────────────────────────────────────────────
 

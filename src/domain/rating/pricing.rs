@@ -401,6 +401,21 @@ mod tests {
     }
 
     #[test]
+    fn events_priced_apart() {
+        for (beside, apart) in [
+            (r#""fixed":"0.30""#, true),
+            (r#""per_event_minimum":"1""#, true),
+            (r#""fixed":"0.30","free_events":1"#, false),
+            (r#""fixed":"0.30","free_amount":"10""#, false),
+            (r#""fixed":"0.30","free_units":"10""#, false),
+        ] {
+            let card = pricing(&format!(r#"{{"model":"percentage","rate":"0.1",{beside}}}"#));
+            assert_eq!(card.rates_events_apart(), apart, "{beside}");
+        }
+        assert!(!pricing(r#"{"model":"per_unit","unit_price":"1"}"#).rates_events_apart());
+    }
+
+    #[test]
     fn a_quantity_of_zero() {
         let tiers = r#""tiers":[{"up_to":"10","unit_price":"1","flat_fee":"5"}]"#;
         for (document, expected) in [
