@@ -1,6 +1,7 @@
 -- A large price book: seconds to apply it, to apply it again, and of the same rows alone; then price_resolve() on a book
 -- of 20 prices and on the large one, in microseconds a call. Variables: prices, rows, calls.
-CREATE SCHEMA IF NOT EXISTS bench;
+DROP SCHEMA IF EXISTS bench CASCADE;
+CREATE SCHEMA bench;
 SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"bench-p"}],"meters":[{"key":"bench-q","event_type":"bench.use","aggregation":"sum","value":"n","dimensions":["model"]}]}');
 CREATE FUNCTION bench.book(book text, prices int, rows int) RETURNS jsonb LANGUAGE sql AS $$
     SELECT jsonb_build_object('price_books', jsonb_build_array(jsonb_build_object('key', book, 'currency', 'USD', 'prices', (SELECT jsonb_agg(jsonb_build_object('key', 'p' || p, 'meter', 'bench-q',
