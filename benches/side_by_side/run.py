@@ -53,7 +53,7 @@ def in_house(query):
 
 PERIOD = f"happened_at >= '{FROM}' AND happened_at < '{UNTIL}'"
 QUESTIONS = {
-    "a customer-month by model": (
+    "`usage()`, a customer-month by model": (
         30,
         lambda: ours.execute(
             "SELECT %s::text, u.dimensions->>'model', u.quantity FROM billing.usage(%s, 'tokens', %s, %s, 'month', '{model}') u",
@@ -62,7 +62,7 @@ QUESTIONS = {
         lambda: duck.execute(f"SELECT customer, model, sum(tokens) FROM event WHERE customer = '{ONE}' AND {PERIOD} GROUP BY ALL").fetchall(),
         lambda: in_house(f"SELECT customer, model, sum(tokens) FROM side.event WHERE customer = '{ONE}' AND {PERIOD} GROUP BY customer, model"),
     ),
-    "all customer-months by model": (
+    "`usage_daily`, all customer-months by model": (
         5,
         lambda: ours.execute(
             "SELECT customer, dimensions->>'model', sum(quantity) FROM billing.usage_daily WHERE meter = 'tokens' AND day >= %s AND day < %s GROUP BY 1, 2",
