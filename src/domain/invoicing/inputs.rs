@@ -200,7 +200,9 @@ impl Inputs {
         for agreed in &self.agreed {
             describe_agreed(agreed, out)?;
         }
-        self.charges.iter().try_for_each(|charge| charge.describe(out))
+        // Bills of before there was tier_continuity never asked for the order of events over lines, and never said it.
+        let with_places = self.tier_continuity.is_some();
+        self.charges.iter().try_for_each(|charge| charge.describe(with_places, out))
     }
 }
 
@@ -224,7 +226,7 @@ fn describe_agreed(agreed: &Agreed, out: &mut String) -> std::fmt::Result {
 }
 
 impl Charge {
-    fn describe(&self, out: &mut String) -> std::fmt::Result {
+    fn describe(&self, with_places: bool, out: &mut String) -> std::fmt::Result {
         writeln!(out, "charge {:?} {:?} {}", self.key, self.product, self.every)?;
         match &self.kind {
             ChargeKind::Fee { pricing, quantity, proration } => {
@@ -248,12 +250,12 @@ impl Charge {
                 }
             }
         }
-        self.periods.iter().try_for_each(|period| period.describe(out))
+        self.periods.iter().try_for_each(|period| period.describe(with_places, out))
     }
 }
 
 impl ServicePeriod {
-    fn describe(&self, out: &mut String) -> std::fmt::Result {
+    fn describe(&self, with_places: bool, out: &mut String) -> std::fmt::Result {
         let (d, e) = (&self.days, &self.elapsed);
         writeln!(
             out,
@@ -279,7 +281,7 @@ impl ServicePeriod {
                     usage.amounts
                 )?;
                 // Of one line the order of its amounts says it.
-                if segment.usage.len() > 1 && !usage.places.is_empty() {
+                if with_places && segment.usage.len() > 1 && !usage.places.is_empty() {
                     writeln!(out, "places {:?}", usage.places)?;
                 }
             }

@@ -504,6 +504,25 @@ fn fixed_parts_belong_to_the_events_of_their_line() {
     assert_eq!(november([usage("payments", free, &halves)]).amounts(), ["0.55", "0.55"]);
 }
 
+/// The order of events over lines is in the digest, but of a bill recorded before there was `tier_continuity`: it is stored.
+#[test]
+fn places_of_events_are_in_the_digest_of_new_bills() {
+    let pricing = r#"{"model":"percentage","rate":"0.1","per_event_maximum":"5"}"#;
+    let bill = |visa: [u32; 2], amex: u32| {
+        let line = |dimensions: &str, quantity: &str, events: &[(u32, &'static str)]| Used {
+            amounts: Some(events.to_vec()),
+            ..used(dimensions, quantity, events.len() as u64)
+        };
+        let visa = line(r#"{"card":"visa"}"#, "130", &[(visa[0], "40"), (visa[1], "90")]);
+        let amex = line(r#"{"card":"amex"}"#, "20", &[(amex, "20")]);
+        november([priced("payments", &format!(r#""pricing":{pricing},"lines_by":["card"]"#), &[visa, amex])])
+    };
+    let (apart, between) = (bill([1, 2], 3), bill([1, 3], 2));
+    assert_eq!(apart.documents().sha256, between.documents().sha256);
+    let now = |case: Case| case.policy("tier_continuity", "continue").documents().sha256;
+    assert_ne!(now(apart), now(between));
+}
+
 /// One price over several lines: what is free goes by the order of all events, the amount is computed once and split
 /// by quantity (definitions 2 and 11).
 #[test]
