@@ -8,7 +8,7 @@ mod load;
 
 use common::Db;
 use load::{Door, Event, Rng, told};
-use postgres::Client;
+use postgres::{Client, IsolationLevel, Transaction};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +33,13 @@ fn event(id: &str, customer: &str, day: usize, input: u64) -> Event {
 
 fn ask(client: &mut impl postgres::GenericClient, call: &str) -> Result<String, postgres::Error> {
     client.query_one(call, &[]).map(|row| row.get(0))
+}
+
+/// A transaction that sees from now on what is there now.
+fn with_snapshot(client: &mut Client, isolation: IsolationLevel) -> Transaction<'_> {
+    let mut open = client.build_transaction().isolation_level(isolation).start().expect("begin");
+    open.query("SELECT FROM billing.contract", &[]).expect("a snapshot");
+    open
 }
 
 fn void(id: &str) -> String {
@@ -111,12 +118,7 @@ fn of_two_corrections_of_one_event_the_second_finds_what_the_first_left() {
 fn a_correction_in_an_older_snapshot_is_refused_and_never_counted_twice() {
     let (db, mut admin) = three_events("corrections_snapshot");
     let mut older = db.connect_as("billing_operator");
-    let mut open = older
-        .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
-        .start()
-        .expect("begin");
-    open.query("SELECT count(*) FROM billing.usage_event", &[]).expect("a snapshot");
+    let mut open = with_snapshot(&mut older, IsolationLevel::RepeatableRead);
     assert_eq!(ask(&mut admin, &void("a")).expect("void"), "void");
     let refused = common::refusal(ask(&mut open, &void("a")));
     assert_eq!(refused.code, "40001", "{refused:?}");
@@ -509,12 +511,7 @@ fn an_older_snapshot_does_not_ingest_past_a_bill() {
     let (db, mut admin) = billed_january("corrections_older");
     let mut sender = db.connect();
     let late = "SELECT billing.ingest_event('c0', 'use', 'late', '2026-02-12Z', '{\"n\":100}')";
-    let mut old = sender
-        .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
-        .start()
-        .expect("begin");
-    old.query("SELECT count(*) FROM billing.contract", &[]).expect("a snapshot");
+    let mut old = with_snapshot(&mut sender, IsolationLevel::RepeatableRead);
     admin.batch_execute("CALL billing.bill_run()").expect("February");
     ask(&mut old, "SELECT billing.ingest_event('c1', 'use', 'other', '2026-02-12Z', '{\"n\":1}')")
         .expect("another stripe");
@@ -523,12 +520,7 @@ fn an_older_snapshot_does_not_ingest_past_a_bill() {
     old.rollback().expect("rollback");
     assert_eq!(ask(&mut sender, late).expect("again"), "accepted");
     // A contract activated since is as bad as one billed since.
-    let mut old = sender
-        .build_transaction()
-        .isolation_level(postgres::IsolationLevel::RepeatableRead)
-        .start()
-        .expect("begin");
-    old.query("SELECT count(*) FROM billing.contract", &[]).expect("a snapshot");
+    let mut old = with_snapshot(&mut sender, IsolationLevel::RepeatableRead);
     admin.batch_execute("SELECT billing.subscribe('c1', 'pro', '2026-01-01')").expect("a contract");
     admin.batch_execute("CALL billing.bill_run()").expect("January and February of c1");
     let refused =
@@ -548,15 +540,14 @@ fn an_older_snapshot_does_not_correct_past_a_bill() {
     let (db, mut admin) = billed_january("corrections_older_void");
     let mut corrector = db.connect();
     for (isolation, correction) in [
-        (postgres::IsolationLevel::RepeatableRead, void("feb")),
+        (IsolationLevel::RepeatableRead, void("feb")),
         (
-            postgres::IsolationLevel::Serializable,
+            IsolationLevel::Serializable,
             "SELECT voided::text FROM billing.event_replace('c0', 'use', '2026-02-01Z', '2026-03-01Z', '[]', 'test', false)"
                 .to_owned(),
         ),
     ] {
-        let mut old = corrector.build_transaction().isolation_level(isolation).start().expect("begin");
-        old.query("SELECT count(*) FROM billing.contract", &[]).expect("a snapshot");
+        let mut old = with_snapshot(&mut corrector, isolation);
         admin.batch_execute("CALL billing.bill_run()").expect("what is due");
         let answer = ask(&mut old, &correction);
         match answer {
