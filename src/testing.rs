@@ -148,7 +148,7 @@ mod tests {
             ],
         ),
         ("a_call_is_measured_again", &["call_measure_again"]),
-        ("months_are_learned_by_backend", &["month_known", "month_learn"]),
+        ("months_are_learned_by_backend", &["month_learn"]),
         ("kept_events_are_read_again", &["call_read_kept"]),
         ("limits_let_pass_or_say_when", &["limit_check", "limit_error"]),
         ("a_call_is_confined", &["call_confine", "call_contents", "call_outcomes"]),

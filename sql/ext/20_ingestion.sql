@@ -36,8 +36,8 @@ CREATE FUNCTION billing_internal.call_parties(handle bigint) RETURNS TABLE (n in
     LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'call_parties_wrapper';
 COMMENT ON FUNCTION billing_internal.call_parties(bigint) IS 'Customers and legal entities that the call names, each once.';
 CREATE FUNCTION billing_internal.call_resolve(handle bigint, customer_ids bigint[], minutes smallint[], earliest timestamptz[], latest timestamptz[], faults text[])
-    RETURNS SETOF timestamptz LANGUAGE c VOLATILE STRICT ROWS 2 AS 'MODULE_PATHNAME', 'call_resolve_wrapper';
-COMMENT ON FUNCTION billing_internal.call_resolve(bigint, bigint[], smallint[], timestamptz[], timestamptz[], text[]) IS 'Tells the call who its parties are; gives the UTC months that need partitions.';
+    RETURNS timestamptz[] LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_resolve_wrapper';
+COMMENT ON FUNCTION billing_internal.call_resolve(bigint, bigint[], smallint[], timestamptz[], timestamptz[], text[]) IS 'Tells the call who its parties are; gives the UTC months that need partitions and are not known to have them (month_learn), NULL if none.';
 CREATE FUNCTION billing_internal.call_keys(handle bigint) RETURNS TABLE (customer_id bigint, event_key uuid, occurred_at timestamptz, content_hash bigint)
     LANGUAGE c VOLATILE STRICT ROWS 1000 AS 'MODULE_PATHNAME', 'call_keys_wrapper';
 COMMENT ON FUNCTION billing_internal.call_keys(bigint) IS 'The keys to insert, sorted by customer and key.';
@@ -56,9 +56,6 @@ COMMENT ON FUNCTION billing_internal.call_has_known(bigint) IS 'Whether a call h
 CREATE FUNCTION billing_internal.call_has_rejections(handle bigint) RETURNS boolean
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_has_rejections_wrapper';
 COMMENT ON FUNCTION billing_internal.call_has_rejections(bigint) IS 'Whether a call has events to keep aside.';
-CREATE FUNCTION billing_internal.month_known(month timestamptz) RETURNS boolean
-    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'month_known_wrapper';
-COMMENT ON FUNCTION billing_internal.month_known(timestamptz) IS 'Whether this backend has learned that a month has its partitions.';
 CREATE FUNCTION billing_internal.month_learn(month timestamptz) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'month_learn_wrapper';
 COMMENT ON FUNCTION billing_internal.month_learn(timestamptz) IS 'Remembers in this backend that a month has its partitions.';
@@ -299,8 +296,8 @@ $$;
 COMMENT ON FUNCTION billing_internal.limit_take(bigint[], bigint[]) IS 'Takes the new events of limited customers (those of the first list) off their limits, all or none. The last thing an ingest call does, so that the rows are locked briefly. Errors: ZB013 with the time to wait, ZB010.';
 
 CREATE FUNCTION billing_internal.call_admit(handle bigint, state text, OUT limited bigint[])
-    -- Plans are kept for the session. Made while tables are empty they would scan them when they are full.
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    -- Plans are kept for the session. Made while tables are small they would read them whole when they are large.
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     at timestamptz := billing.now();
@@ -309,28 +306,38 @@ DECLARE
     party_earliest timestamptz[];
     party_latest timestamptz[];
     party_faults text[];
+    policies boolean;
+    months timestamptz[];
 BEGIN
-    -- 1. Who is it about?
-    WITH bounds AS MATERIALIZED (
-        -- One look at the policies, the seller's own or everybody's.
-        SELECT s.seller_id, at - coalesce(max(y.value) FILTER (WHERE y.name = 'event_age_max' AND y.scope <> 'global'), max(y.value) FILTER (WHERE y.name = 'event_age_max'), billing_internal.event_age_default())::interval AS earliest,
-            at + coalesce(max(y.value) FILTER (WHERE y.name = 'event_future_max' AND y.scope <> 'global'), max(y.value) FILTER (WHERE y.name = 'event_future_max'), billing_internal.event_future_default())::interval AS latest
-        FROM billing.seller s LEFT JOIN billing.policy y ON y.name IN ('event_age_max', 'event_future_max') AND y.scope IN ('global', 'seller:' || s.key)
-        GROUP BY s.seller_id
-    )
-    SELECT array_agg(c.customer_id ORDER BY p.n), array_agg(c.bucket_minutes ORDER BY p.n), array_agg(b.earliest ORDER BY p.n),
-        array_agg(b.latest ORDER BY p.n),
-        array_agg(CASE WHEN c.customer_id IS NULL THEN 'unknown_customer' WHEN p.bill_to IS NOT NULL AND t.key IS NULL THEN 'unknown_bill_to' END ORDER BY p.n),
-        array_agg(l.customer_id) FILTER (WHERE l.events_per_second IS NOT NULL)
-    INTO party_ids, party_minutes, party_earliest, party_latest, party_faults, limited
+    -- 1. Who is it about? Found by index only.
+    SELECT array_agg(c.customer_id ORDER BY p.n), array_agg(c.bucket_minutes ORDER BY p.n),
+        array_agg(CASE WHEN c.customer_id IS NULL THEN 'unknown_customer'
+            WHEN p.bill_to IS NOT NULL AND (SELECT t.key FROM billing.bill_to t WHERE t.customer_id = c.customer_id AND t.key = p.bill_to AND t.retired_at IS NULL) IS NULL
+                THEN 'unknown_bill_to' END ORDER BY p.n),
+        array_agg(c.customer_id) FILTER (WHERE (SELECT l.events_per_second FROM billing.ingest_limit l WHERE l.customer_id = c.customer_id) IS NOT NULL),
+        (SELECT true FROM billing.policy y WHERE y.name IN ('event_age_max', 'event_future_max') LIMIT 1)
+    INTO party_ids, party_minutes, party_faults, limited, policies
     FROM billing_internal.call_parties(handle) p
-    LEFT JOIN billing.customer k ON k.key = p.customer
-    LEFT JOIN billing.customer_alias a ON a.alias = p.customer AND a.removed_at IS NULL
     -- Never by our id: an event for a customer '3' that is not there yet would count for whoever was made third.
-    LEFT JOIN billing.customer c ON c.customer_id = coalesce(k.customer_id, a.customer_id)
-    LEFT JOIN bounds b ON b.seller_id = c.seller_id
-    LEFT JOIN billing.ingest_limit l ON l.customer_id = c.customer_id
-    LEFT JOIN billing.bill_to t ON t.customer_id = c.customer_id AND t.key = p.bill_to AND t.retired_at IS NULL;
+    LEFT JOIN billing.customer c ON c.customer_id = coalesce((SELECT k.customer_id FROM billing.customer k WHERE k.key = p.customer),
+        (SELECT a.customer_id FROM billing.customer_alias a WHERE a.alias = p.customer AND a.removed_at IS NULL));
+    IF policies THEN
+        SELECT array_agg(at - coalesce(y.own_age, y.age, billing_internal.event_age_default())::interval ORDER BY p.n),
+            array_agg(at + coalesce(y.own_future, y.future, billing_internal.event_future_default())::interval ORDER BY p.n)
+        INTO party_earliest, party_latest
+        FROM unnest(party_ids) WITH ORDINALITY p (customer_id, n)
+        LEFT JOIN billing.customer c USING (customer_id)
+        LEFT JOIN (
+            -- One look at the policies, the seller's own or everybody's.
+            SELECT s.seller_id, max(y.value) FILTER (WHERE y.name = 'event_age_max' AND y.scope <> 'global') AS own_age, max(y.value) FILTER (WHERE y.name = 'event_age_max') AS age,
+                max(y.value) FILTER (WHERE y.name = 'event_future_max' AND y.scope <> 'global') AS own_future, max(y.value) FILTER (WHERE y.name = 'event_future_max') AS future
+            FROM billing.seller s JOIN billing.policy y ON y.name IN ('event_age_max', 'event_future_max') AND y.scope IN ('global', 'seller:' || s.key)
+            GROUP BY s.seller_id
+        ) y USING (seller_id);
+    ELSE
+        party_earliest := array_fill(at - billing_internal.event_age_default()::interval, ARRAY[coalesce(cardinality(party_ids), 0)]);
+        party_latest := array_fill(at + billing_internal.event_future_default()::interval, ARRAY[coalesce(cardinality(party_ids), 0)]);
+    END IF;
 
     -- 2. Shut out finalization and back-fill, in ascending order; a statement of its own before those that read.
     PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), s.stripe)
@@ -349,10 +356,11 @@ BEGIN
         SELECT array_agg(c.bucket_minutes ORDER BY p.n) INTO party_minutes
         FROM unnest(party_ids) WITH ORDINALITY p (customer_id, n) LEFT JOIN billing.customer c USING (customer_id);
     END IF;
-    PERFORM billing_internal.partition_ensure(m.month)
-    FROM billing_internal.call_resolve(handle, coalesce(party_ids, '{}'), coalesce(party_minutes, '{}'), coalesce(party_earliest, '{}'),
-        coalesce(party_latest, '{}'), coalesce(party_faults, '{}')) m (month)
-    WHERE NOT billing_internal.month_known(m.month);
+    months := billing_internal.call_resolve(handle, coalesce(party_ids, '{}'), coalesce(party_minutes, '{}'), coalesce(party_earliest, '{}'),
+        coalesce(party_latest, '{}'), coalesce(party_faults, '{}'));
+    IF months IS NOT NULL THEN
+        PERFORM billing_internal.partition_ensure(m) FROM unnest(months) m;
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.call_admit(bigint, text) IS 'First half of every call with events: parties, stripe locks (shared, ascending), meters and bucket widths as they are under the locks, what can''t be stored, partitions. Gives the customers that have an ingest limit; NULL = none.';
@@ -360,7 +368,8 @@ COMMENT ON FUNCTION billing_internal.call_admit(bigint, text) IS 'First half of 
 CREATE FUNCTION billing_internal.ingest_call(
     handle bigint, state text, kept boolean DEFAULT false, unlimited boolean DEFAULT false, OUT accepted bigint, OUT duplicate bigint, OUT conflicting bigint, OUT rejected bigint, OUT errors jsonb
 )
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    -- As call_admit().
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
     limited bigint[];
@@ -369,11 +378,14 @@ DECLARE
     known_ids bigint[];
     known_keys uuid[];
     known_hashes bigint[];
-    to_fold bigint;
-    folds_until timestamptz;
+    recorded timestamptz;
+    older boolean := current_setting('transaction_isolation') <> 'read committed';
     late_ids bigint[];
+    late_meters int[];
     late_from timestamptz[];
     late_until timestamptz[];
+    to_fold bigint;
+    folds_until timestamptz;
 BEGIN
     -- 1 to 3.
     limited := billing_internal.call_admit(handle, state);
@@ -393,27 +405,30 @@ BEGIN
     SELECT coalesce(array_agg(n.customer_id), '{}'), coalesce(array_agg(n.event_key), '{}') INTO new_ids, new_keys FROM new n;
 
     -- 5. The events, and what they add to usage.
+    recorded := clock_timestamp();
     INSERT INTO billing.usage_event (customer_id, event_key, occurred_at, recorded_at, event_type, event_id, bill_to, properties)
-    SELECT e.customer_id, e.event_key, e.occurred_at, clock.recorded_at, e.event_type, e.event_id, e.bill_to, e.properties::jsonb
-    FROM (SELECT clock_timestamp() AS recorded_at OFFSET 0) clock, billing_internal.call_accept(handle, new_ids, new_keys) e;
+    SELECT e.customer_id, e.event_key, e.occurred_at, recorded, e.event_type, e.event_id, e.bill_to, e.properties::jsonb
+    FROM billing_internal.call_accept(handle, new_ids, new_keys) e;
     WITH added AS (
         INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
         SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity, d.moment, d.placed_at, d.event_key,
-            CASE WHEN s.dimensions IS DISTINCT FROM d.dimensions::jsonb THEN d.dimensions::jsonb END, d.value_keys
-        FROM billing_internal.call_deltas(handle) d LEFT JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
+            CASE WHEN (SELECT s.dimensions FROM billing.dimension_set s WHERE s.customer_id = d.customer_id AND s.dimension_set_id = d.dimension_set_id)
+                IS DISTINCT FROM d.dimensions::jsonb THEN d.dimensions::jsonb END, d.value_keys
+        FROM billing_internal.call_deltas(handle) d
         RETURNING customer_id, meter_id, bucket_start, bucket_minutes
     )
     -- What may be late: it comes before the latest boundary of all that was billed. An older snapshot does not know it.
-    SELECT array_agg(l.customer_id), array_agg(l.from_at), array_agg(l.until_at) INTO late_ids, late_from, late_until
-    FROM (
-        -- What is carried over changes all that comes after.
-        SELECT a.customer_id, min(a.bucket_start) AS from_at, max(CASE WHEN m.state IN ('level', 'presence') THEN 'infinity' ELSE a.bucket_start + make_interval(mins => a.bucket_minutes) END) AS until_at
-        FROM added a JOIN billing.meter m USING (meter_id)
-        WHERE a.bucket_start < (SELECT max(k.billed_until) FROM billing.contract k) OR current_setting('transaction_isolation') <> 'read committed'
-        GROUP BY a.customer_id
-    ) l;
+    SELECT array_agg(a.customer_id), array_agg(a.meter_id), array_agg(a.bucket_start), array_agg(a.bucket_start + make_interval(mins => a.bucket_minutes))
+    INTO late_ids, late_meters, late_from, late_until
+    FROM added a WHERE older OR a.bucket_start < (SELECT max(k.billed_until) FROM billing.contract k);
     IF late_ids IS NOT NULL THEN
-        PERFORM billing_internal.usage_changed(late_ids, late_from, late_until);
+        PERFORM billing_internal.usage_changed(array_agg(l.customer_id), array_agg(l.from_at), array_agg(l.until_at))
+        FROM (
+            -- What is carried over changes all that comes after.
+            SELECT a.customer_id, min(a.from_at) AS from_at, max(CASE WHEN m.state IN ('level', 'presence') THEN 'infinity' ELSE a.until_at END) AS until_at
+            FROM unnest(late_ids, late_meters, late_from, late_until) a (customer_id, meter_id, from_at, until_at) JOIN billing.meter m USING (meter_id)
+            GROUP BY a.customer_id
+        ) l;
     END IF;
 
     -- 6. Repeats: content that was stored once, in whichever revision, is a duplicate, other content is conflicting.
@@ -510,7 +525,7 @@ BEGIN
             'An event names its customer, type, id and time.');
     END IF;
     state := billing_internal.meters_ready();
-    SELECT * INTO outcome FROM billing_internal.ingest_call(billing_internal.call_read_event(
+    outcome := billing_internal.ingest_call(billing_internal.call_read_event(
         customer, event_type, event_id, occurred_at, coalesce(properties, '{}')::text, bill_to), state);
     IF outcome.conflicting > 0 THEN
         PERFORM billing_internal.fail('ZB009', 'event conflicts: ' || (outcome.errors->0->>'message'),

@@ -10,6 +10,7 @@ DROP FUNCTION
     billing_internal.bill_stretches(bigint),
     billing_internal.call_deltas(bigint),
     billing_internal.call_rejections(bigint),
+    billing_internal.call_resolve(bigint, bigint[], smallint[], timestamptz[], timestamptz[], text[]),
     billing_internal.insert_overrides(jsonb, bigint, uuid, text, int),
     billing_internal.pricing_facts(text),
     billing_internal.usage_cells(bigint, int, timestamptz, timestamptz, timestamptz[]);

@@ -22,7 +22,7 @@ const CALLS_MAX: usize = 4;
 
 thread_local! {
     static CALLS: RefCell<BTreeMap<i64, Call>> = const { RefCell::new(BTreeMap::new()) };
-    /// Starts of months that have their partitions.
+    /// Starts of months of which this backend has learned that they have their partitions.
     static MONTHS: RefCell<BTreeSet<Instant>> = const { RefCell::new(BTreeSet::new()) };
 }
 
@@ -205,7 +205,7 @@ fn call_measure_again(handle: i64) {
 }
 
 /// Takes the parties' resolutions: arrays in the order of `call_parties`; a fault is a reason word. Gives the
-/// UTC months that need partitions.
+/// UTC months that need partitions and are not known to have them; NULL if there is none.
 #[pg_extern(sql = false)]
 fn call_resolve(
     handle: i64,
@@ -214,7 +214,7 @@ fn call_resolve(
     earliest: Vec<Option<TimestampWithTimeZone>>,
     latest: Vec<Option<TimestampWithTimeZone>>,
     faults: Vec<Option<String>>,
-) -> SetOfIterator<'static, TimestampWithTimeZone> {
+) -> Option<Vec<TimestampWithTimeZone>> {
     let resolution = |at: usize| match faults[at].as_deref() {
         Some(reason::UNKNOWN_CUSTOMER) => Ok(Resolution::UnknownCustomer),
         Some(_) => Ok(Resolution::UnknownBillTo),
@@ -236,7 +236,9 @@ fn call_resolve(
         call.resolve(&resolutions)?;
         Ok(call.months())
     });
-    SetOfIterator::new(months.into_iter().map(pg_instant))
+    let unknown: Vec<Instant> =
+        MONTHS.with_borrow(|known| months.into_iter().filter(|month| !known.contains(month)).collect());
+    (!unknown.is_empty()).then(|| unknown.into_iter().map(pg_instant).collect())
 }
 
 /// The keys to insert, sorted.
@@ -338,13 +340,7 @@ fn call_has_rejections(handle: i64) -> bool {
     with_call(handle, |call| Ok(!call.rejections().is_empty()))
 }
 
-/// Whether this backend has learned that the partitions of a month are there, once a transaction other than
-/// its own had made them.
-#[pg_extern(sql = false)]
-fn month_known(month: TimestampWithTimeZone) -> bool {
-    from_timestamptz(month).is_some_and(|month| MONTHS.with_borrow(|months| months.contains(&month)))
-}
-
+/// Remembers that the partitions of a month are there, once a transaction other than its own had made them.
 #[pg_extern(sql = false)]
 fn month_learn(month: TimestampWithTimeZone) {
     MONTHS.with_borrow_mut(|months| months.extend(from_timestamptz(month)));
@@ -503,7 +499,7 @@ mod tests {
     /// Resolves acme (customer 7, hours, five years back) and says that nobody is unknown.
     fn resolve(handle: &str) -> Vec<String> {
         rows(&format!(
-            "SELECT * FROM billing_internal.call_resolve({handle}, '{{7,NULL}}', '{{60,NULL}}', '{{2018-11-16,NULL}}', '{{2023-12-31,NULL}}', '{{NULL,unknown_customer}}')"
+            "SELECT unnest(billing_internal.call_resolve({handle}, '{{7,NULL}}', '{{60,NULL}}', '{{2018-11-16,NULL}}', '{{2023-12-31,NULL}}', '{{NULL,unknown_customer}}'))"
         ))
     }
 
@@ -586,14 +582,23 @@ mod tests {
         assert_eq!(closed, format!("XX000 ingest call {handle} is not open"));
     }
 
-    /// A backend knows a month once it was told, and no other.
+    /// A backend asks for the partitions of a month until it was told that they are there.
     #[pg_test]
     fn months_are_learned_by_backend() {
-        let known = |month: &str| value(&format!("SELECT billing_internal.month_known('{month}')")).unwrap();
-        assert_eq!(known("1723-11-01Z"), "false");
-        rows("SELECT billing_internal.month_learn('1723-11-01Z')");
-        assert_eq!((known("1723-11-01Z").as_str(), known("1723-12-01Z").as_str()), ("true", "false"));
-        assert_eq!(known("infinity"), "false");
+        load_meters("{5}");
+        let unknown = || {
+            let months = ["2023-11-16T10:00:00Z", "2023-12-01T10:00:00Z"];
+            let handle = read(&months.map(|at| event("acme", at, at, "{}")));
+            value(&format!(
+                "SELECT billing_internal.call_resolve({handle}, '{{7}}', '{{60}}', '{{2018-11-16}}', '{{2023-12-31}}', '{{NULL}}')"
+            ))
+        };
+        let both = r#"{"2023-11-01 00:00:00+00","2023-12-01 00:00:00+00"}"#;
+        assert_eq!(unknown().as_deref(), Some(both));
+        rows("SELECT billing_internal.month_learn('2023-11-01Z')");
+        assert_eq!(unknown().as_deref(), Some(r#"{"2023-12-01 00:00:00+00"}"#));
+        rows("SELECT billing_internal.month_learn('infinity'), billing_internal.month_learn('2023-12-01Z')");
+        assert_eq!(unknown(), None);
     }
 
     /// A call can be confined to one customer, type and stretch of time: what is not of it, and an id that

@@ -814,6 +814,18 @@ mod tests {
         }
     }
 
+    /// A charge bounded to one amount, inside and beside a row's pricing.
+    #[test]
+    fn a_minimum_may_equal_the_maximum() {
+        let row = |text: &str| {
+            pricing(&format!(r#"{{"model":"matrix","dimensions":["m"],"rows":[{{"match":{{}},{text}}}]}}"#))
+                .canonical()
+        };
+        let inside = row(r#""pricing":{"model":"flat","amount":"1","minimum":"2","maximum":"2"}"#);
+        assert_eq!(row(r#""minimum":"2","pricing":{"model":"flat","amount":"1","maximum":"2"}"#), inside);
+        assert_eq!(row(r#""maximum":"2","pricing":{"model":"flat","amount":"1","minimum":"2"}"#), inside);
+    }
+
     #[test]
     fn negative_prices_where_they_are_clear() {
         for document in [

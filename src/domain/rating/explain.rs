@@ -428,6 +428,15 @@ mod tests {
     }
 
     #[test]
+    fn says_nothing_of_what_has_no_effect() {
+        let card = pricing(r#"{"model":"percentage","rate":"0.1","fixed":"0.30"}"#);
+        let steps = card.explain_events(&["10", "20"].map(exact)).unwrap();
+        assert_eq!(lines(&steps), ["rate | 30 | 0.1 | 3", "fixed part of each event | 2 | 0.3 | 0.6"]);
+        let capped = r#"{"model":"graduated","tiers":[{"up_to":"10","unit_price":"2","maximum":"6"},{"unit_price":"1"}]}"#;
+        assert_eq!(explained(capped, "3"), ["tier 1: up to 10 | 3 | 2 | 6"]);
+    }
+
+    #[test]
     fn shows_what_of_a_total_is_free() {
         let card = pricing(r#"{"model":"percentage","rate":"0.1","free_amount":"100"}"#);
         let steps = card.explain(&quantity("150"), &Dimensions::new(), 2).unwrap();

@@ -141,4 +141,36 @@ SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.ingest_from('no_such_
   $$SELECT billing_internal.ingest_rows(a, a, a, a, a, a) FROM (SELECT array_fill('x'::text, ARRAY[10001])) x (a)$$, $$SELECT billing_internal.ingest_rows('{}', '{}', '{}', '{}', NULL, '{}')$$]) c;
 \a \t
 
+-- How old and how far ahead an event may be: the seller's own policy, or everybody's, or the default
+SELECT billing.seller_upsert('{"key":"eu","name":"EU GmbH"}') AS eu, billing.customer_upsert('{"key":"initech","seller":"eu"}') AS i \gset
+CREATE FUNCTION pg_temp.admits() RETURNS TABLE (customer text, at timestamptz, outcome text) LANGUAGE sql AS $$
+  SELECT c, t, coalesce(i.errors->0->>'reason', 'taken') FROM unnest('{initech,globex}'::text[]) c, unnest('{2026-02-20Z,2026-03-10Z,2026-03-15 14:00Z,2026-03-16 11:00Z}'::timestamptz[]) t,
+    billing.ingest(json_build_object('customer', c, 'event_id', gen_random_uuid(), 'event_type', 'other', 'occurred_at', t)) i ORDER BY 1, 2 $$;
+SELECT billing.policy_set('event_age_max', '7 days', 'seller:eu'), billing.policy_set('event_future_max', '3 hours');
+SELECT * FROM pg_temp.admits();
+SELECT billing.policy_set('event_age_max', '20 days'), billing.policy_set('event_age_max', '30 days', 'seller:eu'), billing.policy_set('event_future_max', '1 hour', 'seller:eu');
+SELECT * FROM pg_temp.admits();
+
+-- An event is judged by the meters as they are, not by those that this session knew before
+SELECT action FROM billing.catalog_apply('{"meters":[{"key":"moved","event_type":"moved","aggregation":"sum","value":"n"}]}');
+\a \t
+SELECT pg_temp.fails($$SELECT billing.ingest_event('acme', 'moved', 'judged', '2026-03-06Z', '{"n":"x","m":1}')$$);
+\a \t
+SELECT action FROM billing.catalog_apply('{"meters":[{"key":"moved","event_type":"moved","aggregation":"sum","value":"m","valid_from":"2026-03-01T00:00:00Z"}]}');
+SELECT billing.ingest_event('acme', 'moved', 'judged', '2026-03-06Z', '{"n":"x","m":1}');
+SELECT quantity FROM billing.usage('acme', 'moved', '2026-03-06Z', '2026-03-07Z');
+
+-- A call looks up whom it is about, however many others there are and were when its plans were made
+SELECT count(billing.customer_upsert(jsonb_build_object('key', 'c' || i))) FROM generate_series(1, 300) i;
+ANALYZE billing.customer;
+\c -
+SELECT billing.test_clock_set('2026-03-15T12:00:00Z') AS clock \gset
+SELECT count(billing.ingest_event('c290', 'llm', 'one-of-many-' || i, '2026-03-06Z', '{"n":1}')) FROM generate_series(1, 10) i;
+BEGIN;
+SELECT billing.ingest_event('c299', 'llm', 'one-of-many', '2026-03-06Z', '{"n":1}');
+SELECT idx_tup_fetch AS read_before FROM pg_stat_xact_user_tables WHERE relid = 'billing.customer'::regclass \gset
+SELECT billing.ingest_event('c298', 'llm', 'one-of-many', '2026-03-06Z', '{"n":1}');
+SELECT idx_tup_fetch - :read_before AS read FROM pg_stat_xact_user_tables WHERE relid = 'billing.customer'::regclass;
+COMMIT;
+
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0;
