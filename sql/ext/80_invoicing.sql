@@ -108,6 +108,22 @@ CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, bo
 COMMENT ON FUNCTION billing_internal.ref_by(bigint, uuid, int[], jsonb, timestamptz, boolean, text) IS
     'The bill of some boundaries by recorded terms ({"inputs","minor_units"}: contract version, price versions, policies; NULL = those of now), with the events recorded until an instant and the meters recorded (NULL = all there are, measured as now).';
 
+CREATE FUNCTION billing_internal.signed_prices(of_customer_id bigint, of_contract_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_object_agg(b.key || '/' || p.key || '@' || p.version, NULL)
+    FROM billing.contract k
+    JOIN billing.billing_period a ON a.customer_id = k.customer_id AND a.contract_id = k.contract_id AND a.n = 0
+    JOIN billing.contract_charge h ON h.customer_id = k.customer_id AND h.contract_id = k.contract_id
+    JOIN billing.price p ON p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL AND p.recorded_at <= a.recorded_at
+    JOIN billing.price_book b ON b.price_book_id = p.price_book_id
+    WHERE k.customer_id = of_customer_id AND k.contract_id = of_contract_id AND (k.prices = 'pin' OR 'contract_signature' = coalesce(
+        (SELECT c.value FROM billing.contract_policy c WHERE c.customer_id = k.customer_id AND c.contract_id = k.contract_id AND c.name = 'rate_at'),
+        (SELECT s.value FROM billing_internal.seller_policies('{rate_at}') s WHERE s.seller_id = k.seller_id)))
+$$;
+COMMENT ON FUNCTION billing_internal.signed_prices(bigint, uuid) IS
+    'Of a contract with the prices of its signature, the list prices it could be signed on, as known_prices: the versions published when it was activated. One published later that begins before the signature changes nothing agreed on. NULL = its prices float.';
+
 CREATE FUNCTION billing_internal.bill_contracts(refs billing_internal.bill_ref[]) RETURNS TABLE (customer_id bigint, contract_id uuid, document text, earlier boolean, standing text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -127,11 +143,10 @@ BEGIN
         'pinned', k.prices = 'pin', 'signed_at', coalesce(k.signed_at, k.starts_at), 'version', v.contract, 'terms_version', v.terms,
         'boundaries', r.boundaries, 'usage_until', nullif(r.usage_until, 'infinity'), 'recorded_until', CASE WHEN r.recorded_until = 'infinity' THEN '9999-12-31 00:00+00' ELSE r.recorded_until END,
         -- A bill that is compared has what it left out, too, where it has a price now.
-        'known_prices', r.known_prices, 'prices_now', coalesce(r.earlier, false), 'later_prices', r.later_prices, 'known_meters', r.known_meters,
+        'known_prices', coalesce(r.known_prices, CASE WHEN k.prices = 'pin' OR q.policies->>'rate_at' = 'contract_signature' THEN billing_internal.signed_prices(k.customer_id, k.contract_id) END), 'prices_now', coalesce(r.earlier, false), 'later_prices', r.later_prices, 'known_meters', r.known_meters,
         'minor_units', coalesce(r.minor_units, (SELECT u.minor_units FROM billing.currency u WHERE u.code = k.currency
             AND (today AT TIME ZONE k.time_zone)::date >= u.valid_from AND (u.valid_until IS NULL OR (today AT TIME ZONE k.time_zone)::date < u.valid_until))),
-        'policies', coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
-            WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND sp.policies ? p.name), sp.policies),
+        'policies', q.policies,
         'periods', (SELECT json_agg(json_build_array(p.starts_on, p.starts_at, p.ends_on, p.ends_at)) FROM billing.billing_period p
             WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND (p.n = ANY (r.boundaries) OR p.n + 1 = ANY (r.boundaries))),
         'charges', (SELECT json_agg(json_build_object('product', d.key, 'every', h.every, 'meter_id', h.meter_id, 'book_id', h.price_book_id, 'terms', h.terms) ORDER BY h.position)
@@ -155,7 +170,9 @@ BEGIN
     JOIN billing.seller s ON s.seller_id = k.seller_id
     JOIN billing.bill_to b ON b.customer_id = k.customer_id AND b.bill_to_id = k.bill_to_id
     JOIN seller_policy sp ON sp.seller_id = k.seller_id
-    CROSS JOIN LATERAL (SELECT coalesce(r.contract_version, k.version) AS contract, coalesce(r.terms_version, c.terms_version) AS terms) v;
+    CROSS JOIN LATERAL (SELECT coalesce(r.contract_version, k.version) AS contract, coalesce(r.terms_version, c.terms_version) AS terms) v
+    CROSS JOIN LATERAL (SELECT coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
+        WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND sp.policies ? p.name), sp.policies) AS policies) q;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_contracts(billing_internal.bill_ref[]) IS 'The contracts of a batch of bills as JSON: header, policies, charges, overrides, fixed instants; and what stands for their boundaries.';
