@@ -166,7 +166,7 @@ BEGIN
             RAISE;
         WHEN OTHERS THEN
             -- One broken view stops no other; its sample is not taken, so the next run tries again.
-            GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+            GET STACKED DIAGNOSTICS hint := PG_EXCEPTION_HINT;
             PERFORM billing_internal.sample_issue(run, source, SQLSTATE, SQLERRM, hint);
         END;
         COMMIT;
