@@ -131,7 +131,7 @@ impl Block {
         self.effective_at <= at && self.expires_at.is_none_or(|end| at < end) && self.scope.holds(at)
     }
 
-    /// How much can still be drawn where `left` is there: with the overdraft if that is allowed.
+    /// How much can still be drawn where `left` is there, with the overdraft; `None` = without end.
     pub fn room_below(&self, left: Exact) -> Result<Option<Exact>, Fault> {
         Ok(match self.overdraft {
             Overdraft::None => Some(if left.is_negative() { Exact::ZERO } else { left }),

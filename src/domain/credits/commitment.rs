@@ -10,15 +10,15 @@ pub fn true_up(committed: Exact, spend: Exact) -> Result<Exact, Fault> {
     Ok(committed.sub(spend)?.max(Exact::ZERO))
 }
 
-/// One test: what must be spent in a period. Its length is the contract's: an annual commitment is one test a year,
-/// twelve monthly minimums are twelve.
+/// A period at whose end the commitment is tested. Its length is the contract's (`foundation::calendar` makes them): an
+/// annual commitment is tested once a year; twelve monthly minimums are another product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Test {
-    pub period: Window,
+pub struct Period {
+    pub window: Window,
     pub committed: Exact,
 }
 
-/// A test and how it ended.
+/// A period at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tested {
     pub spend: Exact,
@@ -27,42 +27,37 @@ pub struct Tested {
 
 /// Tests periods against eligible spend, each amount at the time of its usage. Corrections count negative where their
 /// usage was. Spend outside all periods counts nowhere.
-pub fn test(tests: &[Test], spend: &[(Instant, Exact)]) -> Result<Vec<Tested>, Fault> {
-    in_order(tests)?;
-    let test = |test: &Test| {
-        let mut inside = spend.iter().filter(|(at, _)| test.period.holds(*at)).map(|(_, amount)| *amount);
-        let spend = inside.try_fold(Exact::ZERO, Exact::add)?;
-        Ok(Tested { spend, true_up: true_up(test.committed, spend)? })
-    };
-    tests.iter().map(test).collect()
-}
-
-fn in_order(tests: &[Test]) -> Result<(), Fault> {
-    let ends_first = tests.iter().any(|test| test.period.until <= test.period.from);
-    let overlap = tests.windows(2).any(|pair| pair[1].period.from < pair[0].period.until);
+pub fn test_periods(periods: &[Period], spend: &[(Instant, Exact)]) -> Result<Vec<Tested>, Fault> {
+    let ends_first = periods.iter().any(|period| period.window.until <= period.window.from);
+    let overlap = periods.windows(2).any(|pair| pair[1].window.from < pair[0].window.until);
     if ends_first || overlap {
-        return Err(Fault::value("the test periods of a commitment must follow each other without overlap"));
+        return Err(Fault::value("the periods of a commitment must follow each other without overlap"));
     }
-    Ok(())
+    let test = |period: &Period| {
+        let mut inside = spend.iter().filter(|(at, _)| period.window.holds(*at)).map(|(_, amount)| *amount);
+        let spend = inside.try_fold(Exact::ZERO, Exact::add)?;
+        Ok(Tested { spend, true_up: true_up(period.committed, spend)? })
+    };
+    periods.iter().map(test).collect()
 }
 
 /// A true-down: a lower commitment for the periods that begin at `from` or later. What has begun stays as it was
 /// promised.
-pub fn true_down(tests: &[Test], from: Instant, committed: Exact) -> Result<Vec<Test>, Fault> {
+pub fn true_down(periods: &[Period], from: Instant, committed: Exact) -> Result<Vec<Period>, Fault> {
     if committed.is_negative() {
         return Err(Fault::value(format!("a commitment of {committed} is negative")));
     }
-    let lower = |test: &Test| {
-        if test.period.from < from {
-            return Ok(*test);
+    let lower = |period: &Period| {
+        if period.window.from < from {
+            return Ok(*period);
         }
-        if committed > test.committed {
-            return Err(Fault::value(format!("{committed} is more than the {} committed", test.committed))
+        if committed > period.committed {
+            return Err(Fault::value(format!("{committed} is more than the {} committed", period.committed))
                 .with_hint("A true-down only lowers; to raise a commitment, amend the contract."));
         }
-        Ok(Test { committed, ..*test })
+        Ok(Period { committed, ..*period })
     };
-    tests.iter().map(lower).collect()
+    periods.iter().map(lower).collect()
 }
 
 /// The instalments of a commitment, in proportion to `weights` (equal ones for equal instalments): each is the rounded
@@ -155,9 +150,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn year(year: i32, committed: &str) -> Test {
-        Test {
-            period: Window { from: at(&format!("{year}-01-01")), until: at(&format!("{}-01-01", year + 1)) },
+    fn year(year: i32, committed: &str) -> Period {
+        Period {
+            window: Window { from: at(&format!("{year}-01-01")), until: at(&format!("{}-01-01", year + 1)) },
             committed: exact(committed),
         }
     }
@@ -180,19 +175,19 @@ mod tests {
         let (march, april) = (at("2026-03-01"), at("2026-04-01"));
         let usage = [(january, exact("4000")), (february, exact("16000")), (march, exact("10000"))];
         let spent = exact("30000");
-        let billed = |tests: &[Test]| {
-            let true_ups = test(tests, &usage).unwrap().into_iter().map(|tested| tested.true_up);
+        let billed = |periods: &[Period]| {
+            let true_ups = test_periods(periods, &usage).unwrap().into_iter().map(|tested| tested.true_up);
             true_ups.fold(spent, |sum, more| sum.add(more).unwrap())
         };
         let of =
-            |from, until, committed| Test { period: Window { from, until }, committed: exact(committed) };
+            |from, until, committed| Period { window: Window { from, until }, committed: exact(committed) };
         let months =
             [of(january, february, "10000"), of(february, march, "10000"), of(march, april, "10000")];
         assert_eq!(billed(&months), exact("36000"));
         assert_eq!(billed(&[of(january, april, "30000")]), exact("30000"));
         // A correction counts in the period of its usage; what lies in no period counts nowhere.
         let late = [(february, exact("-16000")), (april, exact("99")), (january, exact("10000"))];
-        assert_eq!(amounts(&test(&months, &late).unwrap()), ["0", "26000", "10000"]);
+        assert_eq!(amounts(&test_periods(&months, &late).unwrap()), ["0", "26000", "10000"]);
     }
 
     /// rules.md 3 D: true-down to 90,000 in year 2 with spend 100,000 and 85,000 → 20,000 and 5,000.
@@ -202,7 +197,10 @@ mod tests {
         let spend = [(at("2026-05-01"), exact("100000")), (at("2027-05-01"), exact("85000"))];
         let lower = |from: &str, to: &str| true_down(&promised, at(from), exact(to));
         for from in ["2026-06-01", "2027-01-01"] {
-            assert_eq!(amounts(&test(&lower(from, "90000").unwrap(), &spend).unwrap()), ["20000", "5000"]);
+            assert_eq!(
+                amounts(&test_periods(&lower(from, "90000").unwrap(), &spend).unwrap()),
+                ["20000", "5000"]
+            );
         }
         assert_eq!(lower("2027-01-02", "90000").unwrap(), promised);
         assert!(lower("2027-01-01", "120000.01").unwrap_err().message.contains("more than the 120000"));
@@ -212,10 +210,10 @@ mod tests {
     #[test]
     fn periods_of_one_commitment_dont_overlap() {
         for tests in [[year(2026, "1"), year(2026, "1")], [year(2027, "1"), year(2026, "1")]] {
-            assert!(test(&tests, &[]).is_err());
+            assert!(test_periods(&tests, &[]).is_err());
         }
         let nothing = Window { from: at("2026-01-01"), until: at("2026-01-01") };
-        assert!(test(&[Test { period: nothing, committed: Exact::ONE }], &[]).is_err());
+        assert!(test_periods(&[Period { window: nothing, committed: Exact::ONE }], &[]).is_err());
     }
 
     fn pay(committed: &str, weights: &[i64], minor_units: u32) -> Vec<String> {
@@ -247,7 +245,7 @@ mod tests {
             priority,
             committed: exact(committed),
             scope: Scope::default(),
-            period: year(2026, "0").period,
+            period: year(2026, "0").window,
         }
     }
 

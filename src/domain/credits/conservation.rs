@@ -2,7 +2,7 @@
 //! credit notes, refunds, expiry, roll-over, debt and top-ups, checked after every step against sums of its own.
 
 use super::block::Rollover;
-use super::expire::{expire, standing};
+use super::expire::{Standing, expire, standing};
 use super::reverse::{credit_note, refund, reinstate, void, void_grant};
 use super::testing::{block, id, subject, usd};
 use super::top_up::absorb;
@@ -106,10 +106,10 @@ impl World {
         for draw in &draws {
             let at = self.blocks.iter().position(|block| block.id == draw.block).unwrap();
             let now = standing(&self.blocks[at], Instant(self.now), self.closes_at(at));
-            // A block in debt that has ended keeps what comes back, up to what it owes.
-            let debt = self.left(at) < Exact::ZERO;
-            let standing = if debt { expire::Standing::Live } else { now };
-            reinstate(draw, standing).into_iter().for_each(|entry| self.post(entry));
+            // Pending in this world is what nobody has ended yet.
+            let now = if self.ended[at] { now } else { Standing::Live };
+            let entries = reinstate(draw, self.left(at), now).unwrap();
+            entries.into_iter().for_each(|entry| self.post(entry));
         }
         self.posted = self.posted.plus(&Rows { draws, rests: vec![] }).unwrap();
     }
@@ -233,6 +233,7 @@ impl World {
             assert_eq!(left, credit.sub(debit).unwrap());
             let floor = if block.overdraft == Overdraft::None { Exact::ZERO } else { cents(-500) };
             assert!(floor <= left && left <= block.granted, "{left} of {}", block.granted);
+            assert!(!self.ended[at] || left <= Exact::ZERO, "{left} after the end");
             // A block gave what stands in the rows: a void finds every credit at its own block.
             let used = self.balances[at].used().unwrap();
             assert_eq!(used, self.posted.drawn_from(block.id).unwrap());

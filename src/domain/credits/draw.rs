@@ -7,7 +7,7 @@
 //! once more.
 
 use super::PLACES_MAX;
-use super::block::{Block, Overdraft};
+use super::block::Block;
 use super::order::Order;
 use super::rows::{Draw, Rest, Rows};
 use super::scope::Subject;
@@ -21,9 +21,10 @@ use uuid::Uuid;
 pub enum Mode {
     /// What is not covered is billed.
     CreditThenInvoice,
-    /// A piece that is not covered as a whole is refused as a whole: nothing is drawn or billed.
+    /// A piece that is not covered as a whole is refused as a whole: nothing is drawn or billed. For calls that are
+    /// decided once; settled again, a late piece may have the credit that a later one had.
     CreditOnly,
-    /// The last block in order that has an overdraft goes into debt; what is beyond it is billed.
+    /// When credit has ended, overdrafts are used in the same order; what is beyond them is billed.
     AllowNegative,
 }
 
@@ -219,7 +220,6 @@ impl<'a> Till<'a> {
     fn draw(&mut self, key: &'a str, piece: &Piece, payers: &[usize]) -> Result<bool, Fault> {
         let payers = || payers.iter().copied().filter(|at| self.blocks[*at].block.holds(piece.at));
         let funded: Vec<usize> = payers().filter(|at| self.left[*at] > Exact::ZERO).collect();
-        let debtor = payers().rfind(|at| self.blocks[*at].block.overdraft != Overdraft::None);
         let nothing = || Line { exact: Ratio::ZERO, posted: Exact::ZERO, draws: Vec::new(), rest: None };
         let line = self.lines.entry(key).or_insert_with(nothing);
         let exact = line.exact.add(&piece.price);
@@ -240,16 +240,11 @@ impl<'a> Till<'a> {
         for at in funded {
             let taken = unpaid.pay(piece, at, Some(self.left[at]), line)?;
             self.left[at] = self.left[at].sub(taken)?;
-            if unpaid.share.is_zero() {
-                return Ok(true);
-            }
         }
-        if let Some(at) = debtor.filter(|_| self.terms.mode == Mode::AllowNegative) {
+        for at in payers().filter(|_| self.terms.mode == Mode::AllowNegative) {
             let room = self.blocks[at].block.room_below(self.left[at])?;
-            if room != Some(Exact::ZERO) {
-                let taken = unpaid.pay(piece, at, room, line)?;
-                self.left[at] = self.left[at].sub(taken)?;
-            }
+            let taken = unpaid.pay(piece, at, room, line)?;
+            self.left[at] = self.left[at].sub(taken)?;
         }
         unpaid.rest(piece, line);
         Ok(true)
@@ -281,6 +276,9 @@ impl Unpaid {
         room: Option<Exact>,
         line: &mut Line,
     ) -> Result<Exact, Fault> {
+        if self.share.is_zero() || room == Some(Exact::ZERO) {
+            return Ok(Exact::ZERO);
+        }
         let amount = room.map_or(self.due, |room| room.min(self.due));
         let part = if amount == self.due {
             self.share.clone()

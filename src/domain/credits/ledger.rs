@@ -32,6 +32,29 @@ impl Kind {
             Kind::RolledOut => "rolled_out",
         }
     }
+
+    /// The two accounts of the double entry, in units: debit, credit. A roll-over is one transaction of two blocks, from
+    /// the old one's balance to the new one's, so the new block has no other grant.
+    pub fn accounts(self) -> (Account, Account) {
+        use Account::*;
+        match self {
+            Kind::Granted => (CustomerBalance, Issued),
+            Kind::Burnt => (Consumed, CustomerBalance),
+            Kind::Reinstated => (CustomerBalance, Consumed),
+            Kind::Expired => (Expired, CustomerBalance),
+            Kind::Voided | Kind::Refunded => (Issued, CustomerBalance),
+            Kind::RolledOut => (CustomerBalance, CustomerBalance),
+        }
+    }
+}
+
+/// Where credits are, or went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Account {
+    CustomerBalance,
+    Issued,
+    Consumed,
+    Expired,
 }
 
 /// One entry; the amount is positive, the kind says in which direction it goes.
@@ -154,6 +177,23 @@ mod tests {
             (RolledOut, "8"),
         ];
         assert_eq!(posted(&all, Overdraft::None).unwrap(), exact("44"));
+    }
+
+    /// rules.md 3, "Postings", the credit ledger's side.
+    #[test]
+    fn entries_are_double() {
+        use Account::*;
+        for (kind, debit, credit) in [
+            (Kind::Granted, CustomerBalance, Issued),
+            (Kind::Burnt, Consumed, CustomerBalance),
+            (Kind::Reinstated, CustomerBalance, Consumed),
+            (Kind::Expired, Expired, CustomerBalance),
+            (Kind::RolledOut, CustomerBalance, CustomerBalance),
+            (Kind::Refunded, Issued, CustomerBalance),
+            (Kind::Voided, Issued, CustomerBalance),
+        ] {
+            assert_eq!(kind.accounts(), (debit, credit), "{}", kind.as_str());
+        }
     }
 
     #[test]

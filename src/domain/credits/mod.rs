@@ -34,7 +34,7 @@ mod worked_numbers;
 
 pub use block::{Block, Category, Overdraft, Rollover};
 pub use draw::{Beyond, Mode, Open, Piece, Settled, Terms, settle};
-pub use ledger::{Balance, Entry, Kind};
+pub use ledger::{Account, Balance, Entry, Kind};
 pub use order::Order;
 pub use pool::Pool;
 pub use rows::{Draw, Rest, Rows};

@@ -44,16 +44,19 @@ pub fn credit_note(draws: &[Draw], overage: Exact, amount: Exact) -> Result<Cred
     Ok(CreditNote { money, draws: back })
 }
 
-/// The entries that give a draw back to its block. If the block's expiry has been posted, what comes back expires
-/// at once, in the same transaction: whoever grants an extension moves `expires_at` first, and the block stands.
-/// What is reinstated so is not rolled over; a roll-over was settled when the block ended.
-pub fn reinstate(back: &Draw, standing: Standing) -> Vec<Entry> {
-    let entry = |kind| Entry { block: back.block, kind, amount: back.amount.abs() };
-    match standing {
-        _ if back.amount.is_zero() => Vec::new(),
-        Standing::Expired => vec![entry(Kind::Reinstated), entry(Kind::Expired)],
-        Standing::Upcoming | Standing::Live | Standing::PendingExpiration => vec![entry(Kind::Reinstated)],
-    }
+/// The entries that give a draw back to its block, which holds `left`. If the block's expiry has been posted, what comes
+/// back expires at once, in the same transaction, but for what pays off the block's debt. Whoever grants an extension
+/// moves `expires_at` first, and the block stands. What is reinstated so is not rolled over: that was settled when the
+/// block ended.
+pub fn reinstate(back: &Draw, left: Exact, standing: Standing) -> Result<Vec<Entry>, Fault> {
+    let amount = back.amount.abs();
+    let broken = match standing {
+        Standing::Expired => left.add(amount)?.min(amount),
+        Standing::Upcoming | Standing::Live | Standing::PendingExpiration => Exact::ZERO,
+    };
+    let entry = |(kind, amount)| Entry { block: back.block, kind, amount };
+    let both = [(Kind::Reinstated, amount), (Kind::Expired, broken)].into_iter();
+    Ok(both.filter(|(_, amount)| *amount > Exact::ZERO).map(entry).collect())
 }
 
 /// A refund of unused credits: they are worth their cost basis, never face value. `released` is how many credits of
@@ -120,15 +123,26 @@ mod tests {
 
     #[test]
     fn what_comes_back_to_an_ended_block_ends_again() {
-        let kinds = |standing| -> Vec<Kind> {
-            reinstate(&draw(1, "-1", "-5"), standing).iter().map(|entry| entry.kind).collect()
+        let back = |amount: &str, left: &str, standing| -> Vec<(&str, String)> {
+            let entries = reinstate(&draw(1, "-1", amount), exact(left), standing).unwrap();
+            entries.iter().map(|entry| (entry.kind.as_str(), entry.amount.to_string())).collect()
         };
-        assert_eq!(kinds(Standing::Expired), [Kind::Reinstated, Kind::Expired]);
+        let reinstated = ("reinstated", "5".to_string());
         for standing in [Standing::Live, Standing::PendingExpiration, Standing::Upcoming] {
-            assert_eq!(kinds(standing), [Kind::Reinstated]);
+            assert_eq!(back("-5", "0", standing), [reinstated.clone()]);
         }
-        assert!(reinstate(&draw(1, "-1", "0"), Standing::Live).is_empty());
-        assert_eq!(reinstate(&draw(1, "-1", "-5"), Standing::Live)[0].amount, exact("5"));
+        for (left, expired) in [("0", "5"), ("3", "5"), ("-2", "3")] {
+            assert_eq!(
+                back("-5", left, Standing::Expired),
+                [reinstated.clone(), ("expired", expired.to_string())],
+                "{left}"
+            );
+        }
+        // All of it pays off debt.
+        for left in ["-5", "-7"] {
+            assert_eq!(back("-5", left, Standing::Expired), [reinstated.clone()]);
+        }
+        assert!(back("0", "0", Standing::Expired).is_empty());
     }
 
     /// rules.md 3: refund = credits × cost basis, never face value; 100,000 paid for 125,000.

@@ -152,7 +152,9 @@ fn c_draw_down() {
     assert_eq!(draws(&back), amounts(&[(4, "-50"), (3, "-200"), (2, "-100"), (1, "-50")]));
     // In August C has expired: what comes back to it expires again.
     let ended: Vec<Vec<Kind>> = [Standing::Live, Standing::Expired]
-        .map(|standing| reinstate(&back[1], standing).iter().map(|entry| entry.kind).collect())
+        .map(|standing| {
+            reinstate(&back[1], Exact::ZERO, standing).unwrap().iter().map(|entry| entry.kind).collect()
+        })
         .to_vec();
     assert_eq!(ended, [vec![Kind::Reinstated], vec![Kind::Reinstated, Kind::Expired]]);
 

@@ -1,7 +1,7 @@
 //! Settlement by example, and its properties against a second, naive one.
 
 use super::super::testing::{block, exact, id, ratio, set, subject};
-use super::super::{Balance, Category, Scope};
+use super::super::{Balance, Category, Overdraft, Scope};
 use super::*;
 use proptest::prelude::*;
 
@@ -96,6 +96,11 @@ fn modes_say_what_happens_when_credit_ends() {
     assert_eq!(negative.left, [exact("-5.5"), Exact::ZERO]);
     let limited = run(Mode::AllowNegative, Overdraft::UpTo(exact("5")));
     assert_eq!(shown(&limited), rows(&[(2, "0.5", "0.5"), (1, "15", "15"), (0, "0.5", "0.5")]));
+    let both = [Overdraft::UpTo(exact("3")), Overdraft::Unlimited];
+    let both =
+        [Block { overdraft: both[0], ..block(1, "10") }, Block { overdraft: both[1], ..block(2, "0.5") }];
+    let both = settled(&both, &pieces, &Terms { mode: Mode::AllowNegative, ..CENTS });
+    assert_eq!(both.left, [exact("-3"), exact("-2.5")]);
     let none = run(Mode::AllowNegative, Overdraft::None);
     assert_eq!(shown(&none), shown(&invoice));
     for (word, mode) in [
@@ -285,11 +290,11 @@ fn naive(
             count(0, 0, Ratio::from(1i64));
         }
         for _ in 0..price {
-            let debtor =
-                fitting.iter().rev().find(|n| blocks[**n].overdraft != Overdraft::None).filter(|n| {
-                    mode == Mode::AllowNegative
-                        && (blocks[**n].overdraft == Overdraft::Unlimited || left[**n] > -20)
-                });
+            let debtor = fitting.iter().find(|n| match blocks[**n].overdraft {
+                Overdraft::None => false,
+                Overdraft::UpTo(_) => mode == Mode::AllowNegative && left[**n] > -20,
+                Overdraft::Unlimited => mode == Mode::AllowNegative,
+            });
             let payer = fitting.iter().find(|n| left[**n] > 0).or(debtor);
             if let Some(n) = payer {
                 left[*n] -= 1;
