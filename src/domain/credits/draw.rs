@@ -12,7 +12,7 @@ use super::order::Order;
 use super::rows::{Draw, Rest, Rows};
 use super::scope::Subject;
 use crate::domain::foundation::instant::Instant;
-use crate::domain::foundation::{Exact, Fault, Ratio, RoundingMode};
+use crate::domain::foundation::{Code, Exact, Fault, Ratio, RoundingMode};
 use std::collections::{BTreeMap, HashSet};
 use uuid::Uuid;
 
@@ -95,7 +95,8 @@ impl<'a> Open<'a> {
 pub struct Terms {
     pub mode: Mode,
     /// Digits after the point of the unit's smallest part. A line asks for its exact total so far, rounded, less what
-    /// it asked for already (rules.md 0.7); so a thousand pieces below the smallest part are not lost.
+    /// it asked for already (rules.md 0.7); so a thousand pieces below the smallest part are not lost, and a line is
+    /// settled as a whole, from its first piece.
     pub places: u32,
     pub rounding: RoundingMode,
 }
@@ -154,11 +155,10 @@ fn check(subjects: &[Subject], pieces: &[Piece], blocks: &[Open], terms: &Terms)
     if let Some(twice) = blocks.iter().find(|open| !seen.insert(open.block.id)) {
         return Err(Fault::value(format!("block {} stands twice", twice.block.id)));
     }
-    let mut units = BTreeMap::new();
-    for subject in subjects {
-        if *units.entry(&subject.line).or_insert(subject.unit) != subject.unit {
-            return Err(Fault::value(format!("line \"{}\" is priced in two units", subject.line)));
-        }
+    if let Some(other) = subjects.iter().find(|subject| subject.unit != subjects[0].unit) {
+        let units = format!("{:?} and {:?}", subjects[0].unit, other.unit);
+        return Err(Fault::new(Code::Currency, format!("usage in {units} can't be settled together"))
+            .with_hint("Settle each unit by itself: no block pays for two."));
     }
     let mut seen = HashSet::with_capacity(pieces.len());
     for piece in pieces {

@@ -136,9 +136,19 @@ fn pieces_below_the_smallest_part_are_not_lost() {
     let part =
         settled(&[block(1, "0.01")], &[piece(0, 1, 1, "6", "0.006"), piece(0, 2, 2, "9", "0.009")], &CENTS);
     assert_eq!(shown(&part), rows(&[(1, "6", "0.01"), (0, "9", "0.01")]));
-    let clamped = [piece(0, 1, 1, "4", "0.004"), piece(0, 2, 2, "12", "0.012")];
-    let clamped = settled(&[block(1, "0.01"), block(2, "0.01")], &clamped, &CENTS);
-    assert_eq!(shown(&clamped), rows(&[(1, "14", "0.01"), (2, "2", "0.01")]));
+    // A balance finer than the smallest part may be more than the piece costs, and less than is due.
+    let finer = [piece(0, 1, 1, "49", "0.0049"), piece(0, 2, 2, "101", "0.0101")];
+    let finer = settled(&[block(1, "0.015"), block(2, "9")], &finer, &CENTS);
+    assert_eq!(shown(&finer), rows(&[(1, "124.75", "0.015"), (2, "25.25", "0.005")]));
+}
+
+#[test]
+fn one_rate_is_one_price() {
+    let place = (0, Instant(0), id(1));
+    let same = Piece::at_rates(place, exact("3"), &ratio("0.5"), &Ratio::new(1, 2));
+    assert_eq!((same.price, same.beyond), (ratio("1.5"), Beyond::Same));
+    let other = Piece::at_rates(place, exact("3"), &ratio("0.5"), &ratio("2"));
+    assert_eq!(other.beyond, Beyond::Amount(ratio("6")));
 }
 
 #[test]
@@ -166,7 +176,10 @@ fn refuses_what_can_only_be_a_mistake() {
     assert!(refused(&tokens(), &[], &[], 13).contains("at most 12 decimals"));
     let mut euros = subject("tokens", "ai", "images", "acme");
     euros.unit = crate::domain::foundation::money::Unit::parse("EUR").unwrap();
-    assert!(refused(&[tokens(), vec![euros]].concat(), &[], &[], 2).contains("in two units"));
+    assert!(
+        refused(&[tokens(), vec![euros]].concat(), &[], &[], 2)
+            == "usage in USD and EUR can't be settled together"
+    );
 }
 
 // Properties. Amounts are whole cents here unless said otherwise; times are small numbers.
