@@ -524,8 +524,7 @@ BEGIN
             CASE WHEN customer IS NULL THEN 'customer' WHEN event_type IS NULL THEN 'event_type' WHEN event_id IS NULL THEN 'event_id' ELSE 'occurred_at' END),
             'An event names its customer, type, id and time.');
     END IF;
-    -- Measured by the meters that are loaded; if the catalogue has moved, it is measured again under the locks.
-    state := billing_internal.meters_state();
+    state := billing_internal.meters_ready();
     outcome := billing_internal.ingest_call(billing_internal.call_read_event(
         customer, event_type, event_id, occurred_at, coalesce(properties, '{}')::text, bill_to), state);
     IF outcome.conflicting > 0 THEN

@@ -174,12 +174,21 @@ mod tests {
         Used { quantity: quantity(units), events, amounts: None }
     }
 
-    /// The amounts of versions, each with its quantity.
-    fn amounts(versions: &[(&str, &str)], continuity: TierContinuity) -> Result<Vec<String>, Fault> {
-        let read: Vec<Pricing> = versions.iter().map(|(document, _)| pricing(document)).collect();
-        let asked: Vec<(&Pricing, Used)> =
-            read.iter().zip(versions).map(|(pricing, (_, units))| (pricing, used(units, 1))).collect();
+    /// The amounts of versions, each with its quantity from so many events.
+    fn amounts_of(versions: &[(&str, &str, u64)], continuity: TierContinuity) -> Result<Vec<String>, Fault> {
+        let read: Vec<Pricing> = versions.iter().map(|(document, ..)| pricing(document)).collect();
+        let asked: Vec<(&Pricing, Used)> = read
+            .iter()
+            .zip(versions)
+            .map(|(pricing, (_, units, events))| (pricing, used(units, *events)))
+            .collect();
         Ok(rate_versions(&asked, continuity, None)?.iter().map(Ratio::shown).collect())
+    }
+
+    /// The amounts of versions, each with its quantity from one event.
+    fn amounts(versions: &[(&str, &str)], continuity: TierContinuity) -> Result<Vec<String>, Fault> {
+        let versions: Vec<_> = versions.iter().map(|(document, units)| (*document, *units, 1)).collect();
+        amounts_of(&versions, continuity)
     }
 
     fn continued(versions: &[(&str, &str)]) -> Vec<String> {
@@ -273,6 +282,27 @@ mod tests {
             let fault = amounts(&versions, TierContinuity::Continue).unwrap_err();
             assert_eq!(fault.code, Code::Unrated, "{}", fault.message);
         }
+    }
+
+    /// What is due at quantity 0 is due once, by the first version; events of 0 and a level carried over without an
+    /// event are something.
+    #[test]
+    fn nothing_used_is_neither_quantity_nor_events() {
+        let both = |versions: &[(&str, &str, u64)]| {
+            [TierContinuity::Continue, TierContinuity::Reset].map(|c| amounts_of(versions, c).unwrap())
+        };
+        let least = r#"{"model":"package","package_size":"500","amount":"4","minimum_one_package":true}"#;
+        assert_eq!(both(&[(least, "0", 0), (least, "0", 0)]), [["4", "0"], ["4", "0"]]);
+        assert_eq!(both(&[(least, "10", 1), (least, "0", 0)]), [["4", "0"], ["4", "0"]]);
+        let fixed = r#"{"model":"percentage","rate":"0.1","fixed":"0.30"}"#;
+        assert_eq!(both(&[(fixed, "0", 1), (fixed, "0", 2)]), [["0.3", "0.6"], ["0.3", "0.6"]]);
+        assert_eq!(both(&[(V1, "8000", 1), (V2, "6000", 0)]), [["80", "36"], ["80", "48"]]);
+    }
+
+    #[test]
+    fn reset_versions_are_credited_by_themselves() {
+        let linear = r#"{"model":"per_unit","unit_price":"1"}"#;
+        assert_eq!(amounts(&[(V1, "10"), (linear, "-20")], TierContinuity::Reset).unwrap(), ["0.1", "-20"]);
     }
 
     #[test]

@@ -151,6 +151,15 @@ SELECT * FROM pg_temp.admits();
 SELECT billing.policy_set('event_age_max', '20 days'), billing.policy_set('event_age_max', '30 days', 'seller:eu'), billing.policy_set('event_future_max', '1 hour', 'seller:eu');
 SELECT * FROM pg_temp.admits();
 
+-- An event is judged by the meters as they are, not by those that this session knew before
+SELECT action FROM billing.catalog_apply('{"meters":[{"key":"moved","event_type":"moved","aggregation":"sum","value":"n"}]}');
+\a \t
+SELECT pg_temp.fails($$SELECT billing.ingest_event('acme', 'moved', 'judged', '2026-03-06Z', '{"n":"x","m":1}')$$);
+\a \t
+SELECT action FROM billing.catalog_apply('{"meters":[{"key":"moved","event_type":"moved","aggregation":"sum","value":"m","valid_from":"2026-03-01T00:00:00Z"}]}');
+SELECT billing.ingest_event('acme', 'moved', 'judged', '2026-03-06Z', '{"n":"x","m":1}');
+SELECT quantity FROM billing.usage('acme', 'moved', '2026-03-06Z', '2026-03-07Z');
+
 -- A call looks up whom it is about, however many others there are and were when its plans were made
 SELECT count(billing.customer_upsert(jsonb_build_object('key', 'c' || i))) FROM generate_series(1, 300) i;
 ANALYZE billing.customer;
