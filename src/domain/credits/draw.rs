@@ -320,4 +320,6 @@ impl Unpaid {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

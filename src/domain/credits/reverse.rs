@@ -127,20 +127,20 @@ mod tests {
             let entries = reinstate(&draw(1, "-1", amount), exact(left), standing).unwrap();
             entries.iter().map(|entry| (entry.kind.as_str(), entry.amount.to_string())).collect()
         };
-        let reinstated = ("reinstated", "5".to_string());
+        let reinstated = || ("reinstated", "5".to_string());
         for standing in [Standing::Live, Standing::PendingExpiration, Standing::Upcoming] {
-            assert_eq!(back("-5", "0", standing), [reinstated.clone()]);
+            assert_eq!(back("-5", "0", standing), [reinstated()]);
         }
         for (left, expired) in [("0", "5"), ("3", "5"), ("-2", "3")] {
             assert_eq!(
                 back("-5", left, Standing::Expired),
-                [reinstated.clone(), ("expired", expired.to_string())],
+                [reinstated(), ("expired", expired.to_string())],
                 "{left}"
             );
         }
         // All of it pays off debt.
         for left in ["-5", "-7"] {
-            assert_eq!(back("-5", left, Standing::Expired), [reinstated.clone()]);
+            assert_eq!(back("-5", left, Standing::Expired), [reinstated()]);
         }
         assert!(back("0", "0", Standing::Expired).is_empty());
     }
