@@ -230,18 +230,26 @@ fn bill_add_usage<'a>(
         let texts = dimensions.iter().zip(amounts.iter());
         let numbers = stretches.into_iter().zip(events).zip(quantities);
         for ((dimensions, amounts), ((stretch, count), quantity)) in texts.zip(numbers) {
-            let events = amounts.map(single_events).transpose()?;
-            let dimensions =
-                json::parse_nested(dimensions.unwrap_or("{}"), DOCUMENT_DEPTH_MAX, "dimensions")?;
-            batch.add_usage(UsageRow {
-                stretch: usize::try_from(stretch)
-                    .map_err(|_| Fault::value("a stretch's number is negative"))?,
-                dimensions: Dimensions::read(&Node::root(&dimensions))?,
-                quantity: quantity.value?,
-                events: u64::try_from(count).map_err(|_| Fault::value("a number of events is negative"))?,
-                places: events.iter().flatten().map(|(place, _)| *place).collect(),
-                amounts: events.map(|events| events.into_iter().map(|(_, amount)| amount).collect()),
-            })?;
+            let stretch =
+                usize::try_from(stretch).map_err(|_| Fault::value("a stretch's number is negative"))?;
+            let read = || {
+                let events = amounts.map(single_events).transpose()?;
+                let dimensions =
+                    json::parse_nested(dimensions.unwrap_or("{}"), DOCUMENT_DEPTH_MAX, "dimensions")?;
+                Ok::<_, Fault>(UsageRow {
+                    stretch,
+                    dimensions: Dimensions::read(&Node::root(&dimensions))?,
+                    quantity: quantity.value?,
+                    events: u64::try_from(count)
+                        .map_err(|_| Fault::value("a number of events is negative"))?,
+                    places: events.iter().flatten().map(|(place, _)| *place).collect(),
+                    amounts: events.map(|events| events.into_iter().map(|(_, amount)| amount).collect()),
+                })
+            };
+            match read() {
+                Ok(row) => batch.add_usage(row)?,
+                Err(fault) => batch.refuse_usage(stretch, fault),
+            }
         }
         Ok(())
     });

@@ -395,6 +395,18 @@ impl Batch {
         Ok(())
     }
 
+    /// What can't be billed of a stretch's usage is wrong with its bill, and with no other.
+    pub fn refuse_usage(&mut self, stretch: usize, fault: Fault) {
+        let Some(place) = self.places.get(stretch) else { return };
+        if let Ok(Bill { inputs: Some(inputs), .. }) = &self.bills[place.bill].bill {
+            let charge = &inputs.charges[place.charge].key;
+            let message = format!("the usage of charge {charge} can't be billed: {}", fault.message);
+            let hint =
+                "Amend the events that say too much (billing.event_amend), or give the meter a rounding.";
+            self.bills[place.bill].bill = Err(Fault { message, ..fault }.with_hint(hint));
+        }
+    }
+
     /// Rows of large matrices that the usage can match: price id and match.
     pub fn wanted_rows(&self) -> Vec<(Uuid, Dimensions)> {
         let mut wanted = BTreeSet::new();

@@ -121,6 +121,7 @@ mod tests {
 
     #[test]
     fn matches_projects_and_compares() {
+        assert!(Dimensions::new().is_empty() && !set(r#"{"a":"1"}"#).is_empty());
         let full = set(r#"{"region":"eu","model":"gpt-4","n":1.50,"b":true}"#);
         assert_eq!(full.canonical(), r#"{"b":"true","model":"gpt-4","n":"1.5","region":"eu"}"#);
         assert!(full.matches(&set("{}")) && full.matches(&set(r#"{"model":"gpt-4"}"#)));

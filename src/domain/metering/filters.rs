@@ -7,7 +7,6 @@
 //! The name is the value of the dimension `filter`, so prices match it as they match any other. Of filters with
 //! equally many conditions the first in the list wins. An event that matches none does not count.
 
-use super::dimensions::VALUE_BYTES_MAX;
 use super::filter::Filter;
 use crate::domain::foundation::fault::{Code, Fault};
 use crate::domain::foundation::json::{Node, Tree};
@@ -42,9 +41,6 @@ impl Filters {
             let mut fields = item.fields_of(&["name", "filter"])?;
             let name = fields.required("name")?;
             let text = name.key()?;
-            if text.len() > VALUE_BYTES_MAX {
-                return Err(name.fault(format!("has {} bytes; at most {VALUE_BYTES_MAX}", text.len())));
-            }
             if named.iter().any(|(known, _)| known == text) {
                 return Err(name.fault(format!("{text} stands twice")));
             }

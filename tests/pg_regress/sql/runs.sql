@@ -275,3 +275,22 @@ ROLLBACK;
 -- … recent looks at what happened since, and at nothing else
 SELECT check_name, checked FROM billing.verify('recent', clock_timestamp() + interval '1 day') WHERE check_name !~ '^(security|usage)';
 SELECT count(*) AS checks, count(*) FILTER (WHERE r.checked <> f.checked) AS differing FROM billing.verify('full') f JOIN billing.verify('recent', clock_timestamp() - interval '1 day') r USING (check_name) WHERE check_name !~ '^usage';
+
+-- A quantity of more digits than can be billed stops its own contract, by name
+SELECT count(*) FROM billing.catalog_apply('{"meters":[{"key":"mean","event_type":"huge","aggregation":"average","value":"v"},{"key":"huge","event_type":"huge","aggregation":"sum","value":"v"}],
+  "plans":[{"key":"mean","name":"Mean","currency":"USD","charges":[{"key":"mean","product":"p","meter":"mean","pricing":{"model":"per_unit","unit_price":"1"}}]},
+    {"key":"huge","name":"Huge","currency":"USD","charges":[{"key":"huge","product":"p","meter":"huge","pricing":{"model":"per_unit","unit_price":"1"}}]}]}');
+SELECT billing.customer_upsert('{"key":"mean"}'), billing.customer_upsert('{"key":"huge"}'), billing.customer_upsert('{"key":"small"}'),
+  billing.subscribe('mean', 'mean', '2027-03-01'), billing.subscribe('huge', 'huge', '2027-03-01'), billing.subscribe('small', 'huge', '2027-03-01') \gset
+SELECT accepted FROM billing.ingest('[{"customer":"mean","event_id":"1","event_type":"huge","occurred_at":"2027-03-05T00:00:00Z","properties":{"v":12345678901234567890.5}},
+  {"customer":"mean","event_id":"2","event_type":"huge","occurred_at":"2027-03-05T00:00:00Z","properties":{"v":1}},{"customer":"mean","event_id":"3","event_type":"huge","occurred_at":"2027-03-05T00:00:00Z","properties":{"v":0}},
+  {"customer":"huge","event_id":"1","event_type":"huge","occurred_at":"2027-03-05T00:00:00Z","properties":{"v":9999999999999999999999999999}},
+  {"customer":"huge","event_id":"2","event_type":"huge","occurred_at":"2027-03-05T00:00:00Z","properties":{"v":0.000000000001}},
+  {"customer":"small","event_id":"1","event_type":"huge","occurred_at":"2027-03-05T00:00:00Z","properties":{"v":5}}]');
+SELECT billing.test_clock_set('2027-04-01T12:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT j.key, j.sqlstate, j.message, j.hint FROM billing.job_issue j WHERE j.key IN ('mean-1', 'huge-1', 'small-1') ORDER BY j.key;
+SELECT i.key, i.total FROM billing.invoice i WHERE i.key LIKE 'mean-%' OR i.key LIKE 'huge-%' OR i.key LIKE 'small-%';
+SELECT billing.event_void('huge', '2', 'a test');
+CALL billing.bill_run();
+SELECT i.key, i.total FROM billing.invoice i WHERE i.key LIKE 'huge-%';
