@@ -721,7 +721,7 @@ BEGIN
             'SELECT * FROM billing.policies(); lists them.');
     ELSIF value IS NULL OR value !~ definition.form THEN
         PERFORM billing_internal.fail('ZB004', format('%s is not a value of policy %s', coalesce(quote_literal(value), 'NULL'), name),
-            format('It must match %s. %s', definition.form, definition.meaning));
+            format('%sIt must match %s. %s', CASE WHEN value ~ '^0+ ' AND '0' ~ definition.form THEN 'Write 0 without a unit. ' ELSE '' END, definition.form, definition.meaning));
     ELSIF definition.most IS NOT NULL AND value::interval > definition.most THEN
         PERFORM billing_internal.fail('ZB004', format('%s is too long for policy %s', quote_literal(value), name),
             format('At most %s. %s', definition.most, definition.meaning));

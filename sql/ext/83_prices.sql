@@ -101,6 +101,15 @@ COMMENT ON FUNCTION billing_internal.compare_bills(billing_internal.bill_ref[], 
 CREATE TYPE billing.backtest AS (customer text, contract text, currency text, periods bigint, current_amount numeric, backtested_amount numeric, difference numeric, problem text);
 COMMENT ON TYPE billing.backtest IS 'A row of billing.price_backtest(): a contract, how many periods were looked at, what they come to by its prices and by the given ones, and what could not be computed.';
 
+COMMENT ON COLUMN billing.backtest.customer IS 'Key of the customer.';
+COMMENT ON COLUMN billing.backtest.contract IS 'Key of the contract.';
+COMMENT ON COLUMN billing.backtest.currency IS 'Currency of the amounts.';
+COMMENT ON COLUMN billing.backtest.periods IS 'How many billing periods were looked at, those with a problem, too.';
+COMMENT ON COLUMN billing.backtest.current_amount IS 'What they come to by the contract''s prices, fees included, without those that have a problem.';
+COMMENT ON COLUMN billing.backtest.backtested_amount IS 'What the same come to with the given prices.';
+COMMENT ON COLUMN billing.backtest.difference IS 'backtested_amount less current_amount.';
+COMMENT ON COLUMN billing.backtest.problem IS 'Why one of them can''t be computed; NULL = all can.';
+
 CREATE FUNCTION billing.price_backtest(doc jsonb, from_at timestamptz, until_at timestamptz, customer text DEFAULT NULL)
     RETURNS SETOF billing.backtest -- a type of its own, since an argument is called customer, too
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'

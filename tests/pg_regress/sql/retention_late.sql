@@ -90,3 +90,12 @@ SELECT billing.test_clock_set('2026-07-01T12:00:00Z') AS clock \gset
 CALL billing.bill_run();
 SELECT count(*) AS issues, (SELECT count(*) FROM billing.invoice WHERE n = 6) AS invoices FROM billing.job_issue;
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;
+
+-- ── late usage that no price matches ─────────────────────────────────────────────────────────────
+SELECT count(*) FROM billing.catalog_apply('{"meters":[{"key":"jobs","event_type":"job","aggregation":"count","dimensions":["size"]}],
+  "price_books":[{"key":"list","currency":"USD","prices":[{"key":"jobs","meter":"jobs","pricing":{"model":"matrix","dimensions":["size"],"rows":[{"match":{"size":"s"},"unit_price":"1"}]}}]}],
+  "plans":[{"key":"gap","currency":"USD","price_book":"list","charges":[{"key":"jobs","product":"p","meter":"jobs","price":"jobs"}]}]}');
+SELECT billing.customer_upsert('{"key":"gap"}'), billing.subscribe('gap', 'gap', '2026-06-01');
+CALL billing.bill_run();
+SELECT accepted FROM billing.ingest('{"customer":"gap","event_id":"1","event_type":"job","occurred_at":"2026-06-15T00:00:00Z","properties":{"size":"m"}}');
+SELECT check_name, checked, failed, example FROM billing.verify('full') WHERE failed > 0 OR check_name LIKE '%late usage that%';
