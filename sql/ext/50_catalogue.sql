@@ -109,10 +109,8 @@ DECLARE
 BEGIN
     SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR NO KEY UPDATE;
     PERFORM billing_internal.check_compound(item->>'path', d) WHERE d <> 'null' AND d IS DISTINCT FROM old.definition;
-    IF d <> 'null' AND d IS DISTINCT FROM old.definition THEN
-        PERFORM billing_internal.require_read_committed('meters are not added or changed');
-    END IF;
     IF old.meter_id IS NULL AND d <> 'null' THEN
+        PERFORM billing_internal.require_read_committed('meters are not added or changed');
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'meter_id' RETURNING value::int INTO id;
         INSERT INTO billing.meter (meter_id, key, event_type, aggregation, value, filter, dimensions, unit, definition, created_at)
         VALUES (id, d->>'key', d->>'event_type', d->>'aggregation', d->>'value', coalesce(d->'filter', '{}'),
@@ -126,7 +124,9 @@ BEGIN
         IF NOT dry_run AND NOT billing_internal.rebuild_small(billing_internal.rebuild_ask(id, '-infinity', 'infinity', 'a new meter')) THEN
             RAISE NOTICE 'meter % answers from events until it has been filled', d->>'key' USING HINT = 'CALL billing.meter_rebuild(); fills it.';
         END IF;
-    ELSIF d <> 'null' AND d <> old.definition THEN
+    -- The same since an earlier instant is a change, too.
+    ELSIF d <> 'null' AND (d <> old.definition OR (item->>'valid_from')::timestamptz < (SELECT v.valid_from FROM billing.meter_version v WHERE v.meter_id = old.meter_id AND v.version = old.version)) THEN
+        PERFORM billing_internal.require_read_committed('meters are not added or changed');
         IF d->>'aggregation' <> old.aggregation OR (d->'per'->>'aggregation', d ? 'operation') IS DISTINCT FROM (old.definition->'per'->>'aggregation', old.definition ? 'operation') THEN
             PERFORM billing_internal.fail('ZB005', format('%s.aggregation: meter %s is a %s and stays one', item->>'path', old.key, old.aggregation || coalesce(' per ' || (old.definition->'per'->>'aggregation'), '')),
                 'Make a new meter under another key: it is filled from stored events.', format('it is %s', old.definition));

@@ -642,7 +642,10 @@ BEGIN
                         FROM billing.price_row r WHERE r.price_id = p.price_id AND r.match IN (SELECT k::jsonb
                             FROM billing_internal.price_candidates(ARRAY(SELECT jsonb_array_elements_text(p.pricing->'dimensions')), dimensions::text) k))) END) ORDER BY p.version), '[]')
                 FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL
-                    AND p.valid_during && CASE WHEN list_at IS NULL THEN tstzrange(starts, until, '[]') ELSE tstzrange(list_at, list_at, '[]') END) END,
+                    AND CASE WHEN list_at IS NULL THEN p.valid_during && tstzrange(starts, until, '[]')
+                        -- The one in force at the signature, of those published by then (signed_prices()).
+                        ELSE p.version = (SELECT max(x.version) FROM billing.price x JOIN billing.billing_period a ON a.customer_id = h.customer_id AND a.contract_id = h.contract_id AND a.n = 0
+                            WHERE x.price_book_id = h.price_book_id AND x.key = h.price_key AND x.withdrawn_at IS NULL AND x.recorded_at <= a.recorded_at AND coalesce(lower(x.valid_during) <= list_at, true)) END) END,
         'overrides', (SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('scope', CASE WHEN o.contract_id IS NOT NULL THEN 'contract' ELSE 'customer' END,
                 'meter', CASE WHEN o.meter_id IS NOT NULL THEN m.key END, 'charge', o.charge_key, 'match', o.match,
                 'from', lower(o.valid_during), 'until', upper(o.valid_during))) || o.terms ORDER BY o.contract_id IS NULL, o.meter_id, o.charge_key, o.match), '[]')

@@ -108,6 +108,22 @@ CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, bo
 COMMENT ON FUNCTION billing_internal.ref_by(bigint, uuid, int[], jsonb, timestamptz, boolean, text) IS
     'The bill of some boundaries by recorded terms ({"inputs","minor_units"}: contract version, price versions, policies; NULL = those of now), with the events recorded until an instant and the meters recorded (NULL = all there are, measured as now).';
 
+CREATE FUNCTION billing_internal.signed_prices(of_customer_id bigint, of_contract_id uuid) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_object_agg(b.key || '/' || p.key || '@' || p.version, NULL)
+    FROM billing.contract k
+    JOIN billing.billing_period a ON a.customer_id = k.customer_id AND a.contract_id = k.contract_id AND a.n = 0
+    JOIN billing.contract_charge h ON h.customer_id = k.customer_id AND h.contract_id = k.contract_id
+    JOIN billing.price p ON p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL AND p.recorded_at <= a.recorded_at
+    JOIN billing.price_book b ON b.price_book_id = p.price_book_id
+    WHERE k.customer_id = of_customer_id AND k.contract_id = of_contract_id AND (k.prices = 'pin' OR 'contract_signature' = coalesce(
+        (SELECT c.value FROM billing.contract_policy c WHERE c.customer_id = k.customer_id AND c.contract_id = k.contract_id AND c.name = 'rate_at'),
+        (SELECT s.value FROM billing_internal.seller_policies('{rate_at}') s WHERE s.seller_id = k.seller_id)))
+$$;
+COMMENT ON FUNCTION billing_internal.signed_prices(bigint, uuid) IS
+    'Of a contract with the prices of its signature, the list prices it could be signed on, as known_prices: the versions published when it was activated. One published later that begins before the signature changes nothing agreed on. NULL = its prices float.';
+
 CREATE FUNCTION billing_internal.bill_contracts(refs billing_internal.bill_ref[]) RETURNS TABLE (customer_id bigint, contract_id uuid, document text, earlier boolean, standing text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -127,11 +143,10 @@ BEGIN
         'pinned', k.prices = 'pin', 'signed_at', coalesce(k.signed_at, k.starts_at), 'version', v.contract, 'terms_version', v.terms,
         'boundaries', r.boundaries, 'usage_until', nullif(r.usage_until, 'infinity'), 'recorded_until', CASE WHEN r.recorded_until = 'infinity' THEN '9999-12-31 00:00+00' ELSE r.recorded_until END,
         -- A bill that is compared has what it left out, too, where it has a price now.
-        'known_prices', r.known_prices, 'prices_now', coalesce(r.earlier, false), 'later_prices', r.later_prices, 'known_meters', r.known_meters,
+        'known_prices', coalesce(r.known_prices, CASE WHEN k.prices = 'pin' OR q.policies->>'rate_at' = 'contract_signature' THEN billing_internal.signed_prices(k.customer_id, k.contract_id) END), 'prices_now', coalesce(r.earlier, false), 'later_prices', r.later_prices, 'known_meters', r.known_meters,
         'minor_units', coalesce(r.minor_units, (SELECT u.minor_units FROM billing.currency u WHERE u.code = k.currency
             AND (today AT TIME ZONE k.time_zone)::date >= u.valid_from AND (u.valid_until IS NULL OR (today AT TIME ZONE k.time_zone)::date < u.valid_until))),
-        'policies', coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
-            WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND sp.policies ? p.name), sp.policies),
+        'policies', q.policies,
         'periods', (SELECT json_agg(json_build_array(p.starts_on, p.starts_at, p.ends_on, p.ends_at)) FROM billing.billing_period p
             WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND (p.n = ANY (r.boundaries) OR p.n + 1 = ANY (r.boundaries))),
         'charges', (SELECT json_agg(json_build_object('product', d.key, 'every', h.every, 'meter_id', h.meter_id, 'book_id', h.price_book_id, 'terms', h.terms) ORDER BY h.position)
@@ -155,7 +170,9 @@ BEGIN
     JOIN billing.seller s ON s.seller_id = k.seller_id
     JOIN billing.bill_to b ON b.customer_id = k.customer_id AND b.bill_to_id = k.bill_to_id
     JOIN seller_policy sp ON sp.seller_id = k.seller_id
-    CROSS JOIN LATERAL (SELECT coalesce(r.contract_version, k.version) AS contract, coalesce(r.terms_version, c.terms_version) AS terms) v;
+    CROSS JOIN LATERAL (SELECT coalesce(r.contract_version, k.version) AS contract, coalesce(r.terms_version, c.terms_version) AS terms) v
+    CROSS JOIN LATERAL (SELECT coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
+        WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND sp.policies ? p.name), sp.policies) AS policies) q;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_contracts(billing_internal.bill_ref[]) IS 'The contracts of a batch of bills as JSON: header, policies, charges, overrides, fixed instants; and what stands for their boundaries.';
@@ -242,13 +259,14 @@ BEGIN
             SELECT k.meter_id FROM wanted w JOIN billing.meter m ON m.meter_id = w.meter_id AND m.aggregation = 'compound' JOIN billing.meter_version c ON c.meter_id = w.meter_id
             CROSS JOIN LATERAL billing_internal.compound_parts(c.definition) p JOIN billing.meter k ON k.key = p.meter)
         ORDER BY x.meter_id, x.version) v;
-    PERFORM billing_internal.bill_add_version(handle, p.price_book_id, p.key, p.price_id, b.key || '/' || p.key || '@' || p.version, p.key || '@' || p.version,
+    -- In order of version: sorted last, since a join after it may lose the order.
+    PERFORM billing_internal.bill_add_version(handle, p.price_book_id, p.key, p.price_id, p.book || '/' || p.key || '@' || p.version, p.key || '@' || p.version,
         lower(p.valid_during), upper(p.valid_during),
         (CASE WHEN p.row_count = 0 OR p.row_count > 64 THEN p.pricing ELSE billing_internal.pricing_of(p.price_id) END)::text, encode(p.content_hash, 'hex'), p.needs_events, p.row_count::bigint)
-    FROM (SELECT x.* FROM billing_internal.bill_price_keys(handle) i JOIN billing.price x ON x.price_book_id = i.book_id AND x.key = i.key AND x.withdrawn_at IS NULL
+    FROM (SELECT x.*, b.key AS book FROM billing_internal.bill_price_keys(handle) i JOIN billing.price x ON x.price_book_id = i.book_id AND x.key = i.key AND x.withdrawn_at IS NULL
+        JOIN billing.price_book b ON b.price_book_id = i.book_id
         WHERE hypothetical IS NULL OR NOT EXISTS (SELECT FROM jsonb_array_elements(hypothetical) h WHERE (h->>'book_id')::uuid = x.price_book_id AND h->>'key' = x.key)
-        ORDER BY x.price_book_id, x.key, x.version) p
-    JOIN billing.price_book b USING (price_book_id);
+        ORDER BY x.price_book_id, x.key, x.version) p;
     IF hypothetical IS NOT NULL THEN
         PERFORM billing_internal.bill_add_version(handle, i.book_id, i.key, '00000000-0000-0000-0000-000000000000', h->>'name', h->>'label', NULL, NULL, h->>'pricing', h->>'sha256', (h->>'needs_events')::boolean, 0)
         FROM billing_internal.bill_price_keys(handle) i JOIN jsonb_array_elements(hypothetical) h ON (h->>'book_id')::uuid = i.book_id AND h->>'key' = i.key;
@@ -264,7 +282,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_batch(billing_internal.bill_ref[], boolean, jsonb) IS
-    'Computes a batch of bills (of each contract at most one, and any earlier boundaries to compare) in this backend''s memory: the batch asks for contracts, meters, prices, midnights, usage and rows of large matrices, in one statement each. Hypothetical prices (hypothetical_prices()) take the place of the versions there are, for all time. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
+    'Computes a batch of bills (of each contract at most one, one of no boundary, and any earlier boundaries to compare, whose differences go to the latter if it is there) in this backend''s memory: the batch asks for contracts, meters, prices, midnights, usage and rows of large matrices, in one statement each. Hypothetical prices (hypothetical_prices()) take the place of the versions there are, for all time. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
 
 CREATE FUNCTION billing_internal.bill_apart(refs billing_internal.bill_ref[], with_empty boolean) RETURNS bigint
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -280,8 +298,7 @@ BEGIN
         RETURN handle;
     END IF;
     PERFORM billing_internal.bill_close(handle);
-    -- The first bill of a contract has the earlier boundaries.
-    RETURN billing_internal.bill_batch(apart || refs, false);
+    RETURN billing_internal.bill_batch(refs || apart, false);
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_apart(billing_internal.bill_ref[], boolean) IS
@@ -426,7 +443,7 @@ BEGIN
     RETURN QUERY
     WITH made AS MATERIALIZED (
         SELECT billing_internal.uuid_v7() AS invoice_id, k.key AS contract_key, k.seller_id, k.currency, k.net_days, t.bill_to_id,
-            row_number() OVER (PARTITION BY k.seller_id, d.kind = 'credit_note' ORDER BY k.key, t.position) AS place_in_series,
+            row_number() OVER (PARTITION BY k.seller_id, CASE WHEN d.kind = 'credit_note' THEN 'CN' ELSE s.invoice_series END ORDER BY k.key, t.position, b.bill, b.place) AS place_in_series,
             b.bill, b.place, b.customer_id, b.contract_id, d.boundary, d.kind, b.corrects, b.minor_units, b.contract_version, b.terms_version, b.starts_at, b.ends_at, b.total, b.sha256,
             (today AT TIME ZONE coalesce(t.time_zone, k.time_zone))::date AS issued_on,
             CASE WHEN d.kind = 'credit_note' THEN 'CN' ELSE s.invoice_series END AS series, billing_internal.fiscal_year(today, s.time_zone, s.fiscal_year_start) AS fiscal_year,
@@ -763,6 +780,8 @@ DECLARE
     issued bigint := 0;
     one bigint;
     page record;
+    of_detail text;
+    of_hint text;
 BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM billing_internal.require_read_committed();
@@ -821,8 +840,9 @@ BEGIN
                 EXCEPTION WHEN serialization_failure OR deadlock_detected OR query_canceled OR lock_not_available OR insufficient_resources THEN
                     RAISE;
                 WHEN OTHERS THEN
-                    INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message)
-                    SELECT billing_internal.uuid_v7(), run, clock_timestamp(), k.customer_id, 'contract', k.key, SQLSTATE, SQLERRM
+                    GET STACKED DIAGNOSTICS of_detail = PG_EXCEPTION_DETAIL, of_hint = PG_EXCEPTION_HINT;
+                    INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message, detail, hint)
+                    SELECT billing_internal.uuid_v7(), run, clock_timestamp(), k.customer_id, 'contract', k.key, SQLSTATE, SQLERRM, nullif(of_detail, ''), nullif(of_hint, '')
                     FROM billing.contract k WHERE k.customer_id = ref.customer_id AND k.contract_id = ref.contract_id;
                 END;
             END LOOP;

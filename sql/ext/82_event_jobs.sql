@@ -80,7 +80,7 @@ CREATE FUNCTION billing_internal.sample_issue(run uuid, of_key text, of_sqlstate
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, kind, key, sqlstate, message, hint)
-    VALUES (billing_internal.uuid_v7(), run, clock_timestamp(), 'usage_source', of_key, of_sqlstate, what, of_hint)
+    VALUES (billing_internal.uuid_v7(), run, clock_timestamp(), 'usage_source', of_key, of_sqlstate, what, nullif(of_hint, ''))
 $$;
 COMMENT ON FUNCTION billing_internal.sample_issue(uuid, text, text, text, text) IS 'Notes what was wrong with the sample of a source.';
 
@@ -156,6 +156,7 @@ DECLARE
     run uuid := billing.job_start('sample');
     source text;
     stored pg_catalog.int8 := 0;
+    hint text;
 BEGIN
     COMMIT;
     FOR source IN SELECT s.key FROM billing.usage_source s WHERE s.retired_at IS NULL ORDER BY s.key LOOP
@@ -165,7 +166,8 @@ BEGIN
             RAISE;
         WHEN OTHERS THEN
             -- One broken view stops no other; its sample is not taken, so the next run tries again.
-            PERFORM billing_internal.sample_issue(run, source, SQLSTATE, SQLERRM, NULL);
+            GET STACKED DIAGNOSTICS hint := PG_EXCEPTION_HINT;
+            PERFORM billing_internal.sample_issue(run, source, SQLSTATE, SQLERRM, hint);
         END;
         COMMIT;
     END LOOP;
@@ -271,7 +273,8 @@ BEGIN
     END LOOP;
     UPDATE billing.job_run j SET result = j.result || jsonb_build_object('removed_until', said, 'block', 0, 'months', (
         SELECT coalesce(jsonb_agg(m.starts ORDER BY m.starts), '[]')
-        FROM (SELECT to_timestamp(right(c.relname, 7) || ' +00', 'YYYY_MM TZH') AS starts FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'billing.usage_event'::regclass) m
+        -- OFFSET keeps the conditions from being asked of other tables' names.
+        FROM (SELECT to_timestamp(right(c.relname, 7) || ' +00', 'YYYY_MM TZH') AS starts FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'billing.usage_event'::regclass OFFSET 0) m
         WHERE m.starts < last AND m.starts + interval '1 month' > first)) WHERE j.job_run_id = run;
 END
 $$;

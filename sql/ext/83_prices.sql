@@ -78,7 +78,7 @@ BEGIN
     -- A batch holds one bill of a contract.
     FOR batch IN
         SELECT array_agg(x.ref ORDER BY x.place) AS refs,
-            array_agg(jsonb_populate_record(x.ref, jsonb_build_object('known_prices', (x.ref).known_prices || names)) ORDER BY x.place) AS new_refs
+            array_agg(jsonb_populate_record(x.ref, jsonb_build_object('known_prices', coalesce((x.ref).known_prices, billing_internal.signed_prices((x.ref).customer_id, (x.ref).contract_id)) || names)) ORDER BY x.place) AS new_refs
         FROM (SELECT y.ref, y.rank, row_number() OVER (PARTITION BY y.rank ORDER BY (y.ref).customer_id, (y.ref).contract_id) AS place FROM (
             SELECT r AS ref, row_number() OVER (PARTITION BY (r).customer_id, (r).contract_id ORDER BY (r).boundaries[1]) AS rank FROM unnest(refs) r) y) x
         GROUP BY x.rank, (x.place - 1) / 500

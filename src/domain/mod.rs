@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod contracts;
+pub mod credits;
 pub mod foundation;
 pub mod ingestion;
 pub mod invoicing;

@@ -21,7 +21,7 @@ use crate::domain::metering::{Dimensions, Measure};
 use crate::domain::rating::{Pricing, match_candidates};
 use bill::{Bill, Item, ItemTerms};
 use chrono::NaiveDate;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -57,6 +57,7 @@ enum Role {
 }
 
 /// How a bill is given to [`Batch::open`].
+#[derive(Clone, Copy)]
 pub struct Opened<'t> {
     pub customer_id: i64,
     pub contract_id: Uuid,
@@ -77,6 +78,15 @@ impl Slot {
     /// Whether it is only there for the differences of another bill.
     pub fn is_earlier(&self) -> bool {
         matches!(self.role, Role::Earlier(_))
+    }
+
+    /// Whether it bills no boundary, only differences.
+    fn is_apart(&self) -> bool {
+        matches!((&self.role, &self.bill), (Role::Main(_), Ok(bill)) if bill.boundaries.is_empty())
+    }
+
+    fn of(&self) -> (i64, Uuid) {
+        (self.customer_id, self.contract_id)
     }
 
     pub fn fault(&self) -> Option<&Fault> {
@@ -211,7 +221,8 @@ pub struct UsageRow {
 }
 
 impl Batch {
-    /// Reads the contracts of a batch: of each at most one bill, and any number of earlier boundaries.
+    /// Reads the contracts of a batch: of each at most one bill of boundaries, one of none, and any number of earlier
+    /// boundaries.
     pub fn open<'t>(contracts: impl IntoIterator<Item = Opened<'t>>) -> Batch {
         let slot = |opened: Opened| {
             let (standing, fault) = match opened.standing.map(read_standing).transpose() {
@@ -435,7 +446,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Computes every bill. With `with_empty` a bill without lines gives one document all the same.
+    /// Computes every bill. With `with_empty` a bill without lines gives one document all the same. The differences
+    /// of earlier boundaries go to the contract's bill of no boundary, if it has one, whatever the order of the bills.
     pub fn compute(&mut self, with_empty: bool) {
         let mut earlier: HashMap<(i64, Uuid), Vec<Result<Earlier, Fault>>> = HashMap::new();
         for slot in &mut self.bills {
@@ -449,11 +461,15 @@ impl Batch {
                 }),
                 Err(fault) => Err(fault.clone()),
             };
-            earlier.entry((slot.customer_id, slot.contract_id)).or_default().push(computed);
+            earlier.entry(slot.of()).or_default().push(computed);
         }
+        let apart: HashSet<(i64, Uuid)> =
+            self.bills.iter().filter(|slot| slot.is_apart()).map(Slot::of).collect();
         for slot in &mut self.bills {
+            let (of, is_apart) = (slot.of(), slot.is_apart());
             let (Role::Main(standing), Ok(bill)) = (&mut slot.role, &mut slot.bill) else { continue };
-            let of_contract = earlier.remove(&(slot.customer_id, slot.contract_id)).unwrap_or_default();
+            let takes = is_apart || !apart.contains(&of);
+            let of_contract = if takes { earlier.remove(&of).unwrap_or_default() } else { Vec::new() };
             let computed = of_contract.into_iter().collect::<Result<Vec<_>, Fault>>().map_err(|fault| {
                 Fault { message: format!("late usage of an earlier period: {}", fault.message), ..fault }
             });

@@ -143,10 +143,14 @@ impl Case {
         self.around(Batch::open([opened(&contract, false, None)]), true)
     }
 
+    /// The contract with a bill of no boundary.
+    fn contract_apart(&self) -> String {
+        self.contract().replace(&format!(r#""boundaries":{}"#, self.boundaries), r#""boundaries":[]"#)
+    }
+
     /// What the documents that stand for it lack, as a bill of corrections alone.
     fn differences(&self, standing: &str) -> Result<Documents, Fault> {
-        let contract = self.contract();
-        let main = contract.replace(&format!(r#""boundaries":{}"#, self.boundaries), r#""boundaries":[]"#);
+        let (contract, main) = (self.contract(), self.contract_apart());
         self.around(Batch::open([opened(&main, false, None), opened(&contract, true, Some(standing))]), false)
     }
 
@@ -156,7 +160,11 @@ impl Case {
         self.around(Batch::open([opened(&contract, false, Some(standing))]), true).unwrap()
     }
 
-    fn around(&self, mut batch: Batch, with_empty: bool) -> Result<Documents, Fault> {
+    fn around(&self, batch: Batch, with_empty: bool) -> Result<Documents, Fault> {
+        self.computed(batch, with_empty).one()
+    }
+
+    fn computed(&self, mut batch: Batch, with_empty: bool) -> Batch {
         for id in batch.meter_ids() {
             let terms = self.charges[id as usize].row.split(r#""meter":""#).nth(1).unwrap();
             let key = terms.split('"').next().unwrap().to_string();
@@ -211,7 +219,7 @@ impl Case {
         }
         assert_eq!(batch.wanted_rows(), []);
         batch.compute(with_empty);
-        batch.one()
+        batch
     }
 
     fn documents(&self) -> Documents {
@@ -809,6 +817,32 @@ proptest! {
 
 const TIERS: &str =
     r#"{"model":"graduated","tiers":[{"up_to":"1000","unit_price":"1"},{"unit_price":"0.5"}]}"#;
+
+/// Differences that are to be apart are on the bill of no boundary, in whatever order the database gives the bills.
+#[test]
+fn differences_go_to_the_bill_of_no_boundary() {
+    let case = |quantity: &str| november([usage("q", TIERS, &[used("{}", quantity, 1)])]);
+    let standing = standing(&[&case("950").documents()]);
+    let now = case("1050");
+    let (main, apart) = (now.contract(), now.contract_apart());
+    let bills =
+        [opened(&main, false, None), opened(&apart, false, None), opened(&main, true, Some(&standing))];
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let batch = now.computed(Batch::open(order.map(|at| bills[at])), false);
+        let mut lines: Vec<(Option<i64>, Vec<String>)> = batch
+            .slots()
+            .iter()
+            .filter(|slot| !slot.is_earlier())
+            .map(|slot| {
+                let lines = slot.documents().unwrap().list.iter().flat_map(|document| &document.lines);
+                (slot.boundary(), lines.map(|line| line.key.clone()).collect())
+            })
+            .collect();
+        lines.sort();
+        let expected = [(None, "q/2023-11-01/difference"), (Some(1), "q/2023-11-01")];
+        assert_eq!(lines, expected.map(|(at, key)| (at, vec![key.to_string()])), "{order:?}");
+    }
+}
 
 /// rules.md 4: 950 billed, 100 late: 1,050 cost 1,025, so 75.00, not 100.00. What was billed may be on several
 /// documents; where nothing differs there is no document, and nothing to record.

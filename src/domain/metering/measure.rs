@@ -290,3 +290,108 @@ pub enum Together {
     /// No number: each line stands by itself.
     Apart,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::foundation::json;
+
+    fn meter(fields: &str) -> Result<Meter, Fault> {
+        let text = format!(r#"{{"key":"m","event_type":"t",{fields}}}"#);
+        let tree = json::parse(&text).unwrap();
+        Meter::read(&Node::root(&tree))
+    }
+
+    /// What the meter says of itself, and what reads its quantity.
+    fn measure(fields: &str) -> (String, Read) {
+        let measure = Measure::of(&meter(fields).unwrap());
+        (measure.word().to_string(), measure.read)
+    }
+
+    #[test]
+    fn says_what_tells_two_meters_apart_and_what_reads_them() {
+        for (fields, word, read) in [
+            (r#""aggregation":"count""#, "count", Read::Numbers),
+            (r#""aggregation":"sum","value":"n""#, "sum", Read::Numbers),
+            (r#""aggregation":"max","value":"n""#, "max", Read::Numbers),
+            (r#""aggregation":"min","value":"n""#, "min", Read::Numbers),
+            (r#""aggregation":"unique_count","value":"n""#, "unique_count", Read::Values),
+            (r#""aggregation":"average","value":"n""#, "average", Read::Composed),
+            (r#""aggregation":"latest","value":"n""#, "latest", Read::Composed),
+            (
+                r#""aggregation":"unique_count","value":"n","operation":"op""#,
+                r#"unique_count operation "op""#,
+                Read::Composed,
+            ),
+            (
+                r#""aggregation":"weighted_sum","value":"n""#,
+                r#"weighted_sum weighting "hour""#,
+                Read::Composed,
+            ),
+            (
+                r#""aggregation":"percentile","percentile":"99.50","value":"n""#,
+                r#"percentile percentile "99.5""#,
+                Read::Composed,
+            ),
+            (
+                r#""aggregation":"sum","per":{"bucket":"hour","aggregation":"max"},"value":"n""#,
+                r#"sum per {"aggregation":"max","bucket":"hour"}"#,
+                Read::Composed,
+            ),
+            (
+                r#""aggregation":"max","per":{"bucket":"day","aggregation":"count"}"#,
+                r#"max per {"aggregation":"count","bucket":"day"}"#,
+                Read::Composed,
+            ),
+            (
+                r#""aggregation":"sum","value":"n","rounding":{"mode":"up"}"#,
+                r#"sum rounding {"mode":"up","to":"1"}"#,
+                Read::Composed,
+            ),
+            (
+                r#""aggregation":"count","rounding":{"mode":"down","to":"0.000000000001"}"#,
+                r#"count rounding {"mode":"down","to":"0.000000000001"}"#,
+                Read::Composed,
+            ),
+            (
+                r#""aggregation":"sum","value":"n","rounding":{"mode":"half_up","to":"60"}"#,
+                r#"sum rounding {"mode":"half_up","to":"60"}"#,
+                Read::Composed,
+            ),
+        ] {
+            assert_eq!(measure(fields), (word.to_string(), read), "{fields}");
+        }
+        let finer = meter(r#""aggregation":"count","rounding":{"mode":"up","to":"0.0000000000001"}"#);
+        assert_eq!(
+            finer.unwrap_err().message,
+            "rounding.to: 0.0000000000001 has more than 12 digits after the point"
+        );
+    }
+
+    /// A second, a minute, an hour and a day in microseconds, written out.
+    #[test]
+    fn weights_are_units_of_time() {
+        for (word, micros) in [
+            ("second", Some(1_000_000)),
+            ("minute", Some(60_000_000)),
+            ("hour", Some(3_600_000_000)),
+            ("day", Some(86_400_000_000)),
+            ("period", None),
+        ] {
+            let read =
+                meter(&format!(r#""aggregation":"weighted_sum","value":"n","weighting":"{word}""#)).unwrap();
+            assert_eq!((read.weighting.word(), read.weighting.micros()), (word, micros));
+        }
+    }
+
+    #[test]
+    fn compounds_name_their_meters() {
+        let of = |text: &str| {
+            let tree = json::parse(text).unwrap();
+            let compound = Compound::read(&Node::root(&tree)).unwrap();
+            compound.meters().iter().map(|meter| meter.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(r#"[{"meter":"a"},{"meter":"b","factor":"-2"}]"#), ["a", "b"]);
+        assert_eq!(of(r#"{"numerator":"a","denominator":"b"}"#), ["a", "b"]);
+    }
+}

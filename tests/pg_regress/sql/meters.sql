@@ -75,6 +75,23 @@ SELECT dimensions, quantity FROM billing.usage('acme', 's', '2026-01-01Z', '2026
 SELECT quantity FROM billing.usage('acme', 's', '2026-01-01Z', '2026-02-01Z', filter => '{"cached":"1"}');
 SELECT dimensions, quantity FROM billing.usage('acme', 's', '2026-01-20Z', '2026-02-01Z', group_by => '{cached}');
 
+-- The same definition since an earlier instant is a version, too; since the instant it holds, or a later one, it says nothing new.
+CREATE FUNCTION pg_temp.again(value text, since timestamptz) RETURNS TABLE (action text, version int, quantity numeric) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT string_agg(a.action, ', '), max((a.after->>'version')::int) INTO action, version FROM billing.catalog_apply(jsonb_build_object('meters', jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+        'key', 'again', 'event_type', 'use', 'aggregation', 'sum', 'value', value, 'valid_from', since))))) a;
+    SELECT u.quantity INTO quantity FROM billing.usage('acme', 'again', '2026-01-05Z', '2026-01-25Z') u;
+    RETURN NEXT;
+END
+$$;
+SELECT * FROM pg_temp.again('n', NULL);
+SELECT * FROM pg_temp.again('n + 1000', '2026-01-20Z');
+SELECT * FROM pg_temp.again('n + 1000', '2026-01-20Z');
+SELECT * FROM pg_temp.again('n + 1000', '2026-01-25Z');
+SELECT * FROM pg_temp.again('n + 1000', NULL);
+SELECT * FROM pg_temp.again('n + 1000', '2026-01-10Z');
+SELECT count(*) AS since_10, count(*) FILTER (WHERE e.occurred_at >= '2026-01-20Z') AS since_20 FROM billing.usage_event e JOIN billing.customer c USING (customer_id) WHERE c.key = 'acme' AND e.event_type = 'use' AND e.occurred_at >= '2026-01-10Z' AND e.occurred_at < '2026-01-25Z';
+
 -- Errors
 \a \t
 SELECT pg_temp.fails(c) FROM unnest(ARRAY[

@@ -180,3 +180,22 @@ CALL billing.bill_run();
 SELECT contract, key, quantity, amount FROM lines WHERE key ~ '^m/' AND contract IN ('America/New_York', 'Asia/Kolkata', 'UTC');
 -- What billing took is what price_resolve tells
 SELECT z, string_agg(r.version::text, ' ' ORDER BY at) AS versions FROM unnest('{America/New_York,Asia/Kolkata,UTC}'::text[]) z, unnest('{2026-01-31 22:00,2026-02-01 01:00}'::timestamp[]) at, billing.price_resolve(z, 'q', '{}', at AT TIME ZONE z) r GROUP BY z ORDER BY z;
+
+-- A version published after the signature, back to before it, changes nothing agreed on: 10 × 1 for those with the prices of their signature, also
+-- for late usage and where nothing was billed yet; 10 × 3 for those that float. A backtest of a pinned contract has the prices asked about.
+SELECT billing.test_clock_set('2026-02-10T00:00:00Z') AS clock \gset
+SELECT pg_temp.apply('[{"key":"agreed","pricing":{"model":"per_unit","unit_price":"1"}}]') AS v1;
+SELECT pg_temp.deal(d, '[{"key":"m","price":"agreed"}]', '{"price_book":"j","starts_on":"2026-02-01"}'::jsonb || o) FROM (VALUES ('agreed', '{"prices":"pin"}'::jsonb), ('agreed-later', '{"prices":"pin","starts_on":"2026-03-01"}'), ('by-policy', '{}'), ('floats', '{}')) x (d, o);
+SELECT billing.policy_set('rate_at', 'contract_signature', 'contract:by-policy') AS policy \gset
+SELECT sum(pg_temp.use(c, 10, '{}', '2026-02-05Z')) AS events FROM unnest(ARRAY['agreed', 'by-policy', 'floats']) c;
+SELECT billing.test_clock_set('2026-02-20T00:00:00Z') AS clock \gset
+SELECT effect, contracts, contract FROM billing.price_publish('{"price_books":[{"key":"j","prices":[{"key":"agreed","meter":"q","pricing":{"model":"per_unit","unit_price":"3"}}]}]}', '2026-02-01', dry_run => false);
+SELECT billing.test_clock_set('2026-03-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT billing.test_clock_set('2026-04-01T00:00:00Z') AS clock \gset
+SELECT pg_temp.use('agreed-later', 10, '{}', '2026-03-05Z') + pg_temp.use('agreed', 2, '{}', '2026-02-06Z') AS events;
+CALL billing.bill_run();
+SELECT contract, key, kind, quantity, amount FROM lines WHERE contract IN ('agreed', 'agreed-later', 'by-policy', 'floats');
+SELECT customer, r.version FROM unnest(ARRAY['agreed', 'agreed-later', 'by-policy', 'floats']) customer, billing.price_resolve(customer, 'q', '{}', '2026-03-10Z') r;
+SELECT contract, current_amount, backtested_amount FROM billing.price_backtest('{"price_books":[{"key":"j","prices":[{"key":"agreed","meter":"q","pricing":{"model":"per_unit","unit_price":"5"}}]}]}', '2026-02-01', '2026-04-01') WHERE contract <> 'floats';
+SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0;
