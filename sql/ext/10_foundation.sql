@@ -690,6 +690,17 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.seller_policies(text[]) IS 'The values of these policies in force for each seller: the seller''s own, else the global one, else the default. A contract may have its own (contract_policy).';
 
+CREATE FUNCTION billing_internal.event_age_longest() RETURNS interval
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The global value counts even where every seller has its own: the next seller has none.
+    SELECT max(v.value::interval) FROM (
+        SELECT p.value FROM billing.policy p WHERE p.name = 'event_age_max'
+        UNION ALL
+        SELECT billing_internal.event_age_default() WHERE NOT EXISTS (SELECT FROM billing.policy p WHERE p.name = 'event_age_max' AND p.scope = 'global')) v
+$$;
+COMMENT ON FUNCTION billing_internal.event_age_longest() IS 'Up to which age events of any seller, of one to come too, are accepted (policy event_age_max).';
+
 CREATE FUNCTION billing.policy_set(name text, value text, scope text DEFAULT 'global', reason text DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -697,21 +708,29 @@ DECLARE
     definition record;
     before text;
     of_seller_id uuid;
+    removed_until timestamptz;
 BEGIN
     PERFORM billing_internal.require_installed();
     SELECT * INTO definition FROM billing_internal.policy_definition() p WHERE p.name = policy_set.name;
+    IF name = 'event_age_max' THEN
+        PERFORM billing_internal.events_hold();
+        SELECT max(r.removed_until) INTO removed_until FROM billing.event_retention r;
+    END IF;
     IF NOT FOUND THEN
         PERFORM billing_internal.fail('ZB001', format('policy %s is not known', coalesce(quote_literal(name), 'NULL')),
             'SELECT * FROM billing.policies(); lists them.');
     ELSIF value IS NULL OR value !~ definition.form THEN
         PERFORM billing_internal.fail('ZB004', format('%s is not a value of policy %s', coalesce(quote_literal(value), 'NULL'), name),
-            format('It must match %s. %s', definition.form, definition.meaning));
+            format('%sIt must match %s. %s', CASE WHEN value ~ '^0+ ' AND '0' ~ definition.form THEN 'Write 0 without a unit. ' ELSE '' END, definition.form, definition.meaning));
     ELSIF definition.most IS NOT NULL AND value::interval > definition.most THEN
         PERFORM billing_internal.fail('ZB004', format('%s is too long for policy %s', quote_literal(value), name),
             format('At most %s. %s', definition.most, definition.meaning));
     ELSIF name = 'event_age_max' AND value::interval > (SELECT min(r.keep) FROM billing.event_retention r) THEN
         PERFORM billing_internal.fail('ZB005', format('events that are %s old can''t be accepted: events are removed after %s', value, (SELECT min(r.keep) FROM billing.event_retention r)),
             'SELECT * FROM billing.event_retention; says of which type; billing.event_retention_set() keeps them longer.');
+    ELSIF name = 'event_age_max' AND value::interval > billing_internal.event_age_longest() AND billing_internal.late_from(value::interval) < removed_until THEN
+        PERFORM billing_internal.fail('ZB005', format('events that are %s old can''t be accepted: events before %s have been removed', value, removed_until),
+            'What came for a period of which events are gone could not be billed. Keep events longer now, and accept older ones when that many are there.', 'reason events_removed');
     END IF;
     IF scope = 'global' OR scope LIKE 'seller:%' THEN
         IF scope <> 'global' THEN
@@ -734,7 +753,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.policy_set(text, text, text, text) IS
-    'Sets a policy at scope global, seller:<key> or contract:<key>. It acts on what is billed from then on; an invoice records the values it used. Errors: ZB001 unknown policy, seller or contract, ZB004 value or scope.';
+    'Sets a policy at scope global, seller:<key> or contract:<key>. It acts on what is billed from then on; an invoice records the values it used. Errors: ZB001 unknown policy, seller or contract, ZB004 value or scope, ZB005 events older than those that are kept, or of periods of which events have been removed, would be accepted.';
 
 -- ── money ────────────────────────────────────────────────────────────────────────────────────────
 

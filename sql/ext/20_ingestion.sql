@@ -6,6 +6,13 @@ CREATE TYPE billing.usage_event_input AS (
 COMMENT ON TYPE billing.usage_event_input IS
     'Shape of a table for billing.ingest_from(): CREATE TEMP TABLE batch (LIKE billing.usage_event_input); then COPY into it. occurred_at is RFC 3339 with an offset, as text, so that no session time zone touches it.';
 
+COMMENT ON COLUMN billing.usage_event_input.customer IS 'Key or alias of the customer.';
+COMMENT ON COLUMN billing.usage_event_input.event_type IS 'What happened; meters ask for it.';
+COMMENT ON COLUMN billing.usage_event_input.event_id IS 'The customer''s id of the event, by which it is stored once.';
+COMMENT ON COLUMN billing.usage_event_input.occurred_at IS 'When it happened: RFC 3339 with an offset.';
+COMMENT ON COLUMN billing.usage_event_input.properties IS 'What meters read, an object; NULL = {}.';
+COMMENT ON COLUMN billing.usage_event_input.bill_to IS 'Key of the legal entity it is billed to; NULL = the contract''s.';
+
 -- ── leaves: one call of ingest, kept in backend memory between its statements ────────────────────
 
 CREATE FUNCTION billing_internal.meters_state() RETURNS text

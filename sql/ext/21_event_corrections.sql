@@ -67,6 +67,7 @@ DECLARE
     at timestamptz;
     changes billing_internal.event_change[];
     old record;
+    lost record;
     written bigint;
 BEGIN
     -- What there is to do. The caller holds the correction lock, so this stays true.
@@ -95,8 +96,8 @@ BEGIN
     FROM unnest(changes) c
     JOIN billing.usage_event e ON e.customer_id = of_customer_id AND e.occurred_at = c.occurred_at AND e.event_key = c.event_key AND e.revision = c.revision
     WHERE c.change IN ('amended', 'voided');
-    -- Where retention has begun, what is left of an hour does not say what the hour counted. It waits for us from here on.
-    PERFORM FROM billing.event_retention r WHERE r.event_type = ANY (old.types) ORDER BY r.event_type FOR SHARE;
+    -- Where retention has begun, what is left of an hour does not say what the hour counted.
+    PERFORM billing_internal.events_hold();
     IF old.n <> amended + voided OR EXISTS (SELECT FROM unnest(old.types, old.times) o (event_type, occurred_at)
         JOIN billing.event_retention r ON r.event_type = o.event_type AND o.occurred_at < r.removed_until) THEN
         PERFORM billing_internal.fail('ZB005', 'events of that time are not stored any more, only their keys', 'What they counted stands for good. Correct the invoice instead.');
@@ -161,10 +162,17 @@ BEGIN
             AND (EXISTS (SELECT FROM billing_internal.meter_stretch w WHERE w.meter_id = m.meter_id AND w.as_of_version = m.version AND w.definition->>'event_type' = ANY (old.types)) OR m.meter_id IN (SELECT d.meter_id FROM billing_internal.call_deltas(handle) d))) THEN 'infinity' ELSE x.last + interval '1 microsecond' END)) FROM (
         SELECT min(a.at) AS first, max(a.at) AS last FROM unnest(changes) c CROSS JOIN LATERAL (VALUES (c.occurred_at), (c.new_occurred_at)) a (at)
         WHERE a.at IS NOT NULL GROUP BY date_trunc('day', a.at, 'UTC')) x;
+    -- Of a period that begins where events are gone, they may be what its price asks for.
+    SELECT g.contract, g.n INTO lost FROM billing_internal.late_boundaries(ARRAY(
+        SELECT billing_internal.ref_now(k.customer_id, k.contract_id, '{}') FROM billing.contract k WHERE k.customer_id = of_customer_id)) g WHERE g.gone LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB005', format('contract %s boundary %s, which was billed with it, can''t be computed again: retention has removed events of its period', lost.contract, lost.n),
+            'What is billed stands for good.', 'reason events_removed');
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.events_correct(bigint, bigint, uuid[], text) IS
-    'Stores what a call holds as what now stands under its ids (new, amended or restored; the same content is left alone) and voids other events of the customer; counts of what was done. The caller holds the locks and has admitted the call. Errors: ZB005 no longer stored, 40001.';
+    'Stores what a call holds as what now stands under its ids (new, amended or restored; the same content is left alone) and voids other events of the customer; counts of what was done. The caller holds the locks and has admitted the call. Errors: ZB005 no longer stored, or what was billed with it can''t be computed any more, 40001.';
 
 CREATE FUNCTION billing.event_void(customer text, event_id text, reason text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -52,6 +52,20 @@ $$;
 COMMENT ON FUNCTION billing_internal.require_events(int, timestamptz, timestamptz, int) IS
     'Errors: ZB005 (DETAIL reason events_removed) of the events in [from_at, until_at) that a meter counts, as it was with so many versions (NULL = now), some have been removed by retention. Whatever measures stored events asks this first, or it would take what is left for all there was.';
 
+CREATE FUNCTION billing_internal.events_hold() RETURNS void
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT FROM billing.event_retention r ORDER BY r.event_type FOR SHARE
+$$;
+COMMENT ON FUNCTION billing_internal.events_hold() IS 'Until the transaction ends no more events are said to be removed: retention waits, and then sees what was noted meanwhile. Called before asking what has been removed by whoever is about to need the rest.';
+
+CREATE FUNCTION billing_internal.late_from(age interval) RETURNS timestamptz
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT least(billing.now() - age, (SELECT min(p.starts_at) FROM billing.billing_period p WHERE p.ends_at > billing.now() - age))
+$$;
+COMMENT ON FUNCTION billing_internal.late_from(interval) IS 'From when on events are needed if such up to an age are accepted: a period that can still get one may have to be computed as a whole.';
+
 -- ── fold ─────────────────────────────────────────────────────────────────────────────────────────
 
 CREATE TYPE billing_internal.rebuild_ref AS (meter_rebuild_id uuid, meter_id int, from_at timestamptz, until_at timestamptz, listed_to bigint);
@@ -326,7 +340,7 @@ DECLARE
     id uuid := billing_internal.uuid_v7();
 BEGIN
     -- What retention has removed can't be measured again; what it has not must stay until this is done.
-    PERFORM FROM billing.event_retention FOR SHARE;
+    PERFORM billing_internal.events_hold();
     from_at := greatest(from_at, billing_internal.events_since(of_meter_id));
     until_at := greatest(until_at, from_at + interval '1 hour');
     INSERT INTO billing.meter_rebuild (meter_rebuild_id, meter_id, from_at, until_at, reason, requested_at)

@@ -86,6 +86,12 @@ COMMENT ON FUNCTION billing.rate_events(billing.pricing, numeric[]) IS
 CREATE TYPE billing.rate_step AS (step int, what text, quantity text, unit_price text, amount numeric);
 COMMENT ON TYPE billing.rate_step IS 'A row of billing.rate_explain(): what a step is about, its quantity and unit price as text, and its exact amount.';
 
+COMMENT ON COLUMN billing.rate_step.step IS 'Its place, from 1.';
+COMMENT ON COLUMN billing.rate_step.what IS 'What it is about: a tier, a flat fee, a bound, the total.';
+COMMENT ON COLUMN billing.rate_step.quantity IS 'How much of it, as text; NULL where nothing is counted.';
+COMMENT ON COLUMN billing.rate_step.unit_price IS 'Price of one, as text; NULL where there is none.';
+COMMENT ON COLUMN billing.rate_step.amount IS 'What it comes to, exactly, without a currency.';
+
 CREATE FUNCTION billing.rate_explain(pricing billing.pricing, quantity numeric, dimensions jsonb DEFAULT '{}', events bigint DEFAULT 1)
     RETURNS SETOF billing.rate_step -- a type of its own, since an argument is called quantity, too
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp

@@ -105,6 +105,7 @@ DECLARE
     live record;
     fault text;
     starts timestamptz;
+    since timestamptz;
 BEGIN
     SELECT * INTO old FROM billing.meter m WHERE m.key = item->>'key' FOR NO KEY UPDATE;
     PERFORM billing_internal.check_compound(item->>'path', d) WHERE d <> 'null' AND d IS DISTINCT FROM old.definition;
@@ -116,6 +117,10 @@ BEGIN
             ARRAY(SELECT jsonb_array_elements_text(d->'dimensions')), d->>'unit', d, clock_timestamp());
         INSERT INTO billing.meter_version (meter_id, version, valid_from, definition, recorded_at) VALUES (id, 1, '-infinity', d, clock_timestamp());
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
+        since := billing_internal.events_since(id);
+        IF since > '-infinity' THEN
+            RAISE NOTICE 'meter % counts events from % on only: of those before, some have been removed', d->>'key', since USING HINT = 'SELECT * FROM billing.event_retention; shows what is kept.';
+        END IF;
         IF NOT dry_run AND NOT billing_internal.rebuild_small(billing_internal.rebuild_ask(id, '-infinity', 'infinity', 'a new meter')) THEN
             RAISE NOTICE 'meter % answers from events until it has been filled', d->>'key' USING HINT = 'CALL billing.meter_rebuild(); fills it.';
         END IF;
@@ -151,6 +156,11 @@ BEGIN
         WHERE m.meter_id = old.meter_id;
         INSERT INTO billing.meter_version (meter_id, version, valid_from, definition, recorded_at) VALUES (old.meter_id, old.version + 1, starts, d, clock_timestamp());
         UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'catalogue';
+        since := billing_internal.events_since(old.meter_id);
+        IF since > starts THEN
+            RAISE NOTICE 'meter % counts by version % from % on, not from %: of the events before, some have been removed', old.key, old.version + 1, since, starts
+                USING HINT = 'Usage before stays as it was measured. SELECT * FROM billing.event_retention; shows what is kept.';
+        END IF;
         IF NOT dry_run AND NOT billing_internal.rebuild_small(billing_internal.rebuild_ask(old.meter_id, starts, 'infinity', format('version %s', old.version + 1))) THEN
             RAISE NOTICE 'meter % answers from events since % until it has been measured again', old.key, starts USING HINT = 'CALL billing.meter_rebuild(); does it.';
         END IF;

@@ -406,6 +406,19 @@ BEGIN
     -- 1. In one batch with the earlier boundaries whose usage may have changed. What is noted from here on is compared by the
     -- next bill: a meter that changes notes what it finds without the stripes.
     notes := billing_internal.late_open(refs);
+    -- What can't be compared any more holds up nothing: it is told once.
+    IF finalize AND compared IS NULL THEN
+        FOR broken IN SELECT g.customer_id, g.contract AS key, format('contract %s boundary %s: what changed since it was billed can''t be billed, retention has removed events of its period', g.contract, g.n) AS fault
+            FROM billing_internal.late_boundaries(refs) g WHERE g.gone ORDER BY 2, g.n LOOP
+            IF run IS NULL THEN
+                RAISE WARNING '%', broken.fault USING HINT = 'What is billed stands. Settle the rest outside.';
+            ELSE
+                INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message, detail, hint)
+                VALUES (billing_internal.uuid_v7(), run, clock_timestamp(), broken.customer_id, 'late_usage', broken.key, 'ZB005', broken.fault, 'reason events_removed',
+                    'What is billed stands. Settle the rest outside.');
+            END IF;
+        END LOOP;
+    END IF;
     IF finalize THEN
         PERFORM billing_internal.bills_seen(ARRAY(SELECT r.customer_id FROM unnest(refs) r));
     END IF;
@@ -611,29 +624,40 @@ COMMENT ON FUNCTION billing.invoice_finalize(text) IS
     'Issues a draft: computes it once more with ingest shut out, gives it the next number of its series (and the other legal entities'' documents of the same boundary theirs), and never changes it again. Returns the number. Errors: ZB001, ZB005 not a draft, replaced meanwhile, or above READ COMMITTED, 55P03 ingest never paused for 5 seconds, ZB007 usage that no price matches.';
 
 CREATE FUNCTION billing_internal.require_reissuable(of_customer_id bigint, of_invoice_id uuid) RETURNS void
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     i billing.invoice;
+    gone boolean;
     detail text;
 BEGIN
     SELECT * INTO i FROM billing.invoice x WHERE x.customer_id = of_customer_id AND x.invoice_id = of_invoice_id;
+    PERFORM billing_internal.events_hold();
     -- Nearly always nothing was removed.
-    IF EXISTS (SELECT FROM billing.event_retention r WHERE r.removed_until > '-infinity') THEN
-        PERFORM FROM billing_internal.bill_look(ARRAY[billing_internal.issued_ref(of_customer_id, of_invoice_id, NULL)]);
+    IF NOT EXISTS (SELECT FROM billing.event_retention r WHERE r.removed_until > '-infinity') THEN
+        RETURN;
     END IF;
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
-    IF SQLSTATE NOT LIKE 'ZB%' THEN
-        RAISE;
-    ELSIF detail = 'reason events_removed' THEN
-        PERFORM billing_internal.fail('ZB005', format('invoice %s can''t be issued again: its price asks for single events, and retention has removed some', i.number),
-            format('Void it for good: SELECT billing.invoice_void(''%s'', ''…'', reissue => false);', i.number), detail);
+    gone := EXISTS (SELECT FROM unnest(i.corrects) n WHERE billing_internal.events_gone(i.customer_id, i.contract_id, n));
+    IF NOT gone AND i.kind = 'invoice' THEN
+        BEGIN
+            PERFORM FROM billing_internal.bill_look(ARRAY[billing_internal.issued_ref(of_customer_id, of_invoice_id, NULL)]);
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+            IF SQLSTATE NOT LIKE 'ZB%' THEN
+                RAISE;
+            END IF;
+            gone := detail = 'reason events_removed';
+        END;
+    END IF;
+    IF gone THEN
+        PERFORM billing_internal.fail('ZB005', format('%s %s can''t be issued again: %s single events, and retention has removed some', replace(i.kind, '_', ' '), i.number,
+                CASE WHEN i.corrects <> '{}' THEN 'a price of what it bills or corrects asks for' ELSE 'its price asks for' END),
+            format('Void it for good: SELECT billing.invoice_void(''%s'', ''…'', reissue => false);', i.number), 'reason events_removed');
     END IF;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.require_reissuable(bigint, uuid) IS
-    'Errors: ZB005 (DETAIL reason events_removed) the boundary of an invoice can''t be billed again, since its price needs events that retention has removed: every run would fail on its contract. Whatever else is in the way can be mended, so it is not asked here.';
+    'Errors: ZB005 (DETAIL reason events_removed) the boundary of an invoice can''t be billed again, or one that a document corrects can''t be compared again, since its price needs events that retention has removed. Whatever else is in the way can be mended, so it is not asked here. From here on retention waits.';
 
 CREATE FUNCTION billing.invoice_void(invoice text, reason text, reissue boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -659,13 +683,13 @@ BEGIN
         PERFORM billing_internal.fail('ZB005', format('invoice %s has credit note %s and can''t be voided', i.number, credited_by),
             format('Void the credit note first: SELECT billing.invoice_void(''%s'', ''…''); or correct the invoice: SELECT * FROM billing.invoice_correct(''%s'');', credited_by, i.number));
     END IF;
-    IF invoice_void.reissue AND i.kind = 'invoice' THEN
+    IF invoice_void.reissue THEN
         PERFORM billing_internal.require_reissuable(i.customer_id, i.invoice_id);
     END IF;
     UPDATE billing.invoice x SET state = 'void', voided_at = clock_timestamp(), void_reason = reason, reissue = invoice_void.reissue WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id;
     IF invoice_void.reissue THEN
         -- Its differences are unbilled again; and what other legal entities were billed for the boundary may change with it.
-        PERFORM billing_internal.late_note(i.customer_id, i.contract_id, i.corrects || ARRAY(SELECT i.n WHERE EXISTS (SELECT FROM billing.invoice x
+        PERFORM billing_internal.late_note(i.customer_id, i.contract_id, i.corrects || ARRAY(SELECT i.n WHERE i.kind = 'invoice' AND EXISTS (SELECT FROM billing.invoice x
             WHERE x.customer_id = i.customer_id AND x.contract_id = i.contract_id AND x.n = i.n AND x.kind = 'invoice' AND x.number IS NOT NULL AND x.reissue IS NOT true)));
     END IF;
     IF invoice_void.reissue AND i.kind = 'invoice' THEN

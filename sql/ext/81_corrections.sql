@@ -35,19 +35,55 @@ $$;
 COMMENT ON FUNCTION billing_internal.compared_ref(bigint, uuid, int) IS
     'An earlier boundary to be compared: by the terms of its latest invoice that stands (all its legal entities are one bill), or those it was closed by, with the usage of now, beside the documents that stand for it.';
 
-CREATE FUNCTION billing_internal.earlier_refs(refs billing_internal.bill_ref[]) RETURNS billing_internal.bill_ref[]
+CREATE FUNCTION billing_internal.events_gone(of_customer_id bigint, of_contract_id uuid, of_n int) RETURNS boolean
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    detail text;
+BEGIN
+    -- Nearly always none were.
+    IF NOT EXISTS (SELECT FROM billing.billing_period q JOIN billing.event_retention r ON r.removed_until > q.starts_at
+        WHERE q.customer_id = of_customer_id AND q.contract_id = of_contract_id AND q.n = of_n - 1) THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM billing_internal.unbilled_usage(of_customer_id, of_contract_id, ARRAY[of_n]);
+    RETURN false;
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+    IF SQLSTATE NOT LIKE 'ZB%' THEN
+        RAISE;
+    END IF;
+    -- Whatever else is in the way can be mended.
+    RETURN coalesce(detail = 'reason events_removed', false);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.events_gone(bigint, uuid, int) IS 'Whether a boundary that was billed or closed can''t be compared any more, since its prices ask for events that retention has removed.';
+
+CREATE FUNCTION billing_internal.late_boundaries(refs billing_internal.bill_ref[]) RETURNS TABLE (customer_id bigint, contract_id uuid, contract text, n int, gone boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
+#variable_conflict use_column
+DECLARE
+    removed boolean := EXISTS (SELECT FROM billing.event_retention r WHERE r.removed_until > '-infinity');
 BEGIN
-    RETURN coalesce((SELECT array_agg(billing_internal.compared_ref(e.customer_id, e.contract_id, e.n)) FROM (
-        SELECT DISTINCT r.customer_id, r.contract_id, l.n
+    RETURN QUERY SELECT e.customer_id, e.contract_id, e.key, e.n, removed AND billing_internal.events_gone(e.customer_id, e.contract_id, e.n) FROM (
+        SELECT DISTINCT r.customer_id, r.contract_id, k.key, l.n
         FROM billing_internal.each_ref(refs) r
         JOIN billing.late_usage l ON l.customer_id = r.customer_id AND l.contract_id = r.contract_id AND l.closed_at IS NULL
         JOIN billing.billing_period p ON p.customer_id = l.customer_id AND p.contract_id = l.contract_id AND p.n = l.n AND p.state <> 'due'
-        WHERE cardinality(r.boundaries) = 0 OR l.n < r.boundaries[1]) e), '{}');
+        JOIN billing.contract k ON k.customer_id = r.customer_id AND k.contract_id = r.contract_id
+        WHERE cardinality(r.boundaries) = 0 OR l.n < r.boundaries[1]) e;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.earlier_refs(billing_internal.bill_ref[]) IS 'The earlier boundaries that a batch of bills has to compare: those with open notes that are not due themselves.';
+COMMENT ON FUNCTION billing_internal.late_boundaries(billing_internal.bill_ref[]) IS
+    'The earlier boundaries with open notes, not due themselves, of a batch of bills; gone: what such a one needs has been removed, so it can''t be compared.';
+
+CREATE FUNCTION billing_internal.earlier_refs(refs billing_internal.bill_ref[]) RETURNS billing_internal.bill_ref[]
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(billing_internal.compared_ref(e.customer_id, e.contract_id, e.n)), '{}') FROM billing_internal.late_boundaries(refs) e WHERE NOT e.gone
+$$;
+COMMENT ON FUNCTION billing_internal.earlier_refs(billing_internal.bill_ref[]) IS 'The earlier boundaries that a batch of bills has to compare, and can.';
 
 CREATE FUNCTION billing_internal.late_note(of_customer_id bigint, of_contract_id uuid, boundaries int[]) RETURNS void
     LANGUAGE sql SET search_path = pg_catalog, pg_temp
@@ -183,6 +219,7 @@ BEGIN
         PERFORM billing_internal.require_read_committed();
         PERFORM FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id)
             JOIN billing.contract k ON k.customer_id = x.customer_id AND k.contract_id = x.contract_id FOR NO KEY UPDATE OF k;
+        PERFORM billing_internal.events_hold(); -- what is noted here was computed here
     END IF;
     SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     IF i.kind <> 'invoice' THEN

@@ -187,12 +187,12 @@ DECLARE
     before jsonb;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT max(p.value::interval) INTO longest FROM billing_internal.seller_policies('{event_age_max}') p;
+    longest := billing_internal.event_age_longest();
     IF coalesce(event_type, '') = '' THEN
         PERFORM billing_internal.fail('ZB004', 'the event type is missing', 'Name it: SELECT billing.event_retention_set(''llm.request'', ''5 years'');');
     ELSIF keep < longest THEN
         PERFORM billing_internal.fail('ZB004', format('events are accepted up to %s late, so they can''t be removed after %s', longest, keep),
-            format('Keep them at least as long, or accept none that old: SELECT billing.policy_set(''event_age_max'', ''%s'');', keep));
+            format('Keep them at least as long, or accept none that old, from no seller: SELECT billing.policy_set(''event_age_max'', ''%s'');', keep));
     END IF;
     SELECT jsonb_build_object('keep', r.keep) INTO before FROM billing.event_retention r WHERE r.event_type = event_type FOR UPDATE;
     INSERT INTO billing.event_retention AS r (event_type, keep, set_at) VALUES (event_type, keep, clock_timestamp())
@@ -239,7 +239,7 @@ CREATE FUNCTION billing_internal.retention_plan(run uuid) RETURNS void
 AS $$
 DECLARE
     r record;
-    unbilled timestamptz;
+    needed timestamptz;
     horizon timestamptz;
     marks jsonb;
     said jsonb := '{}';
@@ -249,16 +249,18 @@ BEGIN
     -- Corrections and meters that change hold these rows until they commit; what they asked for is seen after, not before.
     PERFORM FROM billing.event_retention x WHERE x.keep IS NOT NULL ORDER BY x.event_type FOR UPDATE;
     -- Nothing that a bill to come may count: the earliest period of any live contract that is not billed, what is noted as
-    -- late, and no usage that is to be measured again.
+    -- late, and no usage that is to be measured again; nor any period that can still get a late event, by an ingest of a long
+    -- transaction, too, as it would have to be compared as a whole.
     SELECT least(min(p.starts_at), (SELECT min(q.starts_at) FROM billing.late_usage l JOIN billing.billing_period q ON q.customer_id = l.customer_id
-            AND q.contract_id = l.contract_id AND q.n = l.n - 1 WHERE l.closed_at IS NULL), (SELECT min(d.from_at) FROM billing.usage_dirty d), (SELECT min(x.from_at) FROM billing.meter_rebuild x WHERE x.finished_at IS NULL)) INTO unbilled
+            AND q.contract_id = l.contract_id AND q.n = l.n - 1 WHERE l.closed_at IS NULL), (SELECT min(d.from_at) FROM billing.usage_dirty d), (SELECT min(x.from_at) FROM billing.meter_rebuild x WHERE x.finished_at IS NULL),
+        billing_internal.late_from(billing_internal.event_age_longest() + interval '48 hours')) INTO needed
     FROM billing.contract k JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = greatest(k.next_n - 1, 0)
     WHERE k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL;
     -- Up to where the last run that came to its end removed each type: only what came after is looked for. Two days are for
     -- events whose transaction began before that and ended after.
     SELECT j.result->'removed_until' INTO marks FROM billing.job_run j WHERE j.job = 'retention' AND j.state = 'done' AND j.result->'months' = '[]' ORDER BY j.started_at DESC LIMIT 1;
     FOR r IN SELECT x.event_type, x.keep, x.removed_until FROM billing.event_retention x WHERE x.keep IS NOT NULL ORDER BY x.event_type LOOP
-        horizon := greatest(r.removed_until, date_trunc('hour', least(billing.now() - r.keep, unbilled), 'UTC'));
+        horizon := greatest(r.removed_until, date_trunc('hour', least(billing.now() - r.keep, needed), 'UTC'));
         IF horizon > r.removed_until THEN
             UPDATE billing.event_retention x SET removed_until = horizon WHERE x.event_type = r.event_type;
             PERFORM billing_internal.audit('retention', 'event_type', r.event_type, NULL, jsonb_build_object('removed_until', r.removed_until), jsonb_build_object('removed_until', horizon));
@@ -322,5 +324,5 @@ BEGIN
     PERFORM billing.job_end(run);
 END
 $$;
-COMMENT ON PROCEDURE billing.retention() IS 'Removes events older than event_retention says, never before the period of every live contract they may count in is billed. Keys, usage and invoices stay. Progress in job_run.';
+COMMENT ON PROCEDURE billing.retention() IS 'Removes events older than event_retention says, never before the period of every live contract they may count in is billed and gets no late events any more (policy event_age_max). Keys, usage and invoices stay. Progress in job_run.';
 

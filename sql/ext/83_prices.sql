@@ -41,7 +41,7 @@ BEGIN
         WHERE b.key = p.book AND x.key = p.key AND x.withdrawn_at IS NULL LIMIT 1;
         IF found_price.price_book_id IS NULL THEN
             PERFORM billing_internal.fail('ZB001', format('%s: price book %s has no price %s', p.path, quote_literal(p.book), quote_literal(p.key)),
-                'No contract uses it, so it would bill nothing. SELECT key FROM billing.price; lists prices.');
+                'No contract uses it, so it would bill nothing. SELECT key FROM billing.price; lists prices; billing.catalog_apply() makes new ones.');
         ELSIF found_price.meter <> p.price->>'meter' THEN
             PERFORM billing_internal.fail('ZB005', format('%s.meter: price %s is for meter %s', p.path, p.key, found_price.meter), 'Give the price for its own meter.');
         END IF;
@@ -100,6 +100,15 @@ COMMENT ON FUNCTION billing_internal.compare_bills(billing_internal.bill_ref[], 
 
 CREATE TYPE billing.backtest AS (customer text, contract text, currency text, periods bigint, current_amount numeric, backtested_amount numeric, difference numeric, problem text);
 COMMENT ON TYPE billing.backtest IS 'A row of billing.price_backtest(): a contract, how many periods were looked at, what they come to by its prices and by the given ones, and what could not be computed.';
+
+COMMENT ON COLUMN billing.backtest.customer IS 'Key of the customer.';
+COMMENT ON COLUMN billing.backtest.contract IS 'Key of the contract.';
+COMMENT ON COLUMN billing.backtest.currency IS 'Currency of the amounts.';
+COMMENT ON COLUMN billing.backtest.periods IS 'How many billing periods were looked at, those with a problem, too.';
+COMMENT ON COLUMN billing.backtest.current_amount IS 'What they come to by the contract''s prices, fees included, without those that have a problem.';
+COMMENT ON COLUMN billing.backtest.backtested_amount IS 'What the same come to with the given prices.';
+COMMENT ON COLUMN billing.backtest.difference IS 'backtested_amount less current_amount.';
+COMMENT ON COLUMN billing.backtest.problem IS 'Why one of them can''t be computed; NULL = all can.';
 
 CREATE FUNCTION billing.price_backtest(doc jsonb, from_at timestamptz, until_at timestamptz, customer text DEFAULT NULL)
     RETURNS SETOF billing.backtest -- a type of its own, since an argument is called customer, too
@@ -179,13 +188,16 @@ DECLARE
     dated jsonb;
     changed jsonb;
     known jsonb;
+    billed record;
     refs billing_internal.bill_ref[];
 BEGIN
     PERFORM billing_internal.require_installed();
     IF effective_at IS NULL OR NOT isfinite(effective_at) THEN
         PERFORM billing_internal.fail('ZB004', 'a price needs the instant from which it holds', 'Pass effective_at, such as 2027-01-01T00:00:00Z.');
+    ELSIF dry_run IS NULL THEN
+        PERFORM billing_internal.fail('ZB004', 'dry_run is NULL', 'Pass true (only look) or false (publish).');
     END IF;
-    PERFORM FROM billing_internal.read_prices(doc);
+    PERFORM billing_internal.hypothetical_prices(doc);
     SELECT jsonb_build_object('price_books', jsonb_agg(CASE WHEN b ? 'prices' THEN b || jsonb_build_object('prices',
             (SELECT jsonb_agg(p || jsonb_build_object('valid_from', effective_at)) FROM jsonb_array_elements(b->'prices') p)) ELSE b END)) INTO dated
     FROM jsonb_array_elements(doc->'price_books') b;
@@ -210,13 +222,21 @@ BEGIN
     UNION ALL
     SELECT u.effect, count(*), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM users u WHERE u.effect <> 'affected' GROUP BY u.effect
     ORDER BY 1, 3, 6;
-    IF dry_run IS FALSE THEN
+    -- An invoice keeps the versions it was computed by, for late usage, too.
+    SELECT count(*) AS contracts, max(k.billed_until) AS until_at INTO billed
+    FROM billing_internal.price_users(changed, effective_at) u JOIN billing.contract k ON k.customer_id = u.customer_id AND k.contract_id = u.contract_id
+    WHERE u.effect = 'affected' AND k.billed_until > effective_at;
+    IF billed.contracts > 0 THEN
+        RAISE NOTICE 'contracts that are billed beyond % already, by the prices of before: %, the last until %', effective_at, billed.contracts, billed.until_at
+            USING HINT = 'What is billed keeps its prices. Correct such an invoice by voiding it with reissue, or publish from the next period on.';
+    END IF;
+    IF NOT dry_run THEN
         PERFORM FROM billing.catalog_apply(dated);
     END IF;
 END
 $$;
 COMMENT ON FUNCTION billing.price_publish(jsonb, timestamptz, boolean) IS
-    'Publishes the prices of {"price_books": [{"key", "prices"}]} from an instant on, and says for whom: each live contract that floats on a price that changes (effect affected) with its bills of the last three billed periods, fees included, as they are and with the new prices for the whole period, on the usage known today; a contract never billed has one row without amounts. Contracts that are pinned, or whose overrides replace the price wholly (overridden), are counted. With dry_run (the default) nothing changes. Errors: as catalog_apply(); ZB003 more than prices, ZB004 no instant.';
+    'Publishes the prices of {"price_books": [{"key", "prices"}]} from an instant on, and says for whom: each live contract that floats on a price that changes (effect affected) with its bills of the last three billed periods, fees included, as they are and with the new prices for the whole period, on the usage known today; a contract never billed has one row without amounts. Contracts that are pinned, or whose overrides replace the price wholly (overridden), are counted. With dry_run (the default) nothing changes. A notice says how many of the affected are billed beyond the instant already: what is billed keeps its prices. Errors: as catalog_apply(); ZB001 no such price (catalog_apply() makes new ones), ZB003 more than prices, ZB004 no instant, dry_run is NULL.';
 
 CREATE FUNCTION billing.price_withdraw(price text, version int, reason text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'

@@ -142,17 +142,16 @@ CREATE FUNCTION billing_internal.verify_boundaries(
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    rebuilding boolean := EXISTS (SELECT FROM billing.meter_rebuild r WHERE r.finished_at IS NULL); -- which notes what it finds
+    noted int[] := ARRAY(SELECT l.n FROM billing.late_usage l WHERE l.customer_id = of_customer_id AND l.contract_id = of_contract_id AND l.n = ANY (boundaries) AND l.closed_at IS NULL);
     x record;
     said text;
     detail text;
 BEGIN
     seen := cardinality(boundaries); missing := 0; waiting := 0;
-    FOR x IN SELECT u.n, u.line_key, trim_scale(u.quantity) AS quantity, u.amount, EXISTS (SELECT FROM billing.late_usage l
-            WHERE l.customer_id = of_customer_id AND l.contract_id = of_contract_id AND l.n = u.n AND l.closed_at IS NULL)
-            OR EXISTS (SELECT FROM billing.meter_rebuild r WHERE r.finished_at IS NULL) AS noted -- which notes what it finds
-        FROM billing_internal.unbilled_usage(of_customer_id, of_contract_id, boundaries) u LOOP
+    FOR x IN SELECT u.n, u.line_key, trim_scale(u.quantity) AS quantity, u.amount FROM billing_internal.unbilled_usage(of_customer_id, of_contract_id, boundaries) u LOOP
         said := format('%s of contract %s boundary %s: %s%s, on no invoice yet', x.line_key, contract, x.n, coalesce('quantity ' || x.quantity || ', amount ', 'amount '), x.amount);
-        IF x.noted THEN
+        IF rebuilding OR x.n = ANY (noted) THEN
             waiting := waiting + 1;
             waiting_example := coalesce(waiting_example, said);
         ELSE
@@ -162,20 +161,24 @@ BEGIN
     END LOOP;
 EXCEPTION WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
-    IF detail IS DISTINCT FROM 'reason events_removed' THEN
-        missing := 1;
-        missing_example := format('contract %s: %s', contract, SQLERRM);
-    ELSIF seen = 1 THEN
-        -- What only events can tell (single amounts, percentiles) can't be told any more.
-        seen := 0;
-    ELSE
+    said := format('contract %s boundary %s: %s', contract, boundaries[1], SQLERRM);
+    IF seen > 1 THEN
         SELECT sum(f.seen), sum(f.missing), min(f.missing_example), sum(f.waiting), min(f.waiting_example) INTO seen, missing, missing_example, waiting, waiting_example
         FROM unnest(boundaries) n CROSS JOIN LATERAL billing_internal.verify_boundaries(of_customer_id, of_contract_id, contract, ARRAY[n]) f;
+    ELSIF noted <> '{}' AND (SQLSTATE = 'ZB007' OR detail = 'reason events_removed') THEN
+        -- It can't be told yet, since no price matches, or any more: the next bill says so.
+        waiting := 1;
+        waiting_example := said;
+    ELSIF detail = 'reason events_removed' THEN
+        seen := 0;
+    ELSE
+        missing := 1;
+        missing_example := said;
     END IF;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.verify_boundaries(bigint, uuid, text, int[]) IS
-    'Computes billed boundaries of a contract again: what differs from what stands for them is waiting, if it is noted for the next bill, else missing. seen: how many could be computed; one that needs events which retention has removed can''t be.';
+    'Computes billed boundaries of a contract again: what differs from what stands for them is waiting, if it is noted for the next bill, else missing. A noted one that can''t be computed (no price matches what came, or retention has removed events it needs) is waiting, too, once. seen: how many could be computed or are waiting; of one that is not noted and needs removed events nothing can be said.';
 
 CREATE FUNCTION billing_internal.verify_invoices(since timestamptz) RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'

@@ -386,7 +386,7 @@ impl<'t> Node<'t> {
                 .enumerate()
                 .map(|(i, tree)| Node { tree, path: index_path(&self.path, i) })
                 .collect()),
-            _ => Err(self.expected("an array")),
+            _ => Err(self.expected("an array").with_hint("Write it in brackets, a single one, too: [ … ].")),
         }
     }
 

@@ -383,7 +383,9 @@ fn read_percentile(fields: &mut Fields<'_>, aggregation: Aggregation) -> Result<
         refuse_field(fields, "percentile", "the aggregation percentile")?;
         return Ok(None);
     }
-    let node = fields.required("percentile")?;
+    let node = fields.required("percentile").map_err(|fault| {
+        fault.with_hint("Say which one, above 0 and at most 100: \"percentile\": \"95\".")
+    })?;
     Percentile::new(node.positive()?).map(Some).map_err(|fault| node.rehint(fault))
 }
 

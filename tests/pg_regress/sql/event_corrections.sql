@@ -149,7 +149,11 @@ SELECT count(*) AS stored, (SELECT count(*) FROM kept k JOIN billing.usage_event
 SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.event_void('initech', 'u1', 'x')$$, $$SELECT billing.event_amend('initech', 'u2', 'x', properties => '{"n":1}')$$, $$SELECT billing.event_void('initech', 'u3', 'x')$$]) c;
 \a \t
 SELECT billing.event_retention_set('use', NULL);
-SELECT billing.policy_set('event_age_max', '5 years');
+\a \t
+SELECT pg_temp.fails($$SELECT billing.policy_set('event_age_max', '5 years')$$);
+\a \t
+-- Only somebody who goes past policy_set() can send them again.
+UPDATE billing.policy SET value = '5 years' WHERE name = 'event_age_max';
 SELECT pg_temp.sent(pg_temp.event('u2', '2026-01-20T00:00:00Z', '{"n":300000}', 'initech', 'use'), pg_temp.event('u2', '2026-01-20T00:00:00Z', '{"n":440000}', 'initech', 'use'), pg_temp.event('u2', '2026-01-20T00:00:00Z', '{"n":1}', 'initech', 'use'));
 SELECT quantity, quantity = 950000 AS ok FROM billing.usage('initech', 'units', '2026-01-01Z', '2026-02-01Z');
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed <> 0 AND check_name NOT LIKE 'invoices: %';

@@ -65,7 +65,7 @@ SELECT check_name, failed FROM billing.verify('full') WHERE failed > 0;
 CALL billing.fold();
 SELECT billing.test_clock_set('2026-03-03T00:00:00Z') AS clock \gset
 SELECT accepted FROM billing.ingest('[{"customer":"acme","event_id":"late","event_type":"storage","occurred_at":"2026-01-06T00:00:00Z","properties":{"gb":3}},{"customer":"acme","event_id":"feb","event_type":"storage","occurred_at":"2026-02-06T00:00:00Z","properties":{"gb":4}}]');
-SELECT billing.policy_set('event_age_max', '60 days');
+SELECT billing.policy_set('event_age_max', '34 days');
 SELECT billing.event_retention_set('storage', '60 days', 'data protection');
 -- Nothing goes before it is billed.
 CALL billing.retention();

@@ -139,7 +139,7 @@ SELECT scope, name, value FROM billing.policy ORDER BY scope, name;
 \a \t
 SELECT pg_temp.fails(c) FROM unnest(ARRAY[$$SELECT billing.policy_set('rounding', 'half_up')$$, $$SELECT billing.policy_set('rounding_mode', 'up')$$, $$SELECT billing.policy_set('rounding_mode', NULL)$$,
   $$SELECT billing.policy_set('rounding_mode', 'half_up', 'seller:nobody')$$, $$SELECT billing.policy_set('rounding_mode', 'half_up', 'contract:nobody')$$, $$SELECT billing.policy_set('rounding_mode', 'half_up', 'customer:acme')$$,
-  $$SELECT billing.policy_set('rounding_mode', 'half_up', NULL)$$, $$SELECT billing.policy_set('event_age_max', '1 day', 'contract:x')$$, $$SELECT billing.policies('nobody')$$, $$SELECT billing.policy_set('invoice_grace', '1 fortnight')$$]) c;
+  $$SELECT billing.policy_set('invoice_grace', '0 days')$$, $$SELECT billing.policy_set('rounding_mode', 'half_up', NULL)$$, $$SELECT billing.policy_set('event_age_max', '1 day', 'contract:x')$$, $$SELECT billing.policies('nobody')$$, $$SELECT billing.policy_set('invoice_grace', '1 fortnight')$$]) c;
 -- … lengths of time have a unit and a bound, beyond which instants end
 SELECT v.name, v.value, s.* FROM (VALUES ('invoice_grace', '3'), ('invoice_grace', '0 days'), ('invoice_grace', '367 days'), ('invoice_grace', '9999 hours'), ('invoice_grace', '-1 days'), ('event_age_max', '9999 years'), ('event_age_max', '101 years'), ('event_age_max', '0 days'), ('event_age_max', '5'),
   ('event_future_max', '9999 days'), ('event_future_max', '01 hours'), ('event_future_max', '5'), ('rounding_mode', E'half_up\n'), ('event_age_max', E'5 years\n')) v (name, value), pg_temp.fails(format('SELECT billing.policy_set(%L, %L)', v.name, v.value)) s;

@@ -63,13 +63,18 @@ SELECT pg_temp.fails(format('SELECT * FROM billing.price_backtest(%L, %L, %L)', 
 SELECT pg_temp.deal('replaced', '[{"key":"m","price":"tiers"}]', '{"price_book":"j","overrides":[{"meter":"q","pricing":{"model":"per_unit","unit_price":"1"}}]}'), pg_temp.deal('new', '[{"key":"m","price":"tiers"}]', '{"price_book":"j","starts_on":"2026-02-01"}');
 \set doc '{"price_books":[{"key":"j","prices":[{"key":"tiers","meter":"q","pricing":{"model":"per_unit","unit_price":"0.001"}},{"key":"flat","meter":"q","pricing":{"model":"flat","amount":"7"}}]}]}'
 SELECT * FROM billing.price_publish(:'doc', '2026-03-01Z');
+-- What is billed already keeps its prices: that is said
+SET client_min_messages = notice;
+SELECT count(*) FROM billing.price_publish('{"price_books":[{"key":"j","prices":[{"key":"tiers","meter":"q","pricing":{"model":"per_unit","unit_price":"0.001"}}]}]}', '2026-01-30Z');
+SET client_min_messages = warning;
 SELECT count(*) AS versions FROM billing.price WHERE key = 'tiers';
 SELECT effect, sum(contracts) AS contracts, count(*) AS rows FROM billing.price_publish(:'doc', '2026-03-01Z', dry_run => false) GROUP BY effect ORDER BY effect;
 SELECT key, version, valid_during FROM billing.price WHERE key IN ('tiers', 'flat') ORDER BY key, version;
 SELECT count(*) AS nothing_left FROM billing.price_publish(:'doc', '2026-03-01Z', dry_run => false);
 \a \t
 SELECT pg_temp.fails(format('SELECT * FROM billing.price_publish(%L, %s)', d, a)) FROM (VALUES
-  (:'doc', 'NULL'), ('{"price_books":[{"key":"j","prices":[{"key":"tiers","meter":"q","valid_from":"2026-04-01T00:00:00Z","pricing":{"model":"flat","amount":"1"}}]}]}', '''2026-04-01Z'''),
+  (:'doc', 'NULL'), (:'doc', '''2026-03-01Z'', NULL'), ('{"price_books":[{"key":"j","prices":[{"key":"tiers.new","meter":"q","pricing":{"model":"flat","amount":"1"}}]}]}', '''2026-04-01Z'', false'),
+  ('{"price_books":[{"key":"nope","prices":[{"key":"tiers","meter":"q","pricing":{"model":"flat","amount":"1"}}]}]}', '''2026-04-01Z'''), ('{"price_books":[{"key":"j","prices":[{"key":"tiers","meter":"q","valid_from":"2026-04-01T00:00:00Z","pricing":{"model":"flat","amount":"1"}}]}]}', '''2026-04-01Z'''),
   ('{"price_books":[{"key":"j","prices":[{"key":"tiers","retired":true}]}]}', '''2026-04-01Z'''), ('{"price_books":[{"key":"j","prices":[{"key":"flat","meter":"q","pricing":{"model":"flat","amount":"9"}}]}]}', '''2026-03-05Z''')) x (d, a);
 
 -- A version that has not begun can be withdrawn: the one before goes on, the number is used
