@@ -600,6 +600,14 @@ mod tests {
                 r#"max rounding {"mode":"half_up","to":"0.5"}"#,
             ),
             (
+                r#"{"key":"m","event_type":"t","aggregation":"max","value":"n","per":{"bucket":"hour","aggregation":"sum"}}"#,
+                r#"{"aggregation":"max","dimensions":[],"event_type":"t","filter":{},"key":"m","per":{"aggregation":"sum","bucket":"hour"},"unit":"unit","value":"n"}"#,
+                Kind::Sum,
+                false,
+                Together::Apart,
+                r#"max per {"aggregation":"sum","bucket":"hour"}"#,
+            ),
+            (
                 r#"{"key":"m","event_type":"t","aggregation":"count","rounding":{"mode":"up"}}"#,
                 r#"{"aggregation":"count","dimensions":[],"event_type":"t","filter":{},"key":"m","rounding":{"mode":"up","to":"1"},"unit":"unit"}"#,
                 Kind::Count,
@@ -666,6 +674,7 @@ mod tests {
                 r#""aggregation":"sum","per":{"bucket":"hour","aggregation":"unique_count"},"value":"n","operation":"o""#,
                 "meters[0].operation: belongs",
             ),
+            (r#""aggregation":"sum","value":"n","operation":"o""#, "meters[0].operation: belongs"),
             (r#""aggregation":"percentile","value":"n","percentile":"0""#, "meters[0].percentile: "),
             (
                 r#""aggregation":"weighted_sum","value":"n","weighting":"week""#,
@@ -723,6 +732,14 @@ mod tests {
         assert_eq!(name(r#"{"n":1,"on":true,"x":1,"y":2}"#), r#"{"filter":"ab"}"#);
         assert_eq!(name(r#"{"n":1,"on":true,"x":2}"#), "NotCounted");
         assert_eq!(name(r#"{"n":1,"on":false,"x":1}"#), "NotCounted");
+        // Beside them other dimensions are properties, and without them "filter" is one, too.
+        let beside = meter(r#""filters":[{"name":"a","filter":{"x":1}}],"dimensions":["x"]"#);
+        let dimensions = |meter: &Meter| match measure(meter, r#"{"n":1,"x":1,"filter":"mine"}"#) {
+            Measured::Counted { dimensions, .. } => dimensions.canonical(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(dimensions(&beside), r#"{"filter":"a","x":"1"}"#);
+        assert_eq!(dimensions(&meter(r#""dimensions":["filter"]"#)), r#"{"filter":"mine"}"#);
     }
 
     #[test]
@@ -736,6 +753,15 @@ mod tests {
         };
         assert_eq!(read(&text(METER_DIMENSIONS_MAX)).unwrap().dimensions.len(), METER_DIMENSIONS_MAX);
         assert_eq!(read(&text(METER_DIMENSIONS_MAX + 1)).unwrap_err().code, Code::Bound);
+        // Of named filters the name is one more.
+        let named = |n: usize| {
+            text(n).replace(
+                r#""dimensions":["#,
+                r#""filters":[{"name":"a","filter":{}}],"dimensions":["filter","#,
+            )
+        };
+        assert_eq!(read(&named(METER_DIMENSIONS_MAX)).unwrap().dimensions.len(), METER_DIMENSIONS_MAX + 1);
+        assert_eq!(read(&named(METER_DIMENSIONS_MAX + 1)).unwrap_err().code, Code::Bound);
         let value = |n: usize| format!(r#"{{"n":1,"d":"{}"}}"#, "x".repeat(n));
         let one = meter(r#""dimensions":["d"]"#);
         assert!(matches!(measure(&one, &value(VALUE_BYTES_MAX)), Measured::Counted { .. }));
