@@ -638,12 +638,13 @@ mod tests {
             at(event("acme", "6", 1), "2026-03-01T09:59:59.999999Z"),
             event("acme", "1", 1),
             event("acme", "7", 1).replace("\"n\":1", "\"n\":\"x\""),
+            event("nobody", "8", 1),
         ];
         let mut call = Call::read(Format::Native, &format!("[{}]", text.join(",")), meters()).unwrap();
         let instant = |text| Instant::parse(text).unwrap();
         let (from, until) = (instant("2026-03-01T10:00:00Z"), instant("2026-03-01T11:00:00Z"));
         assert!(call.confine(7, "llm", from, until).is_err());
-        call.resolve(&[found(7), found(8)]).unwrap();
+        call.resolve(&[found(7), found(8), Resolution::UnknownCustomer]).unwrap();
         call.confine(7, "llm", from, until).unwrap();
         let kept: Vec<(usize, &str)> =
             call.contents().map(|(at, event)| (at, event.event_id.as_ref())).collect();
@@ -653,10 +654,58 @@ mod tests {
         let outside = Some("outside");
         assert_eq!(
             reasons,
-            [None, outside, outside, None, outside, outside, Some("repeated"), Some("meter_refused")]
+            [
+                None,
+                outside,
+                outside,
+                None,
+                outside,
+                outside,
+                Some("repeated"),
+                Some("meter_refused"),
+                Some("unknown_customer")
+            ]
         );
         assert_eq!(outcomes[0].outcome, "open");
         assert_eq!(outcomes[6].message, Some("event_id: \"1\" stands twice"));
+    }
+
+    /// The first and the last instant that are taken, and those just beyond.
+    #[test]
+    fn an_event_is_as_old_or_as_new_as_it_may_be() {
+        let at =
+            |n: usize, time: &str| event("acme", &n.to_string(), 1).replace("2026-03-01T10:10:00Z", time);
+        let times = [
+            "2025-12-31T23:59:59.999999Z",
+            "2026-01-01T00:00:00Z",
+            "2026-12-31T00:00:00Z",
+            "2026-12-31T00:00:00.000001Z",
+        ];
+        let text: Vec<String> = times.iter().enumerate().map(|(n, time)| at(n, time)).collect();
+        let mut call = Call::read(Format::Native, &format!("[{}]", text.join(",")), meters()).unwrap();
+        call.resolve(&[found(7)]).unwrap();
+        let reasons: Vec<Option<&str>> = call.outcomes().iter().map(|outcome| outcome.reason).collect();
+        assert_eq!(reasons, [Some("too_old"), None, None, Some("in_future")]);
+    }
+
+    /// A catalogue that moved since a call was read decides what it adds and what it can't take.
+    #[test]
+    fn what_was_measured_before_does_not_count() {
+        let text = [event("acme", "1", 10), event("acme", "2", 20).replace("\"m\"", "5")].join(",");
+        let mut call = Call::read(Format::Native, &format!("[{text}]"), meters()).unwrap();
+        let tree =
+            json::parse(r#"{"key":"tokens","event_type":"llm","aggregation":"sum","value":"n * 2 + model"}"#)
+                .unwrap();
+        let moved = Meters::new([Version::only(1, Meter::read(&Node::root(&tree)).unwrap())]);
+        call.measure_again(Arc::new(moved)).unwrap();
+        call.resolve(&[found(7)]).unwrap();
+        let new = call.keys().iter().map(|(id, e)| (*id, e.event_key)).collect();
+        call.accept(&new).unwrap();
+        let deltas = call.deltas().unwrap();
+        let quantities: Vec<String> =
+            deltas.rows.iter().map(|row| row.quantity.unwrap().to_string()).collect();
+        assert_eq!(quantities, ["45"]);
+        assert_eq!(call.outcomes()[0].reason, Some("meter_refused"));
     }
 
     #[test]
