@@ -175,6 +175,9 @@ fn levels_are_weighted_by_time() {
     let State::Level(mut more) = level.clone() else { panic!() };
     more.add(x("1"), hour).unwrap();
     assert_eq!(more.integral(3 * hour).over(HOUR_MICROS).to_string(), "12");
+    // the same, wherever the stretch begins
+    let later = Asked::Stretch { from: Instant(5 * hour), until: Instant(8 * hour), unit: HOUR_MICROS };
+    assert_eq!(State::Level(more).quantity(&later).unwrap().unwrap().to_string(), "12");
 }
 
 #[test]
