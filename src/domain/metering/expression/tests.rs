@@ -249,6 +249,8 @@ fn text_is_bounded_at_the_limit_and_one_beyond() {
     let canonical = Expression::parse(&dense(longest)).unwrap().canonical();
     assert!(Expression::parse(&canonical).is_ok());
     assert_eq!(Expression::parse(&dense(longest + 1)).unwrap_err().code, Code::Bound);
+    let brim = Expression::parse(&format!("aaa{}", dense(longest))).unwrap().canonical();
+    assert_eq!(brim.len(), EXPRESSION_BYTES_MAX);
     for (open, inner, close) in
         [("(", "a", ")"), ("-", "a", ""), ("min(1, ", "a", ")"), ("if(1 = ", "a", ", 1, 2)")]
     {
