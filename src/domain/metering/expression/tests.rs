@@ -239,6 +239,13 @@ fn says_where_and_what_was_expected() {
 }
 
 #[test]
+fn exponents_have_a_sign_or_none() {
+    for (text, canonical) in [("12e2", "1200"), ("12E+2", "1200"), ("12e-2", "0.12"), ("1.5e1", "15")] {
+        assert_eq!(Expression::parse(text).unwrap().canonical(), canonical, "{text}");
+    }
+}
+
+#[test]
 fn text_is_bounded_at_the_limit_and_one_beyond() {
     let padded = |n: usize| format!("a{}", " ".repeat(n - 1));
     assert!(Expression::parse(&padded(EXPRESSION_BYTES_MAX)).is_ok());
