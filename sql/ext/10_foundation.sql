@@ -716,7 +716,7 @@ BEGIN
         PERFORM billing_internal.events_hold();
         SELECT max(r.removed_until) INTO removed_until FROM billing.event_retention r;
     END IF;
-    IF NOT FOUND THEN
+    IF definition.name IS NULL THEN
         PERFORM billing_internal.fail('ZB001', format('policy %s is not known', coalesce(quote_literal(name), 'NULL')),
             'SELECT * FROM billing.policies(); lists them.');
     ELSIF value IS NULL OR value !~ definition.form THEN
