@@ -6,11 +6,13 @@
 //! person. The same inputs always give the same bytes.
 
 pub mod batch;
+pub mod commitments;
 pub mod compute;
 pub mod difference;
 pub mod document;
 pub mod explain;
 pub mod inputs;
+pub mod settlement;
 pub mod total;
 
 #[cfg(test)]
