@@ -9,6 +9,7 @@ use crate::domain::foundation::{Exact, Fault, instant};
 use crate::domain::invoicing::batch::{Batch, Meter, Opened, Slot, UsageRow, Version};
 use crate::domain::invoicing::document::{Document, Documents, Issue};
 use crate::domain::invoicing::explain::explain;
+use crate::domain::invoicing::settlement::Credit;
 use crate::domain::metering::Dimensions;
 use crate::domain::rating::Pricing;
 use crate::pg::instant::{from_date, from_timestamptz, to_date, to_timestamptz};
@@ -215,6 +216,73 @@ fn bill_stretches(
     TableIterator::new(rows)
 }
 
+/// The stretches of time whose usage is needed by hour.
+#[pg_extern(sql = false)]
+fn bill_hours(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(n, i32),
+        name!(customer_id, i64),
+        name!(meter_id, i32),
+        name!(from_at, TimestampWithTimeZone),
+        name!(until_at, TimestampWithTimeZone),
+        name!(recorded_until, Option<TimestampWithTimeZone>),
+        name!(meter_version, Option<i32>),
+        name!(matches, String),
+        name!(dropped, Vec<String>),
+        name!(bill_to, String),
+    ),
+> {
+    let rows = with_batch(handle, |batch| {
+        let stretches = batch.hour_stretches().into_iter().enumerate();
+        stretches
+            .map(|(n, s)| {
+                Ok((
+                    n as i32,
+                    s.customer_id,
+                    s.meter_id,
+                    timestamp(s.from)?,
+                    timestamp(s.until)?,
+                    s.recorded_until.map(timestamp).transpose()?,
+                    s.meter_version.map(|version| version as i32),
+                    s.matches.canonical(),
+                    s.dropped,
+                    s.bill_to,
+                ))
+            })
+            .collect::<Result<Vec<_>, Fault>>()
+    });
+    TableIterator::new(rows)
+}
+
+/// Usage by hour: columns of equal length.
+#[pg_extern(sql = false)]
+fn bill_add_hours<'a>(
+    handle: i64,
+    stretches: Vec<i32>,
+    at: Vec<TimestampWithTimeZone>,
+    dimensions: Array<'a, &'a str>,
+    quantities: Vec<Numeric>,
+) {
+    with_batch(handle, |batch| {
+        same_length(&[stretches.len(), at.len(), dimensions.len(), quantities.len()])?;
+        let places = stretches.into_iter().zip(at).zip(dimensions.iter());
+        for (((stretch, at), dimensions), quantity) in places.zip(quantities) {
+            let stretch =
+                usize::try_from(stretch).map_err(|_| Fault::value("a stretch's number is negative"))?;
+            let tree = json::parse_nested(dimensions.unwrap_or("{}"), DOCUMENT_DEPTH_MAX, "dimensions")?;
+            let dimensions = Dimensions::read(&Node::root(&tree))?;
+            match quantity.value {
+                Ok(quantity) => batch.add_hour(stretch, instant_of(at)?, dimensions, quantity)?,
+                Err(fault) => batch.refuse_hour(stretch, fault),
+            }
+        }
+        Ok(())
+    });
+}
+
 /// Usage of the stretches: columns of equal length; amounts are JSON arrays of [place, decimal in a string], or NULL.
 #[pg_extern(sql = false)]
 fn bill_add_usage<'a>(
@@ -361,6 +429,7 @@ fn bill_documents(
         name!(starts_at, Option<TimestampWithTimeZone>),
         name!(ends_at, Option<TimestampWithTimeZone>),
         name!(total, Numeric),
+        name!(credits, Numeric),
         name!(sha256, String),
         name!(corrects, Vec<i32>),
     ),
@@ -381,6 +450,7 @@ fn bill_documents(
                     document.lines.iter().map(|line| line.from).min().map(timestamp).transpose()?,
                     document.lines.iter().map(|line| line.until).max().map(timestamp).transpose()?,
                     Numeric::fixed(document.total, documents.minor_units),
+                    Numeric::fixed(document.paid, documents.minor_units),
                     documents.sha256.clone(),
                     document.corrects().into_iter().map(|boundary| boundary as i32).collect(),
                 ))
@@ -468,6 +538,49 @@ fn each_document(batch: &Batch) -> impl Iterator<Item = (i32, i32, &Slot, &Docum
             list.map(move |(place, document)| (bill as i32, place as i32, slot, documents, document))
         })
     })
+}
+
+/// What the documents draw from blocks, in order.
+#[pg_extern(sql = false)]
+fn bill_credits(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(bill, i32),
+        name!(place, i32),
+        name!(credit_n, i32),
+        name!(boundary, Option<i32>),
+        name!(bill_to, String),
+        name!(line_key, String),
+        name!(block, String),
+        name!(unit, Option<String>),
+        name!(quantity, Numeric),
+        name!(amount, Numeric),
+    ),
+> {
+    let rows = with_batch(handle, |batch| {
+        let row = |(bill, place, _, _, document): (i32, i32, &Slot, &Documents, &Document)| {
+            let credits = document.credits.clone().into_iter().enumerate();
+            let row = move |(n, credit): (usize, Credit)| {
+                (
+                    bill,
+                    place,
+                    n as i32 + 1,
+                    credit.boundary.map(|boundary| boundary as i32),
+                    credit.bill_to,
+                    credit.line,
+                    credit.block,
+                    credit.unit,
+                    Numeric::from(credit.quantity),
+                    Numeric::from(credit.amount),
+                )
+            };
+            credits.map(row).collect::<Vec<_>>()
+        };
+        Ok(each_document(batch).flat_map(row).collect::<Vec<_>>())
+    });
+    TableIterator::new(rows)
 }
 
 /// A document's canonical JSON, with what is known once it is issued.

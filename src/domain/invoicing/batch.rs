@@ -555,6 +555,13 @@ impl Batch {
         Ok(())
     }
 
+    /// Usage of an hour that can't be billed is wrong with its bill, and with no other.
+    pub fn refuse_hour(&mut self, stretch: usize, fault: Fault) {
+        let Some((bill, charge)) = self.hours.get(stretch) else { return };
+        let message = format!("the usage of charge {charge} can't be settled: {}", fault.message);
+        self.bills[*bill].bill = Err(Fault { message, ..fault });
+    }
+
     /// Computes every bill. With `with_empty` a bill without lines gives one document all the same. The differences
     /// of earlier boundaries go to the contract's bill of no boundary, if it has one, whatever the order of the bills.
     pub fn compute(&mut self, with_empty: bool) {
