@@ -36,8 +36,8 @@ static SCHEMA_FILES: &[SchemaFile] = schema_files![
     9 "0009_meter_versions",
     10 "0010_price_versions",
     11 "0011_late_usage",
-    13 "0013_credits",
     12 "0012_contract_changes",
+    13 "0013_credits",
 ];
 
 /// The schema this library works with.
