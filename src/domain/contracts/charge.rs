@@ -2,6 +2,7 @@
 
 use super::overrides::{Change, Override};
 use crate::domain::foundation::calendar::Interval;
+pub use crate::domain::foundation::calendar::Timing;
 use crate::domain::foundation::json::{Fields, Node, Tree};
 use crate::domain::foundation::proration::ProrationBasis;
 use crate::domain::foundation::{Exact, Fault};
@@ -38,16 +39,6 @@ pub struct UsageCharge {
     pub every: Option<Interval>,
     /// Whether a partial period also prorates tiers, free units and maximum.
     pub prorate_units: bool,
-}
-
-/// When a fee is billed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Timing {
-    /// At the start of the period it is for.
-    #[default]
-    Advance,
-    /// At its end.
-    Arrears,
 }
 
 /// A recurring amount.
