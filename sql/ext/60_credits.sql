@@ -243,15 +243,6 @@ COMMENT ON FUNCTION billing_internal.credits_post(jsonb) IS
 
 -- ── pending ──────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.credit_pending_usage(of_customer_id bigint, of_unit text) RETURNS TABLE (grant_id uuid, amount numeric)
-    LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.credit_pending_usage(bigint, text) IS 'What the unbilled usage of a customer''s live contracts would draw from each block, by the bill''s own path.';
-
 CREATE FUNCTION billing_internal.credit_pending(of_customer_id bigint, of_unit text) RETURNS TABLE (grant_id uuid, amount numeric)
     LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$

@@ -2,6 +2,7 @@
 
 use super::overrides::{Change, Override};
 use crate::domain::foundation::calendar::Interval;
+pub use crate::domain::foundation::calendar::Timing;
 use crate::domain::foundation::json::{Fields, Node, Tree};
 use crate::domain::foundation::proration::ProrationBasis;
 use crate::domain::foundation::{Exact, Fault};
@@ -38,16 +39,7 @@ pub struct UsageCharge {
     pub every: Option<Interval>,
     /// Whether a partial period also prorates tiers, free units and maximum.
     pub prorate_units: bool,
-}
-
-/// When a fee is billed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Timing {
-    /// At the start of the period it is for.
-    #[default]
-    Advance,
-    /// At its end.
-    Arrears,
+    pub trial: bool,
 }
 
 /// A recurring amount.
@@ -61,6 +53,7 @@ pub struct Fee {
     pub timing: Timing,
     /// `None` = the policy `proration_basis`.
     pub proration: Option<ProrationBasis>,
+    pub once: bool,
 }
 
 /// An entry of a contract's `charges` or `fees`: an item, or the removal of the plan's item of that key.
@@ -93,6 +86,9 @@ fn every(fields: &mut Fields) -> Result<Option<Interval>, Fault> {
 }
 
 impl UsageCharge {
+    pub fn read_terms(node: &Node) -> Result<UsageCharge, Fault> {
+        UsageCharge::read(node)
+    }
     pub fn read(node: &Node) -> Result<UsageCharge, Fault> {
         let mut fields = node.fields_of(&USAGE_FIELDS)?;
         let key = fields.required("key")?.key()?.to_string();
@@ -126,7 +122,7 @@ impl UsageCharge {
             return Err(fields.fault("prorate_units does not go with per-event bounds"));
         }
         fields.finish()?;
-        Ok(UsageCharge { key, product, meter, source, matches, lines_by, every, prorate_units })
+        Ok(UsageCharge { key, product, meter, source, matches, lines_by, every, prorate_units, trial: false })
     }
 
     /// Canonical form; what equals its default is left out.
@@ -305,7 +301,7 @@ impl Fee {
             .map(|node| ProrationBasis::parse(node.text()?).map_err(|fault| node.rehint(fault)))
             .transpose()?;
         fields.finish()?;
-        Ok(Fee { key, product, pricing, quantity, every, timing, proration })
+        Ok(Fee { key, product, pricing, quantity, every, timing, proration, once: false })
     }
 
     /// Canonical form; what equals its default is left out.

@@ -140,7 +140,7 @@ impl Contract {
             }
         }
         let ends_on = self.ends_on()?;
-        Calendar::new(self.starts_on, ends_on, billing.interval(), billing.alignment())?;
+        Calendar::new(self.starts_on, ends_on, billing.interval(), billing.alignment(None))?;
         Ok(Terms { billing, price_book, ends_on, charges, fees })
     }
 
@@ -243,7 +243,7 @@ impl Terms {
         let optional = |text: Option<String>| text.map_or(Tree::Null, Tree::text);
         Tree::object([
             ("interval", Tree::text(interval.to_string())),
-            ("alignment", Tree::text(self.billing.alignment().as_str())),
+            ("alignment", Tree::text(self.billing.alignment(None).to_string())),
             ("net_days", Tree::number(self.billing.net_days.unwrap_or(super::plan::DEFAULT_NET_DAYS))),
             (
                 "collection",

@@ -15,6 +15,7 @@ use super::settlement::{self, Credit, Hour, Part, Purse};
 use crate::domain::contracts::charge::PriceSource;
 use crate::domain::contracts::overrides::Change;
 use crate::domain::contracts::resolve::Agreed;
+use crate::domain::foundation::calendar::Period;
 use crate::domain::foundation::instant::{HOUR, Instant};
 use crate::domain::foundation::json::{Node, Tree};
 use crate::domain::foundation::{Code, Exact, Fault};
@@ -299,15 +300,23 @@ impl Batch {
         for bill in self.good() {
             let unknown = bill.due_days().into_iter().filter(|day| !bill.fixed.contains_key(day));
             days.extend(unknown.map(|day| (bill.zone.as_str(), day)));
-            for item in &bill.charges {
-                for period in bill.periods(item) {
-                    let ends = [period.starts_on, period.ends_on]
-                        .into_iter()
-                        .filter(|day| !bill.fixed.contains_key(day));
-                    let wholes = [period.whole_starts_on, period.whole_ends_on];
-                    days.extend(ends.chain(wholes).map(|day| (bill.zone.as_str(), day)));
-                }
+            let pieces = bill.charges.iter().flat_map(|item| bill.pieces(item));
+            let mut of_bill = |period: Period, ends: &[NaiveDate]| {
+                let ends = ends.iter().copied().filter(|day| !bill.fixed.contains_key(day));
+                let wholes = [period.whole_starts_on, period.whole_ends_on];
+                days.extend(ends.chain(wholes).map(|day| (bill.zone.as_str(), day)));
+            };
+            for piece in pieces {
+                let from = piece.from.is_none().then_some(piece.days.starts_on);
+                let until = piece.until.is_none().then_some(piece.days.ends_on);
+                let ends: Vec<NaiveDate> = from.into_iter().chain(until).collect();
+                of_bill(piece.days, &ends);
             }
+            for period in bill.periods_off() {
+                of_bill(period, &[period.starts_on, period.ends_on]);
+            }
+            let boundary = bill.boundary_on().filter(|day| !bill.fixed.contains_key(day));
+            days.extend(boundary.map(|day| (bill.zone.as_str(), day)));
         }
         days.into_iter().map(|(zone, day)| (zone.to_string(), day)).collect()
     }
@@ -582,7 +591,7 @@ impl Batch {
                 (Ok(bill), Some(rated)) => {
                     let Funding { own: credits, spent, .. } = std::mem::take(&mut funding[at]);
                     let now = Funding { spent, ..Funding::default() };
-                    Documents::compute(rated, now, Vec::new(), false).map(|now| Earlier {
+                    Documents::compute(rated, now, (Vec::new(), None), false).map(|now| Earlier {
                         boundary: bill.boundaries.last().copied().unwrap_or_default(),
                         now: Some(now),
                         standing,
@@ -599,6 +608,7 @@ impl Batch {
         for (at, slot) in self.bills.iter_mut().enumerate() {
             let (of, is_apart) = (slot.of(), slot.is_apart());
             let (Role::Main(standing), Ok(bill)) = (&mut slot.role, &mut slot.bill) else { continue };
+            let due = bill.due_until(&self.midnights);
             let takes = is_apart || !apart.contains(&of);
             let of_contract = if takes { earlier.remove(&of).unwrap_or_default() } else { Vec::new() };
             let computed = of_contract.into_iter().collect::<Result<Vec<_>, Fault>>().map_err(|fault| {
@@ -611,7 +621,7 @@ impl Batch {
                     earlier.push(Earlier { boundary: *boundary, now: None, standing, credits: Vec::new() });
                 }
                 let rated = rated[at].take().expect("what was not rated has a fault");
-                Documents::compute(rated, std::mem::take(&mut funding[at]), earlier, with_empty)
+                Documents::compute(rated, std::mem::take(&mut funding[at]), (earlier, due), with_empty)
             });
             match computed {
                 Ok(documents) => slot.made = Some(documents),

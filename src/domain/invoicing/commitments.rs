@@ -45,7 +45,7 @@ pub struct Commitment {
 
 /// What falls due on a bill's boundaries.
 #[derive(Debug, Clone)]
-pub struct Due {
+pub struct Owed {
     /// Place of the row with the period's terms.
     row: usize,
     /// Of the period, or of the part that an instalment is for.
@@ -133,7 +133,7 @@ pub fn dues(
     calendar: &Calendar,
     boundaries: &[i64],
     (minor_units, rounding): (u32, RoundingMode),
-) -> Result<Vec<Due>, Fault> {
+) -> Result<Vec<Owed>, Fault> {
     let mut dues = Vec::new();
     for boundary in boundaries.iter().filter_map(|n| u32::try_from(*n).ok()) {
         let Some(until) = calendar.boundary(boundary) else { continue };
@@ -151,7 +151,7 @@ pub fn dues(
                 let Some(row) = chain.iter().find(begins).copied() else { continue };
                 let terms = &rows[row];
                 let committed = terms.committed(period.n);
-                let due = Due {
+                let due = Owed {
                     row, starts_on: period.starts_on, ends_on: period.ends_on, instalment: None,
                 };
                 if !terms.prepaid {
@@ -166,7 +166,7 @@ pub fn dues(
                 let amounts = commitment::instalments(committed, &weights, minor_units, rounding)?;
                 for (n, (part, amount)) in parts.iter().zip(amounts).enumerate() {
                     if part.starts_on < period.ends_on && falls(part.starts_on) {
-                        dues.push(Due {
+                        dues.push(Owed {
                             starts_on: part.starts_on,
                             ends_on: part.ends_on.min(period.ends_on),
                             instalment: Some((n + 1, parts.len(), amount)),
@@ -204,6 +204,8 @@ fn line(row: &Commitment, bill_to: &str, key: String, kind: LineKind, (from, unt
         exact: Ratio::ZERO,
         amount: Exact::ZERO,
         difference: None,
+        list: None,
+        elsewhere: false,
         scopes: Vec::new(),
     }
 }
@@ -211,7 +213,7 @@ fn line(row: &Commitment, bill_to: &str, key: String, kind: LineKind, (from, unt
 /// The lines of instalments; `at` knows midnights.
 pub fn instalment_lines(
     rows: &[Commitment],
-    dues: &[Due],
+    dues: &[Owed],
     bill_to: &str,
     at: impl Fn(NaiveDate) -> Result<Instant, Fault>,
 ) -> Result<Vec<Line>, Fault> {
@@ -360,7 +362,7 @@ impl Spent {
 }
 
 /// Whether any of them is a true-up.
-pub fn asks_for_spend(dues: &[Due]) -> bool {
+pub fn asks_for_spend(dues: &[Owed]) -> bool {
     dues.iter().any(|due| due.instalment.is_none())
 }
 
@@ -368,7 +370,7 @@ pub fn asks_for_spend(dues: &[Due]) -> bool {
 /// after the other.
 pub fn true_up_lines(
     rows: &[Commitment],
-    dues: &[Due],
+    dues: &[Owed],
     spent: &Spent,
     bill_to: &str,
     at: impl Fn(NaiveDate) -> Result<Instant, Fault>,
@@ -400,7 +402,7 @@ pub fn true_up_lines(
 /// The due period (with the nil id) and all periods of postpaid commitments that share time with it.
 fn overlapping(
     rows: &[Commitment],
-    due: &Due,
+    due: &Owed,
     at: &impl Fn(NaiveDate) -> Result<Instant, Fault>,
 ) -> Result<Vec<commitment::Commitment>, Fault> {
     let mut all = Vec::new();
@@ -431,7 +433,7 @@ fn overlapping(
 }
 
 /// The days whose midnights the lines of some dues need.
-pub fn days(rows: &[Commitment], dues: &[Due]) -> Result<Vec<NaiveDate>, Fault> {
+pub fn days(rows: &[Commitment], dues: &[Owed]) -> Result<Vec<NaiveDate>, Fault> {
     let found = std::cell::RefCell::new(Vec::new());
     for due in dues {
         found.borrow_mut().extend([due.starts_on, due.ends_on]);

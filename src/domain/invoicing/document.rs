@@ -3,9 +3,9 @@
 //! What is computed is lines, totals, inputs; status, number and dates are known when it is issued. A recompute
 //! compares the former.
 
-use super::commitments::{Due, Spent};
+use super::commitments::{Owed, Spent};
 use super::compute::{Line, Position, Unpriced};
-use super::difference::Earlier;
+use super::difference::{Due, Earlier};
 use super::inputs::{Header, Inputs};
 use super::settlement::{Credit, Purse};
 use crate::domain::foundation::hash::sha256_hex;
@@ -28,11 +28,13 @@ pub struct Documents {
     meters: Vec<String>,
     /// The earlier boundaries that it corrects.
     earlier: Vec<Earlier>,
-    /// The earlier boundaries that have usage nothing prices yet.
+    /// The earlier boundaries that have usage nothing prices yet, or differences that are not due yet.
     left_out: Vec<i64>,
     /// What credit was settled from, and the documents whose usage counts for commitments, as a recompute needs it.
     credits: Option<Tree<'static>>,
     counted: Vec<String>,
+    /// Until when what changed terms make of later service was due, where some was not and no boundary says it.
+    due_until: Option<Instant>,
     pub sha256: String,
     pub list: Vec<Document>,
 }
@@ -57,7 +59,7 @@ pub struct Rated {
     pub lines: Vec<Line>,
     pub unpriced: Vec<Unpriced>,
     /// What falls due of commitments.
-    pub dues: Vec<Due>,
+    pub dues: Vec<Owed>,
 }
 
 /// What credit and commitments add to a bill.
@@ -108,7 +110,7 @@ impl Documents {
     pub fn compute(
         rated: Rated,
         funding: Funding,
-        earlier: Vec<Earlier>,
+        (earlier, due): (Vec<Earlier>, Option<Due>),
         with_empty: bool,
     ) -> Result<Documents, Fault> {
         let Rated { inputs, lines: own, unpriced, .. } = rated;
@@ -127,6 +129,7 @@ impl Documents {
             left_out: Vec::new(),
             credits: None,
             counted: funding.spent.iter().flat_map(|spent| spent.numbers.clone()).collect(),
+            due_until: None,
             sha256,
             list: Vec::new(),
         };
@@ -134,13 +137,16 @@ impl Documents {
         documents.credit(funding.own);
         let mut purse = funding.purse;
         for mut boundary in earlier {
-            let differences = boundary.lines(&documents.list)?;
+            let (differences, waits) = boundary.lines(&documents.list, due)?;
             if let Some(odd) = differences.iter().find(|line| line.amount.to_fixed(minor_units).is_none()) {
                 let message =
                     format!("{} is billed in more than {minor_units} digits after the point", odd.key);
                 return Err(Fault::new(Code::State, message));
             }
-            if boundary.now.as_ref().is_some_and(|now| !now.unpriced.is_empty()) {
+            if waits {
+                documents.due_until = due.filter(|due| due.said).map(|due| due.until);
+            }
+            if waits || boundary.now.as_ref().is_some_and(|now| !now.unpriced.is_empty()) {
                 documents.left_out.push(boundary.boundary);
             }
             // Of a boundary issued again, what stands for it is settled with it.
@@ -167,6 +173,7 @@ impl Documents {
         if !documents.earlier.is_empty() {
             let mut text = format!("{}\n", documents.sha256);
             documents.earlier.iter().try_for_each(|boundary| boundary.describe(&mut text)).expect("a string");
+            text.extend(documents.due_until.map(|until| format!("due until {}\n", until.0)));
             documents.sha256 = sha256_hex(text.as_bytes());
         }
         if documents.list.is_empty() && with_empty {
@@ -301,6 +308,9 @@ impl Documents {
             let numbers = self.counted.iter().map(|number| Tree::text(number.clone()));
             fields.push(("counted", Tree::List(numbers.collect())));
         }
+        if let Some(until) = self.due_until {
+            fields.push(("due_until", Tree::text(until.to_string())));
+        }
         if !self.unpriced.is_empty() {
             fields.push(("unpriced", Tree::List(self.unpriced.iter().map(unpriced_tree).collect())));
         }
@@ -366,6 +376,9 @@ fn line_tree(line: &Line, minor_units: u32) -> Tree<'static> {
     }
     if !line.matches.is_empty() {
         fields.push(("match".into(), line.matches.to_tree()));
+    }
+    if let Some(list) = &line.list {
+        fields.extend(list.fields(line, minor_units));
     }
     if let Some(difference) = &line.difference {
         fields.extend(difference.fields(minor_units).into_iter().map(|(name, tree)| (name.into(), tree)));

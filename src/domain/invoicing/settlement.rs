@@ -719,6 +719,7 @@ fn split_units(inputs: &Inputs, line: &Line, settled: &Settling, covered: &Ratio
     let rest = Line {
         key: format!("{}/overage", line.key),
         label: format!("{} · overage", line.label),
+        list: None,
         quantity: Some(line.quantity.unwrap_or(covered).sub(covered)?),
         amount: exact.round(inputs.minor_units, inputs.rounding_mode)?,
         exact,
@@ -728,6 +729,7 @@ fn split_units(inputs: &Inputs, line: &Line, settled: &Settling, covered: &Ratio
         quantity: Some(covered),
         price: Some("credits".into()),
         pricing: None,
+        list: None,
         exact: Ratio::ZERO,
         amount: Exact::ZERO,
         ..line.clone()
@@ -817,6 +819,7 @@ fn split_beyond(inputs: &Inputs, line: &Line, settled: &Settling, beyond: Beyond
             pricing: Some(price.pricing),
             share: None,
             position: None,
+            list: None,
             amount: exact.round(inputs.minor_units, inputs.rounding_mode)?,
             exact,
             ..line.clone()
@@ -826,6 +829,7 @@ fn split_beyond(inputs: &Inputs, line: &Line, settled: &Settling, beyond: Beyond
     let paid = sum_of(settled, |item| Ratio::from(1i64).sub(&item.by_units).sub(&item.unpaid));
     let base = Line {
         quantity: Some(kept),
+        list: None,
         exact: paid.add(&elsewhere),
         amount: drawn.add(elsewhere.round(inputs.minor_units, inputs.rounding_mode)?)?,
         ..line.clone()

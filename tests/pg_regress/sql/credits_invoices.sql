@@ -39,7 +39,7 @@ SELECT billing.contract_create(jsonb_build_object('key', c || '-2026', 'customer
   'overrides', '[{"meter":"tokens","match":{},"percent_off":"50"}]'::jsonb)) FROM unnest(ARRAY['acme', 'acme-discount']) c;
 SELECT billing.contract_activate(c) FROM unnest(ARRAY['acme-2026', 'acme-discount-2026']) c;
 SELECT pg_temp.term(c || '-2026', 'commitment', 'annual', '{"kind":"prepaid","amount":"100000","instalments":"3 months"}'), pg_temp.term(c || '-2026', 'credit', 'annual-credits', jsonb_build_object('amount', a, 'paid_by', 'annual', 'scope', '{"products":["ai-api"]}'::jsonb))
-FROM (VALUES ('acme', '120000'), ('acme-discount', '125000')) v (c, a) \gset done_
+FROM (VALUES ('acme', '120000'), ('acme-discount', '125000')) v (c, a);
 SELECT e FROM billing.invoice_explain(billing.invoice_preview('acme-2026')) e;
 CALL billing.bill_run();
 CREATE FUNCTION pg_temp.quarter(at timestamptz, four numeric, three numeric) RETURNS void LANGUAGE plpgsql AS $$
@@ -49,6 +49,7 @@ BEGIN
 END $$;
 SELECT pg_temp.quarter('2026-02-01Z', 1.2, 2) \gset done_
 -- … what is unbilled is pending, and a preview shows it
+SELECT billing.test_clock_set('2026-02-02T00:00:00Z') AS clock \gset
 SELECT g.key, trim_scale(p.amount) AS pending FROM billing.customer c, billing_internal.credit_pending_usage(c.customer_id, 'USD') p JOIN billing.credit_grant g USING (grant_id) WHERE c.key = 'acme';
 SELECT d->'totals' AS totals, d->'credits' AS credits, d->'inputs'->'credits' AS opened FROM billing.invoice_preview('acme-2026') d;
 SELECT billing.test_clock_set('2026-04-01T00:00:00Z') AS clock \gset
