@@ -116,7 +116,7 @@ CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, bo
         CASE WHEN recorded_until IS NOT NULL THEN (SELECT coalesce(jsonb_object_agg(m.version[1], m.version[2]::int), '{}')
             FROM (SELECT regexp_match(x, '^(.*)@([0-9]+)$') AS version FROM jsonb_array_elements_text(terms->'inputs'->'meters') x) m) END, earlier, standing,
         CASE WHEN recorded_until IS NOT NULL THEN coalesce(terms->'inputs'->'later_prices', '{}') END,
-        CASE WHEN recorded_until IS NOT NULL THEN coalesce(credits, '{"blocks": []}') ELSE credits END,
+        CASE WHEN recorded_until IS NOT NULL THEN coalesce(credits, '{"blocks": []}') || '{"opened": true}' ELSE credits END,
         CASE WHEN recorded_until IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(terms->'inputs'->'counted')) END)::billing_internal.bill_ref;
 COMMENT ON FUNCTION billing_internal.ref_by(bigint, uuid, int[], jsonb, timestamptz, boolean, text, jsonb) IS
     'The bill of some boundaries by recorded terms ({"inputs","minor_units"}: contract version, price versions, policies; NULL = those of now), with the events recorded until an instant, the meters recorded and the credits given (NULL = all there are, measured as now, and the blocks of now).';

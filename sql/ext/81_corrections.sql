@@ -68,17 +68,38 @@ AS $$
 DECLARE
     removed boolean := EXISTS (SELECT FROM billing.event_retention r WHERE r.removed_until > '-infinity');
 BEGIN
-    RETURN QUERY SELECT e.customer_id, e.contract_id, e.key, e.n, removed AND billing_internal.events_gone(e.customer_id, e.contract_id, e.n) FROM (
+    RETURN QUERY
+    WITH noted AS MATERIALIZED (
         SELECT DISTINCT r.customer_id, r.contract_id, k.key, l.n
         FROM billing_internal.each_ref(refs) r
         JOIN billing.late_usage l ON l.customer_id = r.customer_id AND l.contract_id = r.contract_id AND l.closed_at IS NULL
         JOIN billing.billing_period p ON p.customer_id = l.customer_id AND p.contract_id = l.contract_id AND p.n = l.n AND p.state <> 'due'
         JOIN billing.contract k ON k.customer_id = r.customer_id AND k.contract_id = r.contract_id
-        WHERE cardinality(r.boundaries) = 0 OR l.n < r.boundaries[1]) e;
+        WHERE cardinality(r.boundaries) = 0 OR l.n < r.boundaries[1]
+    ), checked AS MATERIALIZED (
+        SELECT e.*, removed AND billing_internal.events_gone(e.customer_id, e.contract_id, e.n) AS gone FROM noted e
+    ), settled AS MATERIALIZED (
+        -- What is used earlier is paid first: where credit or a commitment is shared, boundaries after one that is compared, or billed again, may come to something else.
+        SELECT f.customer_id, f.contract_id, f.key, p.n FROM (
+            SELECT c.customer_id, c.contract_id, c.key, min(c.n) AS n FROM checked c WHERE NOT c.gone GROUP BY c.customer_id, c.contract_id, c.key
+            UNION ALL
+            SELECT r.customer_id, r.contract_id, k.key, r.boundaries[1] FROM billing_internal.each_ref(refs) r JOIN billing.contract k USING (customer_id, contract_id)
+            WHERE r.boundaries[1] > 0 AND k.billed_until > k.next_bill_at
+        ) f
+        JOIN billing.billing_period p ON p.customer_id = f.customer_id AND p.contract_id = f.contract_id AND p.n > f.n AND p.state <> 'due'
+        WHERE EXISTS (SELECT FROM billing.credit_grant g WHERE g.customer_id = f.customer_id)
+            OR EXISTS (SELECT FROM billing.contract_term t WHERE t.customer_id = f.customer_id AND t.contract_id = f.contract_id AND t.kind = 'commitment')
+    )
+    SELECT c.customer_id, c.contract_id, c.key, c.n, c.gone FROM checked c
+    UNION
+    SELECT s.customer_id, s.contract_id, s.key, s.n, false FROM settled s
+    WHERE NOT EXISTS (SELECT FROM checked c WHERE c.customer_id = s.customer_id AND c.contract_id = s.contract_id AND c.n = s.n)
+        AND NOT EXISTS (SELECT FROM billing_internal.each_ref(refs) r WHERE r.customer_id = s.customer_id AND r.contract_id = s.contract_id AND s.n = ANY (r.boundaries))
+        AND NOT (removed AND billing_internal.events_gone(s.customer_id, s.contract_id, s.n));
 END
 $$;
 COMMENT ON FUNCTION billing_internal.late_boundaries(billing_internal.bill_ref[]) IS
-    'The earlier boundaries with open notes, not due themselves, of a batch of bills; gone: what such a one needs has been removed, so it can''t be compared.';
+    'The earlier boundaries with open notes, not due themselves, of a batch of bills; gone: what such a one needs has been removed, so it can''t be compared. Where credit or commitments are shared by boundaries, also those billed after one of them, or after one that is billed again.';
 
 CREATE FUNCTION billing_internal.earlier_refs(refs billing_internal.bill_ref[]) RETURNS billing_internal.bill_ref[]
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

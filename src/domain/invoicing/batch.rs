@@ -706,7 +706,8 @@ impl Batch {
                 true => {
                     let mut spent = bills[at].spent.clone();
                     spent.without(&boundaries);
-                    for (earlier, credits) in of_places[..=at].iter().zip(&now) {
+                    // All of them: what was used after its period does not count for it.
+                    for (earlier, credits) in of_places.iter().zip(&now) {
                         let n = bills[at].boundaries.last().copied().unwrap_or_default();
                         spent.add(n, &earlier.lines, credits)?;
                     }

@@ -32,6 +32,8 @@ pub struct Purse {
     mode: Option<String>,
     /// Blocks hold only what the documents that stand drew: of a comparison that is not to depend on what else happened.
     frozen: bool,
+    /// As a document recorded it: what is settled again is in it.
+    opened: bool,
 }
 
 /// A block as it is when a bill begins to draw. Its id is its place: only their order matters here.
@@ -93,7 +95,7 @@ pub struct Settlement {
 // ── the purse ────────────────────────────────────────────────────────────────────────────────────
 
 impl Purse {
-    /// `{"blocks": [{"key", …the block, "left"}, …], "order", "mode", "frozen"}`: blocks in order of their ids.
+    /// `{"blocks": [{"key", …the block, "left"}, …], "order", "mode", "frozen", "opened"}`: blocks in order of their ids.
     pub fn read(node: &Node) -> Result<Purse, Fault> {
         let mut fields = node.fields()?;
         let blocks = fields.required("blocks")?.items()?;
@@ -108,6 +110,7 @@ impl Purse {
             order_tree: order.map(|node| node.tree.clone().into_owned()),
             mode,
             frozen: fields.optional("frozen").map_or(Ok(false), |node| node.boolean())?,
+            opened: fields.optional("opened").map_or(Ok(false), |node| node.boolean())?,
         })
     }
 
@@ -134,6 +137,9 @@ impl Purse {
 
     /// Adds what the documents that stand drew, which is settled again.
     pub fn again(&mut self, standing: &[Credit]) -> Result<(), Fault> {
+        if self.opened {
+            return Ok(());
+        }
         if self.frozen {
             self.blocks.iter_mut().for_each(|opened| opened.left = Exact::ZERO);
         }
@@ -355,17 +361,27 @@ pub fn difference(
 
 // ── settling ─────────────────────────────────────────────────────────────────────────────────────
 
-/// Usage of a line at a time.
+/// Usage of a line at a time, at one price: cut where a tier ends, so that credit ends at an exact quantity.
 struct Item {
     at: Instant,
     dimensions: Dimensions,
+    /// What of it no credit in its own unit has covered.
     quantity: Exact,
-    /// Its part of what the line asks.
+    /// What that asks of the currency.
     price: Ratio,
-    /// The part of it that credit in its own unit covered.
-    by_units: Ratio,
-    /// The part of it that no credit has covered yet.
+    /// The part of both that no money has covered.
     unpaid: Ratio,
+}
+
+impl Item {
+    /// Leaves what its own unit did not cover.
+    fn without_units(&mut self) -> Result<(), Fault> {
+        let rest = Ratio::from(self.quantity).mul(&self.unpaid);
+        self.quantity = rest.round(PLACES_MAX, RoundingMode::HalfUp)?;
+        self.price = self.price.mul(&self.unpaid);
+        self.unpaid = Ratio::from(1i64);
+        Ok(())
+    }
 }
 
 /// A line on its way.
@@ -410,8 +426,8 @@ pub fn settle(purse: &Purse, parts: &mut [Part]) -> Result<Settlement, Fault> {
             lines[line].units.push(taken);
         }
     }
-    for item in lines.iter_mut().flat_map(|line| &mut line.items) {
-        item.by_units = Ratio::from(1i64).sub(&item.unpaid);
+    for line in lines.iter_mut().filter(|line| !line.units.is_empty()) {
+        line.items.iter_mut().try_for_each(Item::without_units)?;
     }
     let of = |_: &Settling| true;
     let price = |item: &Item| item.price.mul(&item.unpaid);
@@ -491,7 +507,6 @@ fn items(part: &Part, line: &Line, ask: &Ratio) -> Result<Vec<Item>, Fault> {
         dimensions,
         quantity,
         price,
-        by_units: Ratio::ZERO,
         unpaid: Ratio::from(1i64),
     };
     let default = &part.inputs.header.bill_to;
@@ -516,10 +531,14 @@ fn items(part: &Part, line: &Line, ask: &Ratio) -> Result<Vec<Item>, Fault> {
         let quantity = line.quantity.filter(|quantity| !quantity.is_negative()).unwrap_or(Exact::ZERO);
         return Ok(vec![item(last, dimensions, quantity, ask.clone())]);
     }
-    let prices = by_place(line, &used, whole, ask)?.unwrap_or_else(|| {
-        let part = |quantity: Exact| Ratio::from(quantity).div(&whole.into()).expect("not zero");
-        used.iter().map(|(_, _, quantity)| ask.mul(&part(*quantity))).collect()
-    });
+    let (used, prices) = match by_place(line, &used, whole, ask)? {
+        Some(by_place) => by_place,
+        None => {
+            let part = |quantity: Exact| Ratio::from(quantity).div(&whole.into()).expect("not zero");
+            let prices = used.iter().map(|(_, _, quantity)| ask.mul(&part(*quantity))).collect::<Vec<_>>();
+            (used, prices)
+        }
+    };
     let used = used.into_iter().zip(prices);
     Ok(used.map(|((at, dimensions, quantity), price)| item(at, dimensions, quantity, price)).collect())
 }
@@ -547,13 +566,16 @@ fn net(used: &mut Vec<(Instant, Dimensions, Exact)>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Under tiers and packages each hour costs what it adds, where the line alone shows it.
+/// Usage in order of time, with what each part of it asks.
+type Placed = (Vec<(Instant, Dimensions, Exact)>, Vec<Ratio>);
+
+/// Under tiers and packages each hour costs what it adds, where the line alone shows it; an hour in two tiers is two parts.
 fn by_place(
     line: &Line,
     used: &[(Instant, Dimensions, Exact)],
     whole: Exact,
     ask: &Ratio,
-) -> Result<Option<Vec<Ratio>>, Fault> {
+) -> Result<Option<Placed>, Fault> {
     let shown = |pricing: &&Pricing| {
         !(pricing.is_linear()
             || pricing.needs_events()
@@ -570,18 +592,24 @@ fn by_place(
     if total != line.exact || total.is_zero() {
         return Ok(None);
     }
-    let (mut so_far, mut cost, mut prices) = (Exact::ZERO, Ratio::ZERO, Vec::new());
-    for (_, _, quantity) in used {
-        so_far = so_far.add(*quantity)?;
-        let next = rate(so_far)?;
-        let adds = next.sub(&cost);
-        if adds.is_negative() {
-            return Ok(None);
+    let bends = pricing.bends();
+    let (mut so_far, mut cost) = (Exact::ZERO, Ratio::ZERO);
+    let (mut parts, mut prices) = (Vec::new(), Vec::new());
+    for (at, dimensions, quantity) in used {
+        let end = so_far.add(*quantity)?;
+        let cuts = bends.iter().copied().filter(|bend| so_far < *bend && *bend < end);
+        for next in cuts.chain([end]).collect::<Vec<_>>() {
+            let up_to = rate(next)?;
+            let adds = up_to.sub(&cost);
+            if adds.is_negative() {
+                return Ok(None);
+            }
+            parts.push((*at, dimensions.clone(), next.sub(so_far)?));
+            prices.push(adds.mul(ask).div(&total).expect("not zero"));
+            (so_far, cost) = (next, up_to);
         }
-        prices.push(adds.mul(ask).div(&total).expect("not zero"));
-        cost = next;
     }
-    Ok(Some(prices))
+    Ok(Some((parts, prices)))
 }
 
 /// One unit: all items of the lines it may pay for, in one order of time.
@@ -715,7 +743,7 @@ fn entries(
 /// What units cover costs nothing; the rest is a line of its own at the same price.
 fn split_units(inputs: &Inputs, line: &Line, settled: &Settling, covered: &Ratio) -> Result<Vec<Line>, Fault> {
     let covered = covered.round(PLACES_MAX, RoundingMode::HalfUp)?;
-    let exact = sum_of(settled, |item| Ratio::from(1i64).sub(&item.by_units));
+    let exact = sum_of(settled, |_| Ratio::from(1i64));
     let rest = Line {
         key: format!("{}/overage", line.key),
         label: format!("{} · overage", line.label),
@@ -826,7 +854,7 @@ fn split_beyond(inputs: &Inputs, line: &Line, settled: &Settling, beyond: Beyond
         });
     }
     let drawn = settled.money.iter().try_fold(Exact::ZERO, |sum, taken| sum.add(taken.amount))?;
-    let paid = sum_of(settled, |item| Ratio::from(1i64).sub(&item.by_units).sub(&item.unpaid));
+    let paid = sum_of(settled, |item| Ratio::from(1i64).sub(&item.unpaid));
     let base = Line {
         quantity: Some(kept),
         list: None,
