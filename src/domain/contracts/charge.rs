@@ -39,7 +39,6 @@ pub struct UsageCharge {
     pub every: Option<Interval>,
     /// Whether a partial period also prorates tiers, free units and maximum.
     pub prorate_units: bool,
-    pub trial: bool,
 }
 
 /// A recurring amount.
@@ -53,7 +52,6 @@ pub struct Fee {
     pub timing: Timing,
     /// `None` = the policy `proration_basis`.
     pub proration: Option<ProrationBasis>,
-    pub once: bool,
 }
 
 /// An entry of a contract's `charges` or `fees`: an item, or the removal of the plan's item of that key.
@@ -86,9 +84,6 @@ fn every(fields: &mut Fields) -> Result<Option<Interval>, Fault> {
 }
 
 impl UsageCharge {
-    pub fn read_terms(node: &Node) -> Result<UsageCharge, Fault> {
-        UsageCharge::read(node)
-    }
     pub fn read(node: &Node) -> Result<UsageCharge, Fault> {
         let mut fields = node.fields_of(&USAGE_FIELDS)?;
         let key = fields.required("key")?.key()?.to_string();
@@ -122,7 +117,7 @@ impl UsageCharge {
             return Err(fields.fault("prorate_units does not go with per-event bounds"));
         }
         fields.finish()?;
-        Ok(UsageCharge { key, product, meter, source, matches, lines_by, every, prorate_units, trial: false })
+        Ok(UsageCharge { key, product, meter, source, matches, lines_by, every, prorate_units })
     }
 
     /// Canonical form; what equals its default is left out.
@@ -301,7 +296,7 @@ impl Fee {
             .map(|node| ProrationBasis::parse(node.text()?).map_err(|fault| node.rehint(fault)))
             .transpose()?;
         fields.finish()?;
-        Ok(Fee { key, product, pricing, quantity, every, timing, proration, once: false })
+        Ok(Fee { key, product, pricing, quantity, every, timing, proration })
     }
 
     /// Canonical form; what equals its default is left out.
