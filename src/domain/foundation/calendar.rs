@@ -78,9 +78,9 @@ impl Interval {
         })
     }
 
-    /// First day after this interval from `day` on, counted as anniversaries are.
-    pub fn after(self, day: NaiveDate) -> Option<NaiveDate> {
-        self.times(day, 1)
+    /// `n` intervals after a day, month ends clamped from that day: 31 Jan, 28 Feb, 31 Mar.
+    pub fn nth_after(self, day: NaiveDate, n: u32) -> Option<NaiveDate> {
+        self.times(day, n.into())
     }
 
     /// The whole number of times that `self` fits `other` without a rest.
