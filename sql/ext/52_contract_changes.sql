@@ -190,8 +190,8 @@ BEGIN
         END IF;
         IF touched <> '{}' THEN
             PERFORM billing_internal.events_hold();
-            PERFORM billing_internal.late_note(k.customer_id, k.contract_id, ARRAY(SELECT DISTINCT n FROM unnest(touched) n
-                JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = n AND p.state <> 'due'));
+            PERFORM billing_internal.late_note(k.customer_id, k.contract_id, ARRAY(SELECT DISTINCT t.n FROM unnest(touched) t (n)
+                JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = t.n AND p.state <> 'due'));
         END IF;
         IF cancelled IS NULL OR NOT never_began THEN
             PERFORM billing_internal.check_override_targets(coalesce(jsonb_agg(r->'terms' ORDER BY place), '[]'), k.customer_id, k.contract_id)
