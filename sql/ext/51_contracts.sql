@@ -458,8 +458,8 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(k.key)), 'Another session made it just now. Choose another key.');
     END IF;
-    INSERT INTO billing.contract_version (customer_id, contract_id, version, effective_at, recorded_at, kind, document)
-    VALUES (k.customer_id, k.contract_id, 1, k.starts_at, clock_timestamp(), 'create', d);
+    INSERT INTO billing.contract_version (customer_id, contract_id, version, effective_at, recorded_at, kind, document, change, plan, ends_on, ends_at)
+    VALUES (k.customer_id, k.contract_id, 1, k.starts_at, clock_timestamp(), 'create', d, d, plan.key || '@' || version.version, k.ends_on, k.ends_at);
     INSERT INTO billing.contract_charge (customer_id, contract_id, charge_key, valid_during, from_version, position, kind, product_id, meter_id,
         price_book_id, price_key, every, terms)
     SELECT k.customer_id, k.contract_id, i.value->'terms'->>'key', tstzrange(k.starts_at, k.ends_at), 1, i.place, i.value->>'kind', p.product_id, m.meter_id,
