@@ -8,8 +8,8 @@ use crate::domain::contracts::plan::Plan;
 use crate::domain::contracts::renewal::Renewal;
 use crate::domain::contracts::resolve::Prices;
 use crate::domain::contracts::timeline::{self, Change, What};
-use crate::domain::foundation::{Exact, Fault};
 use crate::domain::foundation::json::{self, Node, Tree};
+use crate::domain::foundation::{Exact, Fault};
 use crate::domain::metering::Dimensions;
 use crate::domain::rating::{Pricing, TierContinuity};
 use crate::pg::FaultJson;
@@ -80,7 +80,8 @@ fn contract_timeline_error(changes: &str, plans: &str) -> Option<String> {
 fn timeline_of(changes: &str, plans: &str) -> Result<String, Fault> {
     // Every change is a document of its own size.
     let changes = json::parse_nested(changes, json::DOCUMENT_DEPTH_MAX + 2, "")?;
-    let changes = Node::root(&changes).items()?.iter().map(Change::read).collect::<Result<Vec<_>, Fault>>()?;
+    let changes =
+        Node::root(&changes).items()?.iter().map(Change::read).collect::<Result<Vec<_>, Fault>>()?;
     let plans = json::parse_nested(plans, json::DOCUMENT_DEPTH_MAX + 1, "plans")?;
     let plans = Node { tree: &plans, path: "plans".into() };
     let plans = plans.entries()?.into_iter().map(|(key, plan)| Ok((key.to_string(), Plan::read(&plan)?)));
@@ -315,7 +316,8 @@ mod tests {
     #[pg_test]
     fn uplifts_are_clamped() {
         let renewal = r#"{"auto":true,"notice_days":60,"uplift":{"index":"cpi","min":"3","max":"7"},"renews_on":"2027-01-01"}"#;
-        let of = |function: &str, index: &str| format!("SELECT billing_internal.{function}('{renewal}', {index})");
+        let of =
+            |function: &str, index: &str| format!("SELECT billing_internal.{function}('{renewal}', {index})");
         assert_eq!(value(&of("contract_uplift", "'8.1'")).as_deref(), Some("7"));
         assert_eq!(value(&of("contract_uplift_error", "'8.1'")), None);
         assert_eq!(value(&of("contract_uplift", "NULL")), None);

@@ -132,14 +132,26 @@ impl Amendment {
         let prices = read_map(fields.optional("prices"), Pricing::read)?;
         let term = fields.optional("term").map(|n| read_interval(&n)).transpose()?;
         let renewal = fields.optional("renewal").map(|n| Renewal::read(&n)).transpose()?;
-        let purchase_order = fields.optional("purchase_order").map(|n| read_purchase_order(&n)).transpose()?;
+        let purchase_order =
+            fields.optional("purchase_order").map(|n| read_purchase_order(&n)).transpose()?;
         let bill_to = fields.optional("bill_to").map(|n| n.key().map(str::to_string)).transpose()?;
         refuse_later(&mut fields, &LATER)?;
         fields.finish()?;
-        let amendment =
-            Amendment { charges, fees, overrides, quantities, prices, term, renewal, purchase_order, bill_to };
+        let amendment = Amendment {
+            charges,
+            fees,
+            overrides,
+            quantities,
+            prices,
+            term,
+            renewal,
+            purchase_order,
+            bill_to,
+        };
         if amendment == Amendment::default() {
-            return Err(node.fault("changes nothing").with_hint(format!("It may have: {}.", FIELDS.join(", "))));
+            return Err(node
+                .fault("changes nothing")
+                .with_hint(format!("It may have: {}.", FIELDS.join(", "))));
         }
         Ok(amendment)
     }
@@ -157,7 +169,8 @@ impl Amendment {
             }
         }
         if !self.quantities.is_empty() {
-            let entry = |(key, quantity): &(String, Exact)| (key.clone().into(), Tree::text(quantity.to_string()));
+            let entry =
+                |(key, quantity): &(String, Exact)| (key.clone().into(), Tree::text(quantity.to_string()));
             fields.push(("quantities".into(), Tree::Object(self.quantities.iter().map(entry).collect())));
         }
         if !self.prices.is_empty() {
@@ -178,12 +191,19 @@ impl Amendment {
         Tree::Object(fields)
     }
 
-    /// Makes the document in force from `day` on of the one before. The term is the timeline's to change.
-    pub fn apply(&self, contract: &mut Contract, plan: Option<&Plan>, day: NaiveDate) -> Result<(), Fault> {
+    /// Makes the document in force from `day` on of the one before, of a contract that ends then. The term is the
+    /// timeline's to change.
+    pub fn apply(
+        &self,
+        contract: &mut Contract,
+        plan: Option<&Plan>,
+        day: NaiveDate,
+        ends: Option<NaiveDate>,
+    ) -> Result<(), Fault> {
         let base: (&[_], &[_]) = plan.map_or((&[], &[]), |plan| (&plan.charges, &plan.fees));
         let begins = contract.begins()?;
-        put_items(&mut contract.charges, base.0, &self.charges, day)?;
-        put_items(&mut contract.fees, base.1, &self.fees, day)?;
+        put_items(&mut contract.charges, base.0, &self.charges, day, (contract.starts_on, ends))?;
+        put_items(&mut contract.fees, base.1, &self.fees, day, (begins, ends))?;
         for (at, entry) in self.overrides.iter().enumerate() {
             put_override(&mut contract.overrides, entry, &index_path("overrides", at), day)?;
         }
@@ -264,11 +284,15 @@ fn put_items<T: Item>(
     base: &[Scheduled<T>],
     entries: &[Entry<Scheduled<T>>],
     day: NaiveDate,
+    (begins, ends): (NaiveDate, Option<NaiveDate>),
 ) -> Result<(), Fault> {
     for (at, entry) in entries.iter().enumerate() {
         let path = index_path(T::LIST, at);
         if entries[..at].iter().any(|other| other.key() == entry.key()) {
-            return Err(Fault::document(&field_path(&path, "key"), format!("\"{}\" stands twice", entry.key())));
+            return Err(Fault::document(
+                &field_path(&path, "key"),
+                format!("\"{}\" stands twice", entry.key()),
+            ));
         }
         let known = find(own, base, entry.key()).is_some();
         match entry {
@@ -283,6 +307,7 @@ fn put_items<T: Item>(
             }
             Entry::Item(item) => {
                 let item = dated(item, day, known).map_err(|fault| fault.inside(&path))?;
+                item.check_steps(begins, ends).map_err(|fault| fault.inside(&path))?;
                 put(own, Entry::Item(item));
             }
         }
@@ -295,11 +320,17 @@ fn dated<T: Item>(item: &Scheduled<T>, day: NaiveDate, known: bool) -> Result<Sc
     let mut item = item.clone();
     if let Some(from) = item.from {
         if known && from > day {
-            return Err(Fault::document("from", format!("{from} is after {day}, when the change takes the old one's place"))
-                .with_hint("Let the amendment take effect on that day."));
+            return Err(Fault::document(
+                "from",
+                format!("{from} is after {day}, when the change takes the old one's place"),
+            )
+            .with_hint("Let the amendment take effect on that day."));
         }
         if item.item.once() && from < day {
-            return Err(Fault::document("from", format!("{from} is before {day}, when the change takes effect")));
+            return Err(Fault::document(
+                "from",
+                format!("{from} is before {day}, when the change takes effect"),
+            ));
         }
     }
     if item.until.is_some_and(|until| until <= day) {
@@ -329,7 +360,10 @@ fn put_override(
         }
         OverrideEntry::Item(item) => {
             if item.until.is_some_and(|until| until <= day) {
-                return Err(Fault::document(path, format!("ends before {day}, when the change takes effect")));
+                return Err(Fault::document(
+                    path,
+                    format!("ends before {day}, when the change takes effect"),
+                ));
             }
             // What was agreed before holds until this begins, then no more.
             let begins = item.from.filter(|from| *from > day);

@@ -314,7 +314,10 @@ impl Fee {
         Fee::check_pricing(&pricing_node.path, &pricing)?;
         let quantity = fields.optional("quantity").map_or(Ok(Exact::ONE), |n| read_quantity(&n))?;
         let once = fields.optional("once").map_or(Ok(false), |node| node.boolean())?;
-        if once && let Some(name) = ["every", "timing", "proration"].into_iter().find(|name| fields.raw(name).is_some()) {
+        if once
+            && let Some(name) =
+                ["every", "timing", "proration"].into_iter().find(|name| fields.raw(name).is_some())
+        {
             return Err(fields.fault(format!("{name} does not go with once")).with_hint(
                 "What is billed once is billed whole, at the first boundary on or after its from. Leave one of them out.",
             ));

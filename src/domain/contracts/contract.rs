@@ -120,7 +120,8 @@ impl Contract {
             Some(n) => n.word(&["float", "pin"])? == "pin",
         };
         let billing = fields.optional("billing").map_or(Ok(Billing::default()), |n| Billing::read(&n))?;
-        let purchase_order = fields.optional("purchase_order").map(|n| read_purchase_order(&n)).transpose()?;
+        let purchase_order =
+            fields.optional("purchase_order").map(|n| read_purchase_order(&n)).transpose()?;
         let trial = fields.optional("trial").map(|n| Trial::read(&n)).transpose()?;
         let overrides = fields.optional("overrides").map_or(Ok(Vec::new()), |n| overrides::read_list(&n))?;
         let charges = read_items(&mut fields, "charges", |n| read_entry(n, Scheduled::read))?;
@@ -174,6 +175,8 @@ impl Contract {
             return Err(Fault::document("trial", format!("lasts as long as the contract, until {end}")));
         }
         Calendar::new(self.starts_on, ends_on, billing.interval(), billing.alignment(trial_until))?;
+        check_steps(&self.charges, self.starts_on, ends_on)?;
+        check_steps(&self.fees, self.begins()?, ends_on)?;
         self.check_renewal()
     }
 
@@ -195,12 +198,18 @@ impl Contract {
     pub fn check_renewal(&self) -> Result<(), Fault> {
         let Some(renewal) = &self.renewal else { return Ok(()) };
         if self.term.is_none() {
-            return Err(Fault::document("renewal", "is for contracts with a term; this one runs until it is cancelled")
-                .with_hint("Give the contract a term, or leave renewal out."));
+            return Err(Fault::document(
+                "renewal",
+                "is for contracts with a term; this one runs until it is cancelled",
+            )
+            .with_hint("Give the contract a term, or leave renewal out."));
         }
         if self.pinned && renewal.prices == RenewalPrices::List {
-            return Err(Fault::document("renewal.prices", "can't be list where prices are pinned for as long as the contract runs")
-                .with_hint("Let prices float, or keep them: \"prices\": \"keep\"."));
+            return Err(Fault::document(
+                "renewal.prices",
+                "can't be list where prices are pinned for as long as the contract runs",
+            )
+            .with_hint("Let prices float, or keep them: \"prices\": \"keep\"."));
         }
         Ok(())
     }
@@ -233,7 +242,9 @@ impl Contract {
 
     /// Forgets to remove what a new plan does not have.
     pub fn drop_removals(&mut self, plan: &Plan) {
-        let has = |key: &str| plan.charges.iter().any(|c| c.item.key == key) || plan.fees.iter().any(|f| f.item.key == key);
+        let has = |key: &str| {
+            plan.charges.iter().any(|c| c.item.key == key) || plan.fees.iter().any(|f| f.item.key == key)
+        };
         self.charges.retain(|entry| matches!(entry, Entry::Item(_)) || has(entry.key()));
         self.fees.retain(|entry| matches!(entry, Entry::Item(_)) || has(entry.key()));
     }
@@ -247,7 +258,9 @@ impl Contract {
             }
         }
         for entry in &mut self.fees {
-            if let Entry::Item(fee) = entry && !fee.item.once {
+            if let Entry::Item(fee) = entry
+                && !fee.item.once
+            {
                 fee.raise(percent)?;
             }
         }
@@ -279,7 +292,10 @@ impl Contract {
             Trial::Until(day) => day,
         };
         if until <= self.starts_on {
-            return Err(Fault::document("trial.until", format!("{until} is not after the start on {}", self.starts_on)));
+            return Err(Fault::document(
+                "trial.until",
+                format!("{until} is not after the start on {}", self.starts_on),
+            ));
         }
         Ok(Some(until))
     }
@@ -340,7 +356,8 @@ impl Contract {
     /// billed by what reads these.
     pub fn terms(&self, plan: Option<&Plan>) -> Result<Terms, Fault> {
         let later = |path: &str| {
-            Err(Fault::document(path, "is not billed by this version").with_hint("Leave it out; CHANGELOG.md says which version brings it."))
+            Err(Fault::document(path, "is not billed by this version")
+                .with_hint("Leave it out; CHANGELOG.md says which version brings it."))
         };
         self.check(plan)?;
         let billing = self.billing(plan);
@@ -364,9 +381,11 @@ impl Contract {
         if let Some(charge) = items.charges.iter().find(|charge| !charge.is_plain()) {
             return later(&field_path("charges", charge.item.key()));
         }
-        if let Some(fee) = items.fees.iter().find(|fee| {
-            !fee.is_plain() || fee.item.every.is_some_and(|every| !every.divides(interval))
-        }) {
+        if let Some(fee) = items
+            .fees
+            .iter()
+            .find(|fee| !fee.is_plain() || fee.item.every.is_some_and(|every| !every.divides(interval)))
+        {
             return later(&field_path("fees", fee.item.key()));
         }
         Ok(Terms {
@@ -407,6 +426,19 @@ fn merge<T: Item>(base: &[Scheduled<T>], entries: &[Entry<Scheduled<T>>]) -> Vec
         }
     }
     merged
+}
+
+/// Whether the steps of items can be taken, for items that begin on a day unless they say a later one.
+pub fn check_steps<T: Item>(
+    entries: &[Entry<Scheduled<T>>],
+    begins: NaiveDate,
+    ends: Option<NaiveDate>,
+) -> Result<(), Fault> {
+    for (at, entry) in entries.iter().enumerate() {
+        let Entry::Item(item) = entry else { continue };
+        item.check_steps(begins, ends).map_err(|fault| fault.inside(&index_path(T::LIST, at)))?;
+    }
+    Ok(())
 }
 
 fn check_removals<T: Item>(

@@ -300,10 +300,8 @@ impl Plan {
             fields.push(("billing".into(), self.billing.to_tree()));
         }
         if !self.charges.is_empty() {
-            fields.push((
-                "charges".into(),
-                Tree::List(self.charges.iter().map(Scheduled::to_tree).collect()),
-            ));
+            fields
+                .push(("charges".into(), Tree::List(self.charges.iter().map(Scheduled::to_tree).collect())));
         }
         if !self.fees.is_empty() {
             fields.push(("fees".into(), Tree::List(self.fees.iter().map(Scheduled::to_tree).collect())));
@@ -323,7 +321,9 @@ fn read_undated<T: Item>(node: &Node) -> Result<Scheduled<T>, Fault> {
     if let Some(ramp) = fields.optional("ramp") {
         for step in ramp.items()? {
             if let Some(date) = step.fields()?.optional("from") {
-                return Err(date.fault("is for contracts").with_hint("Write after: \"after\": \"12 months\"."));
+                return Err(date
+                    .fault("is for contracts")
+                    .with_hint("Write after: \"after\": \"12 months\"."));
             }
         }
     }

@@ -28,7 +28,11 @@ pub struct Renewal {
 pub enum Uplift {
     Percent(Exact),
     /// What an index says when the contract is renewed, between bounds.
-    Index { index: Option<String>, min: Option<Exact>, max: Option<Exact> },
+    Index {
+        index: Option<String>,
+        min: Option<Exact>,
+        max: Option<Exact>,
+    },
 }
 
 /// What becomes of the prices agreed on.
@@ -87,8 +91,10 @@ impl Renewal {
     }
 
     pub fn to_tree(&self) -> Tree<'static> {
-        let mut fields =
-            vec![("auto".into(), Tree::Bool(self.auto)), ("notice_days".into(), Tree::number(self.notice_days))];
+        let mut fields = vec![
+            ("auto".into(), Tree::Bool(self.auto)),
+            ("notice_days".into(), Tree::number(self.notice_days)),
+        ];
         if let Some(term) = self.term {
             fields.push(("term".into(), Tree::text(term.to_string())));
         }
@@ -136,9 +142,11 @@ impl Uplift {
             (Some(percent), false) => Uplift::Percent(percent),
             (None, true) => Uplift::Index { index, min: lower, max: upper },
             _ => {
-                return Err(fields.fault("must have either percent, or an index with min and max").with_hint(
-                    "Write {\"percent\": \"5\"} or {\"index\": \"cpi\", \"min\": \"3\", \"max\": \"7\"}.",
-                ));
+                return Err(fields
+                    .fault("must have either percent, or an index with min and max")
+                    .with_hint(
+                        "Write {\"percent\": \"5\"} or {\"index\": \"cpi\", \"min\": \"3\", \"max\": \"7\"}.",
+                    ));
             }
         };
         if let (Some(lower), Some(upper)) = (lower, upper)
@@ -181,9 +189,11 @@ mod tests {
     /// rules.md 7: end exclusive 2026-02-01, 60 days: 2025-12-03. CPI 8.1 with 3–7 is 7.
     #[test]
     fn worked_numbers() {
-        let renewal = read(r#"{"auto":true,"notice_days":60,"uplift":{"index":"cpi","min":"3","max":"7"}}"#).unwrap();
+        let renewal =
+            read(r#"{"auto":true,"notice_days":60,"uplift":{"index":"cpi","min":"3","max":"7"}}"#).unwrap();
         assert_eq!(renewal.notice_deadline("2026-02-01".parse().unwrap()), "2025-12-03".parse().unwrap());
-        let percent = |index: &str| renewal.uplift_percent(Some(Exact::parse(index).unwrap())).unwrap().to_string();
+        let percent =
+            |index: &str| renewal.uplift_percent(Some(Exact::parse(index).unwrap())).unwrap().to_string();
         assert_eq!([percent("8.1"), percent("5.5"), percent("1"), percent("-2")], ["7", "5.5", "3", "3"]);
         assert!(renewal.uplift_percent(None).unwrap_err().message.contains("follows cpi"));
         let fixed = read(r#"{"uplift":{"percent":"5"}}"#).unwrap();
@@ -204,7 +214,10 @@ mod tests {
         for (text, message) in [
             (r#"{"notice_days":-1}"#, "renewal.notice_days: -1 is not between 0 and 3660"),
             (r#"{"uplift":{}}"#, "renewal.uplift: must have either percent, or an index with min and max"),
-            (r#"{"uplift":{"percent":"5","min":"3"}}"#, "renewal.uplift: must have either percent, or an index with min and max"),
+            (
+                r#"{"uplift":{"percent":"5","min":"3"}}"#,
+                "renewal.uplift: must have either percent, or an index with min and max",
+            ),
             (r#"{"uplift":{"min":"8","max":"7"}}"#, "renewal.uplift: min 8 is above max 7"),
             (r#"{"uplift":{"percent":"-5"}}"#, "renewal.uplift.percent: -5 is negative"),
             (r#"{"prices":"float"}"#, "renewal.prices: \"float\" is not known"),

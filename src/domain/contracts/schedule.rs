@@ -96,13 +96,16 @@ impl<T: Item> Scheduled<T> {
         let ramp = read_ramp::<T>(&mut fields, &item)?;
         let step_up = fields.optional("step_up").map(|node| read_step_up(&node)).transpose()?;
         if !ramp.is_empty() && step_up.is_some() {
-            return Err(fields.fault("has a ramp and a step_up, and the two don't say which comes first")
-                .with_hint("Write the raises as steps of the ramp: {\"after\": \"12 months\", \"percent\": \"7\"}."));
+            return Err(fields
+                .fault("has a ramp and a step_up, and the two don't say which comes first")
+                .with_hint(
+                    "Write the raises as steps of the ramp: {\"after\": \"12 months\", \"percent\": \"7\"}.",
+                ));
         }
         if item.once() && (until.is_some() || !ramp.is_empty() || step_up.is_some()) {
-            return Err(fields.fault("until, ramp and step_up don't go with once").with_hint(
-                "What is billed once has a from and nothing after it.",
-            ));
+            return Err(fields
+                .fault("until, ramp and step_up don't go with once")
+                .with_hint("What is billed once has a from and nothing after it."));
         }
         fields.finish()?;
         Ok(Scheduled { item, from, until, ramp, step_up })
@@ -155,9 +158,8 @@ impl<T: Item> Scheduled<T> {
         stretches.retain(|(day, _)| *day == begins || inside(*day));
         if let Some(step_up) = self.step_up {
             let Some(ends) = ends else {
-                return Err(Fault::document("step_up", "needs an end: it would raise the price for ever").with_hint(
-                    "Give the contract a term (it may renew by itself), or the fee an until.",
-                ));
+                return Err(Fault::document("step_up", "needs an end: it would raise the price for ever")
+                    .with_hint("Give the contract a term (it may renew by itself), or the fee an until."));
             };
             for n in 1.. {
                 let Some(day) = step_up.every.nth_after(begins, n).filter(|day| *day < ends) else { break };
@@ -170,6 +172,16 @@ impl<T: Item> Scheduled<T> {
             }
         }
         Ok(stretches)
+    }
+
+    /// Whether its steps can be taken where it begins on a day unless it says a later one.
+    pub fn check_steps(&self, begins: NaiveDate, ends: Option<NaiveDate>) -> Result<(), Fault> {
+        let begins = self.from.map_or(begins, |from| from.max(begins));
+        let ends = match (self.until, ends) {
+            (Some(until), Some(ends)) => Some(until.min(ends)),
+            (until, ends) => until.or(ends),
+        };
+        self.stretches(begins, ends).map(drop)
     }
 
     /// The item with `percent` on all its prices: its own and those of its steps. A price of a book stays.
@@ -207,7 +219,8 @@ impl<T: Item> Scheduled<T> {
         if pricing.is_some() {
             if let Some(StepUp { every, .. }) = self.step_up {
                 // The next raise is of the new price, on its own day: the fee begins anew on the last day that raised it.
-                let passed = (0..).take_while(|n| every.nth_after(begins, *n).is_some_and(|at| at <= day)).last();
+                let passed =
+                    (0..).take_while(|n| every.nth_after(begins, *n).is_some_and(|at| at <= day)).last();
                 let passed = passed.unwrap_or(0);
                 let since = every.nth_after(begins, passed).unwrap_or(begins);
                 if (1..=12).any(|n| every.nth_after(since, n) != every.nth_after(begins, passed + n)) {
@@ -297,7 +310,9 @@ pub fn read_dates(fields: &mut Fields) -> Result<(Option<NaiveDate>, Option<Naiv
 pub fn read_percent(node: &Node) -> Result<Exact, Fault> {
     let percent = node.decimal()?;
     if percent.is_negative() {
-        return Err(node.fault(format!("{percent} is negative")).with_hint("Percentages raise; give a pricing to lower a price."));
+        return Err(node
+            .fault(format!("{percent} is negative"))
+            .with_hint("Percentages raise; give a pricing to lower a price."));
     }
     Ok(percent)
 }

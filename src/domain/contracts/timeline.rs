@@ -209,7 +209,11 @@ impl Stretch {
         let mut left = Vec::new();
         let mut from = self.from;
         for other in others {
-            left.extend(Stretch { from, until: Some(other.from) }.cut(self).filter(|s| s.until.is_some_and(|u| s.from < u)));
+            left.extend(
+                Stretch { from, until: Some(other.from) }
+                    .cut(self)
+                    .filter(|s| s.until.is_some_and(|u| s.from < u)),
+            );
             match other.until {
                 None => return left,
                 Some(until) => from = from.max(until),
@@ -350,7 +354,9 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
         // A renewal is of the end that is there when its turn comes, wherever earlier changes have moved it.
         let renewable = state.ends.filter(|_| state.cancelled.is_none());
         let renewal = match (renewable, renewals.front(), others.front()) {
-            (Some(end), Some(renewal), Some(other)) if (end, renewal.version) < (other.at, other.version) => Some(end),
+            (Some(end), Some(renewal), Some(other)) if (end, renewal.version) < (other.at, other.version) => {
+                Some(end)
+            }
             (Some(end), Some(_), None) => Some(end),
             _ => None,
         };
@@ -384,7 +390,8 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
     let rows = log.rows(whole, &context)?;
     // A contract that ends before it starts has no periods; nothing asks for its anchor.
     let calendar = Calendar::new(start, None, billing.interval(), alignment)?;
-    let whole_of = |stretches: Vec<Stretch>| stretches.into_iter().filter_map(|s| s.cut(whole)).collect::<Vec<_>>();
+    let whole_of =
+        |stretches: Vec<Stretch>| stretches.into_iter().filter_map(|s| s.cut(whole)).collect::<Vec<_>>();
     Ok(Timeline {
         starts_on: start,
         ends: state.ends,
@@ -414,13 +421,21 @@ fn apply<'p>(
     match &change.what {
         What::Create(_) => return Err(Fault::value("a contract is created once")),
         What::Amend(amendment) => {
-            amendment.apply(&mut state.document, state.plan, at.day)?;
+            let ends = match amendment.term {
+                None => state.ends.map(Point::next_day),
+                Some(term) => Some(billing.term_end(state.term_starts, term)?),
+            };
+            amendment.apply(&mut state.document, state.plan, at.day, ends)?;
             if let Some(term) = amendment.term {
                 let counted = (state.term_starts, term);
                 let end = Point::midnight(billing.term_end(counted.0, counted.1)?);
                 if end <= at {
-                    let message = format!("{term} from {} ends on {}, before the change on {}", state.term_starts, end.day, at.day);
-                    return Err(Fault::document("term", message).with_hint("billing.contract_cancel() ends a contract."));
+                    let message = format!(
+                        "{term} from {} ends on {}, before the change on {}",
+                        state.term_starts, end.day, at.day
+                    );
+                    return Err(Fault::document("term", message)
+                        .with_hint("billing.contract_cancel() ends a contract."));
                 }
                 state.counted = Some(counted);
                 state.ends = Some(end);
@@ -434,11 +449,15 @@ fn apply<'p>(
             let Some(plan) = plan else { return Err(Fault::document("plan", "is missing")) };
             let document = &mut state.document;
             let now = document.billing.clone().over(&plan.billing);
-            let differs = now.interval() != billing.interval() || now.alignment(None) != billing.alignment(None);
+            let differs =
+                now.interval() != billing.interval() || now.alignment(None) != billing.alignment(None);
             if differs {
                 let message = format!(
                     "{named} is billed per {} ({}), the contract per {} ({})",
-                    now.interval(), now.alignment(None), billing.interval(), billing.alignment(None)
+                    now.interval(),
+                    now.alignment(None),
+                    billing.interval(),
+                    billing.alignment(None)
                 );
                 return Err(Fault::document("plan", message)
                     .with_hint("Make a new contract on the plan and cancel this one, or use a plan with the same billing."));
@@ -483,8 +502,12 @@ fn apply<'p>(
                 return Err(Fault::value("a contract without a term is not renewed"));
             };
             let counted = match (state.counted, term) {
-                (Some((anchor, Interval::Months(so_far))), Interval::Months(more)) => (anchor, Interval::Months(so_far + more)),
-                (Some((anchor, Interval::Days(so_far))), Interval::Days(more)) => (anchor, Interval::Days(so_far + more)),
+                (Some((anchor, Interval::Months(so_far))), Interval::Months(more)) => {
+                    (anchor, Interval::Months(so_far + more))
+                }
+                (Some((anchor, Interval::Days(so_far))), Interval::Days(more)) => {
+                    (anchor, Interval::Days(so_far + more))
+                }
                 _ => (at.day, term),
             };
             // Counted from one day, so that a term from 31 January never ends on the 28th for good.
@@ -606,9 +629,19 @@ impl Log {
             let mut of_item: Vec<Row> = Vec::new();
             for (n, (from, source)) in said.iter().enumerate() {
                 let until = said.get(n + 1).map(|(until, _)| *until);
-                let (Some(source), Some(run)) = (source, Stretch { from: *from, until }.cut(whole)) else { continue };
+                let (Some(source), Some(run)) = (source, Stretch { from: *from, until }.cut(whole)) else {
+                    continue;
+                };
                 for (during, every, price_book, terms) in source.rows(context, run, whole)? {
-                    of_item.push(Row { kind: id.0, key: id.1.clone(), position: position + 1, during, every, price_book, terms });
+                    of_item.push(Row {
+                        kind: id.0,
+                        key: id.1.clone(),
+                        position: position + 1,
+                        during,
+                        every,
+                        price_book,
+                        terms,
+                    });
                 }
             }
             of_item.sort_by_key(|row| row.during.from);
@@ -641,7 +674,10 @@ impl Source {
             Source::Usage(charge, book) => {
                 for (during, item) in stretches(charge, context.start, whole)? {
                     // The trial's share costs nothing.
-                    let paid = Stretch { from: Point::midnight(context.trial_until.unwrap_or(context.start)), until: None };
+                    let paid = Stretch {
+                        from: Point::midnight(context.trial_until.unwrap_or(context.start)),
+                        until: None,
+                    };
                     let every = Some(item.every.unwrap_or(context.interval));
                     let tried = UsageCharge { trial: true, ..item.clone() };
                     let free = Stretch { from: Point::midnight(context.start), until: Some(paid.from) };
@@ -655,12 +691,13 @@ impl Source {
             Source::Fee(fee) if fee.item.once => {
                 let begins = fee.from.unwrap_or(context.start).max(context.start);
                 let begins = context.trial_until.map_or(begins, |trial| begins.max(trial));
-                let day = Stretch {
-                    from: Point::midnight(begins),
-                    until: begins.succ_opt().map(Point::midnight),
-                };
+                let day =
+                    Stretch { from: Point::midnight(begins), until: begins.succ_opt().map(Point::midnight) };
                 // Whoever said it on its day decides, also if that is a part of the day.
-                if run.from <= day.from && run.until.is_none_or(|until| day.from < until) && day.cut(whole).is_some() {
+                if run.from <= day.from
+                    && run.until.is_none_or(|until| day.from < until)
+                    && day.cut(whole).is_some()
+                {
                     parts.push((day, Some(context.interval), None, fee.item.to_tree()));
                 }
             }
@@ -668,7 +705,8 @@ impl Source {
                 let begins = context.trial_until.unwrap_or(context.start);
                 for (during, item) in stretches(fee, begins, whole)? {
                     let every = Some(item.every.unwrap_or(context.interval));
-                    for during in during.cut(run).map_or(Vec::new(), |during| during.without(context.paused)) {
+                    for during in during.cut(run).map_or(Vec::new(), |during| during.without(context.paused))
+                    {
                         parts.push((during, every, None, item.to_tree()));
                     }
                 }
@@ -680,7 +718,8 @@ impl Source {
                         until: item.until.map(Point::midnight),
                     };
                     let undated = Override { from: None, until: None, ..item.clone() };
-                    let during = during.cut(run).filter(|during| during.until.is_none_or(|until| during.from < until));
+                    let during =
+                        during.cut(run).filter(|during| during.until.is_none_or(|until| during.from < until));
                     parts.extend(during.map(|during| (during, None, None, undated.to_tree())));
                 }
             }
@@ -706,7 +745,7 @@ fn stretches<T: Item>(
     }
     let list = scheduled
         .stretches(begins, ends)
-        .map_err(|fault| fault.inside(&format!("{} {}", T::LIST, scheduled.item.key())))?;
+        .map_err(|fault| fault.inside(&format!("{}.{}", T::LIST, scheduled.item.key())))?;
     let until = |n: usize| list.get(n + 1).map(|(day, _)| *day).or(scheduled.until).map(Point::midnight);
     Ok(list
         .iter()
@@ -764,7 +803,8 @@ impl Timeline {
             return Tree::Null;
         };
         let Tree::Object(mut fields) = renewal.to_tree() else { unreachable!("a renewal is an object") };
-        let known = |fields: &[(std::borrow::Cow<str>, Tree)], name: &str| fields.iter().any(|(key, _)| key == name);
+        let known =
+            |fields: &[(std::borrow::Cow<str>, Tree)], name: &str| fields.iter().any(|(key, _)| key == name);
         if let (false, Some(term)) = (known(&fields, "term"), self.document.term) {
             fields.push(("term".into(), Tree::text(term.to_string())));
         }
@@ -796,3 +836,6 @@ impl Row {
         Tree::Object(fields)
     }
 }
+
+#[cfg(test)]
+mod tests;

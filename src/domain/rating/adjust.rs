@@ -44,10 +44,9 @@ impl Pricing {
         let model = match self.model() {
             Model::Flat { amount } => Model::Flat { amount: reprice(*amount)? },
             Model::PerUnit { unit_price } => Model::PerUnit { unit_price: reprice(*unit_price)? },
-            Model::Dynamic { amount_property, multiplier } => Model::Dynamic {
-                amount_property: amount_property.clone(),
-                multiplier: reprice(*multiplier)?,
-            },
+            Model::Dynamic { amount_property, multiplier } => {
+                Model::Dynamic { amount_property: amount_property.clone(), multiplier: reprice(*multiplier)? }
+            }
             Model::Tiered { kind, tiers } => {
                 let tier = |tier: &Tier| {
                     Ok(Tier {
