@@ -495,40 +495,6 @@ END
 $$;
 COMMENT ON FUNCTION billing.contract_document(text) IS 'The contract document with all its changes applied: given to contract_create() with another key, it makes the same deal. Errors: ZB001, ZB002.';
 
-CREATE FUNCTION billing.contract_diff(contract text, from_version int, until_version int DEFAULT NULL) RETURNS TABLE (kind text, item text, change text, before jsonb, after jsonb)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-    k record;
-BEGIN
-    PERFORM billing_internal.require_installed();
-    SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id);
-    until_version := coalesce(until_version, k.version);
-    IF from_version IS NULL OR from_version NOT BETWEEN 1 AND k.version OR until_version NOT BETWEEN 1 AND k.version THEN
-        PERFORM billing_internal.fail('ZB001', format('contract %s has versions 1 to %s, not %s to %s', k.key, k.version, coalesce(from_version::text, 'NULL'), until_version), 'SELECT * FROM billing.contract_change; lists them.');
-    END IF;
-    RETURN QUERY SELECT d.kind, d.item, d.change, d.before::jsonb, d.after::jsonb
-    FROM billing_internal.contract_diff(billing_internal.timeline(billing_internal.contract_changes(k.customer_id, k.contract_id, from_version))::text,
-        billing_internal.timeline(billing_internal.contract_changes(k.customer_id, k.contract_id, until_version))::text) d;
-END
-$$;
-COMMENT ON FUNCTION billing.contract_diff(text, int, int) IS 'What differs between two versions of a contract (until_version: default the newest), item by item: added, removed or changed, with its stretches of time before and after. Errors: ZB001, ZB002.';
-
-CREATE FUNCTION billing.contract_describe(doc jsonb) RETURNS SETOF text
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    plan record;
-BEGIN
-    PERFORM billing_internal.require_installed();
-    SELECT * INTO plan FROM billing_internal.find_plan(doc->>'plan', 'plan');
-    PERFORM billing_internal.raise_fault(billing_internal.contract_describe_error(doc::text, plan.document::text)::jsonb);
-    RETURN QUERY SELECT d FROM billing_internal.contract_describe(doc::text, plan.document::text) d;
-END
-$$;
-COMMENT ON FUNCTION billing.contract_describe(jsonb) IS 'A contract document in English sentences, for the person who signs. Errors: ZB001 plan, ZB003 form.';
-
 CREATE FUNCTION billing.contract_summary(contract text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
