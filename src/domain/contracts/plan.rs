@@ -2,6 +2,7 @@
 
 use super::CHARGES_MAX;
 use super::charge::{Fee, PriceSource, UsageCharge};
+use super::schedule::{Item, Scheduled};
 use crate::domain::foundation::calendar::{Alignment, Calendar, Interval, parse_month_day};
 use crate::domain::foundation::json::{Fields, Node, Tree};
 use crate::domain::foundation::money::Unit;
@@ -140,6 +141,17 @@ impl Billing {
         }
     }
 
+    /// First day after a term that is counted from a day: at a month's end where periods are.
+    pub fn term_end(&self, from: NaiveDate, term: Interval) -> Result<NaiveDate, Fault> {
+        let alignment = match self.end_of_month {
+            Some(true) => Alignment::MonthEnds(None),
+            _ => Alignment::Anniversary,
+        };
+        Calendar::new(from, None, term, alignment)?
+            .boundary(1)
+            .ok_or_else(|| Fault::document("term", format!("{term} from {from} ends after year 9999")))
+    }
+
     pub fn is_empty(&self) -> bool {
         *self == Billing::default()
     }
@@ -237,8 +249,8 @@ pub struct Plan {
     pub currency: String,
     pub price_book: Option<String>,
     pub billing: Billing,
-    pub charges: Vec<UsageCharge>,
-    pub fees: Vec<Fee>,
+    pub charges: Vec<Scheduled<UsageCharge>>,
+    pub fees: Vec<Scheduled<Fee>>,
 }
 
 impl Plan {
@@ -260,14 +272,14 @@ impl Plan {
         let price_book = fields.optional("price_book").map(|n| n.key().map(str::to_string)).transpose()?;
         let billing = fields.optional("billing").map_or(Ok(Billing::default()), |n| Billing::read(&n))?;
         billing.check()?;
-        let charges = read_items(&mut fields, "charges", UsageCharge::read)?;
-        let fees = read_items(&mut fields, "fees", Fee::read)?;
+        let charges: Vec<Scheduled<UsageCharge>> = read_items(&mut fields, "charges", read_undated)?;
+        let fees: Vec<Scheduled<Fee>> = read_items(&mut fields, "fees", read_undated)?;
         unique_keys(
             &node.path,
-            charges.iter().map(|c| c.key.as_str()).chain(fees.iter().map(|f| f.key.as_str())),
+            charges.iter().map(|c| c.item.key.as_str()).chain(fees.iter().map(|f| f.item.key.as_str())),
         )?;
-        check_every(&node.path, &billing, &charges, &fees)?;
-        if price_book.is_none() && charges.iter().any(|c| matches!(c.source, PriceSource::Book(_))) {
+        check_every(&node.path, &billing, charges.iter().map(|c| &c.item), fees.iter().map(|f| &f.item))?;
+        if price_book.is_none() && charges.iter().any(|c| matches!(c.item.source, PriceSource::Book(_))) {
             return Err(fields.fault("has charges with a price key, so it must name its price_book"));
         }
         refuse_later(&mut fields, &["entitlements"])?;
@@ -288,39 +300,63 @@ impl Plan {
             fields.push(("billing".into(), self.billing.to_tree()));
         }
         if !self.charges.is_empty() {
-            fields.push((
-                "charges".into(),
-                Tree::List(self.charges.iter().map(UsageCharge::to_tree).collect()),
-            ));
+            fields
+                .push(("charges".into(), Tree::List(self.charges.iter().map(Scheduled::to_tree).collect())));
         }
         if !self.fees.is_empty() {
-            fields.push(("fees".into(), Tree::List(self.fees.iter().map(Fee::to_tree).collect())));
+            fields.push(("fees".into(), Tree::List(self.fees.iter().map(Scheduled::to_tree).collect())));
         }
         Tree::Object(fields)
     }
 }
 
-/// `every` must divide the billing interval (definitions 5).
-pub fn check_every(
+/// An item of a plan: it has no dates of its own, since contracts begin when they do.
+fn read_undated<T: Item>(node: &Node) -> Result<Scheduled<T>, Fault> {
+    let mut fields = node.fields()?;
+    for name in ["from", "until"] {
+        if let Some(date) = fields.optional(name) {
+            return Err(date.fault("is for contracts; a plan's items hold as long as its contracts run"));
+        }
+    }
+    if let Some(ramp) = fields.optional("ramp") {
+        for step in ramp.items()? {
+            if let Some(date) = step.fields()?.optional("from") {
+                return Err(date
+                    .fault("is for contracts")
+                    .with_hint("Write after: \"after\": \"12 months\"."));
+            }
+        }
+    }
+    Scheduled::read(node)
+}
+
+/// `every` of a usage charge must divide the billing interval (definitions 5), that of a fee may be a multiple of it.
+pub fn check_every<'i>(
     path: &str,
     billing: &Billing,
-    charges: &[UsageCharge],
-    fees: &[Fee],
+    charges: impl Iterator<Item = &'i UsageCharge>,
+    fees: impl Iterator<Item = &'i Fee>,
 ) -> Result<(), Fault> {
-    let all = charges.iter().map(|c| (&c.key, c.every)).chain(fees.iter().map(|f| (&f.key, f.every)));
-    for (key, every) in all {
-        if let Some(every) = every
-            && !every.divides(billing.interval())
-        {
-            let place = if path.is_empty() { String::new() } else { format!("{path}: ") };
-            return Err(Fault::new(
-                Code::Document,
-                format!(
-                    "{place}\"{key}\" is per {every}, which does not divide the billing interval of {}",
-                    billing.interval()
-                ),
-            )
-            .with_hint("Use an interval that divides it: 1 month or 3 months inside 3 months."));
+    let interval = billing.interval();
+    let place = if path.is_empty() { String::new() } else { format!("{path}: ") };
+    for charge in charges {
+        if let Some(every) = charge.every.filter(|every| !every.divides(interval)) {
+            let message = format!(
+                "{place}\"{}\" is per {every}, which does not divide the billing interval of {interval}",
+                charge.key
+            );
+            return Err(Fault::new(Code::Document, message)
+                .with_hint("Use an interval that divides it: 1 month or 3 months inside 3 months."));
+        }
+    }
+    for fee in fees {
+        if let Some(every) = fee.every.filter(|every| !every.divides(interval) && !interval.divides(*every)) {
+            let message = format!(
+                "{place}\"{}\" is per {every}, which neither divides the billing interval of {interval} nor is a multiple of it",
+                fee.key
+            );
+            return Err(Fault::new(Code::Document, message)
+                .with_hint("Use an interval that fits: 1 month, 6 months or 1 year with 3 months."));
         }
     }
     Ok(())

@@ -78,9 +78,9 @@ impl Interval {
         })
     }
 
-    /// First day after this interval from `day` on, counted as anniversaries are.
-    pub fn after(self, day: NaiveDate) -> Option<NaiveDate> {
-        self.times(day, 1)
+    /// `n` intervals after a day, month ends clamped from that day: 31 Jan, 28 Feb, 31 Mar.
+    pub fn nth_after(self, day: NaiveDate, n: u32) -> Option<NaiveDate> {
+        self.times(day, n.into())
     }
 
     /// The whole number of times that `self` fits `other` without a rest.
@@ -167,7 +167,8 @@ impl Alignment {
 /// A day of every year, `02-01`. 29 February is not in every year.
 pub fn parse_month_day(text: &str) -> Result<(u32, u32), Fault> {
     let wrong = || {
-        Fault::value(format!("{} is not a day of every year", quoted(text))).with_hint("Write month and day: 02-01.")
+        Fault::value(format!("{} is not a day of every year", quoted(text)))
+            .with_hint("Write month and day: 02-01.")
     };
     // 2023 has no 29 February.
     let date = parse_date(&format!("2023-{text}")).map_err(|_| wrong())?;
@@ -243,7 +244,9 @@ impl Calendar {
             (Alignment::Calendar, _) => {
                 return no_grid("calendar", "1, 2, 3, 4, 6 or 12 months, 1 week or 1 day");
             }
-            (Alignment::Fiscal { month, day }, Interval::Months(months)) if months <= 12 && 12 % months == 0 => {
+            (Alignment::Fiscal { month, day }, Interval::Months(months))
+                if months <= 12 && 12 % months == 0 =>
+            {
                 let in_year = |year: i32| NaiveDate::from_ymd_opt(year, month, day);
                 in_year(starts_on.year())
                     .filter(|start| *start <= starts_on)
@@ -491,10 +494,7 @@ mod tests {
             boundaries("2025-11-30", "3 months", ends, 3),
             ["2025-11-30", "2026-02-28", "2026-05-31", "2026-08-31"]
         );
-        assert_eq!(
-            boundaries("2025-02-28", "1 month", ends, 2),
-            ["2025-02-28", "2025-03-31", "2025-04-30"]
-        );
+        assert_eq!(boundaries("2025-02-28", "1 month", ends, 2), ["2025-02-28", "2025-03-31", "2025-04-30"]);
         assert_eq!(
             boundaries("2024-02-29", "1 year", ends, 4),
             ["2024-02-29", "2025-02-28", "2026-02-28", "2027-02-28", "2028-02-29"]
@@ -594,21 +594,39 @@ mod tests {
     /// A long fee belongs to the billing period where it begins, in arrears to the one where it ends.
     #[test]
     fn long_fees_belong_to_one_billing_period() {
-        let calendar =
-            Calendar::new(d("2025-01-31"), Some(d("2026-01-31")), Interval::Months(1), Alignment::Anniversary)
-                .unwrap();
+        let calendar = Calendar::new(
+            d("2025-01-31"),
+            Some(d("2026-01-31")),
+            Interval::Months(1),
+            Alignment::Anniversary,
+        )
+        .unwrap();
         let all = |timing, from: &str, until: Option<&str>| -> Vec<String> {
             let of = |n| {
-                calendar.billed_service_periods(Interval::Months(6), timing, d(from), until.map(d), n).into_iter()
+                calendar
+                    .billed_service_periods(Interval::Months(6), timing, d(from), until.map(d), n)
+                    .into_iter()
                     .map(move |p| format!("{n}: {} {}", p.starts_on, p.ends_on))
             };
             (0..13).flat_map(of).collect()
         };
         use Timing::{Advance, Arrears};
-        assert_eq!(all(Advance, "2025-01-31", None), ["0: 2025-01-31 2025-07-31", "6: 2025-07-31 2026-01-31"]);
-        assert_eq!(all(Arrears, "2025-01-31", None), ["5: 2025-01-31 2025-07-31", "11: 2025-07-31 2026-01-31"]);
-        assert_eq!(all(Advance, "2025-03-15", Some("2025-09-10")), ["1: 2025-03-15 2025-07-31", "6: 2025-07-31 2025-09-10"]);
-        assert_eq!(all(Arrears, "2025-03-15", Some("2025-09-10")), ["5: 2025-03-15 2025-07-31", "7: 2025-07-31 2025-09-10"]);
+        assert_eq!(
+            all(Advance, "2025-01-31", None),
+            ["0: 2025-01-31 2025-07-31", "6: 2025-07-31 2026-01-31"]
+        );
+        assert_eq!(
+            all(Arrears, "2025-01-31", None),
+            ["5: 2025-01-31 2025-07-31", "11: 2025-07-31 2026-01-31"]
+        );
+        assert_eq!(
+            all(Advance, "2025-03-15", Some("2025-09-10")),
+            ["1: 2025-03-15 2025-07-31", "6: 2025-07-31 2025-09-10"]
+        );
+        assert_eq!(
+            all(Arrears, "2025-03-15", Some("2025-09-10")),
+            ["5: 2025-03-15 2025-07-31", "7: 2025-07-31 2025-09-10"]
+        );
     }
 
     #[test]

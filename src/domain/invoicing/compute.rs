@@ -93,7 +93,8 @@ pub struct Line {
 impl Line {
     /// Takes an amount off.
     pub(super) fn take_off(&mut self, key: &str, amount: Exact) -> Result<(), Fault> {
-        let mut list = self.list.take().unwrap_or_else(|| Box::new(Undiscounted::of(&self.exact, self.amount)));
+        let mut list =
+            self.list.take().unwrap_or_else(|| Box::new(Undiscounted::of(&self.exact, self.amount)));
         list.off.push((key.to_string(), Off::Amount(amount)));
         self.list = Some(list);
         self.exact = self.exact.sub(&Ratio::from(amount));
@@ -135,7 +136,8 @@ pub fn lines(inputs: &Inputs) -> Result<(Vec<Line>, Vec<Unpriced>), Fault> {
             ChargeKind::Usage(terms) => UsageBill::new(inputs, charge, terms).groups(&mut unpriced),
             ChargeKind::Fee { pricing, quantity, proration } => {
                 let basis = proration.unwrap_or(inputs.proration_basis);
-                fee_lines(inputs, charge, pricing, *quantity, basis).map(|lines| vec![Group { lines, bounded: None }])
+                fee_lines(inputs, charge, pricing, *quantity, basis)
+                    .map(|lines| vec![Group { lines, bounded: None }])
             }
         };
         groups.extend(of_charge.map_err(|fault| in_charge(charge, fault))?);
@@ -360,7 +362,12 @@ impl<'a> UsageBill<'a> {
         Ok(groups)
     }
 
-    fn add_bounds(&self, period: &ServicePeriod, bounds: &[Bounds], lines: &mut Vec<Line>) -> Result<(), Fault> {
+    fn add_bounds(
+        &self,
+        period: &ServicePeriod,
+        bounds: &[Bounds],
+        lines: &mut Vec<Line>,
+    ) -> Result<(), Fault> {
         for bounds in bounds {
             let line = self.bound_line(period, bounds, lines)?;
             lines.extend(line);
@@ -440,8 +447,9 @@ impl<'a> UsageBill<'a> {
                 }
                 continue;
             };
-            let goes_on =
-                |part: &&mut Part| open && part.resolved.identity == resolved.identity && part.off == segment.off;
+            let goes_on = |part: &&mut Part| {
+                open && part.resolved.identity == resolved.identity && part.off == segment.off
+            };
             match parts.last_mut().filter(goes_on) {
                 Some(part) => part.until = segment.until,
                 None => parts.push(Part {
@@ -547,7 +555,8 @@ impl<'a> UsageBill<'a> {
                 }
             }
         }
-        let gross: Vec<Priced> = priced.into_iter().map(|price| price.expect("every part was priced")).collect();
+        let gross: Vec<Priced> =
+            priced.into_iter().map(|price| price.expect("every part was priced")).collect();
         let net = self.discounted(parts, &gross)?;
         let line = |((part, gross), (price, position)): ((&Part, &Priced), (Priced, Option<Position>))| {
             let list = Undiscounted::by(&gross.0, &part.off, |exact| self.post(exact))?;
@@ -578,7 +587,13 @@ impl<'a> UsageBill<'a> {
     }
 
     /// The key of a line that begins at an instant.
-    fn key(&self, period: &ServicePeriod, dimensions: &Dimensions, other: Option<&str>, from: Instant) -> String {
+    fn key(
+        &self,
+        period: &ServicePeriod,
+        dimensions: &Dimensions,
+        other: Option<&str>,
+        from: Instant,
+    ) -> String {
         let key = line_key(self.charge, period, dimensions, other);
         match from == period.from && period.cut.begins_in.is_none() {
             true => key,

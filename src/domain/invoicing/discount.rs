@@ -49,7 +49,11 @@ impl Undiscounted {
     }
 
     /// The fields of the document's line.
-    pub fn fields(&self, line: &Line, minor_units: u32) -> Vec<(std::borrow::Cow<'static, str>, Tree<'static>)> {
+    pub fn fields(
+        &self,
+        line: &Line,
+        minor_units: u32,
+    ) -> Vec<(std::borrow::Cow<'static, str>, Tree<'static>)> {
         let off = self.off.iter().map(|(key, off)| {
             let how = match off {
                 Off::Percent(percent) => ("percent_off", percent.to_string()),

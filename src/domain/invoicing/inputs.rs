@@ -283,7 +283,13 @@ impl Inputs {
         self.commitments.iter().try_for_each(|commitment| commitment.describe(out))?;
         for off in &self.amounts_off {
             let AmountOff { key, scope: Scope { charges, products }, amount, from, until } = off;
-            writeln!(out, "off {key:?} amount {} {charges:?} {products:?} {} {}", amount.shown(), from.0, until.0)?;
+            writeln!(
+                out,
+                "off {key:?} amount {} {charges:?} {products:?} {} {}",
+                amount.shown(),
+                from.0,
+                until.0
+            )?;
         }
         // Bills of before there was tier_continuity never asked for the order of events over lines, and never said it.
         let with_places = self.tier_continuity.is_some();
@@ -387,8 +393,12 @@ impl Cut {
         if let Some(day) = self.begins_in {
             writeln!(out, "begins in {day}")?;
         }
-        let facts =
-            [(self.inside_day, "inside a day"), (self.free, "free"), (self.paid, "paid"), (self.elsewhere, "elsewhere")];
+        let facts = [
+            (self.inside_day, "inside a day"),
+            (self.free, "free"),
+            (self.paid, "paid"),
+            (self.elsewhere, "elsewhere"),
+        ];
         facts.into_iter().filter(|(holds, _)| *holds).try_for_each(|(_, fact)| writeln!(out, "{fact}"))?;
         describe_off(&self.off, out)
     }

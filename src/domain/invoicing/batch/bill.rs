@@ -173,7 +173,8 @@ impl Bill {
         let spent = fields.optional("spent").map(|node| Spent::read(&node)).transpose()?;
         let commitments = fields.optional("commitments").map(read_commitments).transpose()?;
         let discounts = fields.optional("discounts");
-        let read_discounts = |node: Node| node.items()?.iter().map(Discount::read).collect::<Result<Vec<_>, _>>();
+        let read_discounts =
+            |node: Node| node.items()?.iter().map(Discount::read).collect::<Result<Vec<_>, _>>();
         let mut discounts = discounts.map(read_discounts).transpose()?.unwrap_or_default();
         discounts.sort_by_key(|discount| matches!(discount.off, Off::Amount(_)));
         let read_charges = |node: Node| node.items_at_most(CHARGES_MAX)?.iter().map(Item::read).collect();
@@ -240,7 +241,9 @@ impl Bill {
         if timing == Timing::Advance && !item.is_once() {
             for before in self.shared_before(item) {
                 let elsewhere = self.pieces_of(item, timing, before).into_iter();
-                pieces.extend(elsewhere.map(|piece| Piece { cut: Cut { elsewhere: true, ..piece.cut }, ..piece }));
+                pieces.extend(
+                    elsewhere.map(|piece| Piece { cut: Cut { elsewhere: true, ..piece.cut }, ..piece }),
+                );
             }
         }
         pieces
@@ -265,9 +268,10 @@ impl Bill {
 
     fn piece(&self, item: &Item, until: Option<Edge>, mut days: Period) -> Piece {
         let whole_from = days.whole_starts_on.max(self.starts_on());
-        let begins = item.during.from.filter(|edge| {
-            edge.on == days.starts_on && (edge.inside || days.starts_on > whole_from)
-        });
+        let begins = item
+            .during
+            .from
+            .filter(|edge| edge.on == days.starts_on && (edge.inside || days.starts_on > whole_from));
         let ends = until.filter(|edge| match edge.inside {
             true => days.ends_on == next_day(edge.on),
             false => days.ends_on == edge.on && days.ends_on != days.whole_ends_on,
@@ -298,12 +302,13 @@ impl Bill {
     fn once(&self, item: &Item, boundary: i64) -> Option<Piece> {
         let boundary = u32::try_from(boundary).ok()?;
         let day = item.during.from.map_or(self.starts_on(), |edge| edge.on);
-        let is_first = boundary.checked_sub(1).is_none_or(|before| {
-            self.calendar.boundary(before).is_some_and(|before| before < day)
-        });
+        let is_first = boundary
+            .checked_sub(1)
+            .is_none_or(|before| self.calendar.boundary(before).is_some_and(|before| before < day));
         let belongs = is_first && day <= self.calendar.boundary(boundary)?;
         let (starts_on, ends_on) = (day, next_day(day));
-        let days = Period { n: boundary, starts_on, ends_on, whole_starts_on: starts_on, whole_ends_on: ends_on };
+        let days =
+            Period { n: boundary, starts_on, ends_on, whole_starts_on: starts_on, whole_ends_on: ends_on };
         belongs.then(|| Piece {
             days,
             from: item.during.from.map(|edge| edge.at),
@@ -367,15 +372,20 @@ impl Bill {
     /// Amounts off are for a billing period: its arrears get what its advance has left. So the numbers of periods
     /// before this bill's boundaries whose advance shares one with their arrears.
     fn shared_before(&self, item: &Item) -> Vec<i64> {
-        let before = self.boundaries.iter().map(|boundary| boundary - 1).filter(|n| !self.boundaries.contains(n));
+        let before =
+            self.boundaries.iter().map(|boundary| boundary - 1).filter(|n| !self.boundaries.contains(n));
         let shared = |n: &i64| {
-            let Some(period) = u32::try_from(*n).ok().and_then(|n| self.calendar.period(n)) else { return false };
+            let Some(period) = u32::try_from(*n).ok().and_then(|n| self.calendar.period(n)) else {
+                return false;
+            };
             let amounts = self.discounts_of(item).filter(|discount| matches!(discount.off, Off::Amount(_)));
-            amounts.filter(|discount| discount.during.touches(period.starts_on, period.ends_on)).any(|discount| {
-                self.charges.iter().any(|other| {
-                    other.timing() == Timing::Arrears && discount.scope.holds(other.key(), &other.product)
-                })
-            })
+            amounts.filter(|discount| discount.during.touches(period.starts_on, period.ends_on)).any(
+                |discount| {
+                    self.charges.iter().any(|other| {
+                        other.timing() == Timing::Arrears && discount.scope.holds(other.key(), &other.product)
+                    })
+                },
+            )
         };
         before.filter(shared).collect()
     }
@@ -385,7 +395,8 @@ impl Bill {
         if !self.discounts.iter().any(|discount| matches!(discount.off, Off::Amount(_))) {
             return Vec::new();
         }
-        let numbers: BTreeSet<i64> = self.boundaries.iter().flat_map(|boundary| [boundary - 1, *boundary]).collect();
+        let numbers: BTreeSet<i64> =
+            self.boundaries.iter().flat_map(|boundary| [boundary - 1, *boundary]).collect();
         numbers.into_iter().filter_map(|n| self.calendar.period(u32::try_from(n).ok()?)).collect()
     }
 
@@ -509,7 +520,14 @@ impl Bill {
             }
         };
         let bounded = item.during.from.is_some() || item.during.until.is_some();
-        Ok(Charge { key: key.clone(), product: item.product.clone(), every: item.every, periods, kind, bounded })
+        Ok(Charge {
+            key: key.clone(),
+            product: item.product.clone(),
+            every: item.every,
+            periods,
+            kind,
+            bounded,
+        })
     }
 
     fn service_period(&self, piece: &Piece, batch: &Batch) -> Result<ServicePeriod, Fault> {
@@ -751,7 +769,8 @@ impl Stretch {
         if !self.touches(days.starts_on, days.ends_on) {
             return None;
         }
-        let begins = self.from.filter(|edge| edge.on > days.starts_on || edge.on == days.starts_on && edge.inside);
+        let begins =
+            self.from.filter(|edge| edge.on > days.starts_on || edge.on == days.starts_on && edge.inside);
         let ends = self.until.filter(|edge| edge.on < days.ends_on);
         days.starts_on = begins.map_or(days.starts_on, |edge| edge.on);
         days.ends_on = ends.map_or(days.ends_on, |edge| edge.on);
@@ -784,7 +803,9 @@ impl Discount {
         let during = Stretch::read(&mut fields)?;
         let terms = fields.required("terms")?;
         let mut terms = terms.fields()?;
-        let texts = |node: Node| node.items()?.iter().map(|n| n.text().map(str::to_string)).collect::<Result<Vec<_>, Fault>>();
+        let texts = |node: Node| {
+            node.items()?.iter().map(|n| n.text().map(str::to_string)).collect::<Result<Vec<_>, Fault>>()
+        };
         let mut list = |name: &str| terms.optional(name).map_or(Ok(Vec::new()), texts);
         let scope = Scope { charges: list("charges")?, products: list("products")? };
         let off = match terms.optional("percent_off") {
