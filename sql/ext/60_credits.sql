@@ -172,10 +172,13 @@ BEGIN
     of_transaction := coalesce(of_transaction, billing_internal.uuid_v7());
     WITH b AS (
         UPDATE billing.credit_block_balance b SET posted = b.posted + signed, open = b.posted + signed <> 0 OR b.reserved <> 0
-        WHERE b.customer_id = of_customer_id AND b.grant_id = of_grant_id RETURNING b.unit, b.posted - b.reserved AS left_over
+        FROM billing.credit_grant g
+        WHERE b.customer_id = of_customer_id AND b.grant_id = of_grant_id AND g.customer_id = b.customer_id AND g.grant_id = b.grant_id
+        -- What is taken back before it begins never was there.
+        RETURNING b.unit, b.posted - b.reserved AS left_over, greatest(credit_book.at, g.effective_at) AS at
     ), entries AS (
         INSERT INTO billing.credit_ledger_entry (customer_id, grant_id, entry_id, transaction_id, kind, account, unit, amount, occurred_at, recorded_at, money, reason)
-        SELECT of_customer_id, of_grant_id, billing_internal.uuid_v7(), of_transaction, of_kind, e.account, b.unit, e.amount, at, clock_timestamp(), e.money, why
+        SELECT of_customer_id, of_grant_id, billing_internal.uuid_v7(), of_transaction, of_kind, e.account, b.unit, e.amount, b.at, clock_timestamp(), e.money, why
         FROM b CROSS JOIN (VALUES ('customer_balance', signed, of_money),
             -- The other side of what moves between blocks is the other block's.
             (CASE WHEN of_kind IN ('burnt', 'reinstated') THEN 'consumed' WHEN of_kind = 'expired' THEN 'expired' WHEN of_kind NOT IN ('rolled_in', 'rolled_out') THEN 'issued' END, -signed, NULL)) e (account, amount, money)
@@ -458,9 +461,9 @@ BEGIN
             (c->>'starts_at')::timestamptz AS starts_at, (c->>'ends_at')::timestamptz AS ends_at, (c->>'first')::boolean AS first, coalesce((c->'terms'->>'amount')::numeric, 0) AS amount
         FROM jsonb_array_elements(wanted) WITH ORDINALITY x (c, place) ORDER BY x.place LOOP
         of_unit := coalesce(w.terms->>'unit', k.currency);
-        -- Those of an earlier term end with it: the contract's end is where the next renewal began.
+        -- Those of an earlier term end with it, where the next renewal begins.
         of_expires_at := CASE w.terms->>'expires' WHEN 'never' THEN NULL WHEN 'period_end' THEN coalesce(w.ends_at, k.ends_at)
-            WHEN 'contract_end' THEN coalesce((SELECT min(v.effective_at) FROM billing.contract_version v WHERE v.customer_id = of_customer_id AND v.contract_id = of_contract_id
+            WHEN 'contract_end' THEN least((SELECT min(v.effective_at) FROM billing.contract_version v WHERE v.customer_id = of_customer_id AND v.contract_id = of_contract_id
                 AND v.kind = 'renew' AND v.effective_at > w.starts_at), k.ends_at)
             ELSE billing_internal.local_midnight((w.terms->>'expires')::date, k.time_zone) END;
         -- It begins where the contract ends.

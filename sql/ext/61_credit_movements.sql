@@ -348,7 +348,7 @@ BEGIN
             sum(e.amount) OVER (PARTITION BY e.unit ORDER BY e.occurred_at, e.entry_id) AS balance, sum(e.amount) OVER (PARTITION BY e.grant_id ORDER BY e.occurred_at, e.entry_id) AS block_balance
         FROM billing.credit_ledger_entry e
         WHERE e.customer_id = of_customer_id AND e.account = 'customer_balance' AND (credit_statement.unit IS NULL OR e.unit = credit_statement.unit)
-            AND (credit_statement.until_at IS NULL OR e.occurred_at < credit_statement.until_at)
+            AND CASE WHEN credit_statement.until_at IS NULL THEN e.occurred_at <= billing.now() ELSE e.occurred_at < credit_statement.until_at END
     )
     SELECT r.unit, r.occurred_at, r.kind, g.key, r.amount, r.balance, r.block_balance,
         coalesce(coalesce(i.number, i.key) || ' ' || r.line_key, 'draw ' || d.idempotency_key)
@@ -370,7 +370,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.credit_statement(text, text, timestamptz, timestamptz) IS
-    'Every movement of a customer''s credit in [from_at, until_at), by unit and time: kind (opening, granted, rolled_in, burnt, reinstated, expired, voided, refunded, rolled_out, closing), the block, the amount, the balance of the unit and of the block after it, and the invoice line or the draw it is of. Errors: ZB001.';
+    'Every movement of a customer''s credit in [from_at, until_at), by default up to now, by unit and time: kind (opening, granted, rolled_in, burnt, reinstated, expired, voided, refunded, rolled_out, closing), the block, the amount, the balance of the unit and of the block after it, and the invoice line or the draw it is of. Errors: ZB001.';
 
 -- ── drawing ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -442,6 +442,9 @@ BEGIN
     IF doc IS DISTINCT FROM '{}' THEN
         doc := billing_internal.read_credit_document('draw', doc);
         at := coalesce((doc->>'occurred_at')::timestamptz, at);
+        IF at > billing.now() THEN
+            PERFORM billing_internal.fail('ZB004', format('occurred_at: %s is after billing.now()', doc->>'occurred_at'), 'Draw when it happens.');
+        END IF;
     END IF;
     -- Everything here is asked by key: what a session plans while tables are small must do when they are large.
     SELECT k.customer_id, k.key, k.currency INTO c FROM billing.customer k WHERE k.key = customer;
@@ -506,7 +509,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB014', format('customer %s has %s %s available, not %s', c.key, trim_scale(greatest(available, 0)), unit, trim_scale(amount)),
             'Grant or sell credit, or draw less. Usage that is not billed yet counts as drawn.', 'available ' || trim_scale(greatest(available, 0)));
     ELSIF (d.unit, d.amount, d.doc) IS DISTINCT FROM (unit, amount, doc) THEN
-        PERFORM billing_internal.fail('ZB009', format('draw %s of customer %s was %s %s%s', quote_literal(idempotency_key), c.key, trim_scale(d.amount), d.unit, CASE WHEN d.doc <> '{}' THEN ' ' || d.doc ELSE '' END),
+        PERFORM billing_internal.fail('ZB009', format('draw %s of customer %s was %s %s%s', quote_literal(idempotency_key), c.key, trim_scale(d.amount), d.unit, CASE WHEN d.doc <> '{}' THEN ' ' || d.doc::text ELSE '' END),
             'Nothing was drawn. A draw that differs needs another key.');
     END IF;
     result := 'duplicate';
@@ -773,7 +776,7 @@ DECLARE
 BEGIN
     COMMIT;
     LOOP
-        SELECT * INTO step FROM billing.top_up_step(after_customer);
+        SELECT s.looked, s.fired, s.last_customer INTO step FROM billing.top_up_step(after_customer) s;
         EXIT WHEN step.looked OPERATOR(pg_catalog.=) 0;
         fired := fired OPERATOR(pg_catalog.+) step.fired;
         after_customer := step.last_customer;
