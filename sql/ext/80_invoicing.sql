@@ -171,7 +171,7 @@ BEGIN
     ), block AS MATERIALIZED (
         -- Where boundaries are compared, what they drew may come back to blocks that are used up.
         SELECT o.customer_id, o.grant_id, o.contract_id, o.block::jsonb || jsonb_build_object('key', g.key) AS block
-        FROM billing_internal.credit_opens(ARRAY(SELECT DISTINCT r.customer_id FROM unnest(refs) r WHERE (r.credits ? 'blocks') IS NOT TRUE), false,
+        FROM billing_internal.credit_opened(ARRAY(SELECT DISTINCT r.customer_id FROM unnest(refs) r WHERE (r.credits ? 'blocks') IS NOT TRUE),
             EXISTS (SELECT FROM unnest(refs) r WHERE r.earlier OR r.standing IS NOT NULL)) o
         JOIN billing.credit_grant g ON g.customer_id = o.customer_id AND g.grant_id = o.grant_id
     )
@@ -388,7 +388,7 @@ BEGIN
     -- What is not due with the boundary isn't beside it.
     SELECT array_agg(billing_internal.ref_now(d.customer_id, d.contract_id, '{}', p.starts_at)) INTO apart
     FROM (SELECT DISTINCT b.customer_id, b.contract_id, b.boundary FROM billing_internal.bill_documents(handle) b
-        WHERE b.boundary IS NOT NULL AND b.total < 0 AND EXISTS (SELECT FROM unnest(b.corrects) c WHERE c <> b.boundary)) d
+        WHERE b.boundary IS NOT NULL AND (b.total < 0 OR b.total < b.credits) AND EXISTS (SELECT FROM unnest(b.corrects) c WHERE c <> b.boundary)) d
     LEFT JOIN billing.billing_period p ON p.customer_id = d.customer_id AND p.contract_id = d.contract_id AND p.n = d.boundary;
     IF apart IS NULL THEN
         RETURN handle;
@@ -398,12 +398,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_apart(billing_internal.bill_ref[], boolean) IS
-    'As bill_batch(), but what is due for a boundary is never taken below zero by differences of earlier ones: where it would be, for one legal entity, all differences of the contract come in a bill of their own, without a boundary.';
+    'As bill_batch(), but neither the total nor what is due for a boundary is ever taken below zero by differences of earlier ones: where it would be, for one legal entity, all differences of the contract come in a bill of their own, without a boundary.';
 
-CREATE FUNCTION billing_internal.document_kind(boundary int, total numeric) RETURNS text
+CREATE FUNCTION billing_internal.document_kind(boundary int, total numeric, credits numeric) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-    RETURN CASE WHEN boundary IS NOT NULL THEN 'invoice' WHEN total < 0 THEN 'credit_note' ELSE 'correction' END;
-COMMENT ON FUNCTION billing_internal.document_kind(int, numeric) IS 'What a computed document is: without a boundary of its own it only corrects, as a credit note where that is in the customer''s favour.';
+    RETURN CASE WHEN boundary IS NOT NULL THEN 'invoice' WHEN total < credits OR (total = credits AND total < 0) THEN 'credit_note' ELSE 'correction' END;
+COMMENT ON FUNCTION billing_internal.document_kind(int, numeric, numeric) IS 'What a computed document is: without a boundary of its own it only corrects, as a credit note where what is due, or else its total, is in the customer''s favour.';
 
 CREATE FUNCTION billing_internal.bill_look(refs billing_internal.bill_ref[], apart boolean DEFAULT false) RETURNS TABLE (place int, bill_to text, document jsonb)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -413,7 +413,7 @@ DECLARE
 BEGIN
     PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
     RETURN QUERY SELECT row_number() OVER (ORDER BY d.boundary IS NULL, d.place)::int, d.bill_to, billing_internal.bill_document(handle, d.bill, d.place, NULL, NULL, NULL, NULL)::jsonb
-        || CASE WHEN apart AND d.boundary IS NULL THEN jsonb_build_object('kind', billing_internal.document_kind(d.boundary, d.total)) ELSE '{}' END
+        || CASE WHEN apart AND d.boundary IS NULL THEN jsonb_build_object('kind', billing_internal.document_kind(d.boundary, d.total, d.credits)) ELSE '{}' END
     FROM billing_internal.bill_documents(handle) d;
     PERFORM billing_internal.bill_close(handle);
 END
@@ -522,7 +522,8 @@ BEGIN
     compares := coalesce(compared, billing_internal.earlier_refs(refs));
     IF finalize THEN
         -- Whoever else draws from the customers' credit waits, and what is read is what is posted.
-        PERFORM FROM billing_internal.credit_opens(ARRAY(SELECT DISTINCT r.customer_id FROM unnest(refs) r), true, compares <> '{}');
+        PERFORM FROM billing.credit_block_balance b WHERE b.customer_id = ANY (ARRAY(SELECT DISTINCT r.customer_id FROM unnest(refs) r)) AND (b.open OR compares <> '{}')
+        ORDER BY b.customer_id, b.grant_id FOR UPDATE;
     END IF;
     handle := billing_internal.bill_apart(refs || compares, false);
     -- What can't be computed is an issue of the run, or an error where one contract was asked for.
@@ -559,7 +560,7 @@ BEGIN
         JOIN billing.bill_to t ON t.customer_id = b.customer_id AND t.key = b.bill_to
         CROSS JOIN LATERAL (
             SELECT coalesce(b.boundary, at_n, (SELECT max(p.n) FROM billing.billing_period p WHERE p.customer_id = b.customer_id AND p.contract_id = b.contract_id AND p.state <> 'due')) AS boundary,
-                billing_internal.document_kind(b.boundary, b.total) AS kind
+                billing_internal.document_kind(b.boundary, b.total, b.credits) AS kind
         ) d
         CROSS JOIN LATERAL (
             SELECT count(*) AS before, (array_agg(x.invoice_id ORDER BY x.created_at DESC) FILTER (WHERE x.kind = 'invoice' AND d.kind = 'invoice'))[1] AS replaces,
@@ -626,7 +627,7 @@ BEGIN
     JOIN billing.bill_to t ON t.customer_id = d.customer_id AND t.key = d.bill_to
     -- Of a document that was not issued, since one stands, nothing is drawn.
     JOIN billing.invoice i ON i.customer_id = d.customer_id AND i.contract_id = d.contract_id AND i.cut_at = cut AND i.bill_to_id = t.bill_to_id AND i.n = coalesce(d.boundary, i.n)
-        AND i.kind = billing_internal.document_kind(d.boundary, d.total)
+        AND i.kind = billing_internal.document_kind(d.boundary, d.total, d.credits)
     JOIN billing.credit_grant g ON g.customer_id = d.customer_id AND g.key = c.block
     WHERE c.amount <> 0
     HAVING count(*) > 0;
