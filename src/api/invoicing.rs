@@ -876,6 +876,46 @@ mod tests {
         assert_eq!(closed, format!("XX000 bill batch {handle} is not open"));
     }
 
+    /// Where a block may pay, usage is asked for by hour, cut where the block ends; what lines draw from it stands on the
+    /// document, in order. Other charges are not asked for.
+    #[pg_test]
+    fn credit_is_asked_for_by_hour_and_drawn() {
+        let credits = r#""credits":{"blocks":[{"key":"requests","unit":"USD","category":"paid","granted":"5","priority":50,"scope":{"meters":["requests"]},
+            "effective_at":"2023-11-01T04:00:00Z","expires_at":"2023-11-10T10:30:00Z","left":"5"}]}}"#;
+        let acme = ACME.strip_suffix('}').unwrap();
+        let handle = value(&format!(
+            "SELECT billing_internal.bill_open('{{7}}', '{{00000000-0000-0000-0000-000000000001}}', ARRAY['{acme},{credits}'], '{{f}}', '{{NULL}}')"
+        ))
+        .unwrap();
+        give_meters(&handle);
+        give_prices_and_midnights(&handle);
+        rows(&format!("SELECT * FROM billing_internal.bill_stretches({handle})"));
+        give_usage_and_rows(&handle);
+        assert_eq!(
+            rows(&format!(
+                "SELECT n, customer_id, meter_id, from_at AT TIME ZONE 'UTC', until_at AT TIME ZONE 'UTC', recorded_until, meter_version, matches, dropped, bill_to
+                 FROM billing_internal.bill_hours({handle})"
+            )),
+            [
+                "0|7|2|2023-11-01 04:00:00|2023-11-10 10:30:00|||{}|{model}|acme",
+                "1|7|2|2023-11-10 10:30:00|2023-12-01 05:00:00|||{}|{model}|acme"
+            ]
+        );
+        rows(&format!(
+            "SELECT billing_internal.bill_add_hours({handle}, '{{0,1}}', '{{2023-11-02 10:00Z,2023-11-20 10:00Z}}', ARRAY['{{}}','{{}}'], '{{5000,4395}}')"
+        ));
+        rows(&format!("SELECT billing_internal.bill_compute({handle}, false)"));
+        assert_eq!(ask("bill_credits", &handle), ["0|0|1||acme|requests/2023-11-01|requests||5000|4"]);
+        assert_eq!(
+            rows(&format!("SELECT total, credits FROM billing_internal.bill_documents({handle})")),
+            ["243.21|4.00"]
+        );
+        let twice = error_of(&format!(
+            "SELECT billing_internal.bill_add_hours({handle}, '{{9}}', '{{2023-11-02 10:00Z}}', ARRAY['{{}}'], '{{1}}')"
+        ));
+        assert!(twice.contains("no stretch 9 was asked for by hour"), "{twice}");
+    }
+
     /// Documents that mean the same have the same bytes: keys sorted, numbers trimmed; what is no JSON is NULL.
     #[pg_test]
     fn canonical_json_is_one_text() {

@@ -306,11 +306,10 @@ impl Spent {
         Ok(())
     }
 
-    /// One line a fact, for the digest.
-    pub fn describe(&self, out: &mut String) -> std::fmt::Result {
-        use std::fmt::Write;
-        for (boundary, Charge { subject, at, amount }) in &self.lines {
-            writeln!(out, "spent {boundary} {:?} {:?} {} {amount}", subject.line, subject.bill_to, at.0)?;
+    /// One line a fact, for the digest: the same whether a line was computed again or read from its documents.
+    pub fn describe(&self, out: &mut String) -> Result<(), Fault> {
+        for Charge { subject, at, amount } in self.charges()? {
+            out.push_str(&format!("spent {:?} {:?} {} {amount}\n", subject.line, subject.bill_to, at.0));
         }
         Ok(())
     }

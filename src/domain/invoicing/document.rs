@@ -167,7 +167,7 @@ impl Documents {
             if let Some(credits) = &documents.credits {
                 writeln!(text, "credits {}", credits.canonical()?).expect("a string");
             }
-            funding.spent.iter().try_for_each(|spent| spent.describe(&mut text)).expect("a string");
+            funding.spent.iter().try_for_each(|spent| spent.describe(&mut text))?;
             documents.sha256 = sha256_hex(text.as_bytes());
         }
         if !documents.earlier.is_empty() {
