@@ -172,7 +172,6 @@ mod tests {
         ("facts_of_a_price", &["pricing_facts"]),
         // contracts
         ("catalogues_are_read_item_by_item", &["catalogue_items", "catalogue_items_error"]),
-        ("terms_are_the_plan_and_the_deal", &["contract_terms", "contract_terms_error"]),
         ("timelines_fold_changes", &["contract_timeline", "contract_timeline_error"]),
         ("changes_are_read_by_kind", &["contract_change_read", "contract_change_read_error"]),
         ("uplifts_are_clamped", &["contract_uplift", "contract_uplift_error"]),

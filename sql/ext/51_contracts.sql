@@ -1,11 +1,5 @@
 -- Contracts: customers' terms, deals, and the price that holds for some usage.
 
-CREATE FUNCTION billing_internal.contract_terms(document text, plan text) RETURNS text
-    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_terms_wrapper';
-COMMENT ON FUNCTION billing_internal.contract_terms(text, text) IS 'The canonical contract document, its overrides and the terms it makes on its plan; NULL where contract_terms_error() says why not.';
-CREATE FUNCTION billing_internal.contract_terms_error(document text, plan text) RETURNS text
-    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_terms_error_wrapper';
-COMMENT ON FUNCTION billing_internal.contract_terms_error(text, text) IS 'Why contract_terms() gave NULL.';
 CREATE FUNCTION billing_internal.overrides_read(overrides text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'overrides_read_wrapper';
 COMMENT ON FUNCTION billing_internal.overrides_read(text) IS 'A list of overrides in canonical form; NULL where overrides_read_error() says why not.';

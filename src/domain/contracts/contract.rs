@@ -588,59 +588,6 @@ impl Contract {
         }
         Tree::Object(fields)
     }
-
-    /// The terms this contract makes on its plan, for as long as they never change: what a timeline makes of it can't be
-    /// billed by what reads these.
-    pub fn terms(&self, plan: Option<&Plan>) -> Result<Terms, Fault> {
-        let later = |path: &str| {
-            Err(Fault::document(path, "is not billed by this version")
-                .with_hint("Leave it out; CHANGELOG.md says which version brings it."))
-        };
-        self.check(plan)?;
-        let billing = self.billing(plan);
-        if billing.fiscal_year_starts.is_some() {
-            return later("billing.fiscal_year_starts");
-        }
-        if billing.end_of_month.is_some() {
-            return later("billing.end_of_month");
-        }
-        for (path, said) in [
-            ("trial", self.trial.is_some()),
-            ("renewal", self.renewal.is_some()),
-            ("purchase_order", self.purchase_order.is_some()),
-            ("phases", !self.phases.is_empty()),
-            ("discounts", !self.discounts.is_empty()),
-            ("commitments", !self.commitments.is_empty()),
-            ("credits", !self.credits.is_empty()),
-            ("credit_order", self.credit_order.is_some()),
-            ("credit_mode", self.credit_mode.is_some()),
-            ("add_ons", !self.add_ons.is_empty()),
-            ("entitlements", !self.entitlements.is_empty()),
-        ] {
-            if said {
-                return later(path);
-            }
-        }
-        let items = self.items(plan);
-        let interval = billing.interval();
-        if let Some(charge) = items.charges.iter().find(|charge| !charge.is_plain()) {
-            return later(&field_path("charges", charge.item.key()));
-        }
-        if let Some(fee) = items
-            .fees
-            .iter()
-            .find(|fee| !fee.is_plain() || fee.item.every.is_some_and(|every| !every.divides(interval)))
-        {
-            return later(&field_path("fees", fee.item.key()));
-        }
-        Ok(Terms {
-            price_book: self.price_book(plan).cloned(),
-            ends_on: self.ends_on(plan)?,
-            billing,
-            charges: items.charges.into_iter().map(|charge| charge.item).collect(),
-            fees: items.fees.into_iter().map(|fee| fee.item).collect(),
-        })
-    }
 }
 
 pub fn read_purchase_order(node: &Node) -> Result<String, Fault> {
@@ -745,43 +692,4 @@ fn check_removals<T: Item>(
         }
     }
     Ok(())
-}
-
-/// What a contract and its plan come to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Terms {
-    pub billing: Billing,
-    pub price_book: Option<String>,
-    pub ends_on: Option<NaiveDate>,
-    pub charges: Vec<UsageCharge>,
-    pub fees: Vec<Fee>,
-}
-
-impl Terms {
-    /// For SQL: every default filled in, every item with its interval.
-    pub fn to_tree(&self) -> Tree<'static> {
-        let interval = self.billing.interval();
-        let item = |kind: &'static str, every: Option<Interval>, terms: Tree<'static>| {
-            Tree::object([
-                ("kind", Tree::text(kind)),
-                ("every", Tree::text(every.unwrap_or(interval).to_string())),
-                ("terms", terms),
-            ])
-        };
-        let items = self
-            .charges
-            .iter()
-            .map(|c| item("usage", c.every, c.to_tree()))
-            .chain(self.fees.iter().map(|f| item("fee", f.every, f.to_tree())));
-        let optional = |text: Option<String>| text.map_or(Tree::Null, Tree::text);
-        Tree::object([
-            ("interval", Tree::text(interval.to_string())),
-            ("alignment", Tree::text(self.billing.alignment(None).to_string())),
-            ("net_days", Tree::number(self.billing.net_days())),
-            ("collection", Tree::text(self.billing.collection().to_string())),
-            ("price_book", optional(self.price_book.clone())),
-            ("ends_on", optional(self.ends_on.map(|d| d.to_string()))),
-            ("items", Tree::List(items.collect())),
-        ])
-    }
 }

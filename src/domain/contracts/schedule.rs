@@ -78,15 +78,6 @@ pub struct StepUp {
 }
 
 impl<T: Item> Scheduled<T> {
-    pub fn plain(item: T) -> Scheduled<T> {
-        Scheduled { item, from: None, until: None, ramp: Vec::new(), step_up: None }
-    }
-
-    /// Whether there is nothing but the item.
-    pub fn is_plain(&self) -> bool {
-        *self == Scheduled::plain(self.item.clone()) && !self.item.once()
-    }
-
     pub fn read(node: &Node) -> Result<Scheduled<T>, Fault> {
         let more: &[&str] = if T::IS_FEE { &["step_up"] } else { &[] };
         let mut fields = node.fields_of(&[T::FIELDS, &FIELDS, more].concat())?;
