@@ -14,7 +14,12 @@ extension_sql_file!(
 extension_sql_file!("../sql/ext/30_metering.sql", name = "metering", requires = ["event_corrections"]);
 extension_sql_file!("../sql/ext/35_aggregates.sql", name = "aggregates", requires = ["metering"]);
 extension_sql_file!("../sql/ext/40_rating.sql", name = "rating", requires = ["aggregates"]);
-extension_sql_file!("../sql/ext/50_catalogue.sql", name = "catalogue", requires = ["rating"]);
+extension_sql_file!(
+    "../sql/ext/49_contract_documents.sql",
+    name = "contract_documents",
+    requires = ["rating"]
+);
+extension_sql_file!("../sql/ext/50_catalogue.sql", name = "catalogue", requires = ["contract_documents"]);
 extension_sql_file!("../sql/ext/51_contracts.sql", name = "contracts", requires = ["catalogue"]);
 extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["contracts"]);
 extension_sql_file!("../sql/ext/81_corrections.sql", name = "corrections", requires = ["invoicing"]);
