@@ -61,13 +61,19 @@ fn impatient(db: &Db, role: &str) -> Client {
 fn traveller(db: &Db, to: &str) -> Client {
     let mut client = db.connect_as("billing_finance");
     client.batch_execute("BEGIN").expect("begin");
-    client.query("SELECT billing.time_travel($1::text::timestamptz)", &[&to]).map_err(|e| told(&e)).expect("a travel");
+    client
+        .query("SELECT billing.time_travel($1::text::timestamptz)", &[&to])
+        .map_err(|e| told(&e))
+        .expect("a travel");
     client
 }
 
 fn numbers(client: &mut Client, like: &str) -> Vec<String> {
     client
-        .query("SELECT number FROM billing.invoice WHERE number LIKE $1 ORDER BY length(number), number", &[&like])
+        .query(
+            "SELECT number FROM billing.invoice WHERE number LIKE $1 ORDER BY length(number), number",
+            &[&like],
+        )
         .expect("numbers")
         .iter()
         .map(|row| row.get(0))
@@ -87,7 +93,8 @@ fn others_go_on_while_one_looks_around() {
     let mut app = impatient(&db, "billing_app");
     for n in 0..60 {
         let customer = format!("u{}", n % contracts);
-        let events: Vec<Event> = (0..20).map(|k| event(&customer, format!("{n}-{k}"), "2026-02-12T00:00:00Z")).collect();
+        let events: Vec<Event> =
+            (0..20).map(|k| event(&customer, format!("{n}-{k}"), "2026-02-12T00:00:00Z")).collect();
         let refs: Vec<&Event> = events.iter().collect();
         let tally = load::send(&mut app, if n % 2 == 0 { Door::Ingest } else { Door::IngestFrom }, &refs)
             .map_err(|e| told(&e))
@@ -101,11 +108,14 @@ fn others_go_on_while_one_looks_around() {
     app.batch_execute("SELECT billing.customer_upsert('{\"key\":\"new\"}'); SELECT billing.subscribe('new', 'usage', '2026-02-01')")
         .map_err(|e| told(&e))
         .expect("a new customer");
-    load::send(&mut app, Door::Ingest, &[&event("new", "n".into(), "2026-02-12T00:00:00Z")]).expect("its usage");
+    load::send(&mut app, Door::Ingest, &[&event("new", "n".into(), "2026-02-12T00:00:00Z")])
+        .expect("its usage");
     let mut operator = impatient(&db, "billing_operator");
     operator.batch_execute("CALL billing.fold()").map_err(|e| told(&e)).expect("fold");
     assert_eq!(count(&mut admin, "billing.usage_delta"), 0, "the traveller keeps no deltas");
-    load::apply(&mut operator, &json!({"products": [{"key": "other"}]})).map_err(|e| told(&e)).expect("a catalogue");
+    load::apply(&mut operator, &json!({"products": [{"key": "other"}]}))
+        .map_err(|e| told(&e))
+        .expect("a catalogue");
 
     // The bill run bills who is not held, with real numbers, and says whom it left out.
     let mut operator = db.connect_as("billing_operator");
@@ -114,12 +124,23 @@ fn others_go_on_while_one_looks_around() {
     assert!(started.elapsed() < Duration::from_secs(15), "the run took {:?}", started.elapsed());
     assert_eq!(numbers(&mut admin, "%").len(), 1, "new is billed");
     assert_eq!(numbers(&mut admin, "INV-2026-000001").len(), 1);
-    assert_eq!(count(&mut admin, "billing.job_issue WHERE sqlstate = '55P03' AND kind = 'contract' AND key LIKE 'u%-1'"), contracts as i64);
+    assert_eq!(
+        count(
+            &mut admin,
+            "billing.job_issue WHERE sqlstate = '55P03' AND kind = 'contract' AND key LIKE 'u%-1'"
+        ),
+        contracts as i64
+    );
     assert_eq!(count(&mut admin, "billing.job_run WHERE job = 'bill_run' AND result ? 'waits_since'"), 0);
     // tick() does not wait for them either.
     let started = Instant::now();
-    let ticked: Vec<(String, String)> =
-        operator.query("SELECT job, state FROM billing.tick()", &[]).map_err(|e| told(&e)).expect("tick").iter().map(|r| (r.get(0), r.get(1))).collect();
+    let ticked: Vec<(String, String)> = operator
+        .query("SELECT job, state FROM billing.tick()", &[])
+        .map_err(|e| told(&e))
+        .expect("tick")
+        .iter()
+        .map(|r| (r.get(0), r.get(1)))
+        .collect();
     assert!(started.elapsed() < Duration::from_secs(5), "tick took {:?}", started.elapsed());
     assert!(ticked.contains(&("bill_run".into(), "busy".into())), "{ticked:?}");
 
@@ -139,7 +160,11 @@ fn others_go_on_while_one_looks_around() {
     finance.batch_execute("SET lock_timeout = '100ms'").expect("a setting");
     let started = Instant::now();
     common::refusal(finance.query("SELECT billing.invoice_generate('u0')", &[]));
-    assert!(started.elapsed() < Duration::from_secs(2), "the caller's patience is shorter: {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "the caller's patience is shorter: {:?}",
+        started.elapsed()
+    );
 
     // A second traveller travels, too: to what nobody holds, with previews of its own.
     let mut two = traveller(&db, "2026-03-02Z");
@@ -161,7 +186,9 @@ fn others_go_on_while_one_looks_around() {
         operator.batch_execute("CALL billing.bill_run()").expect("a run");
         count(&mut admin, "billing.contract WHERE next_bill_at <= billing.now()") == 0
     });
-    let series = admin.query("SELECT count(*), max(counter) FROM billing.invoice_number GROUP BY seller_id, series", &[]).expect("numbers");
+    let series = admin
+        .query("SELECT count(*), max(counter) FROM billing.invoice_number GROUP BY seller_id, series", &[])
+        .expect("numbers");
     assert!(series.iter().all(|row| row.get::<_, i64>(0) == row.get::<_, i64>(1)), "no number is left out");
     assert_eq!(numbers(&mut admin, "PREVIEW%"), Vec::<String>::new());
     assert_eq!(db.verify(), Vec::<String>::new());
@@ -230,7 +257,10 @@ fn a_travel_leaves_no_trace() {
         let mut one = db.connect();
         let mut end = "ROLLBACK";
         one.batch_execute("BEGIN; SAVEPOINT before").expect("begin");
-        let ahead = format!("SELECT * FROM billing.time_travel(billing.now() + interval '{} hours')", rng.below(24 * 200));
+        let ahead = format!(
+            "SELECT * FROM billing.time_travel(billing.now() + interval '{} hours')",
+            rng.below(24 * 200)
+        );
         travelled += one.query(&ahead, &[]).map_err(|e| told(&e)).expect("a travel").len();
         for k in 0..rng.below(4) {
             what_if(&mut one, &mut rng, n * 100 + k);
@@ -282,9 +312,17 @@ fn travellers_and_real_life_side_by_side() {
                     let mut sent = 0;
                     while !done.load(Ordering::SeqCst) {
                         let batch: Vec<Event> = (0..5)
-                            .map(|k| event(&format!("u{}", rng.below(6)), format!("{s}-{sent}-{k}"), &format!("2026-{:02}-10T00:00:00Z", 2 + rng.below(6))))
+                            .map(|k| {
+                                event(
+                                    &format!("u{}", rng.below(6)),
+                                    format!("{s}-{sent}-{k}"),
+                                    &format!("2026-{:02}-10T00:00:00Z", 2 + rng.below(6)),
+                                )
+                            })
                             .collect();
-                        load::send(&mut client, Door::Ingest, &batch.iter().collect::<Vec<_>>()).map_err(|e| told(&e)).expect("ingest never waits");
+                        load::send(&mut client, Door::Ingest, &batch.iter().collect::<Vec<_>>())
+                            .map_err(|e| told(&e))
+                            .expect("ingest never waits");
                         sent += 5;
                         thread::sleep(Duration::from_millis(rng.below(10) as u64));
                     }
@@ -300,7 +338,10 @@ fn travellers_and_real_life_side_by_side() {
                     let mut travels = 0;
                     while !done.load(Ordering::SeqCst) {
                         client.batch_execute("BEGIN").expect("begin");
-                        match client.query("SELECT billing.time_travel(billing.now() + interval '1 month' * $1::int)", &[&(1 + rng.below(4) as i32)]) {
+                        match client.query(
+                            "SELECT billing.time_travel(billing.now() + interval '1 month' * $1::int)",
+                            &[&(1 + rng.below(4) as i32)],
+                        ) {
                             Ok(_) => travels += 1,
                             Err(e) => panic!("{}", told(&e)),
                         }
@@ -327,7 +368,10 @@ fn travellers_and_real_life_side_by_side() {
         thread::sleep(Duration::from_secs(8));
         drop(flag);
         workers.into_iter().for_each(|w| w.join().expect("a worker"));
-        (senders.into_iter().map(|s| s.join().expect("a sender")).sum::<i64>(), travellers.into_iter().map(|t| t.join().expect("a traveller")).sum::<i32>())
+        (
+            senders.into_iter().map(|s| s.join().expect("a sender")).sum::<i64>(),
+            travellers.into_iter().map(|t| t.join().expect("a traveller")).sum::<i32>(),
+        )
     });
     assert!(travels > 2, "{travels} travels");
     admin.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e)).expect("what fell behind");
@@ -339,7 +383,9 @@ fn travellers_and_real_life_side_by_side() {
         .expect("what is billed")
         .get(0);
     assert_eq!(billed, sent + 18, "every event is billed once");
-    let series = admin.query("SELECT count(*), max(counter) FROM billing.invoice_number GROUP BY seller_id, series", &[]).expect("numbers");
+    let series = admin
+        .query("SELECT count(*), max(counter) FROM billing.invoice_number GROUP BY seller_id, series", &[])
+        .expect("numbers");
     assert!(series.iter().all(|row| row.get::<_, i64>(0) == row.get::<_, i64>(1)), "no number is left out");
     assert_eq!(db.verify(), Vec::<String>::new());
 }
@@ -358,9 +404,14 @@ fn a_live_installation_is_travelled_in_on_the_real_clock() {
     let before = picture(&db).into_iter().filter(|line| !line.starts_with("clock")).collect::<Vec<_>>();
     let mut one = db.connect_as("billing_finance");
     one.batch_execute("BEGIN").expect("begin");
-    let stops = one.query("SELECT billing.time_travel(now() + interval '100 days')", &[]).map_err(|e| told(&e)).expect("a travel").len();
+    let stops = one
+        .query("SELECT billing.time_travel(now() + interval '100 days')", &[])
+        .map_err(|e| told(&e))
+        .expect("a travel")
+        .len();
     assert!((3..=4).contains(&stops), "{stops} boundaries in 100 days");
-    let there: bool = one.query_one("SELECT billing.now() = now() + interval '100 days'", &[]).expect("the clock").get(0);
+    let there: bool =
+        one.query_one("SELECT billing.now() = now() + interval '100 days'", &[]).expect("the clock").get(0);
     assert!(there);
     assert_eq!(common::refusal(one.batch_execute("COMMIT")).code, "55000");
     let now: bool = one.query_one("SELECT billing.now() = now()", &[]).expect("the clock").get(0);

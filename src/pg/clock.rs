@@ -233,7 +233,9 @@ mod tests {
     fn a_transaction_that_travels_is_rolled_back() {
         let elsewhere = other_session();
         let asked = |what: &str| {
-            value(&format!("SELECT * FROM tests.dblink('other', $x$SELECT ({what})::text$x$) t (answer text)"))
+            value(&format!(
+                "SELECT * FROM tests.dblink('other', $x$SELECT ({what})::text$x$) t (answer text)"
+            ))
         };
         let there = "2031-05-06 07:08:09.000001+00";
         elsewhere("SET timezone = 'UTC'");
@@ -285,7 +287,9 @@ mod tests {
     fn a_transaction_block_is_known() {
         let elsewhere = other_session();
         let asked = || {
-            value("SELECT * FROM tests.dblink('other', 'SELECT billing_internal.in_transaction_block()::text') t (answer text)")
+            value(
+                "SELECT * FROM tests.dblink('other', 'SELECT billing_internal.in_transaction_block()::text') t (answer text)",
+            )
         };
         assert_eq!(asked().as_deref(), Some("false"));
         elsewhere("BEGIN");
