@@ -21,7 +21,12 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/ext/50_catalogue.sql", name = "catalogue", requires = ["contract_documents"]);
 extension_sql_file!("../sql/ext/51_contracts.sql", name = "contracts", requires = ["catalogue"]);
-extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["contracts"]);
+extension_sql_file!(
+    "../sql/ext/52_contract_changes.sql",
+    name = "contract_changes",
+    requires = ["contracts"]
+);
+extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["contract_changes"]);
 extension_sql_file!("../sql/ext/81_corrections.sql", name = "corrections", requires = ["invoicing"]);
 extension_sql_file!("../sql/ext/82_event_jobs.sql", name = "event_jobs", requires = ["corrections"]);
 extension_sql_file!("../sql/ext/83_prices.sql", name = "prices", requires = ["event_jobs"]);

@@ -12,6 +12,7 @@ AS $$
     VALUES
         (10, 'fold', 'billing_internal.fold_due($1, $2)', NULL, 'billing.fold_step($1)', false),
         (20, 'meter_rebuild', 'billing_internal.meter_rebuild_due($1, $2)', NULL, 'billing.meter_rebuild_step($1)', false),
+        (40, 'renewal', 'billing_internal.renewal_due($1, $2)', NULL, 'billing.renewal_step($1)', true),
         (50, 'bill_run', 'billing_internal.bill_run_due($1, $2)', 'billing.bill_run_start()', 'billing.bill_run_step($1)', true),
         (80, 'retention', 'billing_internal.retention_due($1, $2)', 'billing_internal.retention_go_on()', 'billing.retention_step($1)', false),
         (90, 'audit_seal', 'billing_internal.audit_seal_due($1, $2)', NULL, 'billing_internal.audit_seal_round($1)', false)
@@ -49,25 +50,36 @@ BEGIN
     ELSIF NOT EXISTS (SELECT FROM billing.policy p WHERE p.name = 'invoice_grace' AND p.value::interval <> '0') AND NOT EXISTS (SELECT FROM billing.contract_policy p WHERE p.name = 'invoice_grace' AND p.value::interval <> '0') THEN
         -- Hops from stripe to stripe along the index.
         RETURN min(d.next_bill_at) FROM generate_series(0, 255) s (stripe)
-        CROSS JOIN LATERAL (SELECT k.next_bill_at FROM billing.contract k WHERE k.stripe = s.stripe AND k.state IN ('scheduled', 'active') AND k.next_bill_at > from_at AND k.next_bill_at <= until_at
+        CROSS JOIN LATERAL (SELECT k.next_bill_at FROM billing.contract k WHERE k.stripe = s.stripe AND k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at > from_at AND k.next_bill_at <= until_at
             ORDER BY k.next_bill_at LIMIT 1) d;
     END IF;
     SELECT min(d.issues_at) FILTER (WHERE d.issues_at > from_at AND d.issues_at <= until_at), min(d.drafts_at) FILTER (WHERE d.drafts_at > from_at) INTO issues_at, drafts_at
     FROM (
         SELECT k.next_bill_at AS drafts_at, (k.next_bill_at AT TIME ZONE 'UTC' + coalesce((SELECT p.value FROM billing.contract_policy p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.name = 'invoice_grace'),
             (SELECT g.value FROM billing_internal.seller_policies('{invoice_grace}') g WHERE g.seller_id = k.seller_id))::interval) AT TIME ZONE 'UTC' AS issues_at
-        FROM billing.contract k WHERE k.state IN ('scheduled', 'active') AND k.next_bill_at <= until_at
+        FROM billing.contract k WHERE k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at <= until_at
     ) d;
     IF issues_at IS NULL AND drafts_at IS NOT NULL AND from_at = '-infinity' THEN
         -- A run drafts all that is in grace anew: once an hour, and when something new is due.
         SELECT (r.arguments->>'as_of')::timestamptz INTO drafted_at FROM billing.job_run r WHERE r.job = 'bill_run' AND r.result ? 'drafted_to' AND r.state = 'done' ORDER BY r.started_at DESC LIMIT 1;
         SELECT min(k.next_bill_at) INTO drafts_at FROM billing.contract k
-        WHERE k.state IN ('scheduled', 'active') AND k.next_bill_at <= until_at AND (k.next_bill_at > drafted_at OR drafted_at <= until_at - interval '1 hour' OR drafted_at > until_at OR drafted_at IS NULL);
+        WHERE k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at <= until_at AND (k.next_bill_at > drafted_at OR drafted_at <= until_at - interval '1 hour' OR drafted_at > until_at OR drafted_at IS NULL);
     END IF;
     RETURN least(issues_at, drafts_at);
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_run_due(timestamptz, timestamptz) IS 'When the job bill_run is due: a boundary comes, a grace ends, or a contract that has ended got late usage. Drafts are made anew once an hour.';
+
+CREATE FUNCTION billing_internal.renewal_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- As renewal_step() asks; least() leaves out what is NULL.
+    SELECT min(d.at) FROM (
+        SELECT least(k.ends_at, billing_internal.local_midnight((k.renewal->>'notice_deadline')::date + 1, k.time_zone)) AS at FROM billing.contract k
+        WHERE k.renewal IS NOT NULL AND k.state IN ('scheduled', 'active', 'paused', 'ended') AND k.cancelled_at IS NULL AND billing_internal.renews(k.renewal, k.notice_given_at, k.time_zone)
+    ) d WHERE d.at > from_at AND d.at <= until_at
+$$;
+COMMENT ON FUNCTION billing_internal.renewal_due(timestamptz, timestamptz) IS 'When the job renewal is due: of a contract that renews by itself the day after its notice deadline, at the latest its end.';
 
 CREATE FUNCTION billing_internal.retention_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

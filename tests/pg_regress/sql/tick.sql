@@ -61,6 +61,16 @@ SELECT billing.test_clock_set('2026-06-04T00:00:00Z') AS clock \gset
 SELECT state FROM billing.tick() WHERE job = 'bill_run';
 SELECT number, state FROM billing.invoice WHERE issued_on = '2026-06-04';
 
+-- Renewal, the day after notice could be given for the last time
+SELECT billing.customer_upsert('{"key":"renews"}') AS a, billing.contract_create('{"key":"renews-1","customer":"renews","plan":"pro","starts_on":"2026-06-01","term":"2 months","renewal":{"auto":true,"notice_days":30}}') AS b, billing.contract_activate('renews-1') AS c \gset
+SELECT contract, notice_deadline, renews_on FROM billing.renewals_due();
+SELECT billing.test_clock_set('2026-07-02T23:59:59Z') AS clock \gset
+SELECT job, state FROM billing.tick() WHERE job = 'renewal';
+SELECT billing.test_clock_set('2026-07-03T00:00:00Z') AS clock \gset
+SELECT job, state, did, remaining, issues FROM billing.tick() WHERE job = 'renewal';
+SELECT ends_on FROM billing.contract WHERE key = 'renews-1';
+SELECT job, state FROM billing.tick() WHERE job = 'renewal';
+
 -- Retention, once a day
 SELECT job, state FROM billing.tick() WHERE job = 'retention';
 SELECT billing.event_retention_set('use', '5 years');

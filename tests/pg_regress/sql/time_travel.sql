@@ -75,7 +75,7 @@ ROLLBACK;
 SELECT * FROM pg_temp.picture() EXCEPT SELECT * FROM before;
 SELECT billing.now();
 
--- It can't be committed, nor prepared
+-- It can't be committed
 BEGIN;
 SELECT count(*) FROM billing.time_travel('2026-04-01Z');
 \set ON_ERROR_STOP off
@@ -126,6 +126,14 @@ BEGIN;
 SELECT * FROM billing.time_travel('2026-04-04Z');
 ROLLBACK;
 
+-- A term that renews itself on the way
+SELECT billing.customer_upsert('{"key":"renews"}') AS a, billing.contract_create('{"key":"renews-1","customer":"renews","plan":"pro","starts_on":"2026-03-01","term":"2 months","renewal":{"auto":true,"notice_days":10,"uplift":{"percent":"5"}}}') AS b, billing.contract_activate('renews-1') AS c \gset
+BEGIN;
+SELECT at, job, state, did FROM billing.time_travel('2026-05-05Z') WHERE job = 'renewal' OR at = '2026-05-04Z';
+SELECT i.key, i.number IS NOT NULL AS issued, i.total FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id) WHERE k.key = 'renews-1' ORDER BY i.n;
+SELECT ends_on FROM billing.contract WHERE key = 'renews-1';
+ROLLBACK;
+SELECT ends_on FROM billing.contract WHERE key = 'renews-1';
 -- In a live installation as here
 UPDATE billing.installation SET mode = 'live';
 BEGIN;
