@@ -111,6 +111,8 @@ mod tests {
         ("documents_are_read_or_refused_by_path", &["document_read", "document_read_error"]),
         ("the_clock_is_the_transaction_or_stands_still", &["billing_now"]),
         ("a_refused_commit_rolls_back", &["refuse_commit"]),
+        ("a_transaction_that_travels_is_rolled_back", &["travel_to", "travelling", "preview_number"]),
+        ("a_transaction_block_is_known", &["in_transaction_block"]),
         ("schema_files_are_carried_whole", &["schema_files"]),
         ("an_installation_is_required", &["require_installed_0_2", "forget_installed"]),
         ("partitions_made_meanwhile_are_seen", &["heed_changes"]),
