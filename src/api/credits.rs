@@ -1,7 +1,9 @@
 //! Credits: documents, which blocks a draw takes from, what credits are worth, top-ups.
 
 use crate::domain::credits::top_up::{Amount, Memory, Rule};
-use crate::domain::credits::{Beyond, Block, Mode, Open, Order, Piece, Pool, Subject, Terms, document, settle};
+use crate::domain::credits::{
+    Beyond, Block, Mode, Open, Order, Piece, Pool, Subject, Terms, document, settle,
+};
 use crate::domain::foundation::json::{self, Node, Tree};
 use crate::domain::foundation::money::Unit;
 use crate::domain::foundation::{Exact, Fault, RoundingMode};
@@ -96,9 +98,9 @@ fn allot(
         Some(Tree::Text(text)) => text.to_string(),
         _ => String::new(),
     };
-    let dimensions = tree.get("dimensions").map_or(Ok(Dimensions::new()), |tree| {
-        Dimensions::read(&Node { tree, path: "dimensions".into() })
-    })?;
+    let dimensions = tree
+        .get("dimensions")
+        .map_or(Ok(Dimensions::new()), |tree| Dimensions::read(&Node { tree, path: "dimensions".into() }))?;
     let subject = Subject {
         line: String::new(),
         product: text("product"),
@@ -138,7 +140,9 @@ fn credit_release(
     rounding: &str,
 ) -> Option<Numeric> {
     let scale = u32::try_from(minor_units).unwrap_or(0);
-    release(paid, credits, before, leaving, minor_units, rounding).ok().map(|money| Numeric::fixed(money, scale))
+    release(paid, credits, before, leaving, minor_units, rounding)
+        .ok()
+        .map(|money| Numeric::fixed(money, scale))
 }
 
 #[pg_extern(sql = false)]
@@ -201,7 +205,14 @@ fn top_up_look(
     TableIterator::new(row.map(|(memory, buys)| {
         let month = memory.month.map_or(today, to_date);
         let crossings = i64::try_from(memory.crossings).unwrap_or(i64::MAX);
-        (crossings, memory.below, memory.waiting, month, Numeric::from(memory.bought), buys.map(Numeric::from))
+        (
+            crossings,
+            memory.below,
+            memory.waiting,
+            month,
+            Numeric::from(memory.bought),
+            buys.map(Numeric::from),
+        )
     }))
 }
 
@@ -236,7 +247,11 @@ fn look(
         "target" => Amount::Target(amount.value?),
         _ => Amount::Fixed(amount.value?),
     };
-    let rule = Rule { threshold: threshold.value?, amount, monthly_cap: monthly_cap.map(|cap| cap.value).transpose()? };
+    let rule = Rule {
+        threshold: threshold.value?,
+        amount,
+        monthly_cap: monthly_cap.map(|cap| cap.value).transpose()?,
+    };
     rule.check()?;
     let memory = Memory {
         crossings: u64::try_from(crossings).map_err(|_| Fault::value("crossings are counted from 0"))?,
@@ -323,7 +338,9 @@ mod tests {
         let look = |function: &str, state: &str, balance: &str| {
             format!("billing_internal.{function}('fixed', 20, 100, 150, {state}, {balance}, '2026-02-03')")
         };
-        let row = |state: &str, balance: &str| rows(&format!("SELECT * FROM {}", look("top_up_look", state, balance)));
+        let row = |state: &str, balance: &str| {
+            rows(&format!("SELECT * FROM {}", look("top_up_look", state, balance)))
+        };
         assert_eq!(row("0, false, false, NULL, 0", "19.99"), ["1|true|false|2026-02-01|100|100"]);
         assert_eq!(row("1, true, false, '2026-02-01', 100", "10"), ["1|true|false|2026-02-01|100|"]);
         assert_eq!(row("1, true, false, '2026-02-01', 100", "20"), ["1|false|false|2026-02-01|100|"]);

@@ -63,7 +63,9 @@ impl Overdraft {
         if node.text()? == "unlimited" {
             return Ok(Overdraft::Unlimited);
         }
-        node.decimal().map(Overdraft::UpTo).map_err(|fault| fault.with_hint("Write \"100\", or \"unlimited\"."))
+        node.decimal()
+            .map(Overdraft::UpTo)
+            .map_err(|fault| fault.with_hint("Write \"100\", or \"unlimited\"."))
     }
 }
 
@@ -102,7 +104,8 @@ impl Block {
         let category = fields.required("category")?;
         let pool = |node: Node| {
             let mut fields = node.fields()?;
-            let (paid, credits) = (fields.required("paid")?.decimal()?, fields.required("credits")?.decimal()?);
+            let (paid, credits) =
+                (fields.required("paid")?.decimal()?, fields.required("credits")?.decimal()?);
             Pool::new(uuid(fields.required("id")?)?, unit(fields.required("currency")?)?, paid, credits)
         };
         let rollover = |node: Node| {
@@ -125,7 +128,9 @@ impl Block {
             effective_at: fields.required("effective_at")?.instant()?,
             expires_at: fields.optional("expires_at").map(|at| at.instant()).transpose()?,
             rollover: fields.optional("rollover").map(rollover).transpose()?,
-            overdraft: fields.optional("overdraft").map_or(Ok(Overdraft::None), |node| Overdraft::read(&node))?,
+            overdraft: fields
+                .optional("overdraft")
+                .map_or(Ok(Overdraft::None), |node| Overdraft::read(&node))?,
             rolled_from: fields.optional("rolled_from").map(uuid).transpose()?,
         };
         let left = fields.required("left")?.decimal()?;

@@ -63,7 +63,11 @@ fn moment(node: &Node) -> Result<(), Fault> {
         10 => node.date().map(drop),
         _ => node.instant().map(drop),
     }
-    .map_err(|fault| fault.with_hint("Write a date of the customer's zone (2026-12-31) or an instant (2026-12-31T00:00:00Z)."))
+    .map_err(|fault| {
+        fault.with_hint(
+            "Write a date of the customer's zone (2026-12-31) or an instant (2026-12-31T00:00:00Z).",
+        )
+    })
 }
 
 /// What stands in the document of a grant, of those fields that nobody took before.
@@ -135,13 +139,28 @@ fn length_of_time(node: &Node) -> Result<(), Fault> {
 }
 
 fn rule(root: &Node) -> Result<(), Fault> {
-    let known = ["unit", "threshold", "amount", "target", "price", "monthly_cap", "priority", "scope", "lasts", "end"];
+    let known = [
+        "unit",
+        "threshold",
+        "amount",
+        "target",
+        "price",
+        "monthly_cap",
+        "priority",
+        "scope",
+        "lasts",
+        "end",
+    ];
     let mut fields = root.fields_of(&known)?;
     terms(&mut fields)?;
     if fields.optional("end").map(|end| end.boolean()).transpose()? == Some(true) {
-        return match known.iter().find(|name| !["unit", "end"].contains(name) && fields.optional(name).is_some()) {
+        return match known
+            .iter()
+            .find(|name| !["unit", "end"].contains(name) && fields.optional(name).is_some())
+        {
             None => Ok(()),
-            Some(name) => Err(fields.fault(format!("has {name} beside \"end\": true"))
+            Some(name) => Err(fields
+                .fault(format!("has {name} beside \"end\": true"))
                 .with_hint("Pass the unit alone to end its rule.")),
         };
     }
@@ -199,7 +218,8 @@ mod tests {
             "key":"g","overdraft":"unlimited","priority":10,"reason":"r","rollover":{"cap":"20","for":"12 months"},
             "scope":{"bill_tos":["inc"],"dimensions":{"model":["gpt-4"]},"meters":["tokens"],"products":["ai"],"windows":[{"from":"2026-02-01","until":"2026-03-01"}]},"unit":"USD"}"#;
         assert!(of("grant", whole).unwrap().contains(r#""priority":10"#));
-        let bought = r#"{"amount":"120000","bonus":"1","category":"paid","expires":"never","price":"100000"}"#;
+        let bought =
+            r#"{"amount":"120000","bonus":"1","category":"paid","expires":"never","price":"100000"}"#;
         assert_eq!(of("purchase", bought).as_deref(), Ok(bought));
         for (kind, text, expected) in [
             ("grant", r#"{}"#, "amount: is missing"),
@@ -207,24 +227,48 @@ mod tests {
             ("grant", r#"{"amount":"1","price":"1"}"#, "price: is not a field of this document"),
             ("grant", r#"{"amount":"1","unit":"1"}"#, "unit: \"1\" is not a currency or unit code"),
             ("grant", r#"{"amount":"1","category":"free"}"#, "category: \"free\" is not known"),
-            ("grant", r#"{"amount":"1","priority":3000000000}"#, "priority: 3000000000 is too large for a priority"),
+            (
+                "grant",
+                r#"{"amount":"1","priority":3000000000}"#,
+                "priority: 3000000000 is too large for a priority",
+            ),
             ("grant", r#"{"amount":"1","key":" g"}"#, "key: "),
             ("grant", r#"{"amount":"1","reason":1}"#, "reason: must be a string"),
             ("grant", r#"{"amount":"1","expires":"31.12.2026"}"#, "expires: "),
             ("grant", r#"{"amount":"1","effective_on":"never"}"#, "effective_on: "),
             ("grant", r#"{"amount":"1","rollover":{"cap":"-1"}}"#, "rollover.cap: -1 is below 0"),
-            ("grant", r#"{"amount":"1","rollover":{"for":"a year"}}"#, "rollover.for: \"a year\" is no length of time"),
+            (
+                "grant",
+                r#"{"amount":"1","rollover":{"for":"a year"}}"#,
+                "rollover.for: \"a year\" is no length of time",
+            ),
             ("grant", r#"{"amount":"1","rollover":{"for":"012 days"}}"#, "rollover.for: "),
             ("grant", r#"{"amount":"1","rollover":{"for":"12345 days"}}"#, "rollover.for: "),
-            ("grant", r#"{"amount":"1","rollover":{"until":"2027-01-01"}}"#, "rollover.until: is not a field"),
+            (
+                "grant",
+                r#"{"amount":"1","rollover":{"until":"2027-01-01"}}"#,
+                "rollover.until: is not a field",
+            ),
             ("grant", r#"{"amount":"1","overdraft":"much"}"#, "overdraft: "),
             ("grant", r#"{"amount":"1","scope":{"meter":["t"]}}"#, "scope.meter: is not a field"),
-            ("grant", r#"{"amount":"1","scope":{"dimensions":{"model":[]}}}"#, "scope.dimensions.model: has no value that fits"),
-            ("grant", r#"{"amount":"1","scope":{"windows":[{"from":"2026-01-01"}]}}"#, "scope.windows[0].until: is missing"),
+            (
+                "grant",
+                r#"{"amount":"1","scope":{"dimensions":{"model":[]}}}"#,
+                "scope.dimensions.model: has no value that fits",
+            ),
+            (
+                "grant",
+                r#"{"amount":"1","scope":{"windows":[{"from":"2026-01-01"}]}}"#,
+                "scope.windows[0].until: is missing",
+            ),
             ("purchase", r#"{"amount":"1"}"#, "price: is missing"),
             ("purchase", r#"{"amount":"1","price":"-1"}"#, "price: -1 is below 0"),
             ("purchase", r#"{"amount":"1","price":"1","bonus":"0"}"#, "bonus: 0 must be greater than 0"),
-            ("purchase", r#"{"amount":"1","price":"1","category":"pilot"}"#, "category: what is bought is paid for"),
+            (
+                "purchase",
+                r#"{"amount":"1","price":"1","category":"pilot"}"#,
+                "category: what is bought is paid for",
+            ),
             ("loan", "{}", "no credit documents of kind \"loan\" are read"),
         ] {
             let message = of(kind, text).unwrap_err();
@@ -242,12 +286,28 @@ mod tests {
         assert_eq!(of("draw", draw).as_deref(), Ok(draw));
         for (kind, text, expected) in [
             ("top_up_rule", r#"{"threshold":"1"}"#, "document: must have one of amount and target"),
-            ("top_up_rule", r#"{"threshold":"1","amount":"1","target":"2"}"#, "document: must have one of amount and target"),
+            (
+                "top_up_rule",
+                r#"{"threshold":"1","amount":"1","target":"2"}"#,
+                "document: must have one of amount and target",
+            ),
             ("top_up_rule", r#"{"amount":"1"}"#, "threshold: is missing"),
-            ("top_up_rule", r#"{"threshold":"20","target":"10"}"#, "document: target 10 is below the threshold 20"),
-            ("top_up_rule", r#"{"threshold":"20","amount":"10","lasts":"1 hour"}"#, "lasts: \"1 hour\" is no length of time"),
+            (
+                "top_up_rule",
+                r#"{"threshold":"20","target":"10"}"#,
+                "document: target 10 is below the threshold 20",
+            ),
+            (
+                "top_up_rule",
+                r#"{"threshold":"20","amount":"10","lasts":"1 hour"}"#,
+                "lasts: \"1 hour\" is no length of time",
+            ),
             ("top_up_rule", r#"{"threshold":"20","amount":"10","price":"-1"}"#, "price: -1 is below 0"),
-            ("top_up_rule", r#"{"end":true,"threshold":"20"}"#, "document: has threshold beside \"end\": true"),
+            (
+                "top_up_rule",
+                r#"{"end":true,"threshold":"20"}"#,
+                "document: has threshold beside \"end\": true",
+            ),
             ("draw", r#"{"event":"e"}"#, "event: is not a field"),
             ("draw", r#"{"meter":1}"#, "meter: must be a string"),
             ("draw", r#"{"dimensions":[]}"#, "dimensions: "),

@@ -75,7 +75,9 @@ impl Scope {
         for (name, list) in fields.optional("dimensions").map_or(Ok(Vec::new()), |node| node.entries())? {
             let values = values(&list)?;
             if values.is_empty() {
-                return Err(list.fault("has no value that fits").with_hint("Leave the dimension out for any."));
+                return Err(list
+                    .fault("has no value that fits")
+                    .with_hint("Leave the dimension out for any."));
             }
             dimensions.insert(name.to_string(), values);
         }
