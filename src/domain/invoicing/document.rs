@@ -183,6 +183,7 @@ impl Documents {
             ("inputs".into(), self.inputs_tree()),
         ];
         let issued = [
+            ("purchase_order", header.purchase_order.clone()),
             ("status", issue.status.clone()),
             ("number", issue.number.clone()),
             ("issued_on", issue.issued_on.map(|day| day.to_string())),

@@ -84,6 +84,8 @@ pub struct Header {
     pub currency: String,
     /// The legal entity that gets what names none.
     pub bill_to: String,
+    /// The customer's order in force at the boundary.
+    pub purchase_order: Option<String>,
     pub contract_version: i64,
     pub terms_version: i64,
 }
