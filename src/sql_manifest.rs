@@ -32,4 +32,5 @@ extension_sql_file!("../sql/ext/82_event_jobs.sql", name = "event_jobs", require
 extension_sql_file!("../sql/ext/83_prices.sql", name = "prices", requires = ["event_jobs"]);
 extension_sql_file!("../sql/ext/84_invoice_reading.sql", name = "invoice_reading", requires = ["prices"]);
 extension_sql_file!("../sql/ext/85_verify.sql", name = "verify", requires = ["invoice_reading"]);
-extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["verify"], finalize);
+extension_sql_file!("../sql/ext/86_jobs.sql", name = "jobs", requires = ["verify"]);
+extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["jobs"], finalize);

@@ -111,6 +111,8 @@ mod tests {
         ("documents_are_read_or_refused_by_path", &["document_read", "document_read_error"]),
         ("the_clock_is_the_transaction_or_stands_still", &["billing_now"]),
         ("a_refused_commit_rolls_back", &["refuse_commit"]),
+        ("a_transaction_that_travels_is_rolled_back", &["travel_to", "travelling", "preview_number"]),
+        ("a_transaction_block_is_known", &["in_transaction_block"]),
         ("schema_files_are_carried_whole", &["schema_files"]),
         ("an_installation_is_required", &["require_installed_0_2", "forget_installed"]),
         ("partitions_made_meanwhile_are_seen", &["heed_changes"]),
@@ -172,7 +174,6 @@ mod tests {
         ("facts_of_a_price", &["pricing_facts"]),
         // contracts
         ("catalogues_are_read_item_by_item", &["catalogue_items", "catalogue_items_error"]),
-        ("terms_are_the_plan_and_the_deal", &["contract_terms", "contract_terms_error"]),
         ("timelines_fold_changes", &["contract_timeline", "contract_timeline_error"]),
         ("changes_are_read_by_kind", &["contract_change_read", "contract_change_read_error"]),
         ("uplifts_are_clamped", &["contract_uplift", "contract_uplift_error"]),

@@ -38,11 +38,28 @@ COMMENT ON FUNCTION billing_internal.raise_fault(jsonb) IS 'Raises a fault that 
 CREATE FUNCTION billing.now() RETURNS timestamptz
     LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'billing_now_wrapper';
 COMMENT ON FUNCTION billing.now() IS
-    'The clock of every function here: the start of the transaction, or the instant set by billing.test_clock_set(), which stands still. Row stamps such as recorded_at use the real clock.';
+    'The clock of every function here: the start of the transaction, the instant set by billing.test_clock_set(), which stands still, or where billing.time_travel() has taken this transaction. Row stamps such as recorded_at use the real clock.';
 
 CREATE FUNCTION billing_internal.refuse_commit(reason text) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'refuse_commit_wrapper';
 COMMENT ON FUNCTION billing_internal.refuse_commit(text) IS 'Makes the COMMIT of this transaction fail with 55000 and the given reason.';
+
+CREATE FUNCTION billing_internal.travel_to(at timestamptz) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'travel_to_wrapper';
+COMMENT ON FUNCTION billing_internal.travel_to(timestamptz) IS 'Moves billing.now() of this transaction to an instant, until it ends or is rolled back to a savepoint before; its COMMIT fails with 55000, and so does PREPARE TRANSACTION.';
+
+CREATE FUNCTION billing_internal.travelling() RETURNS boolean
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'travelling_wrapper';
+COMMENT ON FUNCTION billing_internal.travelling() IS
+    'Whether this transaction has travelled in time. Whatever takes a lock that others wait for (customer stripes, number series, counters, rows that ingest or draw_down() lock), or sends something out of the database, asks this first and leaves it out: the transaction can only be rolled back, and until then nobody may wait for it.';
+
+CREATE FUNCTION billing_internal.preview_number() RETURNS bigint
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'preview_number_wrapper';
+COMMENT ON FUNCTION billing_internal.preview_number() IS 'The next n of PREVIEW-n, the numbers of what is issued under time travel: from 1 in each transaction, without a lock.';
+
+CREATE FUNCTION billing_internal.in_transaction_block() RETURNS boolean
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'in_transaction_block_wrapper';
+COMMENT ON FUNCTION billing_internal.in_transaction_block() IS 'Whether the caller began a transaction (BEGIN); else it ends with this statement.';
 
 CREATE FUNCTION billing.test_clock_set(at timestamptz) RETURNS timestamptz
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -386,7 +403,7 @@ COMMENT ON FUNCTION billing.audit_verify() IS 'Every audit entry or seal that is
 CREATE FUNCTION billing_internal.lock_class(purpose text) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN 1651076199 + CASE purpose WHEN 'stripe' THEN 0 WHEN 'fold' THEN 1 WHEN 'partition' THEN 2 WHEN 'audit_seal' THEN 3
-        WHEN 'catalogue' THEN 4 WHEN 'install' THEN 5 WHEN 'correction' THEN 6 END;
+        WHEN 'catalogue' THEN 4 WHEN 'install' THEN 5 WHEN 'correction' THEN 6 WHEN 'job' THEN 7 END;
 COMMENT ON FUNCTION billing_internal.lock_class(text) IS 'First key of our two-key advisory locks ("bill" in ASCII, plus the purpose).';
 
 -- ── parties ──────────────────────────────────────────────────────────────────────────────────────

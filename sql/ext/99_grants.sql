@@ -78,7 +78,8 @@ BEGIN
         ('{billing_operator, billing_finance}', '{"billing.invoice_generate(text, timestamptz)", "billing.invoice_finalize(text)", "billing.invoice_void(text, text, boolean)", "billing.invoice_correct(text, text, text, boolean)",
             "billing.bill_run_start(timestamptz)", "billing.bill_run_step(uuid, int)", "billing.fold_step(uuid, int)", "billing.meter_rebuild_start(text, timestamptz, timestamptz, text)", "billing.meter_rebuild_step(uuid, int)",
             "billing.meter_rebuild(text, timestamptz, timestamptz, text)", "billing.job_start(text, jsonb, bigint)", "billing.job_end(uuid, jsonb)",
-            "billing.audit_seal_step()", billing.bill_run(timestamptz), billing.fold(), billing.audit_seal()}'),
+            "billing.audit_seal_step()", billing.bill_run(timestamptz), billing.fold(), billing.audit_seal(), billing.tick()}'),
+        ('{billing_finance}', '{billing.time_travel(timestamptz)}'),
         ('{billing_finance}', '{billing.seller_upsert(jsonb), "billing.policy_set(text, text, text, text)"}')
     ) m (roles, routines) LOOP
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', array_to_string(may.routines, ', '), array_to_string(may.roles, ', '));
