@@ -101,7 +101,8 @@ fn of_two_activations_one_starts_the_contract() {
             (0..contracts)
                 .map(|n| {
                     barrier.wait();
-                    let answer = client.query_one("SELECT billing.contract_activate($1)", &[&format!("d{n}")]);
+                    let answer =
+                        client.query_one("SELECT billing.contract_activate($1)", &[&format!("d{n}")]);
                     answer.err().map(|e| common::refusal::<()>(Err(e)))
                 })
                 .collect()
@@ -114,7 +115,13 @@ fn of_two_activations_one_starts_the_contract() {
         assert_eq!(refusal.code, "ZB005", "{refusal:?}");
         assert!(refusal.message.contains("not a draft"), "{refusal:?}");
     }
-    assert_eq!(count(&mut admin, "billing.billing_period p JOIN billing.contract k USING (contract_id) WHERE k.key LIKE 'd%'"), contracts as i64);
+    assert_eq!(
+        count(
+            &mut admin,
+            "billing.billing_period p JOIN billing.contract k USING (contract_id) WHERE k.key LIKE 'd%'"
+        ),
+        contracts as i64
+    );
     assert_eq!(db.verify(), Vec::<String>::new());
 }
 
@@ -153,7 +160,10 @@ fn a_change_and_a_cancellation_follow_each_other() {
         assert_eq!(refusal.code, "ZB005", "{refusal:?}");
     }
     let refused = amended.iter().flatten().count() as i64;
-    assert_eq!(count(&mut admin, "billing.contract_version WHERE kind <> 'create'"), 3 * contracts as i64 - refused);
+    assert_eq!(
+        count(&mut admin, "billing.contract_version WHERE kind <> 'create'"),
+        3 * contracts as i64 - refused
+    );
     let gaps = "(SELECT contract_id FROM billing.contract_version GROUP BY contract_id HAVING max(version) <> count(*)) g";
     assert_eq!(count(&mut admin, gaps), 0, "versions follow each other");
     clock(&mut admin, "2026-03-02T00:00:00Z");

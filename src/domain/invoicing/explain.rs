@@ -158,7 +158,11 @@ fn discount_leaves(line: &Node) -> Vec<Branch> {
         format!("{} {how} off", field(discount, "key").unwrap_or_default())
     };
     let all = discounts.iter().map(off).collect::<Vec<_>>().join(", ");
-    vec![Branch::leaf(format!("{} less discounts: {all} = exact {}", text(line, "list_amount"), text(line, "exact")))]
+    vec![Branch::leaf(format!(
+        "{} less discounts: {all} = exact {}",
+        text(line, "list_amount"),
+        text(line, "exact")
+    ))]
 }
 
 /// What a difference is between: what its line comes to now, and what was billed for it before.

@@ -210,7 +210,6 @@ impl ServicePeriod {
     /// The share of a whole period that it is.
     pub fn share(&self, every: Interval, basis: ProrationBasis) -> Ratio {
         match basis {
-            ProrationBasis::None if self.cut.paid => Ratio::ZERO,
             ProrationBasis::Second if self.cut.inside_day => {
                 Ratio::new(self.elapsed.part_micros.into(), self.elapsed.whole_micros.into())
             }

@@ -131,7 +131,10 @@ impl Bill {
         };
         let (zone, every, alignment) = (text("zone")?, text("every")?, text("alignment")?);
         let header = Header {
-            purchase_order: fields.optional("purchase_order").map(|n| n.text().map(str::to_string)).transpose()?,
+            purchase_order: fields
+                .optional("purchase_order")
+                .map(|n| n.text().map(str::to_string))
+                .transpose()?,
             contract_version: fields.required("version")?.integer()?,
             terms_version: fields.required("terms_version")?.integer()?,
             ..header
