@@ -194,14 +194,13 @@ BEGIN
             PERFORM billing_internal.late_note(k.customer_id, k.contract_id, ARRAY(SELECT DISTINCT t.n FROM unnest(touched) t (n)
                 JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = t.n AND p.state <> 'due'));
         END IF;
-        IF cancelled IS NULL OR NOT never_began THEN
-            PERFORM billing_internal.check_override_targets(coalesce(jsonb_agg(r->'terms' ORDER BY place), '[]'), k.customer_id, k.contract_id)
-            FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' = 'override';
-            PERFORM billing_internal.check_overrides(k.customer_id, k.contract_id);
-            PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
-        END IF;
+        PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
+        PERFORM billing_internal.check_priced(k.customer_id, k.contract_id, k.signed_at, document, new_version);
         PERFORM billing_internal.contract_credits_apply(k.customer_id, k.contract_id);
     END IF;
+    PERFORM billing_internal.check_override_targets(coalesce(jsonb_agg(r->'terms' ORDER BY place), '[]'), k.customer_id, k.contract_id)
+    FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' = 'override';
+    PERFORM billing_internal.check_overrides(k.customer_id, k.contract_id);
     PERFORM billing_internal.audit('contract_' || kind, 'contract', k.key, k.customer_id, jsonb_build_object('version', k.version),
         jsonb_strip_nulls(jsonb_build_object('version', new_version, 'effective_at', effective_at, 'plan', plan)) || jsonb_build_object('change', d), reason);
     RETURN new_version;

@@ -158,3 +158,13 @@ SELECT billing.test_clock_set('2026-12-02T00:00:00Z') AS clock \gset
 CALL billing.bill_run();
 SELECT count(*) AS documents, count(*) FILTER (WHERE NOT r.same) AS differ FROM billing.invoice i CROSS JOIN LATERAL (SELECT bool_and(x.same_bytes) AS same FROM billing.invoice_recompute(i.number) x) r WHERE i.state <> 'draft';
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;
+-- Another legal entity is billed from its day on: usage that names none is its, on the bill, in its events and in spend()
+SELECT pg_temp.deal('moved', '2026-12-01', '{"plan":"base"}');
+SELECT pg_temp.use('moved', 'm1', 100, '2026-12-01 10:00Z');
+SELECT billing.contract_amend('moved', '{"bill_to":"gmbh"}', '2026-12-02') AS version;
+SELECT billing.test_clock_set('2027-01-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT * FROM pg_temp.billed('moved');
+SELECT e.event_id, e.value FROM billing.invoice i, billing.invoice_line_events(i.number, 'calls/2026-12-01') e WHERE i.document->>'contract' = 'moved' AND i.n = 1;
+SELECT starts_at, dimensions, amount FROM billing.spend('moved', '2026-12-01Z', '2027-01-01Z', 'day', '{charge,bill_to}') WHERE state = 'billed' ORDER BY 1, 2;
+SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;
