@@ -394,7 +394,9 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
                 None => break,
             },
         };
-        if renewal.is_none() && state.ends.is_some_and(|end| change.at >= end) {
+        // What comes at the end or after it changes nothing; a cancellation at the very end keeps it from being renewed.
+        let last = matches!(change.what, What::Cancel);
+        if renewal.is_none() && state.ends.is_some_and(|end| change.at > end || (change.at == end && !last)) {
             continue;
         }
         let plan = plan_of(&change.plan)?;
@@ -928,5 +930,7 @@ impl Row {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
