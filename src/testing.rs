@@ -114,6 +114,14 @@ mod tests {
         ("a_transaction_that_travels_is_rolled_back", &["travel_to", "travelling", "preview_number"]),
         ("a_transaction_block_is_known", &["in_transaction_block"]),
         ("schema_files_are_carried_whole", &["schema_files"]),
+        // credits
+        ("credit_documents_are_read", &["credit_document", "credit_document_error"]),
+        (
+            "draws_take_from_blocks_in_their_order",
+            &["credit_block_error", "credit_order_error", "credit_allot", "credit_allot_error"],
+        ),
+        ("credits_are_worth_what_was_paid", &["credit_release", "credit_release_error"]),
+        ("top_ups_fire_once_a_crossing", &["top_up_look", "top_up_look_error"]),
         ("an_installation_is_required", &["require_installed_0_2", "forget_installed"]),
         ("partitions_made_meanwhile_are_seen", &["heed_changes"]),
         ("money_in_text", &["money_in", "money_out"]),
@@ -199,6 +207,7 @@ mod tests {
             ],
         ),
         ("a_bill_batch_refuses_what_does_not_fit", &["bill_open"]),
+        ("credit_is_asked_for_by_hour_and_drawn", &["bill_hours", "bill_add_hours", "bill_credits"]),
         (
             "a_computed_batch_has_documents_or_faults",
             &["bill_compute", "bill_outcomes", "bill_documents", "bill_lines"],

@@ -571,6 +571,3 @@ END
 $$;
 COMMENT ON FUNCTION billing.contract_preview(jsonb, int) IS
     'The invoices that a contract document will produce in its first months, without any usage: boundary by boundary, with dates and invoice_document. Stores nothing. Errors: as contract_create(), ZB004 months.';
-
-CREATE FUNCTION billing_internal.contract_credits_apply(of_customer_id bigint, of_contract_id uuid) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS 'SELECT';
-COMMENT ON FUNCTION billing_internal.contract_credits_apply(bigint, uuid) IS 'Until the credits come.';
