@@ -27,19 +27,10 @@ impl Difference {
 }
 
 /// Facts that say how the contract as a whole goes on.
-const FACTS: [&str; 11] = [
-    "ends_on",
-    "ends_at",
-    "cancelled",
-    "notice",
-    "paused",
-    "term",
-    "renewal",
-    "bill_tos",
-    "purchase_orders",
-    "credit_mode",
-    "credit_order",
-];
+const FACTS: [&str; 9] =
+    ["ends_on", "ends_at", "cancelled", "notice", "paused", "term", "renewal", "credit_mode", "credit_order"];
+/// Facts with stretches of their own.
+const VALUES: [&str; 2] = ["bill_tos", "purchase_orders"];
 
 /// Compares timelines as [`Timeline::to_tree`](super::timeline::Timeline::to_tree) writes them.
 pub fn differences(before: &Node, after: &Node) -> Result<Vec<Difference>, Fault> {
@@ -49,6 +40,12 @@ pub fn differences(before: &Node, after: &Node) -> Result<Vec<Difference>, Fault
             node.tree.get(name).filter(|tree| **tree != Tree::Null).map(Tree::canonical).transpose()
         };
         let (was, is) = (fact(before)?, fact(after)?);
+        if was != is {
+            found.push(Difference { kind: "contract".into(), item: name.into(), before: was, after: is });
+        }
+    }
+    for name in VALUES {
+        let (was, is) = (values(before, name)?, values(after, name)?);
         if was != is {
             found.push(Difference { kind: "contract".into(), item: name.into(), before: was, after: is });
         }
@@ -63,7 +60,37 @@ pub fn differences(before: &Node, after: &Node) -> Result<Vec<Difference>, Fault
     Ok(found)
 }
 
-/// The stretches of each item as one canonical list, without what only orders them.
+/// Whether a row's field says something beyond what the whole contract says: not who it is, nor that it ends with it.
+fn says(timeline: &Node, row: &Tree, name: &str) -> bool {
+    let same = |of_row: &str, of_contract: &str| row.get(of_row) == timeline.tree.get(of_contract);
+    match name {
+        "kind" | "key" | "position" => false,
+        "until" => match (row.get("until_at"), timeline.tree.get("ends_at")) {
+            (None, None) => !same("until", "ends_on"),
+            (at, end) => at != end,
+        },
+        "until_at" => !same("until_at", "ends_at"),
+        _ => true,
+    }
+}
+
+/// The stretches of a fact that has a value at some time.
+fn values(timeline: &Node, name: &str) -> Result<Option<String>, Fault> {
+    let Some(Tree::List(list)) = timeline.tree.get(name) else { return Ok(None) };
+    if list.iter().all(|fact| fact.get("value") == Some(&Tree::Null)) {
+        return Ok(None);
+    }
+    let said = list.iter().map(|fact| told(timeline, fact)).collect();
+    Tree::List(said).canonical().map(Some)
+}
+
+fn told<'t>(timeline: &Node, row: &Tree<'t>) -> Tree<'t> {
+    let Tree::Object(entries) = row else { return row.clone() };
+    Tree::Object(entries.iter().filter(|(name, _)| says(timeline, row, name)).cloned().collect())
+}
+
+/// The stretches of each item as one canonical list. One that ends with the contract has no end of its own, so that a
+/// longer term is one difference.
 struct Items {
     order: Vec<(String, String)>,
     said: HashMap<(String, String), String>,
@@ -77,13 +104,10 @@ impl Items {
             let mut fields = node.fields()?;
             let id =
                 (fields.required("kind")?.text()?.to_string(), fields.required("key")?.text()?.to_string());
-            let Tree::Object(entries) = node.tree else { unreachable!("it has fields") };
-            let said =
-                entries.iter().filter(|(name, _)| !["kind", "key", "position"].contains(&name.as_ref()));
             if !rows.contains_key(&id) {
                 order.push(id.clone());
             }
-            rows.entry(id).or_default().push(Tree::Object(said.cloned().collect()));
+            rows.entry(id).or_default().push(told(timeline, node.tree));
         }
         let said = rows.into_iter().map(|(id, list)| Ok((id, Tree::List(list).canonical()?)));
         Ok(Items { order, said: said.collect::<Result<_, Fault>>()? })

@@ -484,7 +484,7 @@ fn faults_name_their_place() {
         ),
         (
             r#""fees":[{"key":"f","product":"ai","pricing":{"model":"flat","amount":"1"},"every":"5 weeks"}]"#,
-            "\"f\" is per 35 days, which neither divides the billing interval of 1 month nor is a multiple of it",
+            "fees[0].every: \"f\" is per 35 days, which neither divides the billing interval of 1 month nor is a multiple of it",
         ),
         (
             r#""charges":[{"key":"c","product":"ai","meter":"calls","price":"calls","ramp":[{"after":"2 months","percent":"1"}]}]"#,
