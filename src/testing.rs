@@ -223,6 +223,7 @@ mod tests {
     const SOURCES: &[&str] = &[
         include_str!("agg/usage.rs"),
         include_str!("api/contracts.rs"),
+        include_str!("api/credits.rs"),
         include_str!("api/foundation.rs"),
         include_str!("api/ingestion.rs"),
         include_str!("api/invoicing.rs"),

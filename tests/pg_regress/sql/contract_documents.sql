@@ -51,7 +51,7 @@ SELECT billing.contract_activate('deal');
 SELECT billing.contract_amend('deal', '{"quantities": {"seats": "10"}, "fees": [{"key": "platform", "remove": true}, {"key": "support", "product": "ai-api", "pricing": {"model": "flat", "amount": "50"}}]}', '2025-03-01');
 SELECT billing.contract_amend('deal', '{"term": "24 months"}', '2025-04-01');
 SELECT kind, item, change, before, after FROM billing.contract_diff('deal', 1, 2);
-SELECT kind, item, change, before->0->>'until' AS before, after->0->>'until' AS after FROM billing.contract_diff('deal', 2) ORDER BY kind, item;
+SELECT kind, item, change, before, after FROM billing.contract_diff('deal', 2) ORDER BY kind, item;
 SELECT count(*) AS differences FROM billing.contract_diff('deal', 3, 3);
 SELECT pg_temp.fails($$SELECT * FROM billing.contract_diff('deal', 4)$$);
 SELECT pg_temp.fails($$SELECT * FROM billing.contract_diff('deal', NULL)$$);
