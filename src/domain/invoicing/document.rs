@@ -75,13 +75,7 @@ pub struct Funding {
 
 impl Document {
     fn new(bill_to: String) -> Document {
-        Document {
-            bill_to,
-            lines: Vec::new(),
-            total: Exact::ZERO,
-            credits: Vec::new(),
-            paid: Exact::ZERO,
-        }
+        Document { bill_to, lines: Vec::new(), total: Exact::ZERO, credits: Vec::new(), paid: Exact::ZERO }
     }
 
     /// The boundaries whose lines it corrects.
@@ -256,6 +250,7 @@ impl Documents {
             fields.push(("credits".into(), Tree::List(credits)));
         }
         let issued = [
+            ("purchase_order", header.purchase_order.clone()),
             ("status", issue.status.clone()),
             ("number", issue.number.clone()),
             ("issued_on", issue.issued_on.map(|day| day.to_string())),
