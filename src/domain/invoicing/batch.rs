@@ -701,6 +701,7 @@ impl Batch {
             left.extend(purse.remains(&settlement.left));
         }
         let boundaries: Vec<i64> = bills.iter().flat_map(|bill| bill.boundaries.iter().copied()).collect();
+        let apart = places.iter().any(|at| self.bills[*at].is_apart()) && places.len() > 1;
         let mut funds = Vec::new();
         for at in 0..places.len() {
             let spent = match commitments::asks_for_spend(&of_places[at].dues) {
@@ -731,10 +732,13 @@ impl Batch {
             let slot = &self.bills[places[at]];
             let boundary = slot.boundary().filter(|_| slot.is_earlier());
             let own = settlement::difference(now[at].clone(), &standing[at], boundary)?;
-            // What it was settled from stands on the bill, without what the bill of the differences has.
+            // What it was settled from stands on the bill, without what another bill of the contract has: a bill of
+            // differences alone those of the boundary, and the other way round.
             let mut purse = purse.clone().filter(|_| !slot.is_earlier());
-            if let Some(purse) = purse.as_mut().filter(|_| at > 0 && self.bills[places[at - 1]].is_apart()) {
-                now[..at].iter().try_for_each(|credits| purse.without(credits))?;
+            if let Some(purse) = purse.as_mut().filter(|_| apart) {
+                let elsewhere = |other: &usize| self.bills[*other].is_earlier() != slot.is_apart();
+                let elsewhere = places.iter().zip(&now).filter(|(other, _)| elsewhere(other));
+                elsewhere.into_iter().try_for_each(|(_, credits)| purse.without(credits))?;
             }
             funds.push(Funding { own, purse: purse.map(|purse| (purse, relevant.clone())), spent });
         }
