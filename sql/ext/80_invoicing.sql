@@ -385,8 +385,8 @@ DECLARE
     handle bigint := billing_internal.bill_batch(refs, with_empty);
     apart billing_internal.bill_ref[];
 BEGIN
-    -- What is not due with the boundary isn't beside it.
-    SELECT array_agg(billing_internal.ref_now(d.customer_id, d.contract_id, '{}', p.starts_at)) INTO apart
+    -- What is not due with the boundary isn't beside it. With the last one all is due.
+    SELECT array_agg(billing_internal.ref_now(d.customer_id, d.contract_id, '{}', CASE WHEN p.starts_at < p.ends_at THEN p.starts_at END)) INTO apart
     FROM (SELECT DISTINCT b.customer_id, b.contract_id, b.boundary FROM billing_internal.bill_documents(handle) b
         WHERE b.boundary IS NOT NULL AND (b.total < 0 OR b.total < b.credits) AND EXISTS (SELECT FROM unnest(b.corrects) c WHERE c <> b.boundary)) d
     LEFT JOIN billing.billing_period p ON p.customer_id = d.customer_id AND p.contract_id = d.contract_id AND p.n = d.boundary;

@@ -185,7 +185,9 @@ impl Earlier {
         for pair in pairs {
             let Some(line) = pair.difference(self.boundary)? else { continue };
             // Usage is told when it has come, a fee that will be less or more from some day on at the boundary of that day.
-            match line.kind == LineKind::Proration && due.is_some_and(|due| line.from > due.until) {
+            // What stands elsewhere for the boundary of the bill itself is no news.
+            let is_later = self.now.is_some() && due.is_some_and(|due| line.from > due.until);
+            match line.kind == LineKind::Proration && is_later {
                 true => waits = true,
                 false => lines.push(line),
             }

@@ -686,11 +686,13 @@ impl Bill {
         self.calendar.boundary(u32::try_from(*self.boundaries.last()?).ok()?)
     }
 
-    /// What changed terms make of service that begins later is not due on this bill.
+    /// What changed terms make of service that begins later is not due on this bill, unless it is the last one.
     pub(super) fn due_until(&self, midnights: &HashMap<(String, NaiveDate), Instant>) -> Option<Due> {
         if self.boundaries.is_empty() {
             return self.usage_until.map(|until| Due { until, said: true });
         }
+        let last = u32::try_from(*self.boundaries.last()?).ok()?;
+        self.calendar.period(last)?;
         let day = self.boundary_on()?;
         let until = self.fixed.get(&day).or_else(|| midnights.get(&(self.zone.clone(), day)))?;
         Some(Due { until: *until, said: false })
