@@ -589,13 +589,14 @@ impl Batch {
             let standing = std::mem::take(standing);
             let computed = match (&slot.bill, rated[at].take()) {
                 (Ok(bill), Some(rated)) => {
-                    let Funding { own: credits, spent, .. } = std::mem::take(&mut funding[at]);
+                    let Funding { own: credits, spent, relevant, .. } = std::mem::take(&mut funding[at]);
                     let now = Funding { spent, ..Funding::default() };
                     Documents::compute(rated, now, (Vec::new(), None), false).map(|now| Earlier {
                         boundary: bill.boundaries.last().copied().unwrap_or_default(),
                         now: Some(now),
                         standing,
                         credits,
+                        relevant,
                     })
                 }
                 (Ok(_), None) => unreachable!("what was not rated has a fault"),
@@ -618,7 +619,8 @@ impl Batch {
                 earlier.sort_by_key(|earlier| earlier.boundary);
                 if let (Some(boundary), false) = (bill.boundaries.last(), standing.is_empty()) {
                     let standing = std::mem::take(standing);
-                    earlier.push(Earlier { boundary: *boundary, now: None, standing, credits: Vec::new() });
+                    let (credits, relevant) = (Vec::new(), Vec::new());
+                    earlier.push(Earlier { boundary: *boundary, now: None, standing, credits, relevant });
                 }
                 let rated = rated[at].take().expect("what was not rated has a fault");
                 Documents::compute(rated, std::mem::take(&mut funding[at]), (earlier, due), with_empty)
@@ -678,7 +680,7 @@ impl Batch {
         let mut purse = bills[places.len() - 1].purse.clone();
         debug_assert!(!self.bills[last].is_earlier(), "a boundary is compared for a bill of its contract");
         let mut now: Vec<Vec<Credit>> = vec![Vec::new(); places.len()];
-        let mut relevant = Vec::new();
+        let mut relevant: Vec<Vec<bool>> = vec![Vec::new(); places.len()];
         let mut of_places: Vec<Rated> = places.iter().map(|at| rated[*at].take().expect("rated")).collect();
         if let Some(purse) = &mut purse {
             purse.opens_with(left);
@@ -740,7 +742,7 @@ impl Batch {
                 let elsewhere = places.iter().zip(&now).filter(|(other, _)| elsewhere(other));
                 elsewhere.into_iter().try_for_each(|(_, credits)| purse.without(credits))?;
             }
-            funds.push(Funding { own, purse: purse.map(|purse| (purse, relevant.clone())), spent });
+            funds.push(Funding { own, purse, relevant: std::mem::take(&mut relevant[at]), spent });
         }
         for (at, of_place) in places.iter().zip(of_places) {
             rated[*at] = Some(of_place);

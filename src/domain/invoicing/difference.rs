@@ -65,6 +65,8 @@ pub struct Earlier {
     pub standing: Vec<Standing>,
     /// What has to be drawn or given back so that its credits are what they should be.
     pub credits: Vec<Credit>,
+    /// Which blocks could have paid for anything of it.
+    pub relevant: Vec<bool>,
 }
 
 /// Up to when the service of what is made of changed terms may begin, to be due on a bill.

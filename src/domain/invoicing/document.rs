@@ -67,8 +67,10 @@ pub struct Rated {
 pub struct Funding {
     /// What has to be drawn for the bill's own boundary.
     pub own: Vec<Credit>,
-    /// What it was settled from, and which blocks mattered.
-    pub purse: Option<(Purse, Vec<bool>)>,
+    /// What it was settled from.
+    pub purse: Option<Purse>,
+    /// Which of its blocks mattered to the boundary.
+    pub relevant: Vec<bool>,
     /// Of a bill with a true-up: what is spent on documents that stand.
     pub spent: Option<Spent>,
 }
@@ -129,7 +131,7 @@ impl Documents {
         };
         documents.add(own);
         documents.credit(funding.own);
-        let mut purse = funding.purse;
+        let (mut purse, mut relevant) = (funding.purse, funding.relevant);
         for mut boundary in earlier {
             let (differences, waits) = boundary.lines(&documents.list, due)?;
             if let Some(odd) = differences.iter().find(|line| line.amount.to_fixed(minor_units).is_none()) {
@@ -148,14 +150,15 @@ impl Documents {
             if !differences.is_empty() || !boundary.credits.is_empty() || again {
                 documents.add(differences);
                 documents.credit(std::mem::take(&mut boundary.credits));
+                relevant.iter_mut().zip(&boundary.relevant).for_each(|(all, of)| *all |= of);
                 documents.earlier.push(boundary);
-            } else if let Some((purse, _)) = purse.as_mut() {
+            } else if let Some(purse) = purse.as_mut() {
                 for document in &boundary.standing {
                     purse.without(&document.credits)?;
                 }
             }
         }
-        documents.credits = purse.and_then(|(purse, relevant)| purse.record(&relevant));
+        documents.credits = purse.and_then(|purse| purse.record(&relevant));
         if documents.credits.is_some() || funding.spent.is_some() {
             let mut text = format!("{}\n", documents.sha256);
             if let Some(credits) = &documents.credits {

@@ -88,8 +88,8 @@ pub struct Settlement {
     pub credits: Vec<Vec<Credit>>,
     /// What each block then holds.
     pub left: Vec<Exact>,
-    /// Whether a block could have paid for anything.
-    pub relevant: Vec<bool>,
+    /// By part: whether each block could have paid for anything of it.
+    pub relevant: Vec<Vec<bool>>,
 }
 
 // ── the purse ────────────────────────────────────────────────────────────────────────────────────
@@ -407,7 +407,7 @@ struct Taken {
 /// Settles the lines of some boundaries of one contract, splitting those that credit covers in part only.
 pub fn settle(purse: &Purse, parts: &mut [Part]) -> Result<Settlement, Fault> {
     let mut left: Vec<Exact> = purse.blocks.iter().map(|opened| opened.left).collect();
-    let mut relevant = vec![false; left.len()];
+    let mut relevant = vec![vec![false; left.len()]; parts.len()];
     let mut lines = Vec::new();
     for (part, of) in parts.iter().enumerate() {
         lines.extend(settling(purse, part, of)?);
@@ -618,7 +618,7 @@ fn stage(
     (of, price): (impl Fn(&Settling) -> bool, impl Fn(&Item) -> Ratio),
     terms: &Terms,
     left: &mut [Exact],
-    relevant: &mut [bool],
+    relevant: &mut [Vec<bool>],
 ) -> Result<Vec<(usize, Taken)>, Fault> {
     let blocks: Vec<usize> = (0..left.len()).filter(|at| purse.blocks[*at].unit == unit).collect();
     if blocks.is_empty() {
@@ -661,10 +661,11 @@ fn stage(
         .iter()
         .map(|at| Ok(Open { block: &purse.blocks[*at].block, left: whole(left[*at])? }))
         .collect::<Result<_, Fault>>()?;
-    for (of, open) in blocks.iter().zip(&opened) {
-        relevant[*of] |= pieces
-            .iter()
-            .any(|piece| open.block.holds(piece.at) && open.block.scope.admits(&subjects[piece.subject]));
+    for (piece, (line, _)) in pieces.iter().zip(&order) {
+        let of_part = &mut relevant[lines[*line].part];
+        for (of, open) in blocks.iter().zip(&opened) {
+            of_part[*of] |= open.block.holds(piece.at) && open.block.scope.admits(&subjects[piece.subject]);
+        }
     }
     let Settled { rows, left: after, unpaid, .. } = draw(&subjects, &pieces, &opened, &purse.order, terms)?;
     for ((of, open), after) in blocks.iter().zip(&opened).zip(after) {
