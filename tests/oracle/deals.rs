@@ -1,0 +1,879 @@
+//! What a deal costs, told naively: day by day for fees, event by event for usage, in exact fractions. It shares no
+//! code with the engine, reads the same documents, and knows nothing of tables, versions of rows or differences: it is
+//! asked what all documents of a contract must sum to, and computes that anew from the beginning each time.
+//!
+//! The rules are those of docs/*.md; where they leave something open, the comment says how it is read here.
+#![allow(dead_code)]
+
+use chrono::{Datelike, Days, Months, NaiveDate};
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::{Signed, Zero};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+pub type Q = BigRational;
+pub type Day = NaiveDate;
+/// Seconds since 1970 UTC. Nothing here happens between two seconds.
+pub type Instant = i64;
+
+pub fn q(n: i64) -> Q {
+    Q::from_integer(n.into())
+}
+
+/// A decimal's exact value.
+pub fn dec(text: &str) -> Q {
+    let (sign, digits) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+    let number: BigInt = format!("{whole}{part}").parse().unwrap_or_else(|_| panic!("not a decimal: {text}"));
+    Q::new(number * sign, BigInt::from(10).pow(part.len() as u32))
+}
+
+/// The decimal in a field that must be there.
+pub fn field(doc: &Value, name: &str) -> Q {
+    maybe(doc, name).unwrap_or_else(|| panic!("no {name} in {doc}"))
+}
+
+/// The decimal in a field, if it is there: a string, or a number where documents have numbers (`per`).
+pub fn maybe(doc: &Value, name: &str) -> Option<Q> {
+    match &doc[name] {
+        Value::String(text) => Some(dec(text)),
+        Value::Number(number) => Some(dec(&number.to_string())),
+        _ => None,
+    }
+}
+
+pub fn text<'a>(doc: &'a Value, name: &str) -> Option<&'a str> {
+    doc[name].as_str()
+}
+
+pub fn date(doc: &Value, name: &str) -> Option<Day> {
+    text(doc, name).map(|t| t.parse().unwrap_or_else(|_| panic!("{name}: {t} is no date")))
+}
+
+fn list<'a>(doc: &'a Value, name: &str) -> &'a [Value] {
+    doc[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    HalfUp,
+    HalfEven,
+}
+
+/// To `digits` places; a half goes away from zero, or to the even neighbour.
+pub fn round(x: &Q, digits: u32, mode: Rounding) -> Q {
+    let scale = Q::from_integer(BigInt::from(10).pow(digits));
+    let scaled = x.abs() * &scale;
+    let floor = scaled.floor();
+    let rest = &scaled - &floor;
+    let half = Q::new(1.into(), 2.into());
+    let up = match rest.cmp(&half) {
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Greater => true,
+        std::cmp::Ordering::Equal => {
+            mode == Rounding::HalfUp || !(floor.to_integer() % BigInt::from(2)).is_zero()
+        }
+    };
+    let rounded = if up { floor + q(1) } else { floor } / scale;
+    if x.is_negative() { -rounded } else { rounded }
+}
+
+/// Splits a rounded total by weights, largest remainder first, ties in order (rules 0.6).
+pub fn split(total: &Q, weights: &[Q], digits: u32) -> Vec<Q> {
+    let sum: Q = weights.iter().sum();
+    if sum.is_zero() {
+        return weights.iter().map(|_| q(0)).collect();
+    }
+    let unit = Q::new(1.into(), BigInt::from(10).pow(digits));
+    let sign = if total.is_negative() { q(-1) } else { q(1) };
+    let units = total.abs() / &unit;
+    let shares: Vec<Q> = weights.iter().map(|w| &units * w / &sum).collect();
+    let mut parts: Vec<Q> = shares.iter().map(Q::floor).collect();
+    let mut left = &units - parts.iter().sum::<Q>();
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by_key(|at| std::cmp::Reverse(&shares[*at] - &parts[*at]));
+    for at in order {
+        if left.is_zero() {
+            break;
+        }
+        parts[at] += q(1);
+        left -= q(1);
+    }
+    parts.into_iter().map(|p| p * &unit * &sign).collect()
+}
+
+/// The local midnights of a time zone, as Postgres tells them.
+#[derive(Debug, Clone)]
+pub struct Zone {
+    pub name: String,
+    pub first: Day,
+    pub midnights: Vec<Instant>,
+}
+
+impl Zone {
+    pub fn midnight(&self, day: Day) -> Instant {
+        let n = (day - self.first).num_days();
+        self.midnights[usize::try_from(n).unwrap_or_else(|_| panic!("{day} is before the table"))]
+    }
+
+    pub fn day(&self, at: Instant) -> Day {
+        let n = self.midnights.partition_point(|m| *m <= at);
+        self.first + Days::new(n as u64 - 1)
+    }
+}
+
+/// `n` months after a day, the day clamped to the month's last.
+pub fn months_after(day: Day, n: u32) -> Day {
+    day + Months::new(n)
+}
+
+/// "3 months" is 3.
+pub fn months(text: &str) -> u32 {
+    let (n, unit) = text.split_once(' ').unwrap_or_else(|| panic!("no interval: {text}"));
+    let n: u32 = n.parse().unwrap_or_else(|_| panic!("no interval: {text}"));
+    match unit {
+        "month" | "months" => n,
+        "year" | "years" => 12 * n,
+        _ => panic!("no interval of months: {text}"),
+    }
+}
+
+/// How a contract's time is cut: the grid of each `every`.
+#[derive(Clone, Debug)]
+pub enum Grid {
+    /// Counted from this day.
+    Anniversary(Day),
+    /// The firsts of months; of several months, counted from this month (1 January unless fiscal).
+    Calendar(u32),
+}
+
+impl Grid {
+    /// The whole period of `every` months that holds `day`.
+    pub fn period(&self, day: Day, every: u32) -> (Day, Day) {
+        match self {
+            Grid::Anniversary(anchor) => {
+                assert!(day >= *anchor, "{day} is before the anchor {anchor}");
+                let mut n = 0;
+                while months_after(*anchor, (n + 1) * every) <= day {
+                    n += 1;
+                }
+                (months_after(*anchor, n * every), months_after(*anchor, (n + 1) * every))
+            }
+            Grid::Calendar(first) => {
+                let months = day.year() * 12 + day.month0() as i32 - (*first as i32 - 1);
+                let start = months - months.rem_euclid(every as i32) + (*first as i32 - 1);
+                let of = |m: i32| {
+                    Day::from_ymd_opt(m.div_euclid(12), m.rem_euclid(12) as u32 + 1, 1).expect("a first")
+                };
+                (of(start), of(start + every as i32))
+            }
+        }
+    }
+}
+
+/// What a quantity costs by a pricing without minimum and maximum; a matrix must be resolved to a row before.
+pub fn rate(pricing: &Value, quantity: &Q) -> Q {
+    let per = maybe(pricing, "per").unwrap_or_else(|| q(1));
+    let free = maybe(pricing, "free_units").unwrap_or_else(|| q(0));
+    let quantity = if free.is_zero() { quantity.clone() } else { (quantity - free).max(q(0)) };
+    let tiers = || {
+        let mut below = q(0);
+        list(pricing, "tiers")
+            .iter()
+            .map(|tier| {
+                let from = below.clone();
+                let until = maybe(tier, "up_to");
+                if let Some(until) = &until {
+                    below = until.clone();
+                }
+                (from, until, tier)
+            })
+            .collect::<Vec<_>>()
+    };
+    match text(pricing, "model").expect("a model") {
+        "flat" => field(pricing, "amount"),
+        "per_unit" => quantity * field(pricing, "unit_price") / per,
+        "graduated" => {
+            let mut amount = q(0);
+            for (from, until, tier) in tiers() {
+                if quantity > from {
+                    let top = until.map_or(quantity.clone(), |u| u.min(quantity.clone()));
+                    amount += (top - from) * field(tier, "unit_price") / &per;
+                    amount += maybe(tier, "flat_fee").unwrap_or_else(|| q(0));
+                }
+            }
+            amount
+        }
+        "volume" => {
+            if quantity.is_zero() {
+                return q(0);
+            }
+            for (_, until, tier) in tiers() {
+                if until.is_none_or(|u| quantity <= u) {
+                    return &quantity * field(tier, "unit_price") / &per
+                        + maybe(tier, "flat_fee").unwrap_or_else(|| q(0));
+                }
+            }
+            panic!("{quantity} is above the last tier")
+        }
+        "stairstep" => {
+            if quantity.is_zero() {
+                return q(0);
+            }
+            for (_, until, tier) in tiers() {
+                if until.is_none_or(|u| quantity <= u) {
+                    return field(tier, "amount");
+                }
+            }
+            panic!("{quantity} is above the last step")
+        }
+        "package" => (quantity / field(pricing, "package_size")).ceil() * field(pricing, "amount"),
+        other => panic!("no model {other}"),
+    }
+}
+
+pub fn is_linear(pricing: &Value) -> bool {
+    text(pricing, "model") == Some("per_unit") && pricing["free_units"].is_null()
+}
+
+/// Every amount of a pricing times a factor, exactly; minimum, maximum, free units and bounds stay.
+pub fn scale(pricing: &Value, factor: &Q) -> Value {
+    match pricing {
+        Value::Object(fields) => Value::Object(
+            fields
+                .iter()
+                .map(|(name, value)| {
+                    let value = match (name.as_str(), value) {
+                        ("unit_price" | "amount" | "flat_fee", Value::String(t)) => {
+                            Value::String(decimal(&(dec(t) * factor)))
+                        }
+                        ("tiers" | "rows" | "pricing", inner) => scale(inner, factor),
+                        _ => value.clone(),
+                    };
+                    (name.clone(), value)
+                })
+                .collect(),
+        ),
+        Value::Array(items) => Value::Array(items.iter().map(|item| scale(item, factor)).collect()),
+        other => other.clone(),
+    }
+}
+
+/// A fraction that has an end, as a decimal.
+pub fn decimal(x: &Q) -> String {
+    let mut digits = 0;
+    let mut scaled = x.clone();
+    while !scaled.is_integer() {
+        digits += 1;
+        assert!(digits < 60, "{x} has no end");
+        scaled *= q(10);
+    }
+    fixed(x, digits)
+}
+
+/// With exactly so many places; the fraction must fit.
+pub fn fixed(x: &Q, digits: u32) -> String {
+    let scaled = x.abs() * Q::from_integer(BigInt::from(10).pow(digits));
+    assert!(scaled.is_integer(), "{x} has more than {digits} places");
+    let mut text = scaled.to_integer().to_string();
+    while text.len() <= digits as usize {
+        text.insert(0, '0');
+    }
+    if digits > 0 {
+        text.insert(text.len() - digits as usize, '.');
+    }
+    if x.is_negative() { format!("-{text}") } else { text }
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// What the billing system was told
+
+#[derive(Clone, Debug)]
+pub struct Meter {
+    pub key: String,
+    pub event_type: String,
+    /// None counts, else the property that is summed.
+    pub value: Option<String>,
+    pub dimensions: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PriceVersion {
+    /// The first has no beginning.
+    pub from: Option<Instant>,
+    /// When it was said, by the count of what was said.
+    pub said: u64,
+    pub pricing: Value,
+}
+
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub id: String,
+    pub event_type: String,
+    pub at: Instant,
+    pub bill_to: Option<String>,
+    pub properties: BTreeMap<String, String>,
+    pub live: bool,
+}
+
+/// One change of a contract, as it was said.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub effective: Day,
+    pub kind: Kind,
+    /// The change's document.
+    pub doc: Value,
+    pub said: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Create,
+    Amend,
+    ChangePlan,
+    Pause,
+    Resume,
+    Cancel,
+    Renew,
+}
+
+#[derive(Clone, Debug)]
+pub struct Contract {
+    pub key: String,
+    pub customer: String,
+    pub currency: String,
+    pub zone: String,
+    pub bill_to: String,
+    pub starts: Day,
+    /// Without changes; None runs on.
+    pub ends: Option<Day>,
+    pub interval: u32,
+    pub grid: Grid,
+    pub pinned: Option<Instant>,
+    pub rounding: Rounding,
+    pub changes: Vec<Change>,
+    /// For each boundary that was billed: what had been said by then.
+    pub billed: Vec<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Customer {
+    pub key: String,
+    pub bill_tos: Vec<String>,
+    pub overrides: Vec<Value>,
+    pub events: Vec<Event>,
+}
+
+/// All that was said.
+#[derive(Default)]
+pub struct World {
+    pub zones: BTreeMap<String, Zone>,
+    pub minor_units: BTreeMap<String, u32>,
+    pub meters: BTreeMap<String, Meter>,
+    /// By book and price.
+    pub prices: BTreeMap<(String, String), Vec<PriceVersion>>,
+    pub plans: BTreeMap<String, Value>,
+    pub customers: BTreeMap<String, Customer>,
+    pub contracts: BTreeMap<String, Contract>,
+}
+
+/// What amounts are summed by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub contract: String,
+    pub bill_to: String,
+    pub charge: String,
+    /// The first day of the service period, as it is cut without changes.
+    pub period: Day,
+    /// line, true_up or cap.
+    pub part: &'static str,
+    /// `name=value` of the line's dimensions, in order of their names.
+    pub dimensions: String,
+}
+
+pub type Amounts = BTreeMap<Key, Q>;
+
+/// What of a contract is in force on a day: the plan's items replaced and extended by the contract's, and all changes
+/// up to the day, in the order of their effective days.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    pub book: Option<String>,
+    pub charges: BTreeMap<String, Value>,
+    pub fees: BTreeMap<String, Value>,
+    pub overrides: Vec<Value>,
+    pub discounts: Vec<Value>,
+    pub paused: bool,
+}
+
+impl Contract {
+    /// The last day is the one before; None runs on.
+    pub fn end(&self) -> Option<Day> {
+        self.ends
+    }
+
+    /// Boundaries up to `until`: the first day of each billing period, and the end.
+    pub fn boundaries(&self, until: Day) -> Vec<Day> {
+        let end = self.end();
+        let mut found = vec![self.starts];
+        let mut day = self.starts;
+        loop {
+            let (_, next) = self.grid.period(day, self.interval);
+            let next = end.map_or(next, |e| e.min(next));
+            if next > until || next <= day {
+                return found;
+            }
+            found.push(next);
+            day = next;
+        }
+    }
+
+    /// The boundary of that number, if the contract has it.
+    pub fn boundary(&self, n: usize) -> Option<Day> {
+        let mut day = self.starts;
+        for _ in 0..n {
+            let (_, next) = self.grid.period(day, self.interval);
+            let next = self.end().map_or(next, |e| e.min(next));
+            if next <= day {
+                return None;
+            }
+            day = next;
+        }
+        Some(day)
+    }
+}
+
+/// Puts items into a map by key; one with "remove" takes its key out.
+fn put(into: &mut BTreeMap<String, Value>, items: &[Value]) {
+    for item in items {
+        let key = text(item, "key").expect("a key").to_owned();
+        if item["remove"] == Value::Bool(true) {
+            into.remove(&key);
+        } else {
+            into.insert(key, item.clone());
+        }
+    }
+}
+
+impl World {
+    fn zone(&self, contract: &Contract) -> &Zone {
+        &self.zones[&contract.zone]
+    }
+
+    fn digits(&self, contract: &Contract) -> u32 {
+        self.minor_units[&contract.currency]
+    }
+
+    /// The terms after the changes whose effective day is not after `day`.
+    pub fn terms(&self, contract: &Contract, day: Day) -> Terms {
+        let mut terms = Terms::default();
+        let mut changes: Vec<&Change> = contract.changes.iter().filter(|c| c.effective <= day).collect();
+        changes.sort_by_key(|c| c.effective); // stable: as they were said within a day
+        for change in changes {
+            let doc = &change.doc;
+            match change.kind {
+                Kind::Create | Kind::ChangePlan => {
+                    if let Some(plan) = text(doc, "plan") {
+                        let plan = &self.plans[plan];
+                        terms.book = text(plan, "price_book").map(str::to_owned);
+                        terms.charges.clear();
+                        terms.fees.clear();
+                        put(&mut terms.charges, list(plan, "charges"));
+                        put(&mut terms.fees, list(plan, "fees"));
+                    }
+                    put(&mut terms.charges, list(doc, "charges"));
+                    put(&mut terms.fees, list(doc, "fees"));
+                    terms.overrides.extend(list(doc, "overrides").iter().cloned());
+                    terms.discounts.extend(list(doc, "discounts").iter().cloned());
+                }
+                _ => panic!("not yet"),
+            }
+        }
+        terms
+    }
+
+    /// What all documents of a contract must sum to, given which of its boundaries were billed.
+    pub fn expected(&self, contract: &Contract) -> Amounts {
+        let mut sums = Amounts::new();
+        if contract.billed.is_empty() {
+            return sums;
+        }
+        let boundaries: Vec<Day> =
+            (0..=contract.billed.len()).map_while(|n| contract.boundary(n)).collect();
+        let last = boundaries[contract.billed.len() - 1];
+        let end = contract.end().unwrap_or(Day::MAX);
+        let open = boundaries.get(contract.billed.len()).copied().unwrap_or(last); // of the period begun at last
+        let mut cache: BTreeMap<Day, Rc<Terms>> = BTreeMap::new();
+        let mut of_day = |day: Day| -> Rc<Terms> {
+            let at = contract.changes.iter().map(|c| c.effective).filter(|e| *e <= day).max().expect("begun");
+            cache.entry(at).or_insert_with(|| Rc::new(self.terms(contract, at))).clone()
+        };
+        // Every key that is or was in force.
+        let mut charges = BTreeSet::new();
+        let mut fees = BTreeSet::new();
+        for change in &contract.changes {
+            let terms = of_day(change.effective);
+            charges.extend(terms.charges.keys().cloned());
+            fees.extend(terms.fees.keys().cloned());
+        }
+        for key in &fees {
+            let Some(any) = contract.changes.iter().find_map(|c| of_day(c.effective).fees.get(key).cloned()) else {
+                continue;
+            };
+            let every = text(&any, "every").map_or(contract.interval, months);
+            let advance = text(&any, "timing") != Some("arrears");
+            let mut day = contract.starts;
+            while day < end {
+                let whole = contract.grid.period(day, every);
+                let (from, until) = (day, whole.1.min(end));
+                if if advance { from >= open } else { until > last } {
+                    break;
+                }
+                let amount = self.fee(contract, key, whole, (from, until), &mut of_day);
+                *sums.entry(self.key(contract, key, from, "line", "")).or_insert_with(|| q(0)) += amount;
+                day = until;
+            }
+        }
+        for key in &charges {
+            let Some(any) = contract.changes.iter().find_map(|c| of_day(c.effective).charges.get(key).cloned()) else {
+                continue;
+            };
+            let every = text(&any, "every").map_or(contract.interval, months);
+            let mut day = contract.starts;
+            while day < end {
+                let whole = contract.grid.period(day, every);
+                let (from, until) = (day, whole.1.min(end));
+                if until > last {
+                    break;
+                }
+                // Billed on the first boundary at or after its end.
+                let n = boundaries.iter().position(|b| *b >= until).expect("a boundary");
+                self.usage(contract, key, whole, (from, until), contract.billed[n], &mut of_day, &mut sums);
+                day = until;
+            }
+        }
+        sums.retain(|_, amount| !amount.is_zero());
+        sums
+    }
+
+    fn key(&self, contract: &Contract, charge: &str, period: Day, part: &'static str, dimensions: &str) -> Key {
+        Key {
+            contract: contract.key.clone(),
+            bill_to: contract.bill_to.clone(),
+            charge: charge.to_owned(),
+            period,
+            part,
+            dimensions: dimensions.to_owned(),
+        }
+    }
+
+    /// A fee of one service period: each stretch of days with equal terms is its share, rounded once.
+    fn fee(
+        &self,
+        contract: &Contract,
+        key: &str,
+        whole: (Day, Day),
+        (from, until): (Day, Day),
+        of_day: &mut dyn FnMut(Day) -> Rc<Terms>,
+    ) -> Q {
+        let total = q((whole.1 - whole.0).num_days());
+        let mut sum = q(0);
+        let mut stretch: Option<(Q, i64)> = None; // the whole period's amount, days
+        let mut close = |stretch: &mut Option<(Q, i64)>| {
+            if let Some((amount, days)) = stretch.take() {
+                sum += round(&(amount * q(days) / &total), self.digits(contract), contract.rounding);
+            }
+        };
+        for day in from.iter_days().take_while(|d| *d < until) {
+            let terms = of_day(day);
+            let amount = (!terms.paused)
+                .then(|| terms.fees.get(key))
+                .flatten()
+                .filter(|fee| in_force(fee, day))
+                .map(|fee| {
+                    rate(&fee["pricing"], &maybe(fee, "quantity").unwrap_or_else(|| q(1)))
+                });
+            match (&mut stretch, amount) {
+                (Some((same, days)), Some(amount)) if *same == amount => *days += 1,
+                (_, amount) => {
+                    close(&mut stretch);
+                    stretch = amount.map(|a| (a, 1));
+                }
+            }
+        }
+        close(&mut stretch);
+        sum
+    }
+
+    /// A usage charge in one service period: each stretch of days with the same charge by itself.
+    #[allow(clippy::too_many_arguments)]
+    fn usage(
+        &self,
+        contract: &Contract,
+        key: &str,
+        whole: (Day, Day),
+        (from, until): (Day, Day),
+        said: u64,
+        of_day: &mut dyn FnMut(Day) -> Rc<Terms>,
+        sums: &mut Amounts,
+    ) {
+        let mut stretches: Vec<(Value, Day, Day)> = Vec::new();
+        for day in from.iter_days().take_while(|d| *d < until) {
+            let terms = of_day(day);
+            let Some(charge) = terms.charges.get(key).filter(|c| in_force(c, day)) else { continue };
+            let next = day + Days::new(1);
+            match stretches.last_mut() {
+                Some((same, _, last)) if same == charge && *last == day => *last = next,
+                _ => stretches.push((charge.clone(), day, next)),
+            }
+        }
+        for (charge, start, end) in stretches {
+            let share = Q::new((end - start).num_days().into(), (whole.1 - whole.0).num_days().into());
+            self.usage_stretch(contract, &charge, from, (start, end), &share, said, of_day, sums);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn usage_stretch(
+        &self,
+        contract: &Contract,
+        charge: &Value,
+        period: Day,
+        (start, end): (Day, Day),
+        share: &Q,
+        said: u64,
+        of_day: &mut dyn FnMut(Day) -> Rc<Terms>,
+        sums: &mut Amounts,
+    ) {
+        let zone = self.zone(contract);
+        let digits = self.digits(contract);
+        let customer = &self.customers[&contract.customer];
+        let meter = &self.meters[text(charge, "meter").expect("a meter")];
+        let key = text(charge, "key").expect("a key");
+        let (since, before) = (zone.midnight(start), zone.midnight(end));
+        let book = of_day(start).book.clone();
+        let versions: Vec<PriceVersion> = match text(charge, "price") {
+            Some(price) => self.prices[&(book.expect("a book"), price.to_owned())]
+                .iter()
+                .filter(|v| v.said <= said)
+                .cloned()
+                .collect(),
+            None => vec![PriceVersion { from: None, said: 0, pricing: charge["pricing"].clone() }],
+        };
+        let at = |t: Instant| {
+            let t = contract.pinned.unwrap_or(t);
+            versions.iter().rposition(|v| v.from.is_none_or(|f| f <= t)).expect("a price in force")
+        };
+        // A version from 00:00 UTC of the period's first day is that period's in every zone.
+        let utc = start.and_hms_opt(0, 0, 0).expect("midnight").and_utc().timestamp();
+        let first = match versions.iter().rposition(|v| v.from == Some(utc)) {
+            Some(n) if utc > since && contract.pinned.is_none() => n,
+            _ => at(since),
+        };
+        // Dimensions of lines.
+        let mut named: BTreeSet<&str> = list(charge, "lines_by").iter().filter_map(Value::as_str).collect();
+        for version in &versions {
+            named.extend(list(&version.pricing, "dimensions").iter().filter_map(Value::as_str));
+        }
+        let terms = of_day(start);
+        let theirs = terms.overrides.iter().chain(&customer.overrides).filter(|o| aims(o, charge, meter));
+        for one in theirs.chain([charge]) {
+            named.extend(one["match"].as_object().into_iter().flatten().map(|(d, _)| d.as_str()).filter(|d| *d != "bill_to"));
+        }
+        // The quantity of each resolved price, version and line. A line is who is invoiced and its dimensions;
+        // in that order a tie of the split goes.
+        type Line = (usize, String);
+        let mut chains: BTreeMap<String, BTreeMap<usize, (Value, BTreeMap<Line, Q>)>> = BTreeMap::new();
+        for event in &customer.events {
+            let counts = event.live
+                && event.event_type == meter.event_type
+                && event.at >= since
+                && event.at < before
+                && matches(&charge["match"], event, meter);
+            if !counts {
+                continue;
+            }
+            let quantity = meter.value.as_ref().map_or(q(1), |v| dec(&event.properties[v]));
+            let day = zone.day(event.at);
+            let terms = of_day(day);
+            let list_version = at(event.at);
+            let (chain, version, pricing) =
+                self.resolve(&terms, customer, charge, meter, event, day, list_version, &versions);
+            let dimensions: Vec<String> = named
+                .iter()
+                .filter_map(|d| event.properties.get(*d).map(|v| format!("{d}={v}")))
+                .collect();
+            let entity = event.bill_to.as_ref().unwrap_or(&contract.bill_to);
+            let entity = customer.bill_tos.iter().position(|b| b == entity).expect("a bill_to");
+            let of = &mut chains.entry(chain).or_default().entry(version).or_insert_with(|| (pricing, BTreeMap::new())).1;
+            *of.entry((entity, dimensions.join(","))).or_insert_with(|| q(0)) += quantity;
+        }
+        let mut posted = q(0);
+        let mut post = |(entity, dimensions): &Line, amount: Q| {
+            posted += &amount;
+            let mut to = self.key(contract, key, period, "line", dimensions);
+            to.bill_to = customer.bill_tos[*entity].clone();
+            *sums.entry(to).or_insert_with(|| q(0)) += amount;
+        };
+        for parts in chains.values() {
+            let whole: Q = parts.values().flat_map(|(_, lines)| lines.values()).sum();
+            let mut before = q(0);
+            for (pricing, lines) in parts.values() {
+                let own: Q = lines.values().sum();
+                if is_linear(pricing) {
+                    for (line, quantity) in lines {
+                        post(line, round(&rate(pricing, quantity), digits, contract.rounding));
+                    }
+                    before += own;
+                    continue;
+                }
+                // Tiers go on where the version before left them.
+                let after = &before + &own;
+                let exact = match text(pricing, "model") {
+                    Some("volume") if whole.is_zero() => q(0),
+                    Some("volume") => rate(pricing, &whole) * &own / &whole,
+                    _ => rate(pricing, &after) - rate(pricing, &before),
+                };
+                before = after;
+                let total = round(&exact, digits, contract.rounding);
+                let weights: Vec<Q> = lines.values().cloned().collect();
+                for (line, amount) in lines.keys().zip(split(&total, &weights, digits)) {
+                    post(line, amount);
+                }
+            }
+        }
+        let bounds = &versions[first].pricing;
+        if let Some(minimum) = maybe(bounds, "minimum") {
+            let missing = round(&(minimum * share - &posted), digits, contract.rounding);
+            if missing.is_positive() {
+                *sums.entry(self.key(contract, key, period, "true_up", "")).or_insert_with(|| q(0)) += missing;
+            }
+        }
+        if let Some(maximum) = maybe(bounds, "maximum") {
+            let over = maximum - &posted;
+            if over.is_negative() {
+                *sums.entry(self.key(contract, key, period, "cap", "")).or_insert_with(|| q(0)) += over;
+            }
+        }
+    }
+
+    /// The price of one event: the contract's overrides, then the customer's, then the list; inside a scope the one
+    /// with most matched dimensions.
+    #[allow(clippy::too_many_arguments)]
+    fn resolve(
+        &self,
+        terms: &Terms,
+        customer: &Customer,
+        charge: &Value,
+        meter: &Meter,
+        event: &Event,
+        day: Day,
+        list_version: usize,
+        versions: &[PriceVersion],
+    ) -> (String, usize, Value) {
+        let (row, listed) = self.row(&versions[list_version].pricing, event);
+        for (scope, overrides) in [("contract", &terms.overrides), ("customer", &customer.overrides)] {
+            let best = overrides
+                .iter()
+                .enumerate()
+                .filter(|(_, o)| {
+                    aims(o, charge, meter)
+                        && in_force(o, day)
+                        && matches(&o["match"], event, meter)
+                })
+                .max_by_key(|(_, o)| o["match"].as_object().map_or(0, |m| m.len()));
+            let Some((n, best)) = best else { continue };
+            let name = format!("{scope} {n}");
+            if let Some(unit_price) = text(best, "unit_price") {
+                let mut pricing = serde_json::json!({"model": "per_unit", "unit_price": unit_price});
+                if let Some(per) = listed.get("per") {
+                    pricing["per"] = per.clone();
+                }
+                return (name, 0, pricing);
+            }
+            if let Some(percent) = maybe(best, "percent_off") {
+                let factor = (q(100) - percent) / q(100);
+                return (format!("{name}, {row}"), list_version, scale(&listed, &factor));
+            }
+            return (name, 0, best["pricing"].clone());
+        }
+        (format!("list, {row}"), list_version, listed)
+    }
+
+    /// The row of a matrix that an event takes, with its name; another pricing as it is.
+    fn row(&self, pricing: &Value, event: &Event) -> (String, Value) {
+        if text(pricing, "model") != Some("matrix") {
+            return (String::new(), pricing.clone());
+        }
+        let row = list(pricing, "rows")
+            .iter()
+            .filter(|row| {
+                row["match"].as_object().is_none_or(|m| {
+                    m.iter().all(|(d, v)| event.properties.get(d).map(String::as_str) == v.as_str())
+                })
+            })
+            .max_by_key(|row| {
+                let matched = row["match"].as_object().map_or(0, |m| m.len());
+                // A tie goes by the order of the dimensions: the earlier weighs more.
+                let weight: u32 = list(pricing, "dimensions")
+                    .iter()
+                    .rev()
+                    .enumerate()
+                    .filter(|(_, d)| !row["match"][d.as_str().unwrap_or_default()].is_null())
+                    .map(|(n, _)| 1 << n)
+                    .sum();
+                (matched, weight)
+            })
+            .expect("a row");
+        let mut found = serde_json::json!({"model": "per_unit", "unit_price": row["unit_price"]});
+        if let Some(per) = pricing.get("per") {
+            found["per"] = per.clone();
+        }
+        (row["match"].to_string(), found)
+    }
+}
+
+/// Whether an override is one of this charge.
+fn aims(one: &Value, charge: &Value, meter: &Meter) -> bool {
+    text(one, "meter") == Some(&meter.key) || text(one, "charge").is_some_and(|key| text(charge, "key") == Some(key))
+}
+
+/// Between its local dates `from` and `until` (exclusive).
+fn in_force(item: &Value, day: Day) -> bool {
+    date(item, "from").is_none_or(|from| from <= day) && date(item, "until").is_none_or(|until| day < until)
+}
+
+/// Equality on dimensions; an event without the dimension does not match.
+fn matches(of: &Value, event: &Event, meter: &Meter) -> bool {
+    of.as_object().is_none_or(|wanted| {
+        wanted.iter().all(|(name, value)| {
+            if name == "bill_to" {
+                return event.bill_to.as_deref() == value.as_str();
+            }
+            assert!(meter.dimensions.contains(name), "{name} is no dimension of {}", meter.key);
+            event.properties.get(name).map(String::as_str) == value.as_str()
+        })
+    })
+}
+
+impl World {
+    /// The months of a charge's or fee's service periods.
+    pub fn every(&self, contract: &Contract, key: &str) -> u32 {
+        let of = |items: &[Value]| {
+            items.iter().find(|i| text(i, "key") == Some(key) && i["every"].is_string()).and_then(|i| text(i, "every")).map(months)
+        };
+        contract
+            .changes
+            .iter()
+            .rev()
+            .find_map(|change| {
+                let own = of(list(&change.doc, "fees")).or_else(|| of(list(&change.doc, "charges")));
+                own.or_else(|| {
+                    let plan = text(&change.doc, "plan").map(|p| &self.plans[p])?;
+                    of(list(plan, "fees")).or_else(|| of(list(plan, "charges")))
+                })
+            })
+            .unwrap_or(contract.interval)
+    }
+}
