@@ -41,6 +41,8 @@ struct Party {
     entities: Vec<String>,
     contracts: Vec<String>,
     events: usize,
+    /// Since when the last contract is paused.
+    paused: Option<Day>,
 }
 
 struct Sim {
@@ -58,7 +60,11 @@ struct Sim {
     /// Boundaries whose invoice was voided, to be issued again.
     voided: BTreeMap<String, Vec<usize>>,
     compared: usize,
+    /// Changes of contracts that were made.
+    changes: usize,
     faults: Vec<String>,
+    /// What the installation can do beside what 0.2.0 began with.
+    amends: bool,
 }
 
 fn quote(text: &str) -> String {
@@ -258,6 +264,20 @@ fn plan(rng: &mut Rng, n: usize, c: usize) -> Value {
         "charges": charges, "fees": fees})
 }
 
+/// A plan billed alike, with other prices: one may change from one to the other.
+fn other_plan(rng: &mut Rng, plan: &Value, c: usize) -> Value {
+    let mut other = plan.clone();
+    other["key"] = json!(format!("{}b", plan["key"].as_str().expect("a key")));
+    other["fees"][0]["pricing"] = json!({"model": "flat", "amount": some(rng, 15000, c)});
+    other["charges"][0]["price"] = json!("tokens-flat");
+    let fitting = ["calls-graduated", "calls-volume", "calls-package"];
+    other["charges"][1]["price"] = json!(fitting[rng.below(3)]);
+    if rng.chance(50) {
+        other["fees"].as_array_mut().expect("fees").remove(1);
+    }
+    other
+}
+
 impl Sim {
     fn new(db: &Db, seed: u64, customers: usize) -> Sim {
         let mut client = db.connect();
@@ -280,8 +300,12 @@ impl Sim {
             waits: BTreeSet::new(),
             voided: BTreeMap::new(),
             compared: 0,
+            changes: 0,
             faults: Vec::new(),
+            amends: false,
         };
+        sim.amends = sim.must("SELECT FROM pg_proc WHERE pronamespace = 'billing'::regnamespace AND proname = 'contract_amend'").len() == 1
+            && std::env::var("SIM_PLAIN").is_err();
         let start = NaiveDate::from_ymd_opt(2025, 1 + sim.rng.below(12) as u32, 1 + sim.rng.below(28) as u32).expect("a day");
         let start = start.and_hms_opt(12, 0, 0).expect("noon").and_utc().timestamp();
         sim.set_clock(start);
@@ -309,8 +333,13 @@ impl Sim {
                 self.world.prices.insert((book(c), key.to_owned()), vec![first]);
             }
             books.push(json!({"key": book(c), "currency": currency, "prices": prices}));
+            let mut all = Vec::new();
             for n in 0..4 {
                 let plan = plan(&mut rng, n, c);
+                all.push(other_plan(&mut rng, &plan, c));
+                all.push(plan);
+            }
+            for plan in all {
                 self.world.plans.insert(plan["key"].as_str().expect("a key").to_owned(), plan.clone());
                 plans.push(plan);
             }
@@ -346,7 +375,7 @@ impl Sim {
         }
         self.must(&format!("SELECT billing.customer_upsert({})", quote(&doc.to_string())));
         self.world.customers.insert(key.clone(), customer);
-        self.parties.push(Party { rng, key, zone, currency, entities, contracts: Vec::new(), events: 0 });
+        self.parties.push(Party { rng, key, zone, currency, entities, contracts: Vec::new(), events: 0, paused: None });
         let last = self.parties.len() - 1;
         self.contract(last, None);
     }
@@ -369,6 +398,16 @@ impl Sim {
             let term = [3, 7, 12, 18, 24][rng.below(5)];
             doc["term"] = json!(format!("{term} months"));
             ends = Some(deals::months_after(starts, term));
+        }
+        if self.amends && ends.is_some() {
+            let months = deals::months(plan["billing"]["interval"].as_str().expect("an interval"));
+            let mut renewal = json!({"auto": false, "term": format!("{} months", [months, 2 * months][rng.below(2)])});
+            // With new prices only where they begin with a billing period.
+            let whole = plan["billing"]["alignment"] == "anniversary" && deals::months(doc["term"].as_str().expect("a term")) % months == 0;
+            if whole && rng.chance(60) {
+                renewal["uplift"] = json!({"percent": money(1 + rng.below(90) as i64, 1)});
+            }
+            doc["renewal"] = renewal;
         }
         if rng.chance(20) {
             doc["prices"] = json!("pin");
@@ -578,21 +617,21 @@ impl Sim {
         for key in keys {
             let contract = &self.world.contracts[&key];
             let zone = &self.world.zones[&contract.zone];
-            let before = contract.billed.len();
-            let mut billed = contract.billed.clone();
-            while let Some(day) = contract.boundary(billed.len())
+            let mut contract = contract.clone();
+            let ended = contract.next_boundary().is_none();
+            let mut regular = ended;
+            while let Some(day) = contract.next_boundary()
                 && zone.midnight(day) <= self.clock
             {
-                billed.push(said);
+                contract.billed.push((day, said));
+                regular = true;
             }
-            let ended = before > 0 && contract.boundary(before).is_none();
             let again = self.voided.remove(&key).unwrap_or_default();
             for n in &again {
-                billed[*n] = said;
+                contract.billed[*n].1 = said;
             }
-            if billed.len() > before || ended || !again.is_empty() {
-                let regular = billed.len() > before || ended;
-                self.world.contracts.get_mut(&key).expect("it").billed = billed;
+            if regular || !again.is_empty() {
+                self.world.contracts.insert(key.clone(), contract);
                 if !regular {
                     // Issued again is what was void. Whether late usage of other boundaries comes with it or waits for
                     // the next boundary is not said anywhere: compared then.
@@ -671,7 +710,7 @@ impl Sim {
         for row in self.client.query("SELECT key, extract(epoch FROM next_bill_at)::bigint FROM billing.contract", &[]).expect("contracts") {
             let (key, next): (&str, Option<Instant>) = (row.get(0), row.get(1));
             let contract = &self.world.contracts[key];
-            let want = contract.boundary(contract.billed.len()).map(|d| self.world.zones[&contract.zone].midnight(d));
+            let want = contract.next_boundary().map(|d| self.world.zones[&contract.zone].midnight(d));
             if next != want && !self.voided.contains_key(key) {
                 self.faults.push(format!("{key}: next_bill_at {:?}, want {:?}", next.map(at), want.map(at)));
             }
@@ -722,14 +761,194 @@ impl Sim {
     /// What becomes of a customer's contracts.
     fn life(&mut self, p: usize) {
         let last = self.parties[p].contracts.last().expect("a contract").clone();
-        let contract = &self.world.contracts[&last];
+        let contract = self.world.contracts[&last].clone();
+        let zone = &self.world.zones[&contract.zone];
+        let today = zone.day(self.clock);
         if let Some(ends) = contract.end()
-            && self.world.zones[&contract.zone].midnight(ends) <= self.clock
-            && self.parties[p].rng.chance(40)
+            && zone.midnight(ends) <= self.clock
         {
-            let today = self.world.zones[&contract.zone].day(self.clock);
-            let from = if self.parties[p].rng.chance(50) { ends } else { today };
-            self.contract(p, Some(from));
+            if self.parties[p].rng.chance(40) {
+                let from = if self.parties[p].rng.chance(50) { ends } else { today };
+                self.parties[p].paused = None;
+                self.contract(p, Some(from));
+            }
+            return;
+        }
+        if self.amends && self.parties[p].rng.chance(35) {
+            self.change(p, &contract, today);
+        }
+    }
+
+    /// Says a change of a contract, and has it done.
+    fn changed(&mut self, key: &str, effective: Day, kind: Kind, doc: Value, sql: &str) {
+        let said = self.say();
+        self.must(sql);
+        self.changes += 1;
+        let contract = self.world.contracts.get_mut(key).expect("a contract");
+        contract.changes.push(Change { effective, kind, doc, said });
+    }
+
+    /// One random change of a contract.
+    fn change(&mut self, p: usize, contract: &Contract, today: Day) {
+        let key = contract.key.clone();
+        let end = contract.end();
+        let party = &mut self.parties[p];
+        let c = party.currency;
+        let rng = &mut party.rng;
+        let cancelled = contract.changes.iter().any(|c| c.kind == Kind::Cancel);
+        // Now, soon, or since some time.
+        let mut day = match rng.below(10) {
+            0..5 => today,
+            5..7 => today + Days::new(rng.below(40) as u64),
+            _ => today - Days::new(rng.below(75) as u64),
+        };
+        day = day.max(contract.starts);
+        if end.is_some_and(|e| day >= e) || (cancelled && rng.chance(70)) {
+            return;
+        }
+        let zone = &self.world.zones[&contract.zone];
+        // The change of a day holds from its midnight, whenever in the day it is said to be.
+        let length = zone.midnight(day + Days::new(1)) - zone.midnight(day);
+        let instant = quote(&at(zone.midnight(day) + rng.below(length as usize) as i64));
+        let terms = self.world.terms(contract, day);
+        let every = |n: u32| json!(format!("{n} month{}", if n == 1 { "" } else { "s" }));
+        match rng.below(12) {
+            0 | 1 => {
+                let fees: Vec<&String> = terms.fees.iter().filter(|(_, f)| !f["quantity"].is_null()).map(|(k, _)| k).collect();
+                if fees.is_empty() {
+                    return;
+                }
+                let fee = fees[rng.below(fees.len())].clone();
+                let doc = json!({"quantities": {fee: (1 + rng.below(12)).to_string()}});
+                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, day, Kind::Amend, doc, &sql);
+            }
+            2 => {
+                if !terms.fees.contains_key("platform") {
+                    return;
+                }
+                let doc = json!({"prices": {"platform": {"model": "flat", "amount": some(rng, 12000, c)}}});
+                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant}, 'agreed')", quote(&doc.to_string()));
+                self.changed(&key, day, Kind::Amend, doc, &sql);
+            }
+            3 => {
+                let name = format!("extra-{}", rng.below(3));
+                let doc = if terms.fees.contains_key(&name) {
+                    json!({"fees": [{"key": name, "remove": true}]})
+                } else {
+                    let timing = if rng.below(100) < 50 { "advance" } else { "arrears" };
+                    // The same each time, so that one fee has one rhythm.
+                    let timing = if name == "extra-0" { "advance" } else if name == "extra-1" { "arrears" } else { timing };
+                    if name == "extra-2" && self.world.mentions(contract, &name) {
+                        return;
+                    }
+                    json!({"fees": [{"key": name, "product": "ai", "pricing": {"model": "flat", "amount": some(rng, 4000, c)}, "every": every(contract.interval), "timing": timing}]})
+                };
+                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, day, Kind::Amend, doc, &sql);
+            }
+            4 => {
+                let Some(mut charge) = terms.charges.get("calls").cloned() else { return };
+                let shape = ["calls-graduated", "calls-volume", "calls-package"][rng.below(3)];
+                let own = pricing(rng, shape, c);
+                let fields = charge.as_object_mut().expect("a charge");
+                fields.remove("price");
+                fields.insert("pricing".to_owned(), own);
+                let doc = json!({"charges": [charge]});
+                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, day, Kind::Amend, doc, &sql);
+            }
+            5 => {
+                let name = format!("off-{}", rng.below(2));
+                let doc = if terms.discounts.iter().any(|d| d["key"] == json!(name)) {
+                    json!({"discounts": [{"key": name, "remove": true}]})
+                } else {
+                    let fees: Vec<&String> = terms.fees.keys().collect();
+                    if fees.is_empty() {
+                        return;
+                    }
+                    let fee = fees[rng.below(fees.len())].clone();
+                    json!({"discounts": [{"key": name, "percent_off": money(1 + rng.below(500) as i64, 1), "charges": [fee]}]})
+                };
+                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, day, Kind::Amend, doc, &sql);
+            }
+            6 => {
+                let plan = contract
+                    .changes
+                    .iter()
+                    .filter(|c| matches!(c.kind, Kind::Create | Kind::ChangePlan))
+                    .max_by_key(|c| c.effective)
+                    .and_then(|c| c.doc["plan"].as_str())
+                    .expect("a plan")
+                    .to_owned();
+                let other = plan.strip_suffix('b').map_or_else(|| format!("{plan}b"), str::to_owned);
+                let (when, effective) = match rng.below(3) {
+                    0 => ("now".to_owned(), today.max(contract.starts)),
+                    1 => ("period_end".to_owned(), contract.period_end(today)),
+                    _ => (day.to_string(), day),
+                };
+                if end.is_some_and(|e| effective >= e) {
+                    return;
+                }
+                let sql = format!("SELECT billing.contract_change_plan('{key}', '{other}', '{when}')");
+                self.changed(&key, effective, Kind::ChangePlan, json!({"plan": other}), &sql);
+            }
+            7 | 8 => {
+                let soon = today.max(contract.starts) + Days::new(rng.below(12) as u64);
+                if end.is_some_and(|e| soon + Days::new(40) >= e) {
+                    return;
+                }
+                let instant = quote(&at(self.world.zones[&contract.zone].midnight(soon) + 60));
+                match party.paused {
+                    None => {
+                        party.paused = Some(soon);
+                        self.changed(&key, soon, Kind::Pause, json!({}), &format!("SELECT billing.contract_pause('{key}', {instant}, 'asked')"));
+                    }
+                    Some(since) if since < soon => {
+                        party.paused = None;
+                        self.changed(&key, soon, Kind::Resume, json!({}), &format!("SELECT billing.contract_resume('{key}', {instant})"));
+                    }
+                    Some(_) => {}
+                }
+            }
+            9 => {
+                if cancelled || rng.below(100) < 50 {
+                    return;
+                }
+                let (when, effective) = match rng.below(3) {
+                    0 => ("now".to_owned(), today),
+                    1 => ("period_end".to_owned(), contract.period_end(today)),
+                    _ => (day.to_string(), day),
+                };
+                if effective <= contract.starts || end.is_some_and(|e| effective > e) {
+                    return;
+                }
+                let sql = format!("SELECT billing.contract_cancel('{key}', '{when}', 'leaves')");
+                self.changed(&key, effective, Kind::Cancel, json!({}), &sql);
+            }
+            10 => {
+                let Some(end) = end else { return };
+                if cancelled || today + Days::new(60) < end {
+                    return;
+                }
+                let renewal = &contract.changes[0].doc["renewal"];
+                let percent = renewal["uplift"]["percent"].clone();
+                let doc = json!({"term": renewal["term"], "percent": percent});
+                self.changed(&key, end, Kind::Renew, doc, &format!("SELECT billing.contract_renew('{key}')"));
+            }
+            _ => {
+                // Fees of one contract for a time of their own.
+                let name = format!("short-{}", rng.below(50));
+                if self.world.mentions(contract, &name) {
+                    return;
+                }
+                let until = day + Days::new(5 + rng.below(100) as u64);
+                let doc = json!({"fees": [{"key": name, "product": "ai", "pricing": {"model": "flat", "amount": some(rng, 3000, c)}, "every": every(contract.interval), "timing": "advance",
+                    "from": day.to_string(), "until": until.to_string()}]});
+                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, day, Kind::Amend, doc, &sql);
+            }
         }
     }
 }

@@ -354,8 +354,8 @@ pub struct Contract {
     pub pinned: Option<Instant>,
     pub rounding: Rounding,
     pub changes: Vec<Change>,
-    /// For each boundary that was billed: what had been said by then.
-    pub billed: Vec<u64>,
+    /// Each boundary that was billed: its day, and what had been said by then.
+    pub billed: Vec<(Day, u64)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -405,42 +405,56 @@ pub struct Terms {
     pub overrides: Vec<Value>,
     pub discounts: Vec<Value>,
     pub paused: bool,
+    /// What fees come to times this, since renewals.
+    pub uplift: Option<Q>,
 }
 
 impl Contract {
-    /// The last day is the one before; None runs on.
+    /// The first day without it; None runs on. As all changes leave it, in the order of their effective days.
     pub fn end(&self) -> Option<Day> {
-        self.ends
+        let mut changes: Vec<&Change> = self.changes.iter().collect();
+        changes.sort_by_key(|c| c.effective);
+        let mut end = self.ends;
+        for change in changes {
+            match change.kind {
+                // A term counts from the contract's start.
+                Kind::Amend => {
+                    if let Some(term) = text(&change.doc, "term") {
+                        end = Some(months_after(self.starts, months(term)));
+                    }
+                }
+                Kind::Renew => {
+                    let old = end.expect("an end");
+                    end = Some(months_after(old, months(text(&change.doc, "term").expect("a term"))));
+                }
+                Kind::Resume => {
+                    if let Some(days) = change.doc["extend_days"].as_i64() {
+                        end = end.map(|e| e + Days::new(days as u64));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for cancel in self.changes.iter().filter(|c| c.kind == Kind::Cancel) {
+            end = Some(end.map_or(cancel.effective, |e| e.min(cancel.effective)));
+        }
+        end
     }
 
-    /// Boundaries up to `until`: the first day of each billing period, and the end.
-    pub fn boundaries(&self, until: Day) -> Vec<Day> {
-        let end = self.end();
-        let mut found = vec![self.starts];
-        let mut day = self.starts;
-        loop {
-            let (_, next) = self.grid.period(day, self.interval);
-            let next = end.map_or(next, |e| e.min(next));
-            if next > until || next <= day {
-                return found;
-            }
-            found.push(next);
-            day = next;
+    /// The boundary that is to be billed next, if there is one.
+    pub fn next_boundary(&self) -> Option<Day> {
+        let Some((last, _)) = self.billed.last() else { return Some(self.starts) };
+        if self.end().is_some_and(|end| end <= *last) {
+            return None;
         }
+        let (_, next) = self.grid.period(*last, self.interval);
+        Some(self.end().map_or(next, |end| end.min(next)))
     }
 
-    /// The boundary of that number, if the contract has it.
-    pub fn boundary(&self, n: usize) -> Option<Day> {
-        let mut day = self.starts;
-        for _ in 0..n {
-            let (_, next) = self.grid.period(day, self.interval);
-            let next = self.end().map_or(next, |e| e.min(next));
-            if next <= day {
-                return None;
-            }
-            day = next;
-        }
-        Some(day)
+    /// The end of the billing period that holds a day.
+    pub fn period_end(&self, day: Day) -> Day {
+        let next = self.grid.period(day.max(self.starts), self.interval).1;
+        self.end().map_or(next, |end| end.min(next))
     }
 }
 
@@ -468,6 +482,8 @@ impl World {
     /// The terms after the changes whose effective day is not after `day`.
     pub fn terms(&self, contract: &Contract, day: Day) -> Terms {
         let mut terms = Terms::default();
+        // The plan's items, and the contract's own over them: charges, fees.
+        let (mut plans, mut own) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
         let mut changes: Vec<&Change> = contract.changes.iter().filter(|c| c.effective <= day).collect();
         changes.sort_by_key(|c| c.effective); // stable: as they were said within a day
         for change in changes {
@@ -477,19 +493,50 @@ impl World {
                     if let Some(plan) = text(doc, "plan") {
                         let plan = &self.plans[plan];
                         terms.book = text(plan, "price_book").map(str::to_owned);
-                        terms.charges.clear();
-                        terms.fees.clear();
-                        put(&mut terms.charges, list(plan, "charges"));
-                        put(&mut terms.fees, list(plan, "fees"));
+                        plans = (list(plan, "charges").to_vec(), list(plan, "fees").to_vec());
                     }
-                    put(&mut terms.charges, list(doc, "charges"));
-                    put(&mut terms.fees, list(doc, "fees"));
+                    own.0.extend(list(doc, "charges").iter().cloned());
+                    own.1.extend(list(doc, "fees").iter().cloned());
                     terms.overrides.extend(list(doc, "overrides").iter().cloned());
-                    terms.discounts.extend(list(doc, "discounts").iter().cloned());
+                    change_items(&mut terms.discounts, list(doc, "discounts"));
                 }
-                _ => panic!("not yet"),
+                Kind::Amend => {
+                    own.0.extend(list(doc, "charges").iter().cloned());
+                    own.1.extend(list(doc, "fees").iter().cloned());
+                    change_items(&mut terms.discounts, list(doc, "discounts"));
+                    for (key, quantity) in doc["quantities"].as_object().into_iter().flatten() {
+                        let mut fee = current(&plans.1, &own.1, key);
+                        fee["quantity"] = quantity.clone();
+                        own.1.push(fee);
+                    }
+                    for (key, pricing) in doc["prices"].as_object().into_iter().flatten() {
+                        let mut fee = current(&plans.1, &own.1, key);
+                        fee["pricing"] = pricing.clone();
+                        own.1.push(fee);
+                    }
+                }
+                Kind::Pause => terms.paused = true,
+                Kind::Resume => terms.paused = false,
+                Kind::Renew => {
+                    let factor = (q(100) + maybe(doc, "percent").unwrap_or_else(|| q(0))) / q(100);
+                    // Fees rise, and what the contract fixes itself; list prices and percentages off do not.
+                    for one in &mut terms.overrides {
+                        if one["percent_off"].is_null() {
+                            *one = scale(one, &factor);
+                        }
+                    }
+                    for charge in &mut own.0 {
+                        *charge = scale(charge, &factor);
+                    }
+                    terms.uplift = Some(terms.uplift.unwrap_or_else(|| q(1)) * factor);
+                }
+                Kind::Cancel => {}
             }
         }
+        put(&mut terms.charges, &plans.0);
+        put(&mut terms.charges, &own.0);
+        put(&mut terms.fees, &plans.1);
+        put(&mut terms.fees, &own.1);
         terms
     }
 
@@ -499,11 +546,9 @@ impl World {
         if contract.billed.is_empty() {
             return sums;
         }
-        let boundaries: Vec<Day> =
-            (0..=contract.billed.len()).map_while(|n| contract.boundary(n)).collect();
-        let last = boundaries[contract.billed.len() - 1];
+        let last = contract.billed.last().expect("a boundary").0;
         let end = contract.end().unwrap_or(Day::MAX);
-        let open = boundaries.get(contract.billed.len()).copied().unwrap_or(last); // of the period begun at last
+        let open = contract.grid.period(last, contract.interval).1; // the end of the period begun at the last boundary
         let mut cache: BTreeMap<Day, Rc<Terms>> = BTreeMap::new();
         let mut of_day = |day: Day| -> Rc<Terms> {
             let at = contract.changes.iter().map(|c| c.effective).filter(|e| *e <= day).max().expect("begun");
@@ -518,9 +563,7 @@ impl World {
             fees.extend(terms.fees.keys().cloned());
         }
         for key in &fees {
-            let Some(any) = contract.changes.iter().find_map(|c| of_day(c.effective).fees.get(key).cloned()) else {
-                continue;
-            };
+            let any = contract.changes.iter().find_map(|c| of_day(c.effective).fees.get(key).cloned()).expect("it");
             let every = text(&any, "every").map_or(contract.interval, months);
             let advance = text(&any, "timing") != Some("arrears");
             let mut day = contract.starts;
@@ -536,9 +579,7 @@ impl World {
             }
         }
         for key in &charges {
-            let Some(any) = contract.changes.iter().find_map(|c| of_day(c.effective).charges.get(key).cloned()) else {
-                continue;
-            };
+            let any = contract.changes.iter().find_map(|c| of_day(c.effective).charges.get(key).cloned()).expect("it");
             let every = text(&any, "every").map_or(contract.interval, months);
             let mut day = contract.starts;
             while day < end {
@@ -548,8 +589,8 @@ impl World {
                     break;
                 }
                 // Billed on the first boundary at or after its end.
-                let n = boundaries.iter().position(|b| *b >= until).expect("a boundary");
-                self.usage(contract, key, whole, (from, until), contract.billed[n], &mut of_day, &mut sums);
+                let said = contract.billed.iter().find(|(b, _)| *b >= until).expect("a boundary").1;
+                self.usage(contract, key, whole, (from, until), said, &mut of_day, &mut sums);
                 day = until;
             }
         }
@@ -592,7 +633,9 @@ impl World {
                 .flatten()
                 .filter(|fee| in_force(fee, day))
                 .map(|fee| {
-                    rate(&fee["pricing"], &maybe(fee, "quantity").unwrap_or_else(|| q(1)))
+                    let amount = rate(&fee["pricing"], &maybe(fee, "quantity").unwrap_or_else(|| q(1)));
+                    let uplift = terms.uplift.clone().unwrap_or_else(|| q(1));
+                    amount * uplift * discount(&terms.discounts, key, day)
                 });
             match (&mut stretch, amount) {
                 (Some((same, days)), Some(amount)) if *same == amount => *days += 1,
@@ -629,6 +672,7 @@ impl World {
             }
         }
         for (charge, start, end) in stretches {
+            // Discounts change at the boundaries of service periods only, as these simulations have them.
             let share = Q::new((end - start).num_days().into(), (whole.1 - whole.0).num_days().into());
             self.usage_stretch(contract, &charge, from, (start, end), &share, said, of_day, sums);
         }
@@ -709,6 +753,7 @@ impl World {
             let of = &mut chains.entry(chain).or_default().entry(version).or_insert_with(|| (pricing, BTreeMap::new())).1;
             *of.entry((entity, dimensions.join(","))).or_insert_with(|| q(0)) += quantity;
         }
+        let off = discount(&terms.discounts, key, start);
         let mut posted = q(0);
         let mut post = |(entity, dimensions): &Line, amount: Q| {
             posted += &amount;
@@ -723,7 +768,7 @@ impl World {
                 let own: Q = lines.values().sum();
                 if is_linear(pricing) {
                     for (line, quantity) in lines {
-                        post(line, round(&rate(pricing, quantity), digits, contract.rounding));
+                        post(line, round(&(rate(pricing, quantity) * &off), digits, contract.rounding));
                     }
                     before += own;
                     continue;
@@ -736,7 +781,7 @@ impl World {
                     _ => rate(pricing, &after) - rate(pricing, &before),
                 };
                 before = after;
-                let total = round(&exact, digits, contract.rounding);
+                let total = round(&(exact * &off), digits, contract.rounding);
                 let weights: Vec<Q> = lines.values().cloned().collect();
                 for (line, amount) in lines.keys().zip(split(&total, &weights, digits)) {
                     post(line, amount);
@@ -790,13 +835,13 @@ impl World {
                 if let Some(per) = listed.get("per") {
                     pricing["per"] = per.clone();
                 }
-                return (name, 0, pricing);
+                return (format!("{name} {pricing}"), 0, pricing);
             }
             if let Some(percent) = maybe(best, "percent_off") {
                 let factor = (q(100) - percent) / q(100);
                 return (format!("{name}, {row}"), list_version, scale(&listed, &factor));
             }
-            return (name, 0, best["pricing"].clone());
+            return (format!("{name} {}", best["pricing"]), 0, best["pricing"].clone());
         }
         (format!("list, {row}"), list_version, listed)
     }
@@ -832,6 +877,37 @@ impl World {
         }
         (row["match"].to_string(), found)
     }
+}
+
+/// An item of a contract as it is now: its own, else the plan's.
+fn current(plan: &[Value], own: &[Value], key: &str) -> Value {
+    let found = own.iter().rev().chain(plan).find(|item| text(item, "key") == Some(key));
+    found.unwrap_or_else(|| panic!("no item {key}")).clone()
+}
+
+/// Replaces items of the same key where they stand, adds new ones at the end, and drops those with "remove".
+fn change_items(items: &mut Vec<Value>, changes: &[Value]) {
+    for change in changes {
+        let at = items.iter().position(|item| item["key"] == change["key"]);
+        match (at, change["remove"] == Value::Bool(true)) {
+            (Some(at), true) => drop(items.remove(at)),
+            (Some(at), false) => items[at] = change.clone(),
+            (None, true) => {}
+            (None, false) => items.push(change.clone()),
+        }
+    }
+}
+
+/// What is left of 1 after the percentages off that are in force for a charge or fee on a day.
+fn discount(discounts: &[Value], key: &str, day: Day) -> Q {
+    let mut left = q(1);
+    for one in discounts {
+        let scope = list(one, "charges");
+        if in_force(one, day) && (scope.is_empty() || scope.iter().any(|k| k == key)) {
+            left *= (q(100) - field(one, "percent_off")) / q(100);
+        }
+    }
+    left
 }
 
 /// Whether an override is one of this charge.
@@ -875,5 +951,14 @@ impl World {
                 })
             })
             .unwrap_or(contract.interval)
+    }
+}
+
+impl World {
+    /// Whether a contract ever had an item of this key.
+    pub fn mentions(&self, contract: &Contract, key: &str) -> bool {
+        contract.changes.iter().any(|c| {
+            list(&c.doc, "fees").iter().chain(list(&c.doc, "charges")).any(|item| text(item, "key") == Some(key))
+        })
     }
 }
