@@ -13,7 +13,7 @@ mod deals;
 use chrono::{Datelike, Days, NaiveDate};
 use common::Db;
 use deals::{
-    Amounts, Change, Contract, Customer, Day, Event, Grid, Instant, Key, Kind, Meter, PriceVersion, Q, Rounding, World, Zone,
+    Amounts, Change, Contract, Customer, Day, Event, Grid, Instant, Key, Kind, Meter, PriceVersion, Proration, Q, Rounding, World, Zone,
     dec, fixed, q,
 };
 use load::Rng;
@@ -443,6 +443,16 @@ impl Sim {
             _ => Grid::Anniversary(starts),
         };
         let rounding = if rng.chance(25) { Rounding::HalfEven } else { Rounding::HalfUp };
+        let (proration, basis) = [
+            (Proration::Second, "second"),
+            (Proration::Thirty, "30_actual"),
+            (Proration::ThirtyStrict, "30_strict"),
+            (Proration::None, "none"),
+            (Proration::Second, "second"),
+            (Proration::Day, "day"),
+        ][if rng.chance(50) { rng.below(5) } else { 5 }];
+        let by_start = rng.chance(15);
+        let grace = if rng.chance(20) { 1 + rng.below(9) as i64 } else { 0 };
         let create = Change { effective: starts, kind: Kind::Create, doc: doc.clone(), said };
         let contract = Contract {
             key: key.clone(),
@@ -456,13 +466,29 @@ impl Sim {
             grid,
             pinned: (doc["prices"] == "pin").then_some(now),
             rounding,
+            proration,
+            by_start,
+            grace,
             changes: vec![create],
             billed: Vec::new(),
         };
         party.contracts.push(key.clone());
         self.must(&format!("SELECT billing.contract_create({})", quote(&doc.to_string())));
+        let mut policies = Vec::new();
         if rounding == Rounding::HalfEven {
-            self.must(&format!("SELECT billing.policy_set('rounding_mode', 'half_even', 'contract:{key}')"));
+            policies.push(("rounding_mode", "half_even".to_owned()));
+        }
+        if proration != Proration::Day {
+            policies.push(("proration_basis", basis.to_owned()));
+        }
+        if by_start {
+            policies.push(("rate_at", "period_start".to_owned()));
+        }
+        if grace > 0 {
+            policies.push(("invoice_grace", format!("{grace} days")));
+        }
+        for (name, value) in policies {
+            self.must(&format!("SELECT billing.policy_set('{name}', '{value}', 'contract:{key}')"));
         }
         self.must(&format!("SELECT billing.contract_activate('{key}')"));
         self.world.contracts.insert(key, contract);
@@ -621,7 +647,7 @@ impl Sim {
             let ended = contract.next_boundary().is_none();
             let mut regular = ended;
             while let Some(day) = contract.next_boundary()
-                && zone.midnight(day) <= self.clock
+                && zone.midnight(day) + contract.grace * DAY <= self.clock
             {
                 contract.billed.push((day, said));
                 regular = true;
@@ -646,19 +672,15 @@ impl Sim {
         self.compare();
     }
 
-    /// All documents that stand, summed, against the oracle.
-    fn compare(&mut self) {
-        let rows = self
-            .client
-            .query(
-                "SELECT i.document->>'contract', i.document->>'bill_to', l->>'charge', l->>'key',
-                        extract(epoch FROM (l->>'from')::timestamptz)::bigint, (l->'dimensions')::text, l->>'amount', i.key
-                 FROM billing.invoice i, jsonb_array_elements(i.document->'lines') l WHERE i.state NOT IN ('void', 'draft')",
-                &[],
-            )
-            .expect("lines");
+    /// The lines of documents summed; with what they were summed of.
+    fn sum(&mut self, documents: &str) -> BTreeMap<String, BTreeMap<Key, (Q, Vec<String>)>> {
+        let sql = format!(
+            "SELECT i.document->>'contract', i.document->>'bill_to', l->>'charge', l->>'key',
+                    extract(epoch FROM (l->>'from')::timestamptz)::bigint, (l->'dimensions')::text, l->>'amount', i.key
+             FROM ({documents}) i, jsonb_array_elements(i.document->'lines') l"
+        );
         let mut found: BTreeMap<String, BTreeMap<Key, (Q, Vec<String>)>> = BTreeMap::new();
-        for row in &rows {
+        for row in &self.client.query(&sql, &[]).unwrap_or_else(|e| panic!("{documents}: {e:?}")) {
             let contract: String = row.get(0);
             let line: &str = row.get(3);
             let (from, dimensions): (Instant, &str) = (row.get(4), row.get(5));
@@ -682,25 +704,63 @@ impl Sim {
             of.0 += dec(amount);
             of.1.push(format!("{}: {line} {amount}", row.get::<_, &str>(7)));
         }
+        found
+    }
+
+    /// What the next bill would have, with the usage of now, on top of all that stands.
+    fn preview(&mut self, key: &str) {
+        let mut contract = self.world.contracts[key].clone();
+        if self.voided.contains_key(key) || self.waits.contains(key) {
+            return;
+        }
+        let Some(next) = contract.next_boundary() else { return };
+        contract.billed.push((next, u64::MAX));
+        if contract.billed.len() == 1
+            && let Some(next) = contract.next_boundary()
+        {
+            contract.billed.push((next, u64::MAX));
+        }
+        let expected = self.world.expected(&contract);
+        let sql = format!("SELECT 'preview' AS key, d AS document FROM jsonb_path_query(billing.invoice_preview('{key}'), '$[*]') d");
+        writeln!(self.log, "{sql};").expect("log");
+        let mut found = self.sum(&sql).remove(key).unwrap_or_default();
+        let stands = self.sum(&format!("SELECT key, document FROM billing.invoice WHERE state NOT IN ('void', 'draft') AND key LIKE '{key}/%'"));
+        for (line, (amount, of)) in stands.into_values().flatten() {
+            let sum = found.entry(line).or_insert_with(|| (q(0), Vec::new()));
+            sum.0 += amount;
+            sum.1.extend(of);
+        }
+        self.same(&expected, &found, key, "preview and ");
+    }
+
+    /// Compares sums with what they should be.
+    fn same(&mut self, expected: &Amounts, found: &BTreeMap<Key, (Q, Vec<String>)>, contract: &str, what: &str) {
         let none = (q(0), Vec::new());
-        for (contract, expected) in &self.standing {
-            let found = found.remove(contract).unwrap_or_default();
-            if self.waits.contains(contract) {
-                continue;
-            }
-            let mut keys: Vec<&Key> = expected.keys().chain(found.keys()).collect();
-            keys.sort();
-            keys.dedup();
-            for key in keys {
-                self.compared += 1;
-                let want = expected.get(key).cloned().unwrap_or_else(Q::zero);
-                let (got, lines) = found.get(key).unwrap_or(&none);
-                if want != *got {
-                    let digits = self.world.minor_units[&self.world.contracts[contract].currency];
-                    self.faults.push(format!("{key:?}: billed {}, want {} {lines:#?}", fixed(got, digits), fixed(&want, digits)));
-                }
+        let mut keys: Vec<&Key> = expected.keys().chain(found.keys()).collect();
+        keys.sort();
+        keys.dedup();
+        for key in keys {
+            self.compared += 1;
+            let want = expected.get(key).cloned().unwrap_or_else(Q::zero);
+            let (got, lines) = found.get(key).unwrap_or(&none);
+            if want != *got {
+                let digits = self.world.minor_units[&self.world.contracts[contract].currency];
+                self.faults.push(format!("{key:?}: {what}billed {}, want {} {lines:#?}", fixed(got, digits), fixed(&want, digits)));
             }
         }
+    }
+
+    /// All documents that stand, summed, against the oracle.
+    fn compare(&mut self) {
+        let mut found = self.sum("SELECT key, document FROM billing.invoice WHERE state NOT IN ('void', 'draft')");
+        let standing = std::mem::take(&mut self.standing);
+        for (contract, expected) in &standing {
+            let found = found.remove(contract).unwrap_or_default();
+            if !self.waits.contains(contract) {
+                self.same(expected, &found, contract, "");
+            }
+        }
+        self.standing = standing;
         for (contract, found) in found {
             if !self.standing.contains_key(&contract) {
                 self.faults.push(format!("{contract} is not to be billed yet: {found:?}"));
@@ -751,6 +811,11 @@ impl Sim {
         }
         if folds {
             self.must("CALL billing.fold()");
+        }
+        if self.rng.chance(50) {
+            let p = self.rng.below(self.parties.len());
+            let key = self.parties[p].contracts.last().expect("a contract").clone();
+            self.preview(&key);
         }
         if bills {
             self.bill();

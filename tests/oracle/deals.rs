@@ -62,6 +62,21 @@ pub enum Rounding {
     HalfEven,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proration {
+    Day,
+    Second,
+    Thirty,
+    ThirtyStrict,
+    None,
+}
+
+/// Days of a calendar in which every month has 30.
+fn days30(from: Day, until: Day) -> i64 {
+    let of = |d: Day| i64::from(d.year()) * 360 + i64::from(d.month0()) * 30 + i64::from(d.day().min(30));
+    of(until) - of(from)
+}
+
 /// To `digits` places; a half goes away from zero, or to the even neighbour.
 pub fn round(x: &Q, digits: u32, mode: Rounding) -> Q {
     let scale = Q::from_integer(BigInt::from(10).pow(digits));
@@ -353,6 +368,11 @@ pub struct Contract {
     pub grid: Grid,
     pub pinned: Option<Instant>,
     pub rounding: Rounding,
+    pub proration: Proration,
+    /// Policy rate_at = period_start.
+    pub by_start: bool,
+    /// Policy invoice_grace, in days.
+    pub grace: i64,
     pub changes: Vec<Change>,
     /// Each boundary that was billed: its day, and what had been said by then.
     pub billed: Vec<(Day, u64)>,
@@ -573,7 +593,7 @@ impl World {
                 if if advance { from >= open } else { until > last } {
                     break;
                 }
-                let amount = self.fee(contract, key, whole, (from, until), &mut of_day);
+                let amount = self.fee(contract, key, every, whole, (from, until), &mut of_day);
                 *sums.entry(self.key(contract, key, from, "line", "")).or_insert_with(|| q(0)) += amount;
                 day = until;
             }
@@ -609,21 +629,41 @@ impl World {
         }
     }
 
+    /// The share of a stretch in its whole service period (rules 2).
+    fn share(&self, contract: &Contract, (start, end): (Day, Day), whole: (Day, Day), every: u32) -> Q {
+        let over = |a: i64, b: i64| Q::new(a.into(), b.into());
+        if (start, end) == whole {
+            return q(1);
+        }
+        let zone = self.zone(contract);
+        match contract.proration {
+            Proration::Day => over((end - start).num_days(), (whole.1 - whole.0).num_days()),
+            Proration::Second => over(
+                zone.midnight(end) - zone.midnight(start),
+                zone.midnight(whole.1) - zone.midnight(whole.0),
+            ),
+            Proration::Thirty => over((end - start).num_days(), 30 * i64::from(every)).min(q(1)),
+            Proration::ThirtyStrict => over(days30(start, end), 30 * i64::from(every)),
+            Proration::None => q(1),
+        }
+    }
+
     /// A fee of one service period: each stretch of days with equal terms is its share, rounded once.
     fn fee(
         &self,
         contract: &Contract,
         key: &str,
+        every: u32,
         whole: (Day, Day),
         (from, until): (Day, Day),
         of_day: &mut dyn FnMut(Day) -> Rc<Terms>,
     ) -> Q {
-        let total = q((whole.1 - whole.0).num_days());
         let mut sum = q(0);
-        let mut stretch: Option<(Q, i64)> = None; // the whole period's amount, days
-        let mut close = |stretch: &mut Option<(Q, i64)>| {
-            if let Some((amount, days)) = stretch.take() {
-                sum += round(&(amount * q(days) / &total), self.digits(contract), contract.rounding);
+        let mut stretch: Option<(Q, Day, Day)> = None; // the whole period's amount, from, until
+        let mut close = |stretch: &mut Option<(Q, Day, Day)>| {
+            if let Some((amount, start, end)) = stretch.take() {
+                let share = self.share(contract, (start, end), whole, every);
+                sum += round(&(amount * share), self.digits(contract), contract.rounding);
             }
         };
         for day in from.iter_days().take_while(|d| *d < until) {
@@ -638,10 +678,10 @@ impl World {
                     amount * uplift * discount(&terms.discounts, key, day)
                 });
             match (&mut stretch, amount) {
-                (Some((same, days)), Some(amount)) if *same == amount => *days += 1,
+                (Some((same, _, end)), Some(amount)) if *same == amount => *end = day + Days::new(1),
                 (_, amount) => {
                     close(&mut stretch);
-                    stretch = amount.map(|a| (a, 1));
+                    stretch = amount.map(|a| (a, day, day + Days::new(1)));
                 }
             }
         }
@@ -673,7 +713,8 @@ impl World {
         }
         for (charge, start, end) in stretches {
             // Discounts change at the boundaries of service periods only, as these simulations have them.
-            let share = Q::new((end - start).num_days().into(), (whole.1 - whole.0).num_days().into());
+            let every = text(&charge, "every").map_or(contract.interval, months);
+            let share = self.share(contract, (start, end), whole, every);
             self.usage_stretch(contract, &charge, from, (start, end), &share, said, of_day, sums);
         }
     }
@@ -741,7 +782,7 @@ impl World {
             let quantity = meter.value.as_ref().map_or(q(1), |v| dec(&event.properties[v]));
             let day = zone.day(event.at);
             let terms = of_day(day);
-            let list_version = at(event.at);
+            let list_version = if contract.by_start { first } else { at(event.at) };
             let (chain, version, pricing) =
                 self.resolve(&terms, customer, charge, meter, event, day, list_version, &versions);
             let dimensions: Vec<String> = named
