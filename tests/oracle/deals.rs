@@ -583,7 +583,8 @@ impl World {
             fees.extend(terms.fees.keys().cloned());
         }
         for key in &fees {
-            let any = contract.changes.iter().find_map(|c| of_day(c.effective).fees.get(key).cloned()).expect("it");
+            let any =
+                contract.changes.iter().find_map(|c| of_day(c.effective).fees.get(key).cloned()).expect("it");
             let every = text(&any, "every").map_or(contract.interval, months);
             let advance = text(&any, "timing") != Some("arrears");
             let mut day = contract.starts;
@@ -599,7 +600,11 @@ impl World {
             }
         }
         for key in &charges {
-            let any = contract.changes.iter().find_map(|c| of_day(c.effective).charges.get(key).cloned()).expect("it");
+            let any = contract
+                .changes
+                .iter()
+                .find_map(|c| of_day(c.effective).charges.get(key).cloned())
+                .expect("it");
             let every = text(&any, "every").map_or(contract.interval, months);
             let mut day = contract.starts;
             while day < end {
@@ -618,7 +623,14 @@ impl World {
         sums
     }
 
-    fn key(&self, contract: &Contract, charge: &str, period: Day, part: &'static str, dimensions: &str) -> Key {
+    fn key(
+        &self,
+        contract: &Contract,
+        charge: &str,
+        period: Day,
+        part: &'static str,
+        dimensions: &str,
+    ) -> Key {
         Key {
             contract: contract.key.clone(),
             bill_to: contract.bill_to.clone(),
@@ -668,15 +680,14 @@ impl World {
         };
         for day in from.iter_days().take_while(|d| *d < until) {
             let terms = of_day(day);
-            let amount = (!terms.paused)
-                .then(|| terms.fees.get(key))
-                .flatten()
-                .filter(|fee| in_force(fee, day))
-                .map(|fee| {
-                    let amount = rate(&fee["pricing"], &maybe(fee, "quantity").unwrap_or_else(|| q(1)));
-                    let uplift = terms.uplift.clone().unwrap_or_else(|| q(1));
-                    amount * uplift * discount(&terms.discounts, key, day)
-                });
+            let amount =
+                (!terms.paused).then(|| terms.fees.get(key)).flatten().filter(|fee| in_force(fee, day)).map(
+                    |fee| {
+                        let amount = rate(&fee["pricing"], &maybe(fee, "quantity").unwrap_or_else(|| q(1)));
+                        let uplift = terms.uplift.clone().unwrap_or_else(|| q(1));
+                        amount * uplift * discount(&terms.discounts, key, day)
+                    },
+                );
             match (&mut stretch, amount) {
                 (Some((same, _, end)), Some(amount)) if *same == amount => *end = day + Days::new(1),
                 (_, amount) => {
@@ -764,12 +775,20 @@ impl World {
         let terms = of_day(start);
         let theirs = terms.overrides.iter().chain(&customer.overrides).filter(|o| aims(o, charge, meter));
         for one in theirs.chain([charge]) {
-            named.extend(one["match"].as_object().into_iter().flatten().map(|(d, _)| d.as_str()).filter(|d| *d != "bill_to"));
+            named.extend(
+                one["match"]
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(d, _)| d.as_str())
+                    .filter(|d| *d != "bill_to"),
+            );
         }
         // The quantity of each resolved price, version and line. A line is who is invoiced and its dimensions;
         // in that order a tie of the split goes.
         type Line = (usize, String);
-        let mut chains: BTreeMap<String, BTreeMap<usize, (Value, BTreeMap<Line, Q>)>> = BTreeMap::new();
+        type Parts = BTreeMap<usize, (Value, BTreeMap<Line, Q>)>;
+        let mut chains: BTreeMap<String, Parts> = BTreeMap::new();
         for event in &customer.events {
             let counts = event.live
                 && event.event_type == meter.event_type
@@ -785,13 +804,16 @@ impl World {
             let list_version = if contract.by_start { first } else { at(event.at) };
             let (chain, version, pricing) =
                 self.resolve(&terms, customer, charge, meter, event, day, list_version, &versions);
-            let dimensions: Vec<String> = named
-                .iter()
-                .filter_map(|d| event.properties.get(*d).map(|v| format!("{d}={v}")))
-                .collect();
+            let dimensions: Vec<String> =
+                named.iter().filter_map(|d| event.properties.get(*d).map(|v| format!("{d}={v}"))).collect();
             let entity = event.bill_to.as_ref().unwrap_or(&contract.bill_to);
             let entity = customer.bill_tos.iter().position(|b| b == entity).expect("a bill_to");
-            let of = &mut chains.entry(chain).or_default().entry(version).or_insert_with(|| (pricing, BTreeMap::new())).1;
+            let of = &mut chains
+                .entry(chain)
+                .or_default()
+                .entry(version)
+                .or_insert_with(|| (pricing, BTreeMap::new()))
+                .1;
             *of.entry((entity, dimensions.join(","))).or_insert_with(|| q(0)) += quantity;
         }
         let off = discount(&terms.discounts, key, start);
@@ -833,7 +855,8 @@ impl World {
         if let Some(minimum) = maybe(bounds, "minimum") {
             let missing = round(&(minimum * share - &posted), digits, contract.rounding);
             if missing.is_positive() {
-                *sums.entry(self.key(contract, key, period, "true_up", "")).or_insert_with(|| q(0)) += missing;
+                *sums.entry(self.key(contract, key, period, "true_up", "")).or_insert_with(|| q(0)) +=
+                    missing;
             }
         }
         if let Some(maximum) = maybe(bounds, "maximum") {
@@ -864,9 +887,7 @@ impl World {
                 .iter()
                 .enumerate()
                 .filter(|(_, o)| {
-                    aims(o, charge, meter)
-                        && in_force(o, day)
-                        && matches(&o["match"], event, meter)
+                    aims(o, charge, meter) && in_force(o, day) && matches(&o["match"], event, meter)
                 })
                 .max_by_key(|(_, o)| o["match"].as_object().map_or(0, |m| m.len()));
             let Some((n, best)) = best else { continue };
@@ -953,7 +974,8 @@ fn discount(discounts: &[Value], key: &str, day: Day) -> Q {
 
 /// Whether an override is one of this charge.
 fn aims(one: &Value, charge: &Value, meter: &Meter) -> bool {
-    text(one, "meter") == Some(&meter.key) || text(one, "charge").is_some_and(|key| text(charge, "key") == Some(key))
+    text(one, "meter") == Some(&meter.key)
+        || text(one, "charge").is_some_and(|key| text(charge, "key") == Some(key))
 }
 
 /// Between its local dates `from` and `until` (exclusive).
@@ -978,7 +1000,11 @@ impl World {
     /// The months of a charge's or fee's service periods.
     pub fn every(&self, contract: &Contract, key: &str) -> u32 {
         let of = |items: &[Value]| {
-            items.iter().find(|i| text(i, "key") == Some(key) && i["every"].is_string()).and_then(|i| text(i, "every")).map(months)
+            items
+                .iter()
+                .find(|i| text(i, "key") == Some(key) && i["every"].is_string())
+                .and_then(|i| text(i, "every"))
+                .map(months)
         };
         contract
             .changes
@@ -999,7 +1025,10 @@ impl World {
     /// Whether a contract ever had an item of this key.
     pub fn mentions(&self, contract: &Contract, key: &str) -> bool {
         contract.changes.iter().any(|c| {
-            list(&c.doc, "fees").iter().chain(list(&c.doc, "charges")).any(|item| text(item, "key") == Some(key))
+            list(&c.doc, "fees")
+                .iter()
+                .chain(list(&c.doc, "charges"))
+                .any(|item| text(item, "key") == Some(key))
         })
     }
 }
