@@ -73,6 +73,8 @@ struct Sim {
     faults: Vec<String>,
     /// What the installation can do beside what 0.2.0 began with.
     amends: bool,
+    /// Where the time went, by function.
+    times: BTreeMap<String, std::time::Duration>,
 }
 
 fn quote(text: &str) -> String {
@@ -91,7 +93,11 @@ fn money(n: i64, places: u32) -> String {
 impl Sim {
     fn run(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, common::Refusal> {
         writeln!(self.log, "{sql};").expect("log");
-        match self.client.simple_query(sql) {
+        let begun = std::time::Instant::now();
+        let answer = self.client.simple_query(sql);
+        let word = sql.split(['(', ' ']).find(|w| w.starts_with("billing.")).unwrap_or("").to_owned();
+        *self.times.entry(word).or_default() += begun.elapsed();
+        match answer {
             Ok(messages) => Ok(messages
                 .iter()
                 .filter_map(|m| match m {
@@ -171,11 +177,13 @@ fn meters() -> Vec<Meter> {
         key: key.into(),
         event_type: of.into(),
         value: value.map(Into::into),
+        greatest: key == "peak",
         dimensions: dims(d),
     };
     vec![
         meter("tokens", "llm", Some("tokens"), &["model", "region"]),
         meter("calls", "llm", None, &["model"]),
+        meter("peak", "llm", Some("tokens"), &["model"]),
         meter("storage", "store", Some("gb"), &["region"]),
     ]
 }
@@ -222,11 +230,17 @@ fn pricing(rng: &mut Rng, price: &str, c: usize) -> Value {
         "storage-flat" => {
             json!({"model": "per_unit", "unit_price": some(rng, 9, c), "minimum": some(rng, 2500, c)})
         }
+        "peak-flat" => json!({"model": "per_unit", "unit_price": some(rng, 20, c), "per": 100}),
+        "peak-steps" => {
+            json!({"model": "stairstep", "tiers": [{"up_to": "3000", "amount": some(rng, 1000, c)}, {"up_to": "7000", "amount": some(rng, 2500, c)}, {"amount": some(rng, 3333, c)}]})
+        }
         other => panic!("no price {other}"),
     }
 }
 
-const PRICES: [(&str, &str); 9] = [
+const PRICES: [(&str, &str); 11] = [
+    ("peak-flat", "peak"),
+    ("peak-steps", "peak"),
     ("tokens-flat", "tokens"),
     ("tokens-matrix", "tokens"),
     ("tokens-minimum", "tokens"),
@@ -257,6 +271,9 @@ fn plan(rng: &mut Rng, n: usize, c: usize) -> Value {
     ];
     if rng.chance(50) {
         charges[1]["lines_by"] = json!(["model"]);
+    }
+    if rng.chance(40) {
+        charges.push(json!({"key": "peak", "product": "ai", "meter": "peak", "price": pick(n / 2, "peak"), "every": every(inner)}));
     }
     if rng.chance(30) {
         // Two charges share a meter.
@@ -317,6 +334,7 @@ impl Sim {
             changes: 0,
             faults: Vec::new(),
             amends: false,
+            times: BTreeMap::new(),
         };
         sim.amends = sim.must("SELECT FROM pg_proc WHERE pronamespace = 'billing'::regnamespace AND proname = 'contract_amend'").len() == 1
             && std::env::var("SIM_PLAIN").is_err();
@@ -363,7 +381,7 @@ impl Sim {
         let mut documents = Vec::new();
         for meter in meters() {
             let mut doc = json!({"key": meter.key, "event_type": meter.event_type, "dimensions": meter.dimensions,
-                "aggregation": if meter.value.is_some() { "sum" } else { "count" }});
+                "aggregation": if meter.greatest { "max" } else if meter.value.is_some() { "sum" } else { "count" }});
             if let Some(value) = &meter.value {
                 doc["value"] = json!(value);
             }
@@ -486,6 +504,7 @@ impl Sim {
             (Proration::Day, "day"),
         ][if rng.chance(50) { rng.below(5) } else { 5 }];
         let by_start = rng.chance(15);
+        let reset = rng.chance(15);
         let grace = if rng.chance(20) { 1 + rng.below(9) as i64 } else { 0 };
         let create = Change { effective: starts, kind: Kind::Create, doc: doc.clone(), said };
         let contract = Contract {
@@ -502,6 +521,7 @@ impl Sim {
             rounding,
             proration,
             by_start,
+            reset,
             grace,
             changes: vec![create],
             billed: Vec::new(),
@@ -517,6 +537,9 @@ impl Sim {
         }
         if by_start {
             policies.push(("rate_at", "period_start".to_owned()));
+        }
+        if reset {
+            policies.push(("tier_continuity", "reset".to_owned()));
         }
         if grace > 0 {
             policies.push(("invoice_grace", format!("{grace} days")));
@@ -660,6 +683,18 @@ impl Sim {
         let pricing = pricing(&mut rng, price, c);
         let said = self.say();
         let versions = &self.world.prices[&(book(c), price.to_owned())];
+        if price == "peak-steps" {
+            return; // only where a period begins
+        }
+        if let Some(n) = versions.len().checked_sub(1)
+            && versions[n].from.is_some_and(|f| f > now)
+            && self.rng.chance(40)
+        {
+            // Not begun: withdrawn.
+            self.must(&format!("SELECT billing.price_withdraw('{}/{price}', max(version), 'not approved') FROM billing.price JOIN billing.price_book b USING (price_book_id) WHERE price.key = '{price}' AND b.key = '{}'", book(c), book(c)));
+            self.world.prices.get_mut(&(book(c), price.to_owned())).expect("a price").pop();
+            return;
+        }
         if versions.last().and_then(|v| v.from).is_some_and(|last| last >= from) {
             return;
         }
@@ -1177,6 +1212,9 @@ fn simulate(seed: u64, customers: usize, steps: usize) -> (f64, usize, Vec<Strin
         sim.verify("full");
     }
     sim.keep_log();
+    if std::env::var("SIM_TIMES").is_ok() {
+        println!("{:#?}", sim.times);
+    }
     let years = (sim.clock - start) as f64 / (365.25 * DAY as f64) * sim.parties.len() as f64;
     (years, sim.compared, sim.faults)
 }

@@ -311,6 +311,8 @@ pub struct Meter {
     pub event_type: String,
     /// None counts, else the property that is summed.
     pub value: Option<String>,
+    /// The greatest value, not the sum.
+    pub greatest: bool,
     pub dimensions: Vec<String>,
 }
 
@@ -371,6 +373,8 @@ pub struct Contract {
     pub proration: Proration,
     /// Policy rate_at = period_start.
     pub by_start: bool,
+    /// Policy tier_continuity = reset.
+    pub reset: bool,
     /// Policy invoice_grace, in days.
     pub grace: i64,
     pub changes: Vec<Change>,
@@ -726,7 +730,7 @@ impl World {
             // Discounts change at the boundaries of service periods only, as these simulations have them.
             let every = text(&charge, "every").map_or(contract.interval, months);
             let share = self.share(contract, (start, end), whole, every);
-            self.usage_stretch(contract, &charge, from, (start, end), &share, said, of_day, sums);
+            self.usage_stretch(contract, &charge, from, whole, (start, end), &share, said, of_day, sums);
         }
     }
 
@@ -736,6 +740,7 @@ impl World {
         contract: &Contract,
         charge: &Value,
         period: Day,
+        whole: (Day, Day),
         (start, end): (Day, Day),
         share: &Q,
         said: u64,
@@ -757,14 +762,25 @@ impl World {
                 .collect(),
             None => vec![PriceVersion { from: None, said: 0, pricing: charge["pricing"].clone() }],
         };
+        // With reset a version from 00:00 UTC of a period's first day is that period's in every zone.
+        let (utc_start, utc_end) = (utc(start), utc(end));
         let at = |t: Instant| {
             let t = contract.pinned.unwrap_or(t);
+            if contract.reset && contract.pinned.is_none() && !versions.iter().all(|v| is_linear(&v.pricing))
+            {
+                let shifted = |v: &PriceVersion| match v.from {
+                    Some(from) if from == utc_start && start == whole.0 => since,
+                    Some(from) if from == utc_end && end == whole.1 => before,
+                    Some(from) => from,
+                    None => Instant::MIN,
+                };
+                return versions.iter().rposition(|v| shifted(v) <= t).expect("a price in force");
+            }
             versions.iter().rposition(|v| v.from.is_none_or(|f| f <= t)).expect("a price in force")
         };
         // A version from 00:00 UTC of the period's first day is that period's in every zone.
-        let utc = start.and_hms_opt(0, 0, 0).expect("midnight").and_utc().timestamp();
-        let first = match versions.iter().rposition(|v| v.from == Some(utc)) {
-            Some(n) if utc > since && contract.pinned.is_none() => n,
+        let first = match versions.iter().rposition(|v| v.from == Some(utc_start)) {
+            Some(n) if utc_start > since && contract.pinned.is_none() => n,
             _ => at(since),
         };
         // Dimensions of lines.
@@ -801,7 +817,7 @@ impl World {
             let quantity = meter.value.as_ref().map_or(q(1), |v| dec(&event.properties[v]));
             let day = zone.day(event.at);
             let terms = of_day(day);
-            let list_version = if contract.by_start { first } else { at(event.at) };
+            let list_version = if contract.by_start || meter.greatest { first } else { at(event.at) };
             let (chain, version, pricing) =
                 self.resolve(&terms, customer, charge, meter, event, day, list_version, &versions);
             let dimensions: Vec<String> =
@@ -814,7 +830,8 @@ impl World {
                 .entry(version)
                 .or_insert_with(|| (pricing, BTreeMap::new()))
                 .1;
-            *of.entry((entity, dimensions.join(","))).or_insert_with(|| q(0)) += quantity;
+            let sum = of.entry((entity, dimensions.join(","))).or_insert_with(|| q(0));
+            *sum = if meter.greatest { quantity.max(sum.clone()) } else { quantity + &*sum };
         }
         let off = discount(&terms.discounts, key, start);
         let mut posted = q(0);
@@ -828,7 +845,13 @@ impl World {
             let whole: Q = parts.values().flat_map(|(_, lines)| lines.values()).sum();
             let mut before = q(0);
             for (pricing, lines) in parts.values() {
-                let own: Q = lines.values().sum();
+                // The whole of a greatest value is the largest of its lines.
+                let own = if meter.greatest {
+                    lines.values().max().expect("a line").clone()
+                } else {
+                    lines.values().sum()
+                };
+                let whole = if contract.reset || meter.greatest { &own } else { &whole };
                 if is_linear(pricing) {
                     for (line, quantity) in lines {
                         post(line, round(&(rate(pricing, quantity) * &off), digits, contract.rounding));
@@ -840,10 +863,10 @@ impl World {
                 let after = &before + &own;
                 let exact = match text(pricing, "model") {
                     Some("volume") if whole.is_zero() => q(0),
-                    Some("volume") => rate(pricing, &whole) * &own / &whole,
+                    Some("volume") => rate(pricing, whole) * &own / whole,
                     _ => rate(pricing, &after) - rate(pricing, &before),
                 };
-                before = after;
+                before = if contract.reset { q(0) } else { after };
                 let total = round(&(exact * &off), digits, contract.rounding);
                 let weights: Vec<Q> = lines.values().cloned().collect();
                 for (line, amount) in lines.keys().zip(split(&total, &weights, digits)) {
@@ -976,6 +999,11 @@ fn discount(discounts: &[Value], key: &str, day: Day) -> Q {
 fn aims(one: &Value, charge: &Value, meter: &Meter) -> bool {
     text(one, "meter") == Some(&meter.key)
         || text(one, "charge").is_some_and(|key| text(charge, "key") == Some(key))
+}
+
+/// 00:00 UTC of a day.
+fn utc(day: Day) -> Instant {
+    day.and_hms_opt(0, 0, 0).expect("midnight").and_utc().timestamp()
 }
 
 /// Between its local dates `from` and `until` (exclusive).
