@@ -338,7 +338,8 @@ pub struct Event {
 /// One change of a contract, as it was said.
 #[derive(Clone, Debug)]
 pub struct Change {
-    pub effective: Day,
+    /// A local midnight, unless the contract prorates by seconds.
+    pub effective: Instant,
     pub kind: Kind,
     /// The change's document.
     pub doc: Value,
@@ -403,6 +404,9 @@ pub struct World {
     pub contracts: BTreeMap<String, Contract>,
 }
 
+/// Half-open.
+pub type Stretch = (Instant, Instant);
+
 /// What amounts are summed by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
@@ -434,7 +438,7 @@ pub struct Terms {
 }
 
 impl Contract {
-    /// The first day without it; None runs on. As all changes leave it, in the order of their effective days.
+    /// The first day without it; None runs on. As all changes leave it, in the order of their effective instants.
     pub fn end(&self) -> Option<Day> {
         let mut changes: Vec<&Change> = self.changes.iter().collect();
         changes.sort_by_key(|c| c.effective);
@@ -460,7 +464,8 @@ impl Contract {
             }
         }
         for cancel in self.changes.iter().filter(|c| c.kind == Kind::Cancel) {
-            end = Some(end.map_or(cancel.effective, |e| e.min(cancel.effective)));
+            let on = date(&cancel.doc, "on").expect("a day");
+            end = Some(end.map_or(on, |e| e.min(on)));
         }
         end
     }
@@ -503,13 +508,13 @@ impl World {
         self.minor_units[&contract.currency]
     }
 
-    /// The terms after the changes whose effective day is not after `day`.
-    pub fn terms(&self, contract: &Contract, day: Day) -> Terms {
+    /// The terms at an instant: after the changes whose effective instant is not after it.
+    pub fn terms(&self, contract: &Contract, at: Instant) -> Terms {
         let mut terms = Terms::default();
         // The plan's items, and the contract's own over them: charges, fees.
         let (mut plans, mut own) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
-        let mut changes: Vec<&Change> = contract.changes.iter().filter(|c| c.effective <= day).collect();
-        changes.sort_by_key(|c| c.effective); // stable: as they were said within a day
+        let mut changes: Vec<&Change> = contract.changes.iter().filter(|c| c.effective <= at).collect();
+        changes.sort_by_key(|c| c.effective); // stable: as they were said of one instant
         for change in changes {
             let doc = &change.doc;
             match change.kind {
@@ -573,22 +578,25 @@ impl World {
         let last = contract.billed.last().expect("a boundary").0;
         let end = contract.end().unwrap_or(Day::MAX);
         let open = contract.grid.period(last, contract.interval).1; // the end of the period begun at the last boundary
-        let mut cache: BTreeMap<Day, Rc<Terms>> = BTreeMap::new();
-        let mut of_day = |day: Day| -> Rc<Terms> {
-            let at = contract.changes.iter().map(|c| c.effective).filter(|e| *e <= day).max().expect("begun");
+        let mut cache: BTreeMap<Instant, Rc<Terms>> = BTreeMap::new();
+        let mut terms_at = |at: Instant| -> Rc<Terms> {
+            let at = contract.changes.iter().map(|c| c.effective).filter(|e| *e <= at).max().expect("begun");
             cache.entry(at).or_insert_with(|| Rc::new(self.terms(contract, at))).clone()
         };
         // Every key that is or was in force.
         let mut charges = BTreeSet::new();
         let mut fees = BTreeSet::new();
         for change in &contract.changes {
-            let terms = of_day(change.effective);
+            let terms = terms_at(change.effective);
             charges.extend(terms.charges.keys().cloned());
             fees.extend(terms.fees.keys().cloned());
         }
         for key in &fees {
-            let any =
-                contract.changes.iter().find_map(|c| of_day(c.effective).fees.get(key).cloned()).expect("it");
+            let any = contract
+                .changes
+                .iter()
+                .find_map(|c| terms_at(c.effective).fees.get(key).cloned())
+                .expect("it");
             let every = text(&any, "every").map_or(contract.interval, months);
             let advance = text(&any, "timing") != Some("arrears");
             let mut day = contract.starts;
@@ -598,7 +606,7 @@ impl World {
                 if if advance { from >= open } else { until > last } {
                     break;
                 }
-                let amount = self.fee(contract, key, every, whole, (from, until), &mut of_day);
+                let amount = self.fee(contract, key, every, whole, (from, until), &mut terms_at);
                 *sums.entry(self.key(contract, key, from, "line", "")).or_insert_with(|| q(0)) += amount;
                 day = until;
             }
@@ -607,7 +615,7 @@ impl World {
             let any = contract
                 .changes
                 .iter()
-                .find_map(|c| of_day(c.effective).charges.get(key).cloned())
+                .find_map(|c| terms_at(c.effective).charges.get(key).cloned())
                 .expect("it");
             let every = text(&any, "every").map_or(contract.interval, months);
             let mut day = contract.starts;
@@ -619,7 +627,7 @@ impl World {
                 }
                 // Billed on the first boundary at or after its end.
                 let said = contract.billed.iter().find(|(b, _)| *b >= until).expect("a boundary").1;
-                self.usage(contract, key, whole, (from, until), said, &mut of_day, &mut sums);
+                self.usage(contract, key, whole, (from, until), said, &mut terms_at, &mut sums);
                 day = until;
             }
         }
@@ -646,91 +654,97 @@ impl World {
     }
 
     /// The share of a stretch in its whole service period (rules 2).
-    fn share(&self, contract: &Contract, (start, end): (Day, Day), whole: (Day, Day), every: u32) -> Q {
+    fn share(&self, contract: &Contract, (start, end): Stretch, whole: (Day, Day), every: u32) -> Q {
         let over = |a: i64, b: i64| Q::new(a.into(), b.into());
-        if (start, end) == whole {
+        let zone = self.zone(contract);
+        let all = (zone.midnight(whole.0), zone.midnight(whole.1));
+        if (start, end) == all {
             return q(1);
         }
-        let zone = self.zone(contract);
+        let (first, last) = (zone.day(start), zone.day(end));
         match contract.proration {
-            Proration::Day => over((end - start).num_days(), (whole.1 - whole.0).num_days()),
-            Proration::Second => over(
-                zone.midnight(end) - zone.midnight(start),
-                zone.midnight(whole.1) - zone.midnight(whole.0),
-            ),
-            Proration::Thirty => over((end - start).num_days(), 30 * i64::from(every)).min(q(1)),
-            Proration::ThirtyStrict => over(days30(start, end), 30 * i64::from(every)),
+            Proration::Day => over((last - first).num_days(), (whole.1 - whole.0).num_days()),
+            Proration::Second => over(end - start, all.1 - all.0),
+            Proration::Thirty => over((last - first).num_days(), 30 * i64::from(every)).min(q(1)),
+            Proration::ThirtyStrict => over(days30(first, last), 30 * i64::from(every)),
             Proration::None => q(1),
         }
     }
 
-    /// A fee of one service period: each stretch of days with equal terms is its share, rounded once.
+    /// Every instant in a stretch of days at which terms may change: its midnights, and the instants of changes.
+    fn moments(&self, contract: &Contract, (from, until): (Day, Day)) -> Vec<Stretch> {
+        let zone = self.zone(contract);
+        let (start, end) = (zone.midnight(from), zone.midnight(until));
+        let midnights = from.iter_days().take_while(|d| *d < until).map(|d| zone.midnight(d));
+        let changes = contract.changes.iter().map(|c| c.effective).filter(|at| start < *at && *at < end);
+        let mut found: Vec<Instant> = midnights.chain(changes).chain([end]).collect();
+        found.sort_unstable();
+        found.dedup();
+        found.windows(2).map(|w| (w[0], w[1])).collect()
+    }
+
+    /// A fee of one service period: each stretch of equal terms is its share, rounded once.
     fn fee(
         &self,
         contract: &Contract,
         key: &str,
         every: u32,
         whole: (Day, Day),
-        (from, until): (Day, Day),
-        of_day: &mut dyn FnMut(Day) -> Rc<Terms>,
+        days: (Day, Day),
+        terms_at: &mut dyn FnMut(Instant) -> Rc<Terms>,
     ) -> Q {
-        let mut sum = q(0);
-        let mut stretch: Option<(Q, Day, Day)> = None; // the whole period's amount, from, until
-        let mut close = |stretch: &mut Option<(Q, Day, Day)>| {
-            if let Some((amount, start, end)) = stretch.take() {
-                let share = self.share(contract, (start, end), whole, every);
-                sum += round(&(amount * share), self.digits(contract), contract.rounding);
-            }
-        };
-        for day in from.iter_days().take_while(|d| *d < until) {
-            let terms = of_day(day);
-            let amount =
-                (!terms.paused).then(|| terms.fees.get(key)).flatten().filter(|fee| in_force(fee, day)).map(
-                    |fee| {
-                        let amount = rate(&fee["pricing"], &maybe(fee, "quantity").unwrap_or_else(|| q(1)));
-                        let uplift = terms.uplift.clone().unwrap_or_else(|| q(1));
-                        amount * uplift * discount(&terms.discounts, key, day)
-                    },
-                );
-            match (&mut stretch, amount) {
-                (Some((same, _, end)), Some(amount)) if *same == amount => *end = day + Days::new(1),
-                (_, amount) => {
-                    close(&mut stretch);
-                    stretch = amount.map(|a| (a, day, day + Days::new(1)));
-                }
+        let zone = self.zone(contract);
+        let mut stretches: Vec<((Value, Q), Stretch)> = Vec::new();
+        for (at, next) in self.moments(contract, days) {
+            let (terms, day) = (terms_at(at), zone.day(at));
+            let Some(fee) = terms.fees.get(key).filter(|fee| !terms.paused && in_force(fee, day)) else {
+                continue;
+            };
+            let uplift = terms.uplift.clone().unwrap_or_else(|| q(1));
+            let own = (undated(fee), uplift * discount(&terms.discounts, key, day));
+            match stretches.last_mut() {
+                Some((same, (_, end))) if *same == own && *end == at => *end = next,
+                _ => stretches.push((own, (at, next))),
             }
         }
-        close(&mut stretch);
-        sum
+        stretches
+            .into_iter()
+            .map(|((fee, factor), stretch)| {
+                let amount = rate(&fee["pricing"], &maybe(&fee, "quantity").unwrap_or_else(|| q(1)));
+                let share = self.share(contract, stretch, whole, every);
+                round(&(amount * factor * share), self.digits(contract), contract.rounding)
+            })
+            .sum()
     }
 
-    /// A usage charge in one service period: each stretch of days with the same charge by itself.
+    /// A usage charge in one service period: each stretch with the same charge by itself.
     #[allow(clippy::too_many_arguments)]
     fn usage(
         &self,
         contract: &Contract,
         key: &str,
         whole: (Day, Day),
-        (from, until): (Day, Day),
+        days: (Day, Day),
         said: u64,
-        of_day: &mut dyn FnMut(Day) -> Rc<Terms>,
+        terms_at: &mut dyn FnMut(Instant) -> Rc<Terms>,
         sums: &mut Amounts,
     ) {
-        let mut stretches: Vec<(Value, Day, Day)> = Vec::new();
-        for day in from.iter_days().take_while(|d| *d < until) {
-            let terms = of_day(day);
+        let zone = self.zone(contract);
+        let mut stretches: Vec<(Value, Stretch)> = Vec::new();
+        for (at, next) in self.moments(contract, days) {
+            let (terms, day) = (terms_at(at), zone.day(at));
             let Some(charge) = terms.charges.get(key).filter(|c| in_force(c, day)) else { continue };
-            let next = day + Days::new(1);
+            let charge = undated(charge);
             match stretches.last_mut() {
-                Some((same, _, last)) if same == charge && *last == day => *last = next,
-                _ => stretches.push((charge.clone(), day, next)),
+                Some((same, (_, end))) if *same == charge && *end == at => *end = next,
+                _ => stretches.push((charge, (at, next))),
             }
         }
-        for (charge, start, end) in stretches {
+        for (charge, stretch) in stretches {
             // Discounts change at the boundaries of service periods only, as these simulations have them.
             let every = text(&charge, "every").map_or(contract.interval, months);
-            let share = self.share(contract, (start, end), whole, every);
-            self.usage_stretch(contract, &charge, from, whole, (start, end), &share, said, of_day, sums);
+            let share = self.share(contract, stretch, whole, every);
+            self.usage_stretch(contract, &charge, days.0, whole, stretch, &share, said, terms_at, sums);
         }
     }
 
@@ -741,10 +755,10 @@ impl World {
         charge: &Value,
         period: Day,
         whole: (Day, Day),
-        (start, end): (Day, Day),
+        (since, before): Stretch,
         share: &Q,
         said: u64,
-        of_day: &mut dyn FnMut(Day) -> Rc<Terms>,
+        terms_at: &mut dyn FnMut(Instant) -> Rc<Terms>,
         sums: &mut Amounts,
     ) {
         let zone = self.zone(contract);
@@ -752,8 +766,8 @@ impl World {
         let customer = &self.customers[&contract.customer];
         let meter = &self.meters[text(charge, "meter").expect("a meter")];
         let key = text(charge, "key").expect("a key");
-        let (since, before) = (zone.midnight(start), zone.midnight(end));
-        let book = of_day(start).book.clone();
+        let (start, end) = (zone.day(since), zone.day(before));
+        let book = terms_at(since).book.clone();
         let versions: Vec<PriceVersion> = match text(charge, "price") {
             Some(price) => self.prices[&(book.expect("a book"), price.to_owned())]
                 .iter()
@@ -769,8 +783,8 @@ impl World {
             if contract.reset && contract.pinned.is_none() && !versions.iter().all(|v| is_linear(&v.pricing))
             {
                 let shifted = |v: &PriceVersion| match v.from {
-                    Some(from) if from == utc_start && start == whole.0 => since,
-                    Some(from) if from == utc_end && end == whole.1 => before,
+                    Some(from) if from == utc_start && since == zone.midnight(whole.0) => since,
+                    Some(from) if from == utc_end && before == zone.midnight(whole.1) => before,
                     Some(from) => from,
                     None => Instant::MIN,
                 };
@@ -788,7 +802,7 @@ impl World {
         for version in &versions {
             named.extend(list(&version.pricing, "dimensions").iter().filter_map(Value::as_str));
         }
-        let terms = of_day(start);
+        let terms = terms_at(since);
         let theirs = terms.overrides.iter().chain(&customer.overrides).filter(|o| aims(o, charge, meter));
         for one in theirs.chain([charge]) {
             named.extend(
@@ -815,8 +829,9 @@ impl World {
                 continue;
             }
             let quantity = meter.value.as_ref().map_or(q(1), |v| dec(&event.properties[v]));
-            let day = zone.day(event.at);
-            let terms = of_day(day);
+            // rate_at = period_start holds for what was agreed, too.
+            let priced_at = if contract.by_start { since } else { event.at };
+            let (day, terms) = (zone.day(priced_at), terms_at(priced_at));
             let list_version = if contract.by_start || meter.greatest { first } else { at(event.at) };
             let (chain, version, pricing) =
                 self.resolve(&terms, customer, charge, meter, event, day, list_version, &versions);
@@ -999,6 +1014,16 @@ fn discount(discounts: &[Value], key: &str, day: Day) -> Q {
 fn aims(one: &Value, charge: &Value, meter: &Meter) -> bool {
     text(one, "meter") == Some(&meter.key)
         || text(one, "charge").is_some_and(|key| text(charge, "key") == Some(key))
+}
+
+/// An item without its dates.
+fn undated(item: &Value) -> Value {
+    let mut item = item.clone();
+    if let Value::Object(fields) = &mut item {
+        fields.remove("from");
+        fields.remove("until");
+    }
+    item
 }
 
 /// 00:00 UTC of a day.
