@@ -14,9 +14,19 @@ extension_sql_file!(
 extension_sql_file!("../sql/ext/30_metering.sql", name = "metering", requires = ["event_corrections"]);
 extension_sql_file!("../sql/ext/35_aggregates.sql", name = "aggregates", requires = ["metering"]);
 extension_sql_file!("../sql/ext/40_rating.sql", name = "rating", requires = ["aggregates"]);
-extension_sql_file!("../sql/ext/50_catalogue.sql", name = "catalogue", requires = ["rating"]);
+extension_sql_file!(
+    "../sql/ext/49_contract_documents.sql",
+    name = "contract_documents",
+    requires = ["rating"]
+);
+extension_sql_file!("../sql/ext/50_catalogue.sql", name = "catalogue", requires = ["contract_documents"]);
 extension_sql_file!("../sql/ext/51_contracts.sql", name = "contracts", requires = ["catalogue"]);
-extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["contracts"]);
+extension_sql_file!(
+    "../sql/ext/52_contract_changes.sql",
+    name = "contract_changes",
+    requires = ["contracts"]
+);
+extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["contract_changes"]);
 extension_sql_file!("../sql/ext/81_corrections.sql", name = "corrections", requires = ["invoicing"]);
 extension_sql_file!("../sql/ext/82_event_jobs.sql", name = "event_jobs", requires = ["corrections"]);
 extension_sql_file!("../sql/ext/83_prices.sql", name = "prices", requires = ["event_jobs"]);

@@ -173,6 +173,9 @@ mod tests {
         // contracts
         ("catalogues_are_read_item_by_item", &["catalogue_items", "catalogue_items_error"]),
         ("terms_are_the_plan_and_the_deal", &["contract_terms", "contract_terms_error"]),
+        ("timelines_fold_changes", &["contract_timeline", "contract_timeline_error"]),
+        ("changes_are_read_by_kind", &["contract_change_read", "contract_change_read_error"]),
+        ("uplifts_are_clamped", &["contract_uplift", "contract_uplift_error"]),
         ("charges_fit_their_meter", &["charge_error"]),
         ("overrides_change_one_thing", &["overrides_read", "overrides_read_error"]),
         ("prices_resolve_by_time_and_match", &["resolved_price", "resolved_price_error"]),

@@ -344,7 +344,8 @@ pub fn instants(text: &str) -> bool {
 }
 
 pub fn calendars(text: &str) -> bool {
-    if good(Alignment::parse(text)).is_some() {
+    if let Some(alignment) = good(Alignment::parse(text)) {
+        assert_eq!(good(Alignment::parse(&alignment.to_string())), Some(alignment), "{alignment}");
         return true;
     }
     let Some(interval) = good(Interval::parse(text)) else { return false };

@@ -671,6 +671,8 @@ BEGIN ATOMIC
     ('unpriced_usage', 'hold', '^(hold|bill)$', NULL, 'Usage that no price matches. hold: its bill waits. bill: the rest is billed, and what was left out is listed in unpriced_usage until it can be priced.'),
     ('invoice_grace', '0', '^(0|[1-9][0-9]{0,3} (hour|hours|day|days))$', '366 days', 'How long a draft stays open for late usage before it is finalized: 0, 36 hours, 3 days. With 0 the bill run finalizes at once.'),
     ('correction_method', 'next_invoice', '^(next_invoice|credit_note|void_reissue)$', NULL, 'How invoice_correct() corrects an issued invoice if it is not told: by difference lines on the contract''s next invoice, by a credit note (or a correction invoice, where more is due) at once, or by voiding and issuing it again.'),
+    ('termination_day', 'excluded', '^(excluded|included)$', NULL, 'Whether a contract that is cancelled on a day is still served on it: excluded: it ends as the day begins. included: as it ends.'),
+    ('renewal_index', '', '^(|-?[0-9]{1,4}([.][0-9]{1,4})?)$', NULL, 'Percent by which the index has risen that renewals follow (such as 8.1 for consumer prices), where contract_renew() is not told; empty: none is known.'),
     ('event_age_max', billing_internal.event_age_default(), '^[1-9][0-9]{0,3} (day|days|month|months|year|years)$', '100 years', 'Events older than this are rejected.'),
     ('event_future_max', billing_internal.event_future_default(), '^(0|[1-9][0-9]{0,3}) (minute|minutes|hour|hours|day|days)$', '366 days', 'Events later than now plus this are rejected.');
 END;

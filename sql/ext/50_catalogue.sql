@@ -68,7 +68,7 @@ BEGIN
         WHERE s.starts_on <= d.day AND d.day < s.ends_on
     ) p
     WHERE h.price_book_id = of_price_book_id AND h.price_key = of_key AND h.until_version IS NULL AND h.valid_during @> at
-        AND k.state IN ('scheduled', 'active') AND k.prices = 'float'
+        AND k.state IN ('scheduled', 'active', 'paused') AND k.prices = 'float'
     ORDER BY begins DESC, k.key LIMIT 1;
     IF NOT hit.begins THEN
         PERFORM billing_internal.fail('ZB005', format('price %s can''t change at %s, inside a period of contract %s', of_key, at, hit.key),

@@ -95,7 +95,7 @@ BEGIN
     FROM billing.price_override o
     JOIN billing.contract_charge h ON h.customer_id = o.customer_id AND (o.contract_id IS NULL OR h.contract_id = o.contract_id)
         AND (h.meter_id = o.meter_id OR h.charge_key = o.charge_key) AND h.until_version IS NULL AND h.kind = 'usage'
-    JOIN billing.contract k ON k.customer_id = h.customer_id AND k.contract_id = h.contract_id AND k.state IN ('draft', 'scheduled', 'active')
+    JOIN billing.contract k ON k.customer_id = h.customer_id AND k.contract_id = h.contract_id AND k.state IN ('draft', 'scheduled', 'active', 'paused')
     JOIN billing.meter m ON m.meter_id = h.meter_id
     CROSS JOIN LATERAL (VALUES (lower(o.valid_during)), (upper(o.valid_during))) b (at)
     CROSS JOIN LATERAL billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, (b.at AT TIME ZONE k.time_zone)::date) p
@@ -362,7 +362,7 @@ BEGIN
         AND b.valid_during && a.valid_during AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key)
     JOIN billing.contract k ON k.customer_id = b.customer_id AND k.contract_id = b.contract_id
         -- One that has ended has priced what came before its end: a contract from an earlier day would price it again.
-        AND (k.contract_id = of_contract_id OR k.state IN ('scheduled', 'active', 'paused', 'ended'))
+        AND (k.contract_id = of_contract_id OR k.state IN ('scheduled', 'active', 'paused', 'ended', 'cancelled'))
     JOIN billing.meter m ON m.meter_id = a.meter_id
     WHERE a.customer_id = of_customer_id AND a.contract_id = of_contract_id AND a.kind = 'usage' AND a.until_version IS NULL
         -- One event could match both unless some dimension is asked for with two values.
@@ -378,19 +378,223 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.check_overlap(bigint, uuid) IS 'Errors: ZB006 if two usage charges of one meter, in contracts that are live or were, could price one event.';
 
+-- ── terms over time ──────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.timeline(changes jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    plans text;
+    made text;
+BEGIN
+    SELECT coalesce(jsonb_object_agg(n.name, v.document), '{}')::text INTO plans
+    FROM (SELECT DISTINCT c->>'plan' AS name FROM jsonb_array_elements(changes) c WHERE c ? 'plan') n
+    JOIN billing.plan p ON p.key = regexp_replace(n.name, '@[0-9]+$', '')
+    JOIN billing.plan_version v ON v.plan_id = p.plan_id AND v.version = substring(n.name FROM '@([0-9]+)$')::int;
+    made := billing_internal.contract_timeline(changes::text, plans);
+    IF made IS NULL THEN
+        PERFORM billing_internal.raise_fault(billing_internal.contract_timeline_error(changes::text, plans)::jsonb);
+    END IF;
+    RETURN made::jsonb;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.timeline(jsonb) IS 'contract_timeline() of some changes, with the plans they name. What is wrong with them is raised.';
+
+CREATE FUNCTION billing_internal.contract_changes(of_customer_id bigint, of_contract_id uuid, known int DEFAULT NULL, valid_at timestamptz DEFAULT NULL, known_at timestamptz DEFAULT NULL) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT jsonb_agg(billing_internal.contract_change_entry(v.version, v.kind, v.effective_at, k.time_zone, v.plan, v.change) ORDER BY v.version)
+    FROM billing.contract k JOIN billing.contract_version v ON v.customer_id = k.customer_id AND v.contract_id = k.contract_id
+    WHERE k.customer_id = of_customer_id AND k.contract_id = of_contract_id AND (known IS NULL OR v.version <= known)
+        AND (valid_at IS NULL OR v.version = 1 OR v.effective_at <= valid_at) AND (known_at IS NULL OR v.recorded_at <= known_at)
+$$;
+COMMENT ON FUNCTION billing_internal.contract_changes(bigint, uuid, int, timestamptz, timestamptz) IS 'The changes of a contract as contract_timeline() takes them: those up to a version, in force at an instant, recorded by an instant (NULL = all).';
+
+CREATE FUNCTION billing_internal.contract_change_entry(version int, kind text, effective_at timestamptz, zone text, plan text, change jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN jsonb_strip_nulls(jsonb_build_object('version', version, 'kind', kind, 'on', (effective_at AT TIME ZONE zone)::date, 'plan', plan,
+        'at', CASE WHEN effective_at <> billing_internal.local_midnight((effective_at AT TIME ZONE zone)::date, zone) THEN to_char(effective_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') END))
+        || jsonb_build_object('change', change);
+COMMENT ON FUNCTION billing_internal.contract_change_entry(int, text, timestamptz, text, text, jsonb) IS 'A change as contract_timeline() takes it.';
+
+CREATE FUNCTION billing_internal.timeline_rows(made jsonb, zone text) RETURNS TABLE (kind text, key text, place int, valid_during tstzrange, every text, book text, terms jsonb)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT x.kind, x.key, x.place, tstzrange(
+            -- An override that begins or ends with the contract has no bounds of its own.
+            CASE WHEN x.kind = 'override' AND x.r->>'from' = made->>'starts_on' AND NOT x.r ? 'from_at' THEN NULL
+                ELSE coalesce((x.r->>'from_at')::timestamptz, billing_internal.local_midnight((x.r->>'from')::date, zone)) END,
+            CASE WHEN x.kind = 'override' AND (x.r->>'until', x.r->>'until_at') IS NOT DISTINCT FROM (CASE WHEN made ? 'ends_at' THEN made->'cancelled'->>'on' ELSE made->>'ends_on' END, made->>'ends_at') THEN NULL
+                ELSE coalesce((x.r->>'until_at')::timestamptz, billing_internal.local_midnight((x.r->>'until')::date, zone)) END),
+        x.r->>'every', x.r->>'price_book', x.terms
+    FROM (
+        SELECT r->>'kind' AS kind, r->>'key' AS key, (r->>'position')::int AS place, r, r->'terms' AS terms FROM jsonb_array_elements(made->'rows') r
+        UNION ALL
+        SELECT 'pause', 'pause', 0, r, '{}' FROM jsonb_array_elements(made->'paused') r
+        UNION ALL
+        -- The first legal entity is the contract's own.
+        SELECT 'bill_to', 'bill_to', 0, r, jsonb_build_object('value', r->'value') FROM jsonb_array_elements(made->'bill_tos') r WHERE jsonb_array_length(made->'bill_tos') > 1
+        UNION ALL
+        SELECT 'purchase_order', 'purchase_order', 0, r, jsonb_build_object('value', r->'value') FROM jsonb_array_elements(made->'purchase_orders') r
+        WHERE EXISTS (SELECT FROM jsonb_array_elements(made->'purchase_orders') o WHERE o->>'value' IS NOT NULL)
+    ) x
+$$;
+COMMENT ON FUNCTION billing_internal.timeline_rows(jsonb, text) IS 'What a timeline says, item by item, with instants: charges, fees, overrides and other terms.';
+
+CREATE FUNCTION billing_internal.stored_rows(of_customer_id bigint, of_contract_id uuid) RETURNS TABLE (kind text, key text, valid_during tstzrange, every text, book text, terms jsonb)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT h.kind, h.charge_key, h.valid_during, h.every, b.key, h.terms
+    FROM billing.contract_charge h LEFT JOIN billing.price_book b USING (price_book_id)
+    WHERE h.customer_id = of_customer_id AND h.contract_id = of_contract_id AND h.until_version IS NULL
+    UNION ALL
+    SELECT t.kind, t.term_key, t.valid_during, CASE WHEN t.kind = 'commitment' THEN t.terms->>'every' END, NULL, t.terms
+    FROM billing.contract_term t WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.until_version IS NULL
+    UNION ALL
+    SELECT 'override', NULL, tstzrange(CASE WHEN lower(o.valid_during) > k.starts_at THEN lower(o.valid_during) END, CASE WHEN upper(o.valid_during) < coalesce(k.ends_at, 'infinity') THEN upper(o.valid_during) END), NULL, NULL,
+        jsonb_strip_nulls(jsonb_build_object('meter', m.key, 'charge', o.charge_key)) || CASE WHEN o.match = '{}' THEN '{}' ELSE jsonb_build_object('match', o.match) END || o.terms
+    FROM billing.price_override o JOIN billing.contract k ON k.customer_id = o.customer_id AND k.contract_id = o.contract_id LEFT JOIN billing.meter m USING (meter_id)
+    WHERE o.customer_id = of_customer_id AND o.contract_id = of_contract_id AND o.until_version IS NULL
+$$;
+COMMENT ON FUNCTION billing_internal.stored_rows(bigint, uuid) IS 'What the newest version of a contract says, item by item, as timeline_rows() has it; overrides are told apart by what they say.';
+
+CREATE FUNCTION billing_internal.contract_apply(of_customer_id bigint, of_contract_id uuid, of_version int, made jsonb) RETURNS timestamptz
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    zone text;
+    since timestamptz;
+BEGIN
+    SELECT k.time_zone INTO zone FROM billing.contract k WHERE k.customer_id = of_customer_id AND k.contract_id = of_contract_id;
+    -- The first instant at which something is billed otherwise: where terms begin or end, or only their end has moved.
+    WITH old AS MATERIALIZED (SELECT * FROM billing_internal.stored_rows(of_customer_id, of_contract_id)),
+    new AS MATERIALIZED (SELECT n.kind, CASE WHEN n.kind <> 'override' THEN n.key END AS key, n.valid_during, n.every, n.book, n.terms FROM billing_internal.timeline_rows(made, zone) n),
+    changed AS (
+        (SELECT * FROM old EXCEPT SELECT * FROM new) UNION ALL (SELECT * FROM new EXCEPT SELECT * FROM old)
+    )
+    SELECT min(coalesce(CASE WHEN c.ends_moved THEN c.ends ELSE c.begins END, '-infinity')) INTO since
+    FROM (
+        SELECT lower(x.valid_during) AS begins, min(coalesce(upper(x.valid_during), 'infinity')) AS ends, count(*) > 1 AS ends_moved
+        FROM changed x WHERE x.kind NOT IN ('entitlement', 'credit', 'pause', 'purchase_order') GROUP BY x.kind, x.key, x.every, x.book, x.terms, lower(x.valid_during)
+    ) c;
+
+    UPDATE billing.contract_charge h SET until_version = of_version
+    WHERE h.customer_id = of_customer_id AND h.contract_id = of_contract_id AND h.until_version IS NULL
+        AND NOT EXISTS (SELECT FROM billing_internal.timeline_rows(made, zone) n WHERE (n.kind, n.key, n.valid_during, n.every, n.terms) = (h.kind, h.charge_key, h.valid_during, h.every, h.terms)
+            AND n.book IS NOT DISTINCT FROM (SELECT b.key FROM billing.price_book b WHERE b.price_book_id = h.price_book_id));
+    UPDATE billing.contract_term t SET until_version = of_version
+    WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.until_version IS NULL
+        AND NOT EXISTS (SELECT FROM billing_internal.timeline_rows(made, zone) n WHERE (n.kind, n.key, n.valid_during, n.terms) = (t.kind, t.term_key, t.valid_during, t.terms));
+    UPDATE billing.price_override o SET until_version = of_version
+    FROM billing.contract k
+    WHERE o.customer_id = of_customer_id AND o.contract_id = of_contract_id AND o.until_version IS NULL AND k.customer_id = o.customer_id AND k.contract_id = o.contract_id
+        AND NOT EXISTS (SELECT FROM billing_internal.timeline_rows(made, zone) n WHERE n.kind = 'override' AND n.terms - ARRAY['meter', 'charge', 'match'] = o.terms AND coalesce(n.terms->'match', '{}') = o.match
+            AND n.terms->>'charge' IS NOT DISTINCT FROM o.charge_key AND n.terms->>'meter' IS NOT DISTINCT FROM (SELECT m.key FROM billing.meter m WHERE m.meter_id = o.meter_id)
+            AND n.valid_during = tstzrange(CASE WHEN lower(o.valid_during) > k.starts_at THEN lower(o.valid_during) END, CASE WHEN upper(o.valid_during) < coalesce(k.ends_at, 'infinity') THEN upper(o.valid_during) END));
+
+    INSERT INTO billing.contract_charge (customer_id, contract_id, charge_key, valid_during, from_version, position, kind, product_id, meter_id, price_book_id, price_key, every, terms)
+    SELECT of_customer_id, of_contract_id, n.key, n.valid_during, of_version, n.place, n.kind, p.product_id, m.meter_id, b.price_book_id, n.terms->>'price', n.every, n.terms
+    FROM billing_internal.timeline_rows(made, zone) n
+    JOIN billing.product p ON p.key = n.terms->>'product'
+    LEFT JOIN billing.meter m ON m.key = n.terms->>'meter'
+    LEFT JOIN billing.price_book b ON b.key = n.book
+    WHERE n.kind IN ('usage', 'fee') AND NOT EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = of_customer_id AND h.contract_id = of_contract_id AND h.charge_key = n.key
+        AND h.valid_during = n.valid_during AND h.until_version IS NULL);
+    INSERT INTO billing.contract_term (customer_id, contract_id, kind, term_key, valid_during, from_version, position, terms)
+    SELECT of_customer_id, of_contract_id, n.kind, n.key, n.valid_during, of_version, n.place, n.terms
+    FROM billing_internal.timeline_rows(made, zone) n
+    WHERE n.kind NOT IN ('usage', 'fee', 'override') AND NOT EXISTS (SELECT FROM billing.contract_term t WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.kind = n.kind AND t.term_key = n.key
+        AND t.valid_during = n.valid_during AND t.until_version IS NULL);
+    INSERT INTO billing.price_override (customer_id, override_id, contract_id, meter_id, charge_key, match, valid_during, from_version, terms)
+    SELECT of_customer_id, billing_internal.uuid_v7(), of_contract_id, m.meter_id, n.terms->>'charge', coalesce(n.terms->'match', '{}'), n.valid_during, of_version, n.terms - ARRAY['meter', 'charge', 'match']
+    FROM billing_internal.timeline_rows(made, zone) n LEFT JOIN billing.meter m ON m.key = n.terms->>'meter'
+    WHERE n.kind = 'override' AND NOT EXISTS (SELECT FROM billing_internal.stored_rows(of_customer_id, of_contract_id) s WHERE s.kind = 'override' AND s.terms = n.terms AND s.valid_during = n.valid_during);
+    RETURN since;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.contract_apply(bigint, uuid, int, jsonb) IS
+    'Stores what a timeline says as of a version: rows it no longer says end with that version, new ones begin with it, others stay. Returns the first instant at which something is billed otherwise; NULL = nowhere. The caller holds the contract''s row.';
+
+CREATE FUNCTION billing_internal.item_path(document jsonb, key text) RETURNS text
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((
+        SELECT min(x.path) FROM (
+            SELECT format('%s[%s]', l.name, i.place - 1) AS path, i.value->>'key' AS key
+            FROM unnest('{charges, fees, commitments, credits, discounts}'::text[]) l (name) CROSS JOIN LATERAL jsonb_array_elements(coalesce(document->l.name, '[]')) WITH ORDINALITY i (value, place)
+            UNION ALL
+            SELECT format('%s[%s].%s[%s]', g.name, o.place - 1, l.name, i.place - 1), CASE g.name WHEN 'add_ons' THEN o.value->>'key' || '/' ELSE '' END || (i.value->>'key')
+            FROM unnest('{phases, add_ons}'::text[]) g (name) CROSS JOIN LATERAL jsonb_array_elements(coalesce(document->g.name, '[]')) WITH ORDINALITY o (value, place)
+            CROSS JOIN unnest('{charges, fees, discounts}'::text[]) l (name) CROSS JOIN LATERAL jsonb_array_elements(coalesce(o.value->l.name, '[]')) WITH ORDINALITY i (value, place)
+        ) x WHERE x.key = item_path.key), 'plan')
+$$;
+COMMENT ON FUNCTION billing_internal.item_path(jsonb, text) IS 'Where a contract document says an item, as a JSON path; plan = its plan does.';
+
+CREATE FUNCTION billing_internal.check_rows(made jsonb, of_currency text, with_paths boolean) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    item record;
+BEGIN
+    FOR item IN SELECT DISTINCT ON (r->>'kind', r->>'key', r->'terms', r->>'price_book') r, CASE WHEN with_paths THEN billing_internal.item_path(made->'document', r->>'key') || ': ' ELSE '' END AS path
+        FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' IN ('usage', 'fee') ORDER BY r->>'kind', r->>'key', r->'terms', r->>'price_book', x.place LOOP
+        PERFORM billing_internal.check_items(jsonb_build_array(jsonb_build_object('kind', item.r->>'kind', 'terms', (item.r->'terms') - 'trial')), item.r->>'price_book', of_currency, item.path);
+    END LOOP;
+    FOR item IN SELECT r->>'key' AS key, r->'terms'->>'product' AS product, r->'terms'->>'meter' AS meter, billing_internal.item_path(made->'document', r->>'key') AS path
+        FROM jsonb_array_elements(made->'rows') r WHERE r->>'kind' = 'commitment' LOOP
+        IF NOT EXISTS (SELECT FROM billing.product p WHERE p.key = item.product AND p.retired_at IS NULL) THEN
+            PERFORM billing_internal.fail('ZB001', format('%s: product %s is not known', item.path, coalesce(quote_literal(item.product), 'NULL')), 'SELECT key, name FROM billing.product; lists them.');
+        ELSIF item.meter IS NOT NULL AND NOT EXISTS (SELECT FROM billing.meter m WHERE m.key = item.meter AND m.retired_at IS NULL) THEN
+            PERFORM billing_internal.fail('ZB001', format('%s: meter %s is not known', item.path, quote_literal(item.meter)), 'SELECT key, event_type FROM billing.meter WHERE retired_at IS NULL; lists them.');
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_rows(jsonb, text, boolean) IS 'Whether everything that a timeline says can be billed: products, meters, prices, dimensions, currency. Errors: as check_items(), with the JSON path of the item in the contract document if asked for.';
+
+CREATE FUNCTION billing_internal.contract_state(of_customer_id bigint, of_contract_id uuid, version int, starts_at timestamptz, cancelled_at timestamptz, is_over boolean) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN is_over THEN CASE WHEN cancelled_at IS NOT NULL THEN 'cancelled' ELSE 'ended' END
+        WHEN starts_at > billing.now() THEN 'scheduled'
+        WHEN version > 1 AND EXISTS (SELECT FROM billing.contract_term t WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.kind = 'pause'
+            AND t.until_version IS NULL AND t.valid_during @> billing.now()) THEN 'paused'
+        ELSE 'active' END
+$$;
+COMMENT ON FUNCTION billing_internal.contract_state(bigint, uuid, int, timestamptz, timestamptz, boolean) IS 'The state of a contract that was activated; is_over: no boundary is left to bill.';
+
+CREATE FUNCTION billing_internal.find_plan(plan_key text, path text, OUT name text, OUT plan_id uuid, OUT version int, OUT document jsonb)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    plan record;
+BEGIN
+    IF plan_key IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT * INTO plan FROM billing.plan p WHERE split_part(plan_key, '@', 1) IN (p.key, p.plan_id::text)
+    ORDER BY p.key = split_part(plan_key, '@', 1) DESC LIMIT 1;
+    SELECT plan.key || '@' || v.version, v.plan_id, v.version, v.document INTO name, plan_id, version, document FROM billing.plan_version v
+    WHERE v.plan_id = plan.plan_id AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
+    ORDER BY v.version DESC LIMIT 1;
+    IF name IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('%s: plan %s is not known', path, quote_literal(plan_key)), 'SELECT key, name FROM billing.plan; lists them; plan@2 names a version.');
+    ELSIF plan.retired_at IS NOT NULL THEN
+        PERFORM billing_internal.fail('ZB005', format('%s: plan %s is retired', path, plan_key), 'Choose another plan.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.find_plan(text, text) IS 'A plan by key or id, its latest version unless @n names one; nothing for NULL. Errors: ZB001, ZB005 retired.';
+
 CREATE FUNCTION billing.contract_create(doc jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    made jsonb;
     d jsonb;
-    t jsonb;
+    made jsonb;
     of_customer_id bigint;
     customer record;
     plan record;
-    version record;
-    plan_key text := doc->>'plan';
-    wanted_version int;
     k record;
     currency text;
 BEGIN
@@ -398,27 +602,15 @@ BEGIN
     IF doc IS NULL THEN
         PERFORM billing_internal.fail('ZB003', 'the contract document is NULL', 'Pass {"key", "customer", "starts_on", "plan"}.');
     END IF;
-    -- Without a plan these are there, and empty.
-    SELECT * INTO plan FROM billing.plan p WHERE split_part(plan_key, '@', 1) IN (p.key, p.plan_id::text)
-    ORDER BY p.key = split_part(plan_key, '@', 1) DESC LIMIT 1;
-    IF plan.key <> split_part(plan_key, '@', 1) THEN
-        plan_key := plan.key || substr(plan_key, length(split_part(plan_key, '@', 1)) + 1);
-        doc := doc || jsonb_build_object('plan', plan_key);
+    SELECT * INTO plan FROM billing_internal.find_plan(doc->>'plan', 'plan');
+    IF plan.name IS NOT NULL AND doc->>'plan' !~ ('^' || regexp_replace(split_part(plan.name, '@', 1), '([^A-Za-z0-9_])', '\\\1', 'g') || '(@|$)') THEN -- asked for by its id
+        doc := doc || jsonb_build_object('plan', regexp_replace(plan.name, '@[0-9]+$', '') || substr(doc->>'plan', length(split_part(doc->>'plan', '@', 1)) + 1));
     END IF;
-    SELECT * INTO version FROM billing.plan_version v
-    WHERE v.plan_id = plan.plan_id AND (plan_key !~ '@' OR v.version::text = split_part(plan_key, '@', 2))
-    ORDER BY v.version DESC LIMIT 1;
-    IF plan_key IS NOT NULL AND version.plan_id IS NULL THEN
-        PERFORM billing_internal.fail('ZB001', format('plan: plan %s is not known', quote_literal(plan_key)), 'SELECT key, name FROM billing.plan; lists them; plan@2 names a version.');
-    ELSIF plan.retired_at IS NOT NULL THEN
-        PERFORM billing_internal.fail('ZB005', format('plan: plan %s is retired', plan_key), 'Choose another plan.');
+    d := billing_internal.contract_change_read('create', doc::text)::jsonb;
+    IF d IS NULL THEN
+        PERFORM billing_internal.raise_fault(billing_internal.contract_change_read_error('create', doc::text)::jsonb);
     END IF;
-    made := billing_internal.contract_terms(doc::text, version.document::text)::jsonb;
-    IF made IS NULL THEN
-        PERFORM billing_internal.raise_fault(billing_internal.contract_terms_error(doc::text, version.document::text)::jsonb);
-    END IF;
-    d := made->'document';
-    t := made->'terms';
+    made := billing_internal.timeline(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('version', 1, 'kind', 'create', 'on', d->>'starts_on', 'plan', plan.name)) || jsonb_build_object('change', d)));
     -- Found by itself: in a WHERE the planner would call it with the snapshot of the caller's statement.
     of_customer_id := billing_internal.find_customer(d->>'customer');
     -- Buckets must hold this zone's midnights, too. The stripe first, then the row.
@@ -429,9 +621,9 @@ BEGIN
     IF EXISTS (SELECT FROM billing.contract_key x WHERE x.key = d->>'key') THEN
         PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(d->>'key')), 'Choose another key; a contract that exists is amended, not created again.');
     END IF;
-    currency := coalesce(d->>'currency', version.document->>'currency', customer.currency);
-    IF version.document->>'currency' <> currency THEN
-        PERFORM billing_internal.fail('ZB011', format('currency: plan %s is in %s, the contract in %s', plan.key, version.document->>'currency', currency),
+    currency := coalesce(d->>'currency', plan.document->>'currency', customer.currency);
+    IF plan.document->>'currency' <> currency THEN
+        PERFORM billing_internal.fail('ZB011', format('currency: plan %s is in %s, the contract in %s', regexp_replace(plan.name, '@[0-9]+$', ''), plan.document->>'currency', currency),
             'Use a plan in the contract''s currency; prices are never converted silently.');
     END IF;
     SELECT * INTO k FROM billing.contract WHERE false; -- its columns
@@ -447,29 +639,22 @@ BEGIN
         PERFORM billing_internal.fail('ZB001', format('bill_to: %s is not one of customer %s', quote_literal(d->>'bill_to'), customer.key),
             'SELECT key, name FROM billing.bill_to; lists them.');
     END IF;
-    PERFORM billing_internal.check_items(t->'items', t->>'price_book', currency, '');
+    PERFORM billing_internal.check_rows(made, currency, false);
     INSERT INTO billing.contract (customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on,
-        starts_at, ends_at, billed_every, alignment, net_days, collection, prices, created_at)
-    VALUES (k.customer_id, k.contract_id, d->>'key', k.seller_id, k.bill_to_id, plan.plan_id, version.version, currency, k.time_zone, (d->>'starts_on')::date,
-        (t->>'ends_on')::date, billing_internal.local_midnight((d->>'starts_on')::date, k.time_zone), billing_internal.local_midnight((t->>'ends_on')::date, k.time_zone),
-        t->>'interval', t->>'alignment', (t->>'net_days')::int, t->>'collection', coalesce(d->>'prices', 'float'), clock_timestamp())
+        starts_at, ends_at, billed_every, alignment, net_days, collection, prices, renewal, created_at)
+    VALUES (k.customer_id, k.contract_id, d->>'key', k.seller_id, k.bill_to_id, plan.plan_id, plan.version, currency, k.time_zone, (made->>'starts_on')::date,
+        (made->>'ends_on')::date, billing_internal.local_midnight((made->>'starts_on')::date, k.time_zone), billing_internal.local_midnight((made->>'ends_on')::date, k.time_zone),
+        made->>'interval', made->>'alignment', (made->>'net_days')::int, made->>'collection', made->>'prices', nullif(made->'renewal', 'null'), clock_timestamp())
     RETURNING * INTO k;
     INSERT INTO billing.contract_key (key, customer_id, contract_id) VALUES (k.key, k.customer_id, k.contract_id) ON CONFLICT (key) DO NOTHING;
     IF NOT FOUND THEN
         PERFORM billing_internal.fail('ZB005', format('key: contract %s exists', quote_literal(k.key)), 'Another session made it just now. Choose another key.');
     END IF;
-    INSERT INTO billing.contract_version (customer_id, contract_id, version, effective_at, recorded_at, kind, document)
-    VALUES (k.customer_id, k.contract_id, 1, k.starts_at, clock_timestamp(), 'create', d);
-    INSERT INTO billing.contract_charge (customer_id, contract_id, charge_key, valid_during, from_version, position, kind, product_id, meter_id,
-        price_book_id, price_key, every, terms)
-    SELECT k.customer_id, k.contract_id, i.value->'terms'->>'key', tstzrange(k.starts_at, k.ends_at), 1, i.place, i.value->>'kind', p.product_id, m.meter_id,
-        b.price_book_id, i.value->'terms'->>'price', i.value->>'every', i.value->'terms'
-    FROM jsonb_array_elements(t->'items') WITH ORDINALITY i (value, place)
-    JOIN billing.product p ON p.key = i.value->'terms'->>'product'
-    LEFT JOIN billing.meter m ON m.key = i.value->'terms'->>'meter'
-    LEFT JOIN billing.price_book b ON b.key = t->>'price_book' AND i.value->'terms' ? 'price';
-    PERFORM billing_internal.check_override_targets(made->'overrides', k.customer_id, k.contract_id);
-    PERFORM billing_internal.insert_overrides(made->'overrides', k.customer_id, k.contract_id, k.time_zone, 1);
+    INSERT INTO billing.contract_version (customer_id, contract_id, version, effective_at, recorded_at, kind, document, change, plan, ends_on, ends_at)
+    VALUES (k.customer_id, k.contract_id, 1, k.starts_at, clock_timestamp(), 'create', d, d, plan.name, k.ends_on, k.ends_at);
+    PERFORM billing_internal.contract_apply(k.customer_id, k.contract_id, 1, made);
+    PERFORM billing_internal.check_override_targets(coalesce(jsonb_agg(r->'terms' ORDER BY place), '[]'), k.customer_id, k.contract_id)
+    FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' = 'override';
     PERFORM billing_internal.check_overrides(k.customer_id, k.contract_id);
     IF billing_internal.zone_minutes(k.time_zone) < customer.bucket_minutes THEN -- under the stripe lock taken above
         UPDATE billing.customer c SET bucket_minutes = 15 WHERE c.customer_id = k.customer_id;
@@ -479,7 +664,40 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.contract_create(jsonb) IS
-    'Makes a draft contract from its document (docs/contracts.md): {"key","customer","starts_on","term","plan","charges","fees","overrides","billing", …}. Items with a plan item''s key replace it; "remove": true drops it. Returns the key. Errors: ZB003 form, with the JSON path, ZB001 unknown references, ZB005 the key exists, ZB011 currency, 55P03 ingest never paused for a zone that narrows its buckets.';
+    'Makes a draft contract from its document (docs/contracts.md): {"key","customer","starts_on","term","plan","charges","fees","overrides","billing","phases","trial","discounts","commitments","credits","add_ons","renewal", …}. Items with a plan item''s key replace it; "remove": true drops it. Returns the key. Errors: ZB003 form, with the JSON path, ZB001 unknown references, ZB005 the key exists, ZB011 currency, 55P03 ingest never paused for a zone that narrows its buckets.';
+
+CREATE FUNCTION billing_internal.check_billable(of_customer_id bigint, of_contract_id uuid, list_at timestamptz) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    k record;
+    made jsonb;
+    wrong record;
+BEGIN
+    SELECT * INTO k FROM billing.contract c WHERE c.customer_id = of_customer_id AND c.contract_id = of_contract_id;
+    made := billing_internal.timeline(billing_internal.contract_changes(of_customer_id, of_contract_id));
+    -- A meter may have been retired while the draft was being made.
+    SELECT h.charge_key, m.key AS meter, billing_internal.item_path(made->'document', h.charge_key) AS path INTO wrong FROM billing.contract_charge h JOIN billing.meter m USING (meter_id)
+    WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL AND m.retired_at IS NOT NULL ORDER BY h.position LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB005', format('charge %s: meter %s is retired', wrong.charge_key, wrong.meter), 'Make the contract anew, with a meter that counts.', 'at ' || wrong.path);
+    END IF;
+    PERFORM billing_internal.check_rows(made, k.currency, true);
+    SELECT h.charge_key, h.price_key, b.key AS book, billing_internal.item_path(made->'document', h.charge_key) AS path INTO wrong FROM billing.contract_charge h JOIN billing.price_book b USING (price_book_id)
+    WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL AND NOT h.terms ? 'trial'
+        AND NOT EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL
+            AND p.valid_during @> CASE WHEN k.prices = 'pin' THEN list_at ELSE lower(h.valid_during) END)
+        AND NOT billing_internal.is_replaced(k.customer_id, k.contract_id, h.meter_id, h.charge_key, lower(h.valid_during))
+    ORDER BY h.position LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB007', format('charge %s: price %s of %s is not in force when contract %s needs it', wrong.charge_key, wrong.price_key, wrong.book, k.key),
+            'Publish a version that is, with billing.catalog_apply().', 'at ' || wrong.path);
+    END IF;
+    PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_billable(bigint, uuid, timestamptz) IS
+    'Whether every item of a contract can be billed; list_at is when a pinned contract was signed. Errors, with the JSON path of the item: ZB001, ZB003, ZB005 a meter is retired, ZB006 two usage charges could price one event, ZB007 a price is not in force, ZB011.';
 
 CREATE FUNCTION billing.contract_activate(
     contract text, signed_at timestamptz DEFAULT NULL, document_url text DEFAULT NULL, document_sha256 text DEFAULT NULL
@@ -490,7 +708,6 @@ DECLARE
     found_contract record;
     k record;
     first record;
-    wrong record;
 BEGIN
     PERFORM billing_internal.require_installed();
     SELECT * INTO found_contract FROM billing_internal.find_contract(contract);
@@ -502,23 +719,7 @@ BEGIN
     ELSIF document_sha256 IS NOT NULL AND document_sha256 !~ '^[0-9a-f]{64}$' THEN
         PERFORM billing_internal.fail('ZB004', 'document_sha256 is not 64 lower-case hexadecimal digits', 'Pass the SHA-256 of the signed document.');
     END IF;
-    -- A meter may have been retired while the draft was being made.
-    SELECT h.charge_key, m.key AS meter INTO wrong FROM billing.contract_charge h JOIN billing.meter m USING (meter_id)
-    WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL AND m.retired_at IS NOT NULL ORDER BY h.position LIMIT 1;
-    IF FOUND THEN
-        PERFORM billing_internal.fail('ZB005', format('charge %s: meter %s is retired', wrong.charge_key, wrong.meter), 'Make the contract anew, with a meter that counts.');
-    END IF;
-    SELECT h.charge_key, h.price_key, b.key AS book INTO wrong FROM billing.contract_charge h JOIN billing.price_book b USING (price_book_id)
-    WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL
-        AND NOT EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL
-            AND p.valid_during @> CASE WHEN k.prices = 'pin' THEN coalesce(contract_activate.signed_at, billing.now()) ELSE k.starts_at END)
-        AND NOT billing_internal.is_replaced(k.customer_id, k.contract_id, h.meter_id, h.charge_key, k.starts_at)
-    ORDER BY h.position LIMIT 1;
-    IF FOUND THEN
-        PERFORM billing_internal.fail('ZB007', format('charge %s: price %s of %s is not in force when contract %s needs it', wrong.charge_key, wrong.price_key, wrong.book, k.key),
-            'Publish a version that is, with billing.catalog_apply().');
-    END IF;
-    PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
+    PERFORM billing_internal.check_billable(k.customer_id, k.contract_id, coalesce(contract_activate.signed_at, billing.now()));
     SELECT * INTO first FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, 0);
     PERFORM billing_internal.bills_seen(ARRAY[k.customer_id]);
     INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, recorded_at)
@@ -528,13 +729,14 @@ BEGIN
         signed_at = coalesce(contract_activate.signed_at, billing.now()), document_url = contract_activate.document_url,
         document_sha256 = contract_activate.document_sha256
     WHERE c.customer_id = k.customer_id AND c.contract_id = k.contract_id;
+    PERFORM billing_internal.contract_credits_apply(k.customer_id, k.contract_id);
     PERFORM billing_internal.audit('contract_activate', 'contract', k.key, k.customer_id, jsonb_build_object('state', k.state),
         jsonb_strip_nulls(jsonb_build_object('state', CASE WHEN k.starts_at <= billing.now() THEN 'active' ELSE 'scheduled' END, 'signed_at', signed_at, 'document_url', document_url, 'document_sha256', document_sha256)));
     RETURN k.key;
 END
 $$;
 COMMENT ON FUNCTION billing.contract_activate(text, timestamptz, text, text) IS
-    'Starts a draft contract: from now on it is billed. signed_at defaults to billing.now(); pinned prices are those in force then. Returns the key. Errors: ZB001, ZB005 not a draft or a charge''s meter is retired, ZB006 two usage charges of one meter, in this or another live or ended contract of the customer, could price one event, ZB007 a price is not in force.';
+    'Starts a draft contract: from now on it is billed. signed_at defaults to billing.now(); pinned prices are those in force then. Returns the key. What can''t be billed blocks it, and DETAIL or the message names its place in the contract document. Errors: ZB001, ZB005 not a draft or a charge''s meter is retired, ZB006 two usage charges of one meter, in this or another live or ended contract of the customer, could price one event, ZB007 a price is not in force.';
 
 CREATE FUNCTION billing.subscribe(customer text, plan text, starts_on date DEFAULT NULL, doc jsonb DEFAULT '{}') RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -608,8 +810,8 @@ BEGIN
     JOIN billing.contract k USING (customer_id, contract_id)
     JOIN billing.customer u USING (customer_id)
     WHERE c.customer_id = of_customer_id AND c.meter_id = m.meter_id AND c.kind = 'usage' AND c.until_version IS NULL AND c.valid_during @> at
-        AND k.state IN ('scheduled', 'active', 'paused', 'ended') AND dimensions @> coalesce(c.terms->'match', '{}')
-    ORDER BY k.state = 'ended', k.key LIMIT 1;
+        AND k.state IN ('scheduled', 'active', 'paused', 'ended', 'cancelled') AND dimensions @> coalesce(c.terms->'match', '{}')
+    ORDER BY k.state IN ('ended', 'cancelled'), k.key LIMIT 1;
     IF h.charge_key IS NULL THEN
         PERFORM billing_internal.fail('ZB007', format('no live charge of customer %s prices meter %s for %s at %s', customer, m.key, dimensions, at),
             'SELECT * FROM billing.unpriced_usage; lists usage that nothing prices; billing.subscribe() makes a contract.');

@@ -79,7 +79,7 @@ CREATE TYPE billing_internal.bill_ref AS (
     recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint, known_meters jsonb, earlier boolean, standing text, later_prices jsonb
 );
 COMMENT ON TYPE billing_internal.bill_ref IS
-    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many; NULL = as of now. later_prices: the versions, with their ends, that priced what those did not. earlier: only to be compared with the documents that stand for it; its differences go to the bill of the same contract, which may have no boundary of its own.';
+    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until; of no boundary: with what changed terms make of service that begins up to then. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many; NULL = as of now. later_prices: the versions, with their ends, that priced what those did not. earlier: only to be compared with the documents that stand for it; its differences go to the bill of the same contract, which may have no boundary of its own.';
 
 CREATE FUNCTION billing_internal.each_ref(refs billing_internal.bill_ref[]) RETURNS SETOF billing_internal.bill_ref
     -- Kept apart from unnest() for its ROWS: the planner must expect a batch, or it joins the parts of a bill row by row.
@@ -124,6 +124,11 @@ $$;
 COMMENT ON FUNCTION billing_internal.signed_prices(bigint, uuid) IS
     'Of a contract with the prices of its signature, the list prices it could be signed on, as known_prices: the versions published when it was activated. One published later that begins before the signature changes nothing agreed on. NULL = its prices float.';
 
+CREATE FUNCTION billing_internal.edge(at timestamptz, zone text) RETURNS json
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+    RETURN json_build_array((at AT TIME ZONE zone)::date, at, at <> billing_internal.local_midnight((at AT TIME ZONE zone)::date, zone));
+COMMENT ON FUNCTION billing_internal.edge(timestamptz, text) IS 'Where terms begin or end, for a bill: [local day, instant, whether it is inside that day].';
+
 CREATE FUNCTION billing_internal.bill_contracts(refs billing_internal.bill_ref[]) RETURNS TABLE (customer_id bigint, contract_id uuid, document text, earlier boolean, standing text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -138,8 +143,8 @@ BEGIN
         GROUP BY p.seller_id
     )
     SELECT k.customer_id, k.contract_id, json_build_object(
-        'key', k.key, 'customer', c.key, 'seller', s.key, 'currency', k.currency, 'bill_to', b.key, 'zone', k.time_zone,
-        'starts_on', k.starts_on, 'ends_on', k.ends_on, 'every', k.billed_every, 'alignment', k.alignment,
+        'key', k.key, 'customer', c.key, 'seller', s.key, 'currency', k.currency, 'bill_to', coalesce(t.bill_to, b.key), 'purchase_order', t.purchase_order, 'zone', k.time_zone,
+        'starts_on', k.starts_on, 'ends_on', e.ends_on, 'ends', CASE WHEN e.ends_at < billing_internal.local_midnight(e.ends_on, k.time_zone) THEN billing_internal.edge(e.ends_at, k.time_zone) END, 'every', k.billed_every, 'alignment', k.alignment,
         'pinned', k.prices = 'pin', 'signed_at', coalesce(k.signed_at, k.starts_at), 'version', v.contract, 'terms_version', v.terms,
         'boundaries', r.boundaries, 'usage_until', nullif(r.usage_until, 'infinity'), 'recorded_until', CASE WHEN r.recorded_until = 'infinity' THEN '9999-12-31 00:00+00' ELSE r.recorded_until END,
         -- A bill that is compared has what it left out, too, where it has a price now.
@@ -149,7 +154,11 @@ BEGIN
         'policies', q.policies,
         'periods', (SELECT json_agg(json_build_array(p.starts_on, p.starts_at, p.ends_on, p.ends_at)) FROM billing.billing_period p
             WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND (p.n = ANY (r.boundaries) OR p.n + 1 = ANY (r.boundaries))),
-        'charges', (SELECT json_agg(json_build_object('product', d.key, 'every', h.every, 'meter_id', h.meter_id, 'book_id', h.price_book_id, 'terms', h.terms) ORDER BY h.position)
+        'charges', (SELECT json_agg(json_build_object('product', d.key, 'every', h.every, 'meter_id', h.meter_id, 'book_id', h.price_book_id,
+                -- Terms that begin or end with the contract hold for all of it.
+                'from', CASE WHEN lower(h.valid_during) > k.starts_at THEN billing_internal.edge(lower(h.valid_during), k.time_zone) END,
+                'until', CASE WHEN upper(h.valid_during) < coalesce(e.ends_at, 'infinity') THEN billing_internal.edge(upper(h.valid_during), k.time_zone) END,
+                'terms', h.terms) ORDER BY h.position, lower(h.valid_during))
             FROM billing.contract_charge h JOIN billing.product d USING (product_id)
             WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.from_version <= v.contract AND (h.until_version IS NULL OR h.until_version > v.contract)),
         'overrides', (SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('scope', CASE WHEN o.contract_id IS NOT NULL THEN 'contract' ELSE 'customer' END,
@@ -159,7 +168,7 @@ BEGIN
             -- Prices agreed with a customer are in the customer's currency.
             WHERE o.customer_id = k.customer_id AND CASE WHEN o.contract_id IS NULL THEN (o.terms ? 'percent_off' OR k.currency = c.currency) AND o.from_version <= v.terms AND (o.until_version IS NULL OR o.until_version > v.terms)
                 ELSE o.contract_id = k.contract_id AND o.from_version <= v.contract AND (o.until_version IS NULL OR o.until_version > v.contract) END)
-        )::text, coalesce(r.earlier, false), CASE WHEN r.standing IS NOT NULL THEN r.standing
+        , 'discounts', t.discounts)::text, coalesce(r.earlier, false), CASE WHEN r.standing IS NOT NULL THEN r.standing
             -- A boundary billed again, which other documents have corrected meanwhile.
             WHEN EXISTS (SELECT FROM billing.invoice i WHERE i.customer_id = r.customer_id AND i.contract_id = r.contract_id AND i.corrects <> '{}'
                 AND i.corrects @> r.boundaries AND cardinality(r.boundaries) = 1 AND i.reissue IS NOT true AND i.number IS NOT NULL)
@@ -171,6 +180,20 @@ BEGIN
     JOIN billing.bill_to b ON b.customer_id = k.customer_id AND b.bill_to_id = k.bill_to_id
     JOIN seller_policy sp ON sp.seller_id = k.seller_id
     CROSS JOIN LATERAL (SELECT coalesce(r.contract_version, k.version) AS contract, coalesce(r.terms_version, c.terms_version) AS terms) v
+    LEFT JOIN billing.contract_version cv ON v.contract <> k.version AND cv.customer_id = k.customer_id AND cv.contract_id = k.contract_id AND cv.version = v.contract
+    CROSS JOIN LATERAL (SELECT CASE WHEN cv.version IS NULL THEN k.ends_on ELSE cv.ends_on END AS ends_on, CASE WHEN cv.version IS NULL THEN k.ends_at ELSE cv.ends_at END AS ends_at) e
+    -- Who is billed, and by which order, as of the boundary.
+    CROSS JOIN LATERAL (SELECT coalesce((SELECT max(p.starts_at) FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = ANY (r.boundaries)), today) AS at) n
+    CROSS JOIN LATERAL (
+        SELECT json_agg(json_build_object('from', CASE WHEN lower(x.valid_during) > k.starts_at THEN billing_internal.edge(lower(x.valid_during), k.time_zone) END,
+                'until', CASE WHEN upper(x.valid_during) < coalesce(e.ends_at, 'infinity') THEN billing_internal.edge(upper(x.valid_during), k.time_zone) END,
+                'terms', x.terms) ORDER BY x.position, lower(x.valid_during)) FILTER (WHERE x.kind = 'discount') AS discounts,
+            (array_agg(x.terms->>'value' ORDER BY lower(x.valid_during) DESC) FILTER (WHERE x.kind = 'bill_to' AND lower(x.valid_during) <= n.at))[1] AS bill_to,
+            (array_agg(x.terms->>'value' ORDER BY lower(x.valid_during) DESC) FILTER (WHERE x.kind = 'purchase_order' AND lower(x.valid_during) <= n.at))[1] AS purchase_order
+        FROM billing.contract_term x
+        WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id AND x.kind IN ('discount', 'bill_to', 'purchase_order')
+            AND x.from_version <= v.contract AND (x.until_version IS NULL OR x.until_version > v.contract)
+    ) t
     CROSS JOIN LATERAL (SELECT coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
         WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND sp.policies ? p.name), sp.policies) AS policies) q;
 END
@@ -291,9 +314,11 @@ DECLARE
     handle bigint := billing_internal.bill_batch(refs, with_empty);
     apart billing_internal.bill_ref[];
 BEGIN
-    SELECT array_agg(billing_internal.ref_now(d.customer_id, d.contract_id, '{}')) INTO apart
-    FROM (SELECT DISTINCT b.customer_id, b.contract_id FROM billing_internal.bill_documents(handle) b
-        WHERE b.boundary IS NOT NULL AND b.total < 0 AND EXISTS (SELECT FROM unnest(b.corrects) c WHERE c <> b.boundary)) d;
+    -- What is not due with the boundary isn't beside it.
+    SELECT array_agg(billing_internal.ref_now(d.customer_id, d.contract_id, '{}', p.starts_at)) INTO apart
+    FROM (SELECT DISTINCT b.customer_id, b.contract_id, b.boundary FROM billing_internal.bill_documents(handle) b
+        WHERE b.boundary IS NOT NULL AND b.total < 0 AND EXISTS (SELECT FROM unnest(b.corrects) c WHERE c <> b.boundary)) d
+    LEFT JOIN billing.billing_period p ON p.customer_id = d.customer_id AND p.contract_id = d.contract_id AND p.n = d.boundary;
     IF apart IS NULL THEN
         RETURN handle;
     END IF;
@@ -521,14 +546,14 @@ BEGIN
     WHERE o.fault IS NULL AND o.boundary IS NOT NULL AND p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.n = of_n;
     INSERT INTO billing.billing_period (customer_id, contract_id, n, starts_on, ends_on, starts_at, ends_at, recorded_at)
     SELECT o.customer_id, o.contract_id, last.n + 1, last.ends_on, coalesce(o.next_ends_on, last.ends_on), last.ends_at,
-        coalesce(billing_internal.local_midnight(o.next_ends_on, k.time_zone), last.ends_at), cut
+        CASE WHEN o.next_ends_on IS NULL THEN last.ends_at ELSE least(billing_internal.local_midnight(o.next_ends_on, k.time_zone), k.ends_at) END, cut
     FROM billing_internal.bill_outcomes(handle) o
     JOIN billing.contract k ON k.customer_id = o.customer_id AND k.contract_id = o.contract_id
     JOIN billing.billing_period last ON last.customer_id = o.customer_id AND last.contract_id = o.contract_id AND last.n = o.boundary AND last.starts_on < last.ends_on
     WHERE o.fault IS NULL
     ON CONFLICT (customer_id, contract_id, n) DO NOTHING; -- a boundary billed again has its next one
     UPDATE billing.contract k SET next_n = coalesce(due.n, k.next_n + 1), next_bill_at = due.starts_at, billed_until = greatest(k.billed_until, k.next_bill_at),
-        state = CASE WHEN due.n IS NULL THEN 'ended' ELSE 'active' END
+        state = billing_internal.contract_state(k.customer_id, k.contract_id, k.version, '-infinity', k.cancelled_at, due.n IS NULL)
     FROM billing_internal.bill_outcomes(handle) o
     LEFT JOIN LATERAL (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) due ON true
     WHERE o.fault IS NULL AND o.boundary IS NOT NULL AND k.customer_id = o.customer_id AND k.contract_id = o.contract_id;
@@ -569,7 +594,7 @@ BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM billing_internal.require_past(as_of);
     SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id) FOR NO KEY UPDATE OF c;
-    IF k.next_bill_at IS NULL OR k.state NOT IN ('scheduled', 'active') THEN
+    IF k.next_bill_at IS NULL OR k.state NOT IN ('scheduled', 'active', 'paused') THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s and has nothing to bill', k.key, k.state), 'Only live contracts are billed.');
     END IF;
     WHILE k.next_bill_at <= coalesce(as_of, billing.now()) LOOP
@@ -694,7 +719,7 @@ BEGIN
     END IF;
     IF invoice_void.reissue AND i.kind = 'invoice' THEN
         UPDATE billing.billing_period p SET state = 'due' WHERE p.customer_id = i.customer_id AND p.contract_id = i.contract_id AND p.n = i.n;
-        UPDATE billing.contract k SET next_n = due.n, next_bill_at = due.starts_at, state = CASE WHEN k.state = 'ended' THEN 'active' ELSE k.state END
+        UPDATE billing.contract k SET next_n = due.n, next_bill_at = due.starts_at, state = CASE WHEN k.state IN ('ended', 'cancelled') THEN 'active' ELSE k.state END
         FROM (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = i.customer_id AND p.contract_id = i.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) due
         WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
     END IF;
@@ -721,7 +746,7 @@ BEGIN
     WITH grace AS MATERIALIZED (SELECT p.seller_id, p.value FROM billing_internal.seller_policies('{invoice_grace}') p)
     SELECT k.customer_id, k.contract_id, k.next_n
     FROM billing.contract k
-    WHERE k.stripe = of_stripe AND k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of AND billing_internal.grace_over(k.next_bill_at, coalesce((SELECT p.value FROM billing.contract_policy p
+    WHERE k.stripe = of_stripe AND k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at <= as_of AND billing_internal.grace_over(k.next_bill_at, coalesce((SELECT p.value FROM billing.contract_policy p
             WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.name = 'invoice_grace'), (SELECT g.value FROM grace g WHERE g.seller_id = k.seller_id)), as_of)
         AND (SELECT true FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'contract' AND i.key = k.key LIMIT 1) IS NULL
     ORDER BY k.next_bill_at, k.customer_id, k.contract_id LIMIT max_rows;
@@ -756,7 +781,7 @@ BEGIN
     WITH grace AS MATERIALIZED (SELECT p.seller_id, p.value FROM billing_internal.seller_policies('{invoice_grace}') p)
     SELECT k.customer_id, k.contract_id, k.next_n
     FROM billing.contract k
-    WHERE (k.customer_id, k.contract_id) > (after_customer_id, after_contract_id) AND k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of
+    WHERE (k.customer_id, k.contract_id) > (after_customer_id, after_contract_id) AND k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at <= as_of
         AND NOT billing_internal.grace_over(k.next_bill_at, coalesce((SELECT p.value FROM billing.contract_policy p
             WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.name = 'invoice_grace'), (SELECT g.value FROM grace g WHERE g.seller_id = k.seller_id)), as_of)
         AND (SELECT true FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'contract' AND i.key = k.key LIMIT 1) IS NULL
@@ -795,7 +820,7 @@ BEGIN
     -- its own, before the one that reads usage. Once the run drafts, nothing is left to issue.
     FOR n IN 0..CASE WHEN r.result ? 'drafted_to' THEN -1 ELSE 255 END LOOP
         candidate := (coalesce((r.result->>'stripe')::int, 0) + n) % 256;
-        CONTINUE WHEN NOT EXISTS (SELECT FROM billing.contract k WHERE k.stripe = candidate AND k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of)
+        CONTINUE WHEN NOT EXISTS (SELECT FROM billing.contract k WHERE k.stripe = candidate AND k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at <= as_of)
             AND NOT EXISTS (SELECT FROM billing.late_usage l WHERE l.stripe = candidate AND l.closed_at IS NULL); -- most have none
         CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_final(as_of, run, candidate, 1)) AND NOT EXISTS (SELECT FROM billing_internal.due_corrections(run, candidate, 1));
         waits := true;
@@ -886,7 +911,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB004', 'a bill run needs an instant', 'CALL billing.bill_run(); bills what is due now.');
     END IF;
     run := billing.job_start('bill_run', jsonb_build_object('as_of', as_of));
-    UPDATE billing.job_run r SET total = (SELECT count(*) FROM billing.contract k WHERE k.state IN ('scheduled', 'active') AND k.next_bill_at <= as_of)
+    UPDATE billing.job_run r SET total = (SELECT count(*) FROM billing.contract k WHERE k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at <= as_of)
         + (SELECT count(DISTINCT k.contract_id) FROM billing.late_usage l JOIN billing.contract k USING (customer_id, contract_id) WHERE l.closed_at IS NULL AND k.next_bill_at IS NULL) WHERE r.job_run_id = run;
     RETURN run;
 END

@@ -26,14 +26,15 @@ CREATE FUNCTION billing_internal.compared_ref(of_customer_id bigint, of_contract
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT billing_internal.ref_by(of_customer_id, of_contract_id, ARRAY[of_n],
+        -- What is agreed now holds from when it says, also where that was billed otherwise.
         coalesce((SELECT jsonb_build_object('inputs', i.document->'inputs', 'minor_units', i.minor_units) FROM billing.invoice i
                 WHERE i.customer_id = of_customer_id AND i.contract_id = of_contract_id AND i.n = of_n AND i.kind = 'invoice' AND i.number IS NOT NULL AND i.reissue IS NOT true
                 ORDER BY i.cut_at DESC, i.number LIMIT 1),
-            (SELECT p.terms FROM billing.billing_period p WHERE p.customer_id = of_customer_id AND p.contract_id = of_contract_id AND p.n = of_n)),
+            (SELECT p.terms FROM billing.billing_period p WHERE p.customer_id = of_customer_id AND p.contract_id = of_contract_id AND p.n = of_n)) #- '{inputs,contract_version}',
         NULL, true, billing_internal.standing(of_customer_id, of_contract_id, of_n, NULL))
 $$;
 COMMENT ON FUNCTION billing_internal.compared_ref(bigint, uuid, int) IS
-    'An earlier boundary to be compared: by the terms of its latest invoice that stands (all its legal entities are one bill), or those it was closed by, with the usage of now, beside the documents that stand for it.';
+    'An earlier boundary to be compared: by the newest version of its contract and otherwise (prices, policies) the terms of its latest invoice that stands (all its legal entities are one bill), or those it was closed by, with the usage of now, beside the documents that stand for it.';
 
 CREATE FUNCTION billing_internal.events_gone(of_customer_id bigint, of_contract_id uuid, of_n int) RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -146,7 +147,7 @@ AS $$
 DECLARE
     handle bigint;
 BEGIN
-    SELECT billing_internal.bill_batch(billing_internal.ref_now(of_customer_id, of_contract_id, '{}') || array_agg(billing_internal.compared_ref(of_customer_id, of_contract_id, b)), false) INTO handle
+    SELECT billing_internal.bill_batch(billing_internal.ref_now(of_customer_id, of_contract_id, '{}', billing.now()) || array_agg(billing_internal.compared_ref(of_customer_id, of_contract_id, b)), false) INTO handle
     FROM unnest(boundaries) b;
     PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
     RETURN QUERY SELECT l.of_n, d.bill_to, l.of_key, l.of_kind, l.quantity, l.amount
@@ -273,7 +274,7 @@ BEGIN
             PERFORM FROM billing_internal.bill(ARRAY[ref], true);
             SELECT x.number INTO made FROM billing.invoice x WHERE x.customer_id = i.customer_id AND x.replaces = i.invoice_id;
         ELSE
-            SELECT b.number INTO made FROM billing_internal.bill(ARRAY[billing_internal.ref_now(i.customer_id, i.contract_id, '{}')], true,
+            SELECT b.number INTO made FROM billing_internal.bill(ARRAY[billing_internal.ref_now(i.customer_id, i.contract_id, '{}', billing.now())], true,
                 compared => ARRAY[billing_internal.compared_ref(i.customer_id, i.contract_id, i.n)], of_invoice => i.invoice_id) b;
             -- Other legal entities may share the difference: the next bill has theirs.
             IF EXISTS (SELECT FROM billing.invoice x WHERE x.customer_id = i.customer_id AND x.contract_id = i.contract_id AND x.n = i.n AND x.bill_to_id <> i.bill_to_id) THEN

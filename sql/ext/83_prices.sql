@@ -138,7 +138,7 @@ BEGIN
         CROSS JOIN LATERAL generate_series(first.n, last.n) g
             CROSS JOIN LATERAL billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, g) c
     ) p
-    WHERE (of_customer_id IS NULL OR k.customer_id = of_customer_id) AND k.state IN ('scheduled', 'active', 'paused', 'ended')
+    WHERE (of_customer_id IS NULL OR k.customer_id = of_customer_id) AND k.state IN ('scheduled', 'active', 'paused', 'ended', 'cancelled')
         AND EXISTS (SELECT FROM billing.contract_charge h JOIN jsonb_array_elements(given) x ON h.price_book_id = (x->>'book_id')::uuid AND h.price_key = x->>'key'
             WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL)
         -- As for prices: 00:00 UTC of the first day suits all zones.

@@ -110,11 +110,11 @@ AS $$
     FROM (
         SELECT k.key || ' ' || a.charge_key AS mine, (SELECT j.key || ' ' || b.charge_key FROM billing.contract_charge b JOIN billing.contract j USING (customer_id, contract_id)
             WHERE b.customer_id = a.customer_id AND b.meter_id = a.meter_id AND b.kind = 'usage' AND b.until_version IS NULL AND b.valid_during && a.valid_during
-                AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key) AND j.state IN ('scheduled', 'active', 'paused', 'ended')
+                AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key) AND j.state IN ('scheduled', 'active', 'paused', 'ended', 'cancelled')
                 AND NOT EXISTS (SELECT FROM jsonb_each_text(coalesce(a.terms->'match', '{}')) x JOIN jsonb_each_text(coalesce(b.terms->'match', '{}')) y USING (key) WHERE x.value <> y.value)
             LIMIT 1) AS other
         FROM agreed g JOIN billing.contract_charge a USING (customer_id, contract_id) JOIN billing.contract k USING (customer_id, contract_id)
-        WHERE a.kind = 'usage' AND a.until_version IS NULL AND k.state IN ('scheduled', 'active', 'paused', 'ended')
+        WHERE a.kind = 'usage' AND a.until_version IS NULL AND k.state IN ('scheduled', 'active', 'paused', 'ended', 'cancelled')
     ) c
     UNION ALL
     SELECT 'contracts: billing periods tile time, and the earliest due one is next', count(*), count(*) FILTER (WHERE p.wrong), min(p.what) FILTER (WHERE p.wrong)
@@ -123,11 +123,11 @@ AS $$
         FROM period p JOIN billing.contract k USING (customer_id, contract_id)
         LEFT JOIN billing.billing_period q ON q.customer_id = p.customer_id AND q.contract_id = p.contract_id AND q.n = p.n - 1
         UNION ALL
-        SELECT (k.next_bill_at IS NOT NULL AND (k.next_n, k.next_bill_at) IS DISTINCT FROM (d.n, d.starts_at)) OR (k.state = 'ended' AND d.n IS NOT NULL), format('contract %s next boundary %s', k.key, k.next_n)
+        SELECT (k.next_bill_at IS NOT NULL AND (k.next_n, k.next_bill_at) IS DISTINCT FROM (d.n, d.starts_at)) OR (k.state IN ('ended', 'cancelled') AND d.n IS NOT NULL), format('contract %s next boundary %s', k.key, k.next_n)
         FROM (SELECT p.customer_id, p.contract_id FROM period p UNION SELECT c.customer_id, c.contract_id FROM billing.contract c WHERE c.created_at >= since) t
         JOIN billing.contract k USING (customer_id, contract_id)
         LEFT JOIN LATERAL (SELECT p.n, p.starts_at FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.state = 'due' ORDER BY p.n LIMIT 1) d ON true
-        WHERE k.state NOT IN ('draft', 'cancelled')
+        WHERE k.state <> 'draft'
         UNION ALL
         SELECT NOT EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = x.customer_id AND k.contract_id = x.contract_id AND k.key = x.key), format('contract key %s', x.key)
         FROM billing.contract_key x WHERE x.contract_id >= billing_internal.first_id(since)

@@ -5,9 +5,11 @@ use crate::domain::contracts::charge::UsageCharge;
 use crate::domain::contracts::contract::Contract;
 use crate::domain::contracts::overrides::{Override, read_list};
 use crate::domain::contracts::plan::Plan;
+use crate::domain::contracts::renewal::Renewal;
 use crate::domain::contracts::resolve::Prices;
-use crate::domain::foundation::Fault;
+use crate::domain::contracts::timeline::{self, Change, What};
 use crate::domain::foundation::json::{self, Node, Tree};
+use crate::domain::foundation::{Exact, Fault};
 use crate::domain::metering::Dimensions;
 use crate::domain::rating::{Pricing, TierContinuity};
 use crate::pg::FaultJson;
@@ -62,6 +64,60 @@ fn terms(document: &str, plan: Option<&str>) -> Result<String, Fault> {
         ("overrides", Tree::List(overrides)),
     ])
     .canonical()
+}
+
+/// What the changes of a contract come to, of the changes and an object of the plans they name.
+#[pg_extern(sql = false)]
+fn contract_timeline(changes: &str, plans: &str) -> Option<String> {
+    timeline_of(changes, plans).ok()
+}
+
+#[pg_extern(sql = false)]
+fn contract_timeline_error(changes: &str, plans: &str) -> Option<String> {
+    timeline_of(changes, plans).err().as_ref().map(FaultJson::text)
+}
+
+fn timeline_of(changes: &str, plans: &str) -> Result<String, Fault> {
+    // Every change is a document of its own size.
+    let changes = json::parse_nested(changes, json::DOCUMENT_DEPTH_MAX + 2, "")?;
+    let changes =
+        Node::root(&changes).items()?.iter().map(Change::read).collect::<Result<Vec<_>, Fault>>()?;
+    let plans = json::parse_nested(plans, json::DOCUMENT_DEPTH_MAX + 1, "plans")?;
+    let plans = Node { tree: &plans, path: "plans".into() };
+    let plans = plans.entries()?.into_iter().map(|(key, plan)| Ok((key.to_string(), Plan::read(&plan)?)));
+    timeline::fold(changes, &plans.collect::<Result<_, Fault>>()?)?.to_tree().canonical()
+}
+
+/// The canonical form of one change of a kind; NULL where `contract_change_read_error` says why not.
+#[pg_extern(sql = false)]
+fn contract_change_read(kind: &str, change: &str) -> Option<String> {
+    change_of(kind, change).ok()
+}
+
+#[pg_extern(sql = false)]
+fn contract_change_read_error(kind: &str, change: &str) -> Option<String> {
+    change_of(kind, change).err().as_ref().map(FaultJson::text)
+}
+
+fn change_of(kind: &str, change: &str) -> Result<String, Fault> {
+    What::read(kind, &Node::root(&json::parse(change)?))?.to_tree().canonical()
+}
+
+/// By how many percent a renewal raises prices, of a timeline's `renewal` and the value of the index it follows.
+#[pg_extern(sql = false)]
+fn contract_uplift(renewal: &str, index: Option<&str>) -> Option<String> {
+    uplift_of(renewal, index).ok()
+}
+
+#[pg_extern(sql = false)]
+fn contract_uplift_error(renewal: &str, index: Option<&str>) -> Option<String> {
+    uplift_of(renewal, index).err().as_ref().map(FaultJson::text)
+}
+
+fn uplift_of(renewal: &str, index: Option<&str>) -> Result<String, Fault> {
+    let renewal = Renewal::read_resolved(&Node::root(&json::parse(renewal)?))?;
+    let index = index.map(Exact::parse).transpose()?;
+    renewal.uplift_percent(index).map(|percent| percent.to_string())
 }
 
 /// Why a usage charge can't price a meter with a list price and a list of overrides; NULL if it can.
@@ -200,6 +256,75 @@ mod tests {
         );
         let empty = fault(&of("contract_terms_error", "", "NULL"));
         assert_eq!(empty, "ZB003 document: has neither charges nor fees, so it can't bill anything");
+    }
+
+    /// A contract created in January whose seats change in March has the fee in two stretches; a change that can't be is
+    /// named by its path.
+    #[pg_test]
+    fn timelines_fold_changes() {
+        let timeline = |amendment: &str| {
+            format!(
+                r#"('[{{"version":1,"kind":"create","on":"2026-01-01","plan":"pro@1","change":{{"key":"a","customer":"acme","starts_on":"2026-01-01","plan":"pro","term":"12 months",
+                "fees":[{{"key":"seats","product":"ai-api","pricing":{{"model":"per_unit","unit_price":"20"}},"quantity":"5"}}]}}}},
+                {{"version":2,"kind":"amend","on":"2026-03-11","at":"2026-03-11T12:00:00Z","change":{amendment}}}]', '{{"pro@1":' || {PLAN} || '}}')"#
+            )
+        };
+        let seats = timeline(r#"{"quantities":{"seats":"10"}}"#);
+        let shown = format!(
+            "SELECT r->>'kind' AS kind, r->>'key' AS key, r->>'from' AS from_on, r->>'from_at' AS from_at, r->>'until' AS until_on, r->'terms'->>'quantity' AS quantity
+             FROM json_array_elements(CAST(billing_internal.contract_timeline{seats} AS json)->'rows') r"
+        );
+        assert_eq!(
+            rows(&shown),
+            [
+                "usage|tokens|2026-01-01||2027-01-01|",
+                "usage|requests|2026-01-01||2027-01-01|",
+                "fee|seats|2026-01-01||2026-03-11|5",
+                "fee|seats|2026-03-11|2026-03-11T12:00:00Z|2027-01-01|10"
+            ]
+        );
+        assert_eq!(value(&format!("SELECT billing_internal.contract_timeline_error{seats}")), None);
+        let wrong = timeline(r#"{"quantities":{"seat":"10"}}"#);
+        assert_eq!(value(&format!("SELECT billing_internal.contract_timeline{wrong}")), None);
+        assert_eq!(
+            fault(&format!("SELECT billing_internal.contract_timeline_error{wrong}")),
+            "ZB003 quantities.seat: is no charge or fee of this contract"
+        );
+    }
+
+    /// Changes of each kind come out canonical, or name the place of their fault.
+    #[pg_test]
+    fn changes_are_read_by_kind() {
+        let read = |function: &str, kind: &str, change: &str| {
+            format!("SELECT billing_internal.{function}('{kind}', '{change}')")
+        };
+        let amend = r#"{"quantities":{"seats":"10.0"}, "term":"1 year"}"#;
+        assert_eq!(
+            value(&read("contract_change_read", "amend", amend)).as_deref(),
+            Some(r#"{"quantities":{"seats":"10"},"term":"12 months"}"#)
+        );
+        assert_eq!(value(&read("contract_change_read_error", "amend", amend)), None);
+        let wrong = r#"{"currency":"EUR"}"#;
+        assert_eq!(value(&read("contract_change_read", "amend", wrong)), None);
+        assert_eq!(
+            fault(&read("contract_change_read_error", "amend", wrong)),
+            "ZB003 currency: can't be amended"
+        );
+    }
+
+    /// rules.md 7: CPI 8.1 between 3 and 7 is 7; without its value there is no uplift.
+    #[pg_test]
+    fn uplifts_are_clamped() {
+        let renewal = r#"{"auto":true,"notice_days":60,"uplift":{"index":"cpi","min":"3","max":"7"},"renews_on":"2027-01-01"}"#;
+        let of =
+            |function: &str, index: &str| format!("SELECT billing_internal.{function}('{renewal}', {index})");
+        assert_eq!(value(&of("contract_uplift", "'8.1'")).as_deref(), Some("7"));
+        assert_eq!(value(&of("contract_uplift_error", "'8.1'")), None);
+        assert_eq!(value(&of("contract_uplift", "NULL")), None);
+        assert_eq!(
+            fault(&of("contract_uplift_error", "NULL")),
+            "ZB004 the renewal's uplift follows cpi, and its value is not given"
+        );
     }
 
     /// A charge may match only what its meter declares; one that fits gives NULL.

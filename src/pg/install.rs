@@ -36,6 +36,7 @@ static SCHEMA_FILES: &[SchemaFile] = schema_files![
     9 "0009_meter_versions",
     10 "0010_price_versions",
     11 "0011_late_usage",
+    12 "0012_contract_changes",
 ];
 
 /// The schema this library works with.

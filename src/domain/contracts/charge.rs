@@ -1,7 +1,10 @@
 //! Usage charges (priced by a meter) and fees (priced by themselves). Plans and contracts share their form.
 
 use super::overrides::{Change, Override};
+use super::plan::read_interval;
+use super::schedule::{Item, Scheduled};
 use crate::domain::foundation::calendar::Interval;
+pub use crate::domain::foundation::calendar::Timing;
 use crate::domain::foundation::json::{Fields, Node, Tree};
 use crate::domain::foundation::proration::ProrationBasis;
 use crate::domain::foundation::{Exact, Fault};
@@ -12,7 +15,8 @@ use std::collections::BTreeSet;
 
 const USAGE_FIELDS: [&str; 9] =
     ["key", "product", "meter", "price", "pricing", "match", "lines_by", "every", "prorate_units"];
-const FEE_FIELDS: [&str; 7] = ["key", "product", "pricing", "quantity", "every", "timing", "proration"];
+const FEE_FIELDS: [&str; 8] =
+    ["key", "product", "pricing", "quantity", "every", "timing", "proration", "once"];
 
 /// Where a usage charge's list price comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,16 +42,9 @@ pub struct UsageCharge {
     pub every: Option<Interval>,
     /// Whether a partial period also prorates tiers, free units and maximum.
     pub prorate_units: bool,
-}
-
-/// When a fee is billed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Timing {
-    /// At the start of the period it is for.
-    #[default]
-    Advance,
-    /// At its end.
-    Arrears,
+    /// Whether this is the time of a trial, which is metered and costs nothing. Never said by a document: the terms that
+    /// a timeline makes say it.
+    pub trial: bool,
 }
 
 /// A recurring amount.
@@ -61,6 +58,8 @@ pub struct Fee {
     pub timing: Timing,
     /// `None` = the policy `proration_basis`.
     pub proration: Option<ProrationBasis>,
+    /// Billed once and whole, at the first boundary on or after it begins.
+    pub once: bool,
 }
 
 /// An entry of a contract's `charges` or `fees`: an item, or the removal of the plan's item of that key.
@@ -68,6 +67,24 @@ pub struct Fee {
 pub enum Entry<T> {
     Item(T),
     Remove(String),
+}
+
+impl<T: Item> Entry<Scheduled<T>> {
+    pub fn key(&self) -> &str {
+        match self {
+            Entry::Item(item) => item.item.key(),
+            Entry::Remove(key) => key,
+        }
+    }
+
+    pub fn to_tree(&self) -> Tree<'static> {
+        match self {
+            Entry::Item(item) => item.to_tree(),
+            Entry::Remove(key) => {
+                Tree::object([("key", Tree::text(key.clone())), ("remove", Tree::Bool(true))])
+            }
+        }
+    }
 }
 
 /// Reads `{"key": …, "remove": true}` or an item.
@@ -85,16 +102,25 @@ pub fn read_entry<T>(node: &Node, read: impl Fn(&Node) -> Result<T, Fault>) -> R
     Ok(Entry::Remove(key))
 }
 
-fn every(fields: &mut Fields) -> Result<Option<Interval>, Fault> {
-    fields
-        .optional("every")
-        .map(|node| Interval::parse(node.text()?).map_err(|fault| node.rehint(fault)))
-        .transpose()
-}
-
 impl UsageCharge {
+    /// As a document says it.
     pub fn read(node: &Node) -> Result<UsageCharge, Fault> {
         let mut fields = node.fields_of(&USAGE_FIELDS)?;
+        let charge = UsageCharge::take(&mut fields)?;
+        fields.finish()?;
+        Ok(charge)
+    }
+
+    /// As a timeline says it and contract_charge keeps it.
+    pub fn read_terms(node: &Node) -> Result<UsageCharge, Fault> {
+        let mut fields = node.fields()?;
+        let trial = fields.optional("trial").map_or(Ok(false), |n| n.boolean())?;
+        let charge = UsageCharge::take(&mut fields)?;
+        fields.finish()?;
+        Ok(UsageCharge { trial, ..charge })
+    }
+
+    fn take(fields: &mut Fields) -> Result<UsageCharge, Fault> {
         let key = fields.required("key")?.key()?.to_string();
         let product = fields.required("product")?.key()?.to_string();
         let meter = fields.required("meter")?.key()?.to_string();
@@ -117,7 +143,7 @@ impl UsageCharge {
             }
             lines_by.push(text);
         }
-        let every = every(&mut fields)?;
+        let every = fields.optional("every").map(|n| read_interval(&n)).transpose()?;
         let prorate_units = fields.optional("prorate_units").map_or(Ok(false), |node| node.boolean())?;
         if let PriceSource::Own(pricing) = &source
             && prorate_units
@@ -125,8 +151,7 @@ impl UsageCharge {
         {
             return Err(fields.fault("prorate_units does not go with per-event bounds"));
         }
-        fields.finish()?;
-        Ok(UsageCharge { key, product, meter, source, matches, lines_by, every, prorate_units })
+        Ok(UsageCharge { key, product, meter, source, matches, lines_by, every, prorate_units, trial: false })
     }
 
     /// Canonical form; what equals its default is left out.
@@ -152,6 +177,9 @@ impl UsageCharge {
         }
         if self.prorate_units {
             fields.push(("prorate_units".into(), Tree::Bool(true)));
+        }
+        if self.trial {
+            fields.push(("trial".into(), Tree::Bool(true)));
         }
         Tree::Object(fields)
     }
@@ -273,26 +301,28 @@ fn check_model(charge: &UsageCharge, meter: &Meter, pricing: &Pricing) -> Result
 impl Fee {
     pub fn read(node: &Node) -> Result<Fee, Fault> {
         let mut fields = node.fields_of(&FEE_FIELDS)?;
+        let fee = Fee::take(&mut fields)?;
+        fields.finish()?;
+        Ok(fee)
+    }
+
+    fn take(fields: &mut Fields) -> Result<Fee, Fault> {
         let key = fields.required("key")?.key()?.to_string();
         let product = fields.required("product")?.key()?.to_string();
         let pricing_node = fields.required("pricing")?;
         let pricing = Pricing::read(&pricing_node)?;
-        if matches!(pricing.model_name(), "matrix" | "percentage" | "graduated_percentage" | "dynamic") {
-            return Err(pricing_node
-                .fault(format!("a {} price needs usage", pricing.model_name()))
-                .with_hint("Use flat, per_unit, graduated, volume, stairstep or package, with a quantity; or make it a usage charge."));
+        Fee::check_pricing(&pricing_node.path, &pricing)?;
+        let quantity = fields.optional("quantity").map_or(Ok(Exact::ONE), |n| read_quantity(&n))?;
+        let once = fields.optional("once").map_or(Ok(false), |node| node.boolean())?;
+        if once
+            && let Some(name) =
+                ["every", "timing", "proration"].into_iter().find(|name| fields.raw(name).is_some())
+        {
+            return Err(fields.fault(format!("{name} does not go with once")).with_hint(
+                "What is billed once is billed whole, at the first boundary on or after its from. Leave one of them out.",
+            ));
         }
-        let quantity = match fields.optional("quantity") {
-            None => Exact::ONE,
-            Some(node) => {
-                let quantity = node.decimal()?;
-                if quantity.is_negative() {
-                    return Err(node.fault("must not be negative"));
-                }
-                quantity
-            }
-        };
-        let every = every(&mut fields)?;
+        let every = fields.optional("every").map(|n| read_interval(&n)).transpose()?;
         let timing = match fields.optional("timing") {
             None => Timing::Advance,
             Some(node) => match node.word(&["advance", "arrears"])? {
@@ -304,8 +334,7 @@ impl Fee {
             .optional("proration")
             .map(|node| ProrationBasis::parse(node.text()?).map_err(|fault| node.rehint(fault)))
             .transpose()?;
-        fields.finish()?;
-        Ok(Fee { key, product, pricing, quantity, every, timing, proration })
+        Ok(Fee { key, product, pricing, quantity, every, timing, proration, once })
     }
 
     /// Canonical form; what equals its default is left out.
@@ -327,6 +356,115 @@ impl Fee {
         if let Some(proration) = self.proration {
             fields.push(("proration".into(), Tree::text(proration.as_str())));
         }
+        if self.once {
+            fields.push(("once".into(), Tree::Bool(true)));
+        }
         Tree::Object(fields)
+    }
+}
+
+/// How many: not negative.
+pub fn read_quantity(node: &Node) -> Result<Exact, Fault> {
+    let quantity = node.decimal()?;
+    if quantity.is_negative() {
+        return Err(node.fault("must not be negative"));
+    }
+    Ok(quantity)
+}
+
+impl Item for UsageCharge {
+    const FIELDS: &'static [&'static str] = &USAGE_FIELDS;
+    const LIST: &'static str = "charges";
+    const IS_FEE: bool = false;
+
+    fn take(fields: &mut Fields) -> Result<UsageCharge, Fault> {
+        UsageCharge::take(fields)
+    }
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn set_key(&mut self, key: String) {
+        self.key = key;
+    }
+
+    fn to_tree(&self) -> Tree<'static> {
+        UsageCharge::to_tree(self)
+    }
+
+    fn every(&self) -> Option<Interval> {
+        self.every
+    }
+
+    fn once(&self) -> bool {
+        false
+    }
+
+    fn pricing(&self) -> Option<&Pricing> {
+        match &self.source {
+            PriceSource::Own(pricing) => Some(pricing),
+            PriceSource::Book(_) => None,
+        }
+    }
+
+    fn set_pricing(&mut self, pricing: Pricing) {
+        self.source = PriceSource::Own(Box::new(pricing));
+    }
+
+    fn set_quantity(&mut self, _: Exact) {}
+
+    fn check_pricing(_: &str, _: &Pricing) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+impl Item for Fee {
+    const FIELDS: &'static [&'static str] = &FEE_FIELDS;
+    const LIST: &'static str = "fees";
+    const IS_FEE: bool = true;
+
+    fn take(fields: &mut Fields) -> Result<Fee, Fault> {
+        Fee::take(fields)
+    }
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn set_key(&mut self, key: String) {
+        self.key = key;
+    }
+
+    fn to_tree(&self) -> Tree<'static> {
+        Fee::to_tree(self)
+    }
+
+    fn every(&self) -> Option<Interval> {
+        self.every
+    }
+
+    fn once(&self) -> bool {
+        self.once
+    }
+
+    fn pricing(&self) -> Option<&Pricing> {
+        Some(&self.pricing)
+    }
+
+    fn set_pricing(&mut self, pricing: Pricing) {
+        self.pricing = pricing;
+    }
+
+    fn set_quantity(&mut self, quantity: Exact) {
+        self.quantity = quantity;
+    }
+
+    fn check_pricing(path: &str, pricing: &Pricing) -> Result<(), Fault> {
+        if matches!(pricing.model_name(), "matrix" | "percentage" | "graduated_percentage" | "dynamic") {
+            return Err(Fault::document(path, format!("a {} price needs usage", pricing.model_name()))
+                .with_hint("Use flat, per_unit, graduated, volume, stairstep or package, with a quantity; or make it a usage charge."));
+        }
+        Ok(())
     }
 }

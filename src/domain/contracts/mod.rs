@@ -1,11 +1,15 @@
 //! Contracts: the documents of the catalogue, of plans and of deals, and which price holds for which usage.
 
+pub mod amendment;
 pub mod catalogue;
 pub mod charge;
 pub mod contract;
 pub mod overrides;
 pub mod plan;
+pub mod renewal;
 pub mod resolve;
+pub mod schedule;
+pub mod timeline;
 
 /// Most charges and fees of one contract or plan.
 pub const CHARGES_MAX: usize = 1000;

@@ -1,11 +1,13 @@
 //! Price overrides: prices agreed for one contract or one customer.
 
 use super::OVERRIDES_MAX;
-use crate::domain::foundation::json::{Node, Tree};
+use super::schedule::read_dates;
+use crate::domain::foundation::json::{Fields, Node, Tree};
 use crate::domain::foundation::{Exact, Fault};
 use crate::domain::metering::Dimensions;
-use crate::domain::rating::Pricing;
+use crate::domain::rating::{Pricing, raised};
 use chrono::NaiveDate;
+use std::borrow::Cow;
 
 const FIELDS: [&str; 9] =
     ["meter", "charge", "match", "unit_price", "percent_off", "pricing", "from", "until", "stackable"];
@@ -55,15 +57,42 @@ pub fn read_list(node: &Node) -> Result<Vec<Override>, Fault> {
     Ok(list)
 }
 
+impl Target {
+    pub fn to_field(&self) -> (Cow<'static, str>, Tree<'static>) {
+        match self {
+            Target::Meter(key) => ("meter".into(), Tree::text(key.clone())),
+            Target::Charge(key) => ("charge".into(), Tree::text(key.clone())),
+        }
+    }
+}
+
+/// `meter:tokens{"model":"gpt-4"}`.
+pub fn id(target: &Target, matches: &Dimensions) -> String {
+    let matched = match matches.is_empty() {
+        true => String::new(),
+        false => matches.to_tree().canonical().expect("dimensions are text"),
+    };
+    match target {
+        Target::Meter(key) => format!("meter:{key}{matched}"),
+        Target::Charge(key) => format!("charge:{key}{matched}"),
+    }
+}
+
+/// What an override is for: the first two fields of its document.
+pub fn read_target(fields: &mut Fields) -> Result<(Target, Dimensions), Fault> {
+    let target = match (fields.optional("meter"), fields.optional("charge")) {
+        (Some(meter), None) => Target::Meter(meter.key()?.to_string()),
+        (None, Some(charge)) => Target::Charge(charge.key()?.to_string()),
+        _ => return Err(fields.fault("must name either a meter or a charge")),
+    };
+    let matches = fields.optional("match").map_or(Ok(Dimensions::new()), |n| Dimensions::read(&n))?;
+    Ok((target, matches))
+}
+
 impl Override {
     pub fn read(node: &Node) -> Result<Override, Fault> {
         let mut fields = node.fields_of(&FIELDS)?;
-        let target = match (fields.optional("meter"), fields.optional("charge")) {
-            (Some(meter), None) => Target::Meter(meter.key()?.to_string()),
-            (None, Some(charge)) => Target::Charge(charge.key()?.to_string()),
-            _ => return Err(fields.fault("must name either a meter or a charge")),
-        };
-        let matches = fields.optional("match").map_or(Ok(Dimensions::new()), |n| Dimensions::read(&n))?;
+        let (target, matches) = read_target(&mut fields)?;
         let change =
             match (fields.optional("unit_price"), fields.optional("percent_off"), fields.optional("pricing"))
             {
@@ -78,13 +107,7 @@ impl Override {
                 (None, None, Some(pricing)) => Change::Pricing(Box::new(Pricing::read(&pricing)?)),
                 _ => return Err(fields.fault("must have one of unit_price, percent_off and pricing")),
             };
-        let from = fields.optional("from").map(|n| n.date()).transpose()?;
-        let until = fields.optional("until").map(|n| n.date()).transpose()?;
-        if let (Some(from), Some(until)) = (from, until)
-            && until <= from
-        {
-            return Err(fields.fault(format!("until {until} must be after from {from}")));
-        }
+        let (from, until) = read_dates(&mut fields)?;
         let stackable = match fields.optional("stackable") {
             None => false,
             Some(node) => {
@@ -99,8 +122,13 @@ impl Override {
         Ok(Override { target, matches, change, from, until, stackable })
     }
 
+    /// What makes two overrides each other's replacement: target and match.
+    pub fn id(&self) -> String {
+        id(&self.target, &self.matches)
+    }
+
     /// Same target and match, and a day on which both hold.
-    fn collides(&self, other: &Override) -> bool {
+    pub fn collides(&self, other: &Override) -> bool {
         let before = |until: Option<NaiveDate>, from: Option<NaiveDate>| match (until, from) {
             (Some(until), Some(from)) => until <= from,
             _ => false,
@@ -111,11 +139,26 @@ impl Override {
             && !before(other.until, self.from)
     }
 
+    /// Whether it is for this charge.
+    pub fn is_for(&self, charge: &str, meter: &str) -> bool {
+        match &self.target {
+            Target::Charge(key) => key == charge,
+            Target::Meter(key) => key == meter,
+        }
+    }
+
+    /// With every price of its own raised by `percent`; a percentage off the list stays.
+    pub fn raise(&mut self, percent: Exact) -> Result<(), Fault> {
+        match &mut self.change {
+            Change::UnitPrice(price) => *price = raised(*price, percent)?,
+            Change::Pricing(pricing) => **pricing = pricing.raised(percent)?,
+            Change::PercentOff(_) => (),
+        }
+        Ok(())
+    }
+
     pub fn to_tree(&self) -> Tree<'static> {
-        let mut fields = vec![match &self.target {
-            Target::Meter(key) => ("meter".into(), Tree::text(key.clone())),
-            Target::Charge(key) => ("charge".into(), Tree::text(key.clone())),
-        }];
+        let mut fields = vec![self.target.to_field()];
         if !self.matches.is_empty() {
             fields.push(("match".into(), self.matches.to_tree()));
         }

@@ -2,18 +2,47 @@
 
 use super::CHARGES_MAX;
 use super::charge::{Fee, PriceSource, UsageCharge};
-use crate::domain::foundation::calendar::{Alignment, Calendar, Interval};
+use super::schedule::{Item, Scheduled};
+use crate::domain::foundation::calendar::{Alignment, Calendar, Interval, parse_month_day};
 use crate::domain::foundation::json::{Fields, Node, Tree};
 use crate::domain::foundation::money::Unit;
 use crate::domain::foundation::{Code, Fault};
 use chrono::NaiveDate;
 use std::collections::HashSet;
 
+/// What a document's `billing.alignment` says; the days come from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aligned {
+    Calendar,
+    Anniversary,
+    Fiscal,
+}
+
+impl Aligned {
+    const WORDS: [&str; 3] = ["calendar", "anniversary", "fiscal"];
+
+    fn read(node: &Node) -> Result<Aligned, Fault> {
+        Ok(match node.word(&Aligned::WORDS)? {
+            "calendar" => Aligned::Calendar,
+            "anniversary" => Aligned::Anniversary,
+            _ => Aligned::Fiscal,
+        })
+    }
+
+    fn as_str(self) -> &'static str {
+        Aligned::WORDS[self as usize]
+    }
+}
+
 /// How often and how a contract is billed. `None` = not said here.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Billing {
     pub interval: Option<Interval>,
-    pub alignment: Option<Alignment>,
+    pub aligned: Option<Aligned>,
+    /// Month and day on which the customer's fiscal year starts.
+    pub fiscal_year_starts: Option<(u32, u32)>,
+    /// Whether an anchor at a month's end stays at months' ends.
+    pub end_of_month: Option<bool>,
     pub net_days: Option<i64>,
     pub collection: Option<String>,
 }
@@ -25,15 +54,16 @@ pub const NET_DAYS_MAX: i64 = 3650;
 
 impl Billing {
     pub fn read(node: &Node) -> Result<Billing, Fault> {
-        let mut fields = node.fields_of(&["interval", "alignment", "net_days", "collection"])?;
-        let interval = fields
-            .optional("interval")
-            .map(|n| Interval::parse(n.text()?).map_err(|fault| n.rehint(fault)))
+        const FIELDS: [&str; 6] =
+            ["interval", "alignment", "fiscal_year_starts", "end_of_month", "net_days", "collection"];
+        let mut fields = node.fields_of(&FIELDS)?;
+        let interval = fields.optional("interval").map(|n| read_interval(&n)).transpose()?;
+        let aligned = fields.optional("alignment").map(|n| Aligned::read(&n)).transpose()?;
+        let fiscal_year_starts = fields
+            .optional("fiscal_year_starts")
+            .map(|n| parse_month_day(n.text()?).map_err(|fault| n.rehint(fault)))
             .transpose()?;
-        let alignment = fields
-            .optional("alignment")
-            .map(|n| Alignment::parse(n.text()?).map_err(|fault| n.rehint(fault)))
-            .transpose()?;
+        let end_of_month = fields.optional("end_of_month").map(|n| n.boolean()).transpose()?;
         let net_days = fields
             .optional("net_days")
             .map(|n| match n.integer()? {
@@ -46,7 +76,7 @@ impl Billing {
             .map(|n| n.word(&["send_invoice", "charge_automatically"]).map(str::to_string))
             .transpose()?;
         fields.finish()?;
-        Ok(Billing { interval, alignment, net_days, collection })
+        Ok(Billing { interval, aligned, fiscal_year_starts, end_of_month, net_days, collection })
     }
 
     pub fn to_tree(&self) -> Tree<'static> {
@@ -54,8 +84,14 @@ impl Billing {
         if let Some(interval) = self.interval {
             fields.push(("interval".into(), Tree::text(interval.to_string())));
         }
-        if let Some(alignment) = self.alignment {
-            fields.push(("alignment".into(), Tree::text(alignment.as_str())));
+        if let Some(aligned) = self.aligned {
+            fields.push(("alignment".into(), Tree::text(aligned.as_str())));
+        }
+        if let Some((month, day)) = self.fiscal_year_starts {
+            fields.push(("fiscal_year_starts".into(), Tree::text(format!("{month:02}-{day:02}"))));
+        }
+        if let Some(flag) = self.end_of_month {
+            fields.push(("end_of_month".into(), Tree::Bool(flag)));
         }
         if let Some(days) = self.net_days {
             fields.push(("net_days".into(), Tree::number(days)));
@@ -66,11 +102,14 @@ impl Billing {
         Tree::Object(fields)
     }
 
-    /// What this says, else what `base` says.
+    /// What this says, else what `base` says. What belongs to an alignment goes with it.
     pub fn over(self, base: &Billing) -> Billing {
+        let same = self.aligned.is_none() || self.aligned == base.aligned;
         Billing {
             interval: self.interval.or(base.interval),
-            alignment: self.alignment.or(base.alignment),
+            aligned: self.aligned.or(base.aligned),
+            fiscal_year_starts: self.fiscal_year_starts.or(base.fiscal_year_starts.filter(|_| same)),
+            end_of_month: self.end_of_month.or(base.end_of_month.filter(|_| same)),
             net_days: self.net_days.or(base.net_days),
             collection: self.collection.or_else(|| base.collection.clone()),
         }
@@ -80,8 +119,37 @@ impl Billing {
         self.interval.unwrap_or(DEFAULT_INTERVAL)
     }
 
-    pub fn alignment(&self) -> Alignment {
-        self.alignment.unwrap_or(Alignment::Calendar)
+    pub fn net_days(&self) -> i64 {
+        self.net_days.unwrap_or(DEFAULT_NET_DAYS)
+    }
+
+    pub fn collection(&self) -> &str {
+        self.collection.as_deref().unwrap_or("send_invoice")
+    }
+
+    /// Where the boundaries lie; anniversaries are of the end of the trial, if there is one.
+    pub fn alignment(&self, trial_until: Option<NaiveDate>) -> Alignment {
+        match (self.aligned, self.fiscal_year_starts) {
+            (Some(Aligned::Fiscal), Some((month, day))) => Alignment::Fiscal { month, day },
+            (Some(Aligned::Anniversary), _) if self.end_of_month == Some(true) => {
+                Alignment::MonthEnds(trial_until)
+            }
+            (Some(Aligned::Anniversary), _) => {
+                trial_until.map_or(Alignment::Anniversary, Alignment::AnniversaryOf)
+            }
+            _ => Alignment::Calendar,
+        }
+    }
+
+    /// First day after a term that is counted from a day: at a month's end where periods are.
+    pub fn term_end(&self, from: NaiveDate, term: Interval) -> Result<NaiveDate, Fault> {
+        let alignment = match self.end_of_month {
+            Some(true) => Alignment::MonthEnds(None),
+            _ => Alignment::Anniversary,
+        };
+        Calendar::new(from, None, term, alignment)?
+            .boundary(1)
+            .ok_or_else(|| Fault::document("term", format!("{term} from {from} ends after year 9999")))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -90,13 +158,45 @@ impl Billing {
 
     /// Whether periods of this rhythm exist at all.
     pub fn check(&self) -> Result<(), Fault> {
+        let wrong = |field: &str, message: &str, hint: &str| {
+            Err(Fault::document(&format!("billing.{field}"), message).with_hint(hint))
+        };
+        match (self.aligned, self.fiscal_year_starts) {
+            (Some(Aligned::Fiscal), None) => {
+                return wrong(
+                    "fiscal_year_starts",
+                    "is missing, but the alignment is fiscal",
+                    "Say on which day the customer's fiscal year starts: \"fiscal_year_starts\": \"02-01\".",
+                );
+            }
+            (Some(Aligned::Calendar | Aligned::Anniversary) | None, Some(_)) => {
+                return wrong(
+                    "fiscal_year_starts",
+                    "is only for fiscal alignment",
+                    "Add \"alignment\": \"fiscal\", or leave it out.",
+                );
+            }
+            _ => (),
+        }
+        if self.end_of_month.is_some() && self.aligned != Some(Aligned::Anniversary) {
+            return wrong(
+                "end_of_month",
+                "is only for anniversary alignment",
+                "Add \"alignment\": \"anniversary\", or leave it out.",
+            );
+        }
         let any_day = NaiveDate::from_ymd_opt(2024, 1, 1).expect("a date");
-        Calendar::new(any_day, None, self.interval(), self.alignment()).map(drop).map_err(|fault| Fault {
+        Calendar::new(any_day, None, self.interval(), self.alignment(None)).map(drop).map_err(|fault| Fault {
             code: Code::Document,
             message: format!("billing: {}", fault.message),
             ..fault
         })
     }
+}
+
+/// An interval of a document: `3 months`.
+pub fn read_interval(node: &Node) -> Result<Interval, Fault> {
+    Interval::parse(node.text()?).map_err(|fault| node.rehint(fault))
 }
 
 /// Refuses lists of later layers that are not empty: what can't be billed yet must not be signed.
@@ -149,8 +249,8 @@ pub struct Plan {
     pub currency: String,
     pub price_book: Option<String>,
     pub billing: Billing,
-    pub charges: Vec<UsageCharge>,
-    pub fees: Vec<Fee>,
+    pub charges: Vec<Scheduled<UsageCharge>>,
+    pub fees: Vec<Scheduled<Fee>>,
 }
 
 impl Plan {
@@ -172,14 +272,14 @@ impl Plan {
         let price_book = fields.optional("price_book").map(|n| n.key().map(str::to_string)).transpose()?;
         let billing = fields.optional("billing").map_or(Ok(Billing::default()), |n| Billing::read(&n))?;
         billing.check()?;
-        let charges = read_items(&mut fields, "charges", UsageCharge::read)?;
-        let fees = read_items(&mut fields, "fees", Fee::read)?;
+        let charges: Vec<Scheduled<UsageCharge>> = read_items(&mut fields, "charges", read_undated)?;
+        let fees: Vec<Scheduled<Fee>> = read_items(&mut fields, "fees", read_undated)?;
         unique_keys(
             &node.path,
-            charges.iter().map(|c| c.key.as_str()).chain(fees.iter().map(|f| f.key.as_str())),
+            charges.iter().map(|c| c.item.key.as_str()).chain(fees.iter().map(|f| f.item.key.as_str())),
         )?;
-        check_every(&node.path, &billing, &charges, &fees)?;
-        if price_book.is_none() && charges.iter().any(|c| matches!(c.source, PriceSource::Book(_))) {
+        check_every(&node.path, &billing, charges.iter().map(|c| &c.item), fees.iter().map(|f| &f.item))?;
+        if price_book.is_none() && charges.iter().any(|c| matches!(c.item.source, PriceSource::Book(_))) {
             return Err(fields.fault("has charges with a price key, so it must name its price_book"));
         }
         refuse_later(&mut fields, &["entitlements"])?;
@@ -200,39 +300,63 @@ impl Plan {
             fields.push(("billing".into(), self.billing.to_tree()));
         }
         if !self.charges.is_empty() {
-            fields.push((
-                "charges".into(),
-                Tree::List(self.charges.iter().map(UsageCharge::to_tree).collect()),
-            ));
+            fields
+                .push(("charges".into(), Tree::List(self.charges.iter().map(Scheduled::to_tree).collect())));
         }
         if !self.fees.is_empty() {
-            fields.push(("fees".into(), Tree::List(self.fees.iter().map(Fee::to_tree).collect())));
+            fields.push(("fees".into(), Tree::List(self.fees.iter().map(Scheduled::to_tree).collect())));
         }
         Tree::Object(fields)
     }
 }
 
-/// `every` must divide the billing interval (definitions 5).
-pub fn check_every(
+/// An item of a plan: it has no dates of its own, since contracts begin when they do.
+fn read_undated<T: Item>(node: &Node) -> Result<Scheduled<T>, Fault> {
+    let mut fields = node.fields()?;
+    for name in ["from", "until"] {
+        if let Some(date) = fields.optional(name) {
+            return Err(date.fault("is for contracts; a plan's items hold as long as its contracts run"));
+        }
+    }
+    if let Some(ramp) = fields.optional("ramp") {
+        for step in ramp.items()? {
+            if let Some(date) = step.fields()?.optional("from") {
+                return Err(date
+                    .fault("is for contracts")
+                    .with_hint("Write after: \"after\": \"12 months\"."));
+            }
+        }
+    }
+    Scheduled::read(node)
+}
+
+/// `every` of a usage charge must divide the billing interval (definitions 5), that of a fee may be a multiple of it.
+pub fn check_every<'i>(
     path: &str,
     billing: &Billing,
-    charges: &[UsageCharge],
-    fees: &[Fee],
+    charges: impl Iterator<Item = &'i UsageCharge>,
+    fees: impl Iterator<Item = &'i Fee>,
 ) -> Result<(), Fault> {
-    let all = charges.iter().map(|c| (&c.key, c.every)).chain(fees.iter().map(|f| (&f.key, f.every)));
-    for (key, every) in all {
-        if let Some(every) = every
-            && !every.divides(billing.interval())
-        {
-            let place = if path.is_empty() { String::new() } else { format!("{path}: ") };
-            return Err(Fault::new(
-                Code::Document,
-                format!(
-                    "{place}\"{key}\" is per {every}, which does not divide the billing interval of {}",
-                    billing.interval()
-                ),
-            )
-            .with_hint("Use an interval that divides it: 1 month or 3 months inside 3 months."));
+    let interval = billing.interval();
+    let place = if path.is_empty() { String::new() } else { format!("{path}: ") };
+    for charge in charges {
+        if let Some(every) = charge.every.filter(|every| !every.divides(interval)) {
+            let message = format!(
+                "{place}\"{}\" is per {every}, which does not divide the billing interval of {interval}",
+                charge.key
+            );
+            return Err(Fault::new(Code::Document, message)
+                .with_hint("Use an interval that divides it: 1 month or 3 months inside 3 months."));
+        }
+    }
+    for fee in fees {
+        if let Some(every) = fee.every.filter(|every| !every.divides(interval) && !interval.divides(*every)) {
+            let message = format!(
+                "{place}\"{}\" is per {every}, which neither divides the billing interval of {interval} nor is a multiple of it",
+                fee.key
+            );
+            return Err(Fault::new(Code::Document, message)
+                .with_hint("Use an interval that fits: 1 month, 6 months or 1 year with 3 months."));
         }
     }
     Ok(())

@@ -71,6 +71,12 @@ impl Fault {
         Fault::new(Code::Document, format!("{place}: {message}"))
     }
 
+    /// The same fault of a part, as one of the whole document: its path begins with the part's.
+    pub fn inside(self, path: &str) -> Self {
+        let dot = if path.is_empty() || self.message.starts_with('[') { "" } else { "." };
+        Fault { message: format!("{path}{dot}{}", self.message), ..self }
+    }
+
     pub fn value(message: impl Into<String>) -> Self {
         Fault::new(Code::Value, message)
     }

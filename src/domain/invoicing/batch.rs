@@ -13,6 +13,7 @@ use super::inputs::{ChargeKind, Inputs, Usage};
 use crate::domain::contracts::charge::PriceSource;
 use crate::domain::contracts::overrides::Change;
 use crate::domain::contracts::resolve::Agreed;
+use crate::domain::foundation::calendar::Period;
 use crate::domain::foundation::instant::{HOUR, Instant};
 use crate::domain::foundation::json::{Node, Tree};
 use crate::domain::foundation::{Code, Exact, Fault};
@@ -283,15 +284,23 @@ impl Batch {
     pub fn days(&self) -> Vec<(String, NaiveDate)> {
         let mut days: BTreeSet<(&str, NaiveDate)> = BTreeSet::new();
         for bill in self.good() {
-            for item in &bill.charges {
-                for period in bill.periods(item) {
-                    let ends = [period.starts_on, period.ends_on]
-                        .into_iter()
-                        .filter(|day| !bill.fixed.contains_key(day));
-                    let wholes = [period.whole_starts_on, period.whole_ends_on];
-                    days.extend(ends.chain(wholes).map(|day| (bill.zone.as_str(), day)));
-                }
+            let pieces = bill.charges.iter().flat_map(|item| bill.pieces(item));
+            let mut of_bill = |period: Period, ends: &[NaiveDate]| {
+                let ends = ends.iter().copied().filter(|day| !bill.fixed.contains_key(day));
+                let wholes = [period.whole_starts_on, period.whole_ends_on];
+                days.extend(ends.chain(wholes).map(|day| (bill.zone.as_str(), day)));
+            };
+            for piece in pieces {
+                let from = piece.from.is_none().then_some(piece.days.starts_on);
+                let until = piece.until.is_none().then_some(piece.days.ends_on);
+                let ends: Vec<NaiveDate> = from.into_iter().chain(until).collect();
+                of_bill(piece.days, &ends);
             }
+            for period in bill.periods_off() {
+                of_bill(period, &[period.starts_on, period.ends_on]);
+            }
+            let boundary = bill.boundary_on().filter(|day| !bill.fixed.contains_key(day));
+            days.extend(boundary.map(|day| (bill.zone.as_str(), day)));
         }
         days.into_iter().map(|(zone, day)| (zone.to_string(), day)).collect()
     }
@@ -466,7 +475,7 @@ impl Batch {
             let Role::Earlier(standing) = &mut slot.role else { continue };
             let standing = std::mem::take(standing);
             let computed = match &mut slot.bill {
-                Ok(bill) => bill.compute(Vec::new(), false).map(|now| Earlier {
+                Ok(bill) => bill.compute(Vec::new(), None, false).map(|now| Earlier {
                     boundary: bill.boundaries.last().copied().unwrap_or_default(),
                     now: Some(now),
                     standing,
@@ -480,6 +489,7 @@ impl Batch {
         for slot in &mut self.bills {
             let (of, is_apart) = (slot.of(), slot.is_apart());
             let (Role::Main(standing), Ok(bill)) = (&mut slot.role, &mut slot.bill) else { continue };
+            let due = bill.due_until(&self.midnights);
             let takes = is_apart || !apart.contains(&of);
             let of_contract = if takes { earlier.remove(&of).unwrap_or_default() } else { Vec::new() };
             let computed = of_contract.into_iter().collect::<Result<Vec<_>, Fault>>().map_err(|fault| {
@@ -491,7 +501,7 @@ impl Batch {
                     let standing = std::mem::take(standing);
                     earlier.push(Earlier { boundary: *boundary, now: None, standing });
                 }
-                bill.compute(earlier, with_empty)
+                bill.compute(earlier, due, with_empty)
             });
             match computed {
                 Ok(documents) => slot.made = Some(documents),

@@ -7,12 +7,13 @@
 //! with the next one. Minimums and maximums are lines of their own.
 
 use super::difference::Difference;
-use super::inputs::{Charge, ChargeKind, Inputs, Segment, ServicePeriod, Usage, UsageTerms};
+use super::discount::{Off, Undiscounted, net, spread_amounts};
+use super::inputs::{Charge, ChargeKind, Inputs, PercentOff, Segment, ServicePeriod, Usage, UsageTerms};
 use super::total::round_to_total;
 use crate::domain::contracts::overrides::Change;
 use crate::domain::contracts::resolve::{Bounds, Prices, Resolved};
 use crate::domain::foundation::instant::Instant;
-use crate::domain::foundation::proration::{ProrationBasis, share};
+use crate::domain::foundation::proration::ProrationBasis;
 use crate::domain::foundation::{Code, Exact, Fault, Ratio, RoundingLevel, allocate};
 use crate::domain::metering::dimensions::BILL_TO;
 use crate::domain::metering::{Dimensions, Together};
@@ -27,6 +28,7 @@ pub enum LineKind {
     TrueUp,
     Cap,
     Difference,
+    Proration,
 }
 
 impl LineKind {
@@ -37,6 +39,7 @@ impl LineKind {
             LineKind::TrueUp => "true_up",
             LineKind::Cap => "cap",
             LineKind::Difference => "difference",
+            LineKind::Proration => "proration",
         }
     }
 
@@ -76,8 +79,25 @@ pub struct Line {
     pub amount: Exact,
     /// Of a difference: what it corrects.
     pub difference: Option<Box<Difference>>,
+    /// What it is without its discounts, and which those are.
+    pub list: Option<Box<Undiscounted>>,
+    /// Of a bill beside this one: it takes its part of amounts off, and goes.
+    pub(super) elsewhere: bool,
     /// The scopes of the minimums and maximums that act on the line.
     pub(super) scopes: Vec<String>,
+}
+
+impl Line {
+    /// Takes an amount off.
+    pub(super) fn take_off(&mut self, key: &str, amount: Exact) -> Result<(), Fault> {
+        let mut list =
+            self.list.take().unwrap_or_else(|| Box::new(Undiscounted::of(&self.exact, self.amount)));
+        list.off.push((key.to_string(), Off::Amount(amount)));
+        self.list = Some(list);
+        self.exact = self.exact.sub(&Ratio::from(amount));
+        self.amount = self.amount.sub(amount)?;
+        Ok(())
+    }
 }
 
 /// A quantity in several versions of a price.
@@ -106,24 +126,43 @@ pub struct Unpriced {
 /// All lines of a bill, in order: charges as the contract lists them, then periods, then dimensions; and what was
 /// left out.
 pub fn lines(inputs: &Inputs) -> Result<(Vec<Line>, Vec<Unpriced>), Fault> {
-    let mut lines = Vec::new();
     let mut unpriced = Vec::new();
+    let mut groups = Vec::new();
     for charge in &inputs.charges {
         let of_charge = match &charge.kind {
-            ChargeKind::Usage(terms) => UsageBill::new(inputs, charge, terms).lines(&mut unpriced),
+            ChargeKind::Usage(terms) => UsageBill::new(inputs, charge, terms).groups(&mut unpriced),
             ChargeKind::Fee { pricing, quantity, proration } => {
-                fee_lines(inputs, charge, pricing, *quantity, proration.unwrap_or(inputs.proration_basis))
+                let basis = proration.unwrap_or(inputs.proration_basis);
+                fee_lines(inputs, charge, pricing, *quantity, basis)
+                    .map(|lines| vec![Group { lines, bounded: None }])
             }
         };
-        lines.extend(of_charge.map_err(|fault| in_charge(charge, fault))?);
+        groups.extend(of_charge.map_err(|fault| in_charge(charge, fault))?);
+    }
+    // Percents are off already, amounts go over the lines of all charges, and what is left is held against minimums.
+    spread_amounts(inputs, groups.iter_mut().flat_map(|group| &mut group.lines))?;
+    let mut lines = Vec::new();
+    for Group { lines: mut of_group, bounded } in groups {
+        if let Some((bill, period, bounds)) = bounded {
+            let bounded = bill.add_bounds(period, &bounds, &mut of_group);
+            bounded.map_err(|fault| in_charge(bill.charge, fault))?;
+        }
+        lines.append(&mut of_group);
     }
     lines.retain(|line| {
         !(line.amount.is_zero() && line.exact.is_zero() && line.quantity.is_none_or(Exact::is_zero))
     });
+    lines.retain(|line| !line.elsewhere);
     if inputs.rounding_level == RoundingLevel::Invoice {
         post_by_invoice(inputs, &mut lines)?;
     }
     Ok((lines, unpriced))
+}
+
+/// Lines that belong together, with the minimums and maximums that are still to be held against them.
+struct Group<'a> {
+    lines: Vec<Line>,
+    bounded: Option<(UsageBill<'a>, &'a ServicePeriod, Vec<Bounds>)>,
 }
 
 fn in_charge(charge: &Charge, fault: Fault) -> Fault {
@@ -192,10 +231,19 @@ fn fee_lines(
         .periods
         .iter()
         .map(|period| {
-            let share = share(&period.days, charge.every, basis, period.elapsed);
-            let exact = whole.mul(&share);
+            let share = period.share(charge.every, basis);
+            let gross = whole.mul(&share);
+            let exact = net(&gross, &period.cut.off);
+            let mut key = line_key(charge, period, &Dimensions::new(), None);
+            if period.cut.begins_in.is_some() {
+                key.push_str(&format!("/from={}", period.from));
+            }
             Ok(Line {
-                key: line_key(charge, period, &Dimensions::new(), None),
+                key,
+                list: Undiscounted::by(&gross, &period.cut.off, |exact| {
+                    exact.round(inputs.minor_units, inputs.rounding_mode)
+                })?,
+                elsewhere: period.cut.elsewhere,
                 kind: LineKind::Fee,
                 charge: charge.key.clone(),
                 product: charge.product.clone(),
@@ -236,6 +284,7 @@ struct Part {
     resolved: Resolved,
     from: Instant,
     until: Instant,
+    off: Vec<PercentOff>,
     used: Used,
 }
 
@@ -274,6 +323,7 @@ fn merged(versions: Vec<Version>) -> Vec<Version> {
 }
 
 /// The work on one usage charge.
+#[derive(Clone)]
 struct UsageBill<'a> {
     inputs: &'a Inputs,
     charge: &'a Charge,
@@ -289,25 +339,42 @@ impl<'a> UsageBill<'a> {
         UsageBill { inputs, charge, terms, prices, line_by }
     }
 
-    fn lines(&self, unpriced: &mut Vec<Unpriced>) -> Result<Vec<Line>, Fault> {
-        let mut lines = Vec::new();
+    fn groups(&self, unpriced: &mut Vec<Unpriced>) -> Result<Vec<Group<'a>>, Fault> {
+        let before_discount = self.inputs.minimum_before_discount();
+        let mut groups = Vec::new();
         for period in &self.charge.periods {
-            let parts = self.parts(period, unpriced)?;
-            let mut of_period = self.price(period, &parts)?;
-            for bounds in self.bounds(period, &parts) {
-                let line = self.bound_line(period, &bounds, &of_period)?;
-                of_period.extend(line);
+            if period.cut.free {
+                groups.push(Group { lines: self.free_lines(period)?, bounded: None });
+                continue;
             }
-            lines.append(&mut of_period);
+            let parts = self.parts(period, unpriced)?;
+            let mut lines = self.price(period, &parts)?;
+            let bounds = self.bounds(period, &parts);
+            if before_discount {
+                self.add_bounds(period, &bounds, &mut lines)?;
+            }
+            let bounded = (!before_discount && !bounds.is_empty()).then(|| (self.clone(), period, bounds));
+            groups.push(Group { lines, bounded });
         }
-        Ok(lines)
+        Ok(groups)
     }
 
-    /// The period's usage by line, a new part where the line's price changes. In order of bill_to (the
-    /// default one first), dimensions, time.
-    fn parts(&self, period: &ServicePeriod, unpriced: &mut Vec<Unpriced>) -> Result<Vec<Part>, Fault> {
+    fn add_bounds(
+        &self,
+        period: &ServicePeriod,
+        bounds: &[Bounds],
+        lines: &mut Vec<Line>,
+    ) -> Result<(), Fault> {
+        for bounds in bounds {
+            let line = self.bound_line(period, bounds, lines)?;
+            lines.extend(line);
+        }
+        Ok(())
+    }
+
+    /// The period's usage by line: bill_to (the default one first), dimensions; and by segment.
+    fn used(&self, period: &ServicePeriod) -> BTreeMap<(bool, String, Dimensions), BTreeMap<usize, Used>> {
         let default = &self.inputs.header.bill_to;
-        // (is not the default, bill_to, line dimensions) → segment → what was used
         let mut lines: BTreeMap<(bool, String, Dimensions), BTreeMap<usize, Used>> = BTreeMap::new();
         for (at, segment) in period.segments.iter().enumerate() {
             for usage in &segment.usage {
@@ -316,8 +383,33 @@ impl<'a> UsageBill<'a> {
                 lines.entry(line).or_default().entry(at).or_default().append(&used_in(at, usage));
             }
         }
+        lines
+    }
+
+    /// Of a trial: what was used, for nothing.
+    fn free_lines(&self, period: &ServicePeriod) -> Result<Vec<Line>, Fault> {
+        let lines = self.used(period).into_iter().map(|((is_other, bill_to, dimensions), segments)| {
+            let mut used = Used::default();
+            segments.values().for_each(|of_segment| used.append(of_segment));
+            let key = self.key(period, &dimensions, is_other.then_some(bill_to.as_str()), period.from);
+            Ok(Line {
+                label: label(&self.charge.key, &dimensions),
+                dimensions,
+                bill_to,
+                quantity: Some(quantity_of(&used.quantity)?),
+                unit: self.terms.unit.clone(),
+                price: Some("trial".into()),
+                ..self.line(period, key, Ratio::ZERO, Exact::ZERO)
+            })
+        });
+        lines.collect()
+    }
+
+    /// The period's usage by line, a new part where the line's price changes. In order of bill_to (the
+    /// default one first), dimensions, time.
+    fn parts(&self, period: &ServicePeriod, unpriced: &mut Vec<Unpriced>) -> Result<Vec<Part>, Fault> {
         let mut parts = Vec::new();
-        for ((_, bill_to, dimensions), used) in lines {
+        for ((_, bill_to, dimensions), used) in self.used(period) {
             parts.extend(self.runs(period, &bill_to, &dimensions, used, unpriced)?);
         }
         if parts.is_empty() {
@@ -352,7 +444,10 @@ impl<'a> UsageBill<'a> {
                 }
                 continue;
             };
-            match parts.last_mut().filter(|part| open && part.resolved.identity == resolved.identity) {
+            let goes_on = |part: &&mut Part| {
+                open && part.resolved.identity == resolved.identity && part.off == segment.off
+            };
+            match parts.last_mut().filter(goes_on) {
                 Some(part) => part.until = segment.until,
                 None => parts.push(Part {
                     dimensions: dimensions.clone(),
@@ -360,6 +455,7 @@ impl<'a> UsageBill<'a> {
                     resolved,
                     from: segment.from,
                     until: segment.until,
+                    off: segment.off.clone(),
                     used: Used::default(),
                 }),
             }
@@ -423,6 +519,7 @@ impl<'a> UsageBill<'a> {
             resolved,
             from: period.from,
             until: period.until,
+            off: segment.off.clone(),
             used: Used::default(),
         })
     }
@@ -455,11 +552,50 @@ impl<'a> UsageBill<'a> {
                 }
             }
         }
-        let priced = priced.into_iter().map(|price| price.expect("every part was priced")).zip(positions);
-        let line = |(part, (price, position)): (&Part, (Priced, Option<Position>))| {
-            Ok(Line { position, ..self.usage_line(period, part, price)? })
+        let gross: Vec<Priced> =
+            priced.into_iter().map(|price| price.expect("every part was priced")).collect();
+        let net = self.discounted(parts, &gross)?;
+        let line = |((part, gross), (price, position)): ((&Part, &Priced), (Priced, Option<Position>))| {
+            let list = Undiscounted::by(&gross.0, &part.off, |exact| self.post(exact))?;
+            let list = list.map(|list| Box::new(Undiscounted { amount: gross.1, ..*list }));
+            Ok(Line { position, list, ..self.usage_line(period, part, price)? })
         };
-        parts.iter().zip(priced).map(line).collect()
+        parts.iter().zip(&gross).zip(net.into_iter().zip(positions)).map(line).collect()
+    }
+
+    /// The prices with percents off: what was one amount over several parts stays one, rounded once.
+    fn discounted(&self, parts: &[Part], gross: &[Priced]) -> Result<Vec<Priced>, Fault> {
+        let mut prices = gross.to_vec();
+        if parts.iter().all(|part| part.off.is_empty()) {
+            return Ok(prices);
+        }
+        let net_of = |at: usize| net(&gross[at].0, &parts[at].off);
+        for Version { places, .. } in self.tracks(parts).into_iter().flatten() {
+            let exact: Vec<Ratio> = places.iter().map(|at| net_of(*at)).collect();
+            let posted = match Self::stands_alone(&parts[places[0]].resolved.pricing) {
+                true => exact.iter().map(|exact| self.post(exact)).collect::<Result<_, _>>()?,
+                false => round_to_total(&exact, self.inputs.minor_units, self.inputs.rounding_mode)?,
+            };
+            for (at, price) in places.into_iter().zip(exact.into_iter().zip(posted)) {
+                prices[at] = price;
+            }
+        }
+        Ok(prices)
+    }
+
+    /// The key of a line that begins at an instant.
+    fn key(
+        &self,
+        period: &ServicePeriod,
+        dimensions: &Dimensions,
+        other: Option<&str>,
+        from: Instant,
+    ) -> String {
+        let key = line_key(self.charge, period, dimensions, other);
+        match from == period.from && period.cut.begins_in.is_none() {
+            true => key,
+            false => format!("{key}/from={from}"),
+        }
     }
 
     /// What runs through the same tiers, each with the versions of its price in order of time.
@@ -615,7 +751,7 @@ impl<'a> UsageBill<'a> {
     }
 
     fn share(&self, period: &ServicePeriod) -> Ratio {
-        share(&period.days, self.charge.every, self.inputs.proration_basis, period.elapsed)
+        period.share(self.charge.every, self.inputs.proration_basis)
     }
 
     fn post(&self, exact: &Ratio) -> Result<Exact, Fault> {
@@ -629,10 +765,7 @@ impl<'a> UsageBill<'a> {
         (exact, amount): Priced,
     ) -> Result<Line, Fault> {
         let other = (part.bill_to != self.inputs.header.bill_to).then_some(part.bill_to.as_str());
-        let mut key = line_key(self.charge, period, &part.dimensions, other);
-        if part.from != period.from {
-            key.push_str(&format!("/from={}", part.from));
-        }
+        let key = self.key(period, &part.dimensions, other, part.from);
         let resolved = &part.resolved;
         Ok(Line {
             kind: LineKind::Usage,
@@ -675,6 +808,8 @@ impl<'a> UsageBill<'a> {
             exact,
             amount,
             difference: None,
+            list: None,
+            elsewhere: period.cut.elsewhere,
             scopes: Vec::new(),
         }
     }
@@ -700,9 +835,13 @@ impl<'a> UsageBill<'a> {
         lines: &[Line],
     ) -> Result<Option<Line>, Fault> {
         let by_line = self.inputs.rounding_level == RoundingLevel::Line;
+        let before_discount = self.inputs.minimum_before_discount();
         let posted =
             lines.iter().filter(|line| line.scopes.contains(&bounds.scope)).fold(Ratio::ZERO, |sum, line| {
-                if by_line { sum.add(&Ratio::from(line.amount)) } else { sum.add(&line.exact) }
+                let list = line.list.as_ref().filter(|_| before_discount);
+                let (exact, amount) =
+                    list.map_or((&line.exact, line.amount), |list| (&list.exact, list.amount));
+                if by_line { sum.add(&Ratio::from(amount)) } else { sum.add(exact) }
             });
         let share = self.share(period);
         let minimum = bounds.minimum.map(|minimum| Ratio::from(minimum).mul(&share));
@@ -717,7 +856,13 @@ impl<'a> UsageBill<'a> {
         };
         // The bound is rounded as an amount is, then what is posted is taken off: 90.01 + 9.99 = 100.00.
         let target = if by_line { Ratio::from(self.post(&target)?) } else { target };
-        let exact = target.sub(&posted);
+        let gross = target.sub(&posted);
+        let off = match period.segments.get(period.first_segment()) {
+            Some(segment) if before_discount => &segment.off[..],
+            _ => &[],
+        };
+        let exact = net(&gross, off);
+        let list = Undiscounted::by(&gross, off, |exact| self.post(exact))?;
         let amount = self.post(&exact)?;
         let of = if bounds.matches.get(BILL_TO).is_some() { bounds.matches.clone() } else { self.nothing() };
         let bill_to = self.bill_to(&of);
@@ -725,7 +870,7 @@ impl<'a> UsageBill<'a> {
         let names: Vec<String> =
             bounds.matches.iter().map(|(name, _)| name.to_string()).filter(|name| name != BILL_TO).collect();
         let dimensions = bounds.matches.project(&names);
-        let mut key = format!("{}/{}", line_key(self.charge, period, &dimensions, other), kind.as_str());
+        let mut key = format!("{}/{}", self.key(period, &dimensions, other, period.from), kind.as_str());
         while lines.iter().any(|line| line.key == key) {
             key.push_str("/2"); // a row of the list and one of an override can match the same
         }
@@ -736,6 +881,7 @@ impl<'a> UsageBill<'a> {
             dimensions,
             bill_to,
             price: Some(bounds.label.clone()),
+            list,
             scopes: bounds.enclosing.iter().cloned().collect(),
             ..self.line(period, key, exact, amount)
         }))

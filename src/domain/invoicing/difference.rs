@@ -62,6 +62,14 @@ pub struct Earlier {
     pub standing: Vec<Standing>,
 }
 
+/// Up to when the service of what is made of changed terms may begin, to be due on a bill.
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
+    pub until: Instant,
+    /// Whether the document has to say it, since no boundary does.
+    pub said: bool,
+}
+
 impl Sums {
     const NOTHING: Sums = Sums { quantity: None, exact: Ratio::ZERO, amount: Exact::ZERO };
 
@@ -128,7 +136,8 @@ impl Difference {
 
 impl Earlier {
     /// The lines by which what stands differs from what it should be; `own` are the lines of the bill itself.
-    pub fn lines(&self, own: &[Document]) -> Result<Vec<Line>, Fault> {
+    /// And whether some of it is not due yet.
+    pub fn lines(&self, own: &[Document], due: Option<Due>) -> Result<(Vec<Line>, bool), Fault> {
         let stands_alone = |bill_to: &str| self.standing.iter().any(|s| s.own && s.bill_to == bill_to);
         let now = self.now.as_ref().map_or(own, |now| &now.list);
         let mut pairs: Vec<Pair> = Vec::new();
@@ -136,6 +145,7 @@ impl Earlier {
             for line in document.lines.iter().filter(|line| line.difference.is_none()) {
                 let mut pair = Pair::new(line.clone());
                 pair.total = Sums::of(line);
+                pair.is_now = true;
                 if self.now.is_none() && !stands_alone(&document.bill_to) {
                     // Issued with this very document.
                     pair.billed = pair.total.clone();
@@ -159,16 +169,23 @@ impl Earlier {
                     }
                 };
                 pair.billed.add(&billed.sums)?;
+                pair.extend(billed.line.from, billed.line.until);
                 if !pair.billed_on.contains(&document.number) {
                     pair.billed_on.push(document.number.clone());
                 }
             }
         }
         let mut lines = Vec::new();
+        let mut waits = false;
         for pair in pairs {
-            lines.extend(pair.difference(self.boundary)?);
+            let Some(line) = pair.difference(self.boundary)? else { continue };
+            // Usage is told when it has come, a fee that will be less or more from some day on at the boundary of that day.
+            match line.kind == LineKind::Proration && due.is_some_and(|due| line.from > due.until) {
+                true => waits = true,
+                false => lines.push(line),
+            }
         }
-        Ok(lines)
+        Ok((lines, waits))
     }
 
     /// What the difference is computed from, for the digest of the bill: one line a fact.
@@ -189,19 +206,53 @@ impl Earlier {
 /// A line now and on the documents that stand.
 struct Pair {
     line: Line,
+    /// Whether there is such a line now.
+    is_now: bool,
     total: Sums,
     billed: Sums,
     billed_on: Vec<String>,
+    /// The service that was billed, differences applied.
+    served: Option<(Instant, Instant)>,
 }
 
 impl Pair {
     fn new(line: Line) -> Pair {
-        Pair { line, total: Sums::NOTHING, billed: Sums::NOTHING, billed_on: Vec::new() }
+        Pair {
+            line,
+            is_now: false,
+            total: Sums::NOTHING,
+            billed: Sums::NOTHING,
+            billed_on: Vec::new(),
+            served: None,
+        }
+    }
+
+    /// What a document says of the service: of a fee, a proration cuts its end off or adds to it.
+    fn extend(&mut self, from: Instant, until: Instant) {
+        self.served = Some(match self.served {
+            None => (from, until),
+            Some((begins, ends)) if until == ends && from > begins => (begins, from),
+            Some((begins, ends)) if from == ends => (begins, until),
+            Some(served) => served,
+        });
+    }
+
+    /// The service that a difference of a fee is for: the rest, where what stays begins with what was billed, or what was
+    /// billed begins with what it is now.
+    fn changed(&self) -> (Instant, Instant) {
+        let now = (self.line.from, self.line.until);
+        match self.served {
+            None => now,
+            Some(served) if !self.is_now => served,
+            Some((from, until)) if from == now.0 && until != now.1 => (until.min(now.1), until.max(now.1)),
+            Some(_) => now,
+        }
     }
 
     fn difference(self, boundary: i64) -> Result<Option<Line>, Fault> {
-        let Pair { line, mut total, billed, billed_on } = self;
-        let left = total.less(&billed)?;
+        let changed = self.changed();
+        let Pair { line, mut total, billed, billed_on, .. } = self;
+        let mut left = total.less(&billed)?;
         if left.is_nothing() {
             return Ok(None);
         }
@@ -210,9 +261,20 @@ impl Pair {
         }
         let difference =
             Difference { boundary, of: line.key.clone(), of_kind: line.kind, total, billed, billed_on };
+        let (kind, word, (from, until)) = match line.kind {
+            LineKind::Fee => (LineKind::Proration, "proration", changed),
+            _ => (LineKind::Difference, "difference", (line.from, line.until)),
+        };
+        if kind == LineKind::Proration {
+            // As many seats as before, for less of the time.
+            left.quantity = left.quantity.filter(|quantity| !quantity.is_zero());
+        }
         Ok(Some(Line {
-            key: format!("{}/difference", line.key),
-            kind: LineKind::Difference,
+            key: format!("{}/{word}", line.key),
+            kind,
+            from,
+            until,
+            list: None,
             quantity: left.quantity,
             exact: left.exact,
             amount: left.amount,
@@ -293,6 +355,8 @@ impl Billed {
             position: None,
             share: None,
             difference: None,
+            list: None,
+            elsewhere: false,
             scopes: Vec::new(),
         };
         Ok(Billed { line, sums: Sums { quantity, exact, amount } })

@@ -4,7 +4,7 @@
 //! compares the former.
 
 use super::compute::{Line, Position, Unpriced, lines};
-use super::difference::Earlier;
+use super::difference::{Due, Earlier};
 use super::inputs::{Header, Inputs};
 use crate::domain::foundation::hash::sha256_hex;
 use crate::domain::foundation::instant::Instant;
@@ -25,8 +25,10 @@ pub struct Documents {
     meters: Vec<String>,
     /// The earlier boundaries that it corrects.
     earlier: Vec<Earlier>,
-    /// The earlier boundaries that have usage nothing prices yet.
+    /// The earlier boundaries that have usage nothing prices yet, or differences that are not due yet.
     left_out: Vec<i64>,
+    /// Until when what changed terms make of later service was due, where some was not and no boundary says it.
+    due_until: Option<Instant>,
     pub sha256: String,
     pub list: Vec<Document>,
 }
@@ -67,7 +69,12 @@ pub struct Issue {
 impl Documents {
     /// One document per legal entity that has lines; with `with_empty` the default one's also when it has none.
     /// What differs from what stands for earlier boundaries comes after the bill's own lines.
-    pub fn compute(inputs: Inputs, earlier: Vec<Earlier>, with_empty: bool) -> Result<Documents, Fault> {
+    pub fn compute(
+        inputs: Inputs,
+        earlier: Vec<Earlier>,
+        due: Option<Due>,
+        with_empty: bool,
+    ) -> Result<Documents, Fault> {
         let sha256 = inputs.sha256();
         let (own, unpriced) = lines(&inputs)?;
         let Inputs { header, minor_units, policies, prices, price_ends, later_prices, meters, .. } = inputs;
@@ -82,18 +89,22 @@ impl Documents {
             unpriced,
             earlier: Vec::new(),
             left_out: Vec::new(),
+            due_until: None,
             sha256,
             list: Vec::new(),
         };
         documents.add(own);
         for boundary in earlier {
-            let differences = boundary.lines(&documents.list)?;
+            let (differences, waits) = boundary.lines(&documents.list, due)?;
             if let Some(odd) = differences.iter().find(|line| line.amount.to_fixed(minor_units).is_none()) {
                 let message =
                     format!("{} is billed in more than {minor_units} digits after the point", odd.key);
                 return Err(Fault::new(Code::State, message));
             }
-            if boundary.now.as_ref().is_some_and(|now| !now.unpriced.is_empty()) {
+            if waits {
+                documents.due_until = due.filter(|due| due.said).map(|due| due.until);
+            }
+            if waits || boundary.now.as_ref().is_some_and(|now| !now.unpriced.is_empty()) {
                 documents.left_out.push(boundary.boundary);
             }
             if !differences.is_empty() {
@@ -104,6 +115,7 @@ impl Documents {
         if !documents.earlier.is_empty() {
             let mut text = format!("{}\n", documents.sha256);
             documents.earlier.iter().try_for_each(|boundary| boundary.describe(&mut text)).expect("a string");
+            text.extend(documents.due_until.map(|until| format!("due until {}\n", until.0)));
             documents.sha256 = sha256_hex(text.as_bytes());
         }
         if documents.list.is_empty() && with_empty {
@@ -218,6 +230,9 @@ impl Documents {
             });
             fields.push(("later_prices", Tree::Object(later.collect())));
         }
+        if let Some(until) = self.due_until {
+            fields.push(("due_until", Tree::text(until.to_string())));
+        }
         if !self.unpriced.is_empty() {
             fields.push(("unpriced", Tree::List(self.unpriced.iter().map(unpriced_tree).collect())));
         }
@@ -283,6 +298,9 @@ fn line_tree(line: &Line, minor_units: u32) -> Tree<'static> {
     }
     if !line.matches.is_empty() {
         fields.push(("match".into(), line.matches.to_tree()));
+    }
+    if let Some(list) = &line.list {
+        fields.extend(list.fields(line, minor_units));
     }
     if let Some(difference) = &line.difference {
         fields.extend(difference.fields(minor_units).into_iter().map(|(name, tree)| (name.into(), tree)));

@@ -5,8 +5,8 @@ use crate::domain::contracts::resolve::{Agreed, ListPrice, Prices};
 use crate::domain::foundation::calendar::{Interval, Period};
 use crate::domain::foundation::hash::sha256_hex;
 use crate::domain::foundation::instant::Instant;
-use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
-use crate::domain::foundation::{Exact, RoundingLevel, RoundingMode};
+use crate::domain::foundation::proration::{Elapsed, ProrationBasis, share};
+use crate::domain::foundation::{Exact, Ratio, RoundingLevel, RoundingMode};
 use crate::domain::metering::{Dimensions, Measure};
 use crate::domain::rating::{Pricing, TierContinuity};
 use chrono::{NaiveDate, NaiveTime};
@@ -36,6 +36,43 @@ pub struct Inputs {
     pub price_ends: Vec<(String, Instant)>,
     /// Versions that price what those don't, with their ends: of a bill that is compared.
     pub later_prices: Vec<(String, Option<Instant>)>,
+    /// Amounts off, spread over the lines of a billing period.
+    pub amounts_off: Vec<AmountOff>,
+}
+
+/// A discount of a percentage, where it holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PercentOff {
+    pub key: String,
+    pub percent: Exact,
+}
+
+/// A discount of an amount, for one billing period.
+#[derive(Debug, Clone)]
+pub struct AmountOff {
+    pub key: String,
+    pub scope: Scope,
+    /// For a part of the period its share, as a fee.
+    pub amount: Ratio,
+    /// It is spread over the lines in scope whose service touches this time.
+    pub from: Instant,
+    pub until: Instant,
+}
+
+/// What a discount is for.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    pub charges: Vec<String>,
+    pub products: Vec<String>,
+}
+
+impl Scope {
+    /// Nothing named is everything.
+    pub fn holds(&self, charge: &str, product: &str) -> bool {
+        self.charges.is_empty() && self.products.is_empty()
+            || self.charges.iter().any(|key| key == charge)
+            || self.products.iter().any(|key| key == product)
+    }
 }
 
 /// Whose bill it is.
@@ -58,6 +95,8 @@ pub struct Charge {
     pub every: Interval,
     pub periods: Vec<ServicePeriod>,
     pub kind: ChargeKind,
+    /// Whether the contract says this for a part of its time only: where that is over, it is no input.
+    pub bounded: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -94,6 +133,24 @@ pub struct ServicePeriod {
     pub elapsed: Elapsed,
     /// Stretches inside which no price changes, in order. None for fees.
     pub segments: Vec<Segment>,
+    pub cut: Cut,
+}
+
+/// What a change of terms makes of a service period; nothing where the terms hold for all of it.
+#[derive(Debug, Clone, Default)]
+pub struct Cut {
+    /// The first day of the whole period, where the terms begin inside it.
+    pub begins_in: Option<NaiveDate>,
+    /// Whether it begins or ends inside a local day, so that days don't say its length.
+    pub inside_day: bool,
+    /// A trial: metered, and costs nothing.
+    pub free: bool,
+    /// Of a fee that other terms have billed whole (proration basis none).
+    pub paid: bool,
+    /// Of a fee: the percentages off, in order.
+    pub off: Vec<PercentOff>,
+    /// Billed at another boundary: here only to see what amounts off its lines take.
+    pub elsewhere: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -102,6 +159,8 @@ pub struct Segment {
     pub until: Instant,
     /// The instant whose prices hold.
     pub price_at: Instant,
+    /// The percentages off, in order.
+    pub off: Vec<PercentOff>,
     pub usage: Vec<Usage>,
 }
 
@@ -133,10 +192,28 @@ impl Inputs {
     }
 }
 
+impl Inputs {
+    /// Policy `minimum_basis`: whether minimums are held against lines without their discounts.
+    pub fn minimum_before_discount(&self) -> bool {
+        self.policies.iter().any(|(name, value)| name == "minimum_basis" && value == "before_discount")
+    }
+}
+
 impl ServicePeriod {
     /// The local day that names the period in line keys.
     pub fn day(&self) -> NaiveDate {
-        self.days.starts_on
+        self.cut.begins_in.unwrap_or(self.days.starts_on)
+    }
+
+    /// The share of a whole period that it is.
+    pub fn share(&self, every: Interval, basis: ProrationBasis) -> Ratio {
+        match basis {
+            ProrationBasis::None if self.cut.paid => Ratio::ZERO,
+            ProrationBasis::Second if self.cut.inside_day => {
+                Ratio::new(self.elapsed.part_micros.into(), self.elapsed.whole_micros.into())
+            }
+            _ => share(&self.days, every, basis, self.elapsed),
+        }
     }
 
     /// The instant whose prices hold for what runs over the whole period: its start, but a price valid from
@@ -200,9 +277,20 @@ impl Inputs {
         for agreed in &self.agreed {
             describe_agreed(agreed, out)?;
         }
+        for off in &self.amounts_off {
+            let AmountOff { key, scope: Scope { charges, products }, amount, from, until } = off;
+            writeln!(
+                out,
+                "off {key:?} amount {} {charges:?} {products:?} {} {}",
+                amount.shown(),
+                from.0,
+                until.0
+            )?;
+        }
         // Bills of before there was tier_continuity never asked for the order of events over lines, and never said it.
         let with_places = self.tier_continuity.is_some();
-        self.charges.iter().try_for_each(|charge| charge.describe(with_places, out))
+        let said = self.charges.iter().filter(|charge| !(charge.bounded && charge.periods.is_empty()));
+        said.into_iter().try_for_each(|charge| charge.describe(with_places, out))
     }
 }
 
@@ -269,8 +357,10 @@ impl ServicePeriod {
             e.part_micros,
             e.whole_micros
         )?;
+        self.cut.describe(out)?;
         for segment in &self.segments {
             writeln!(out, "segment {} {} {}", segment.from.0, segment.until.0, segment.price_at.0)?;
+            describe_off(&segment.off, out)?;
             for usage in &segment.usage {
                 writeln!(
                     out,
@@ -287,5 +377,25 @@ impl ServicePeriod {
             }
         }
         Ok(())
+    }
+}
+
+fn describe_off(off: &[PercentOff], out: &mut String) -> std::fmt::Result {
+    off.iter().try_for_each(|PercentOff { key, percent }| writeln!(out, "off {key:?} {percent}"))
+}
+
+impl Cut {
+    fn describe(&self, out: &mut String) -> std::fmt::Result {
+        if let Some(day) = self.begins_in {
+            writeln!(out, "begins in {day}")?;
+        }
+        let facts = [
+            (self.inside_day, "inside a day"),
+            (self.free, "free"),
+            (self.paid, "paid"),
+            (self.elsewhere, "elsewhere"),
+        ];
+        facts.into_iter().filter(|(holds, _)| *holds).try_for_each(|(_, fact)| writeln!(out, "{fact}"))?;
+        describe_off(&self.off, out)
     }
 }

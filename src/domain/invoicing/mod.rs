@@ -1,13 +1,14 @@
 //! Invoicing: from terms and quantities to lines, totals and the invoice document.
 //!
 //! `batch` asks the database for what bills need and makes their `inputs`: everything an invoice is computed
-//! from. `compute` turns those into lines, `difference`
+//! from. `compute` turns those into lines (`discount` takes off), `difference`
 //! what stands for earlier periods into lines that correct it, `document` into the canonical document, `explain` into text for a
 //! person. The same inputs always give the same bytes.
 
 pub mod batch;
 pub mod compute;
 pub mod difference;
+pub mod discount;
 pub mod document;
 pub mod explain;
 pub mod inputs;

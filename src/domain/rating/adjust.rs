@@ -3,7 +3,8 @@
 use super::percentage::Percentage;
 use super::pricing::{Model, Package, Pricing, Terms};
 use super::tiers::Tier;
-use crate::domain::foundation::{Exact, Fault};
+use crate::domain::foundation::decimal::SCALE_MAX;
+use crate::domain::foundation::{Exact, Fault, Ratio, RoundingMode};
 
 impl Pricing {
     /// The pricing with every price × (1 − percent/100), exactly; what doesn't fit 28 digits is a fault.
@@ -21,32 +22,64 @@ impl Pricing {
         self.scaled(hundred.sub(percent)?.mul(hundredth)?)
     }
 
+    /// The pricing with every amount of money × (1 + percent/100): as [`percent_off`](Pricing::percent_off), and bounds
+    /// and floors, too, since all of it is a price. Exact up to 28 digits, rounded to as many beyond, so that
+    /// raising it year after year never ends in a fault; `percent` is not negative.
+    pub fn raised(&self, percent: Exact) -> Result<Pricing, Fault> {
+        self.repriced(&|value| raised(value, percent), true)
+    }
+
     fn scaled(&self, factor: Exact) -> Result<Pricing, Fault> {
-        let optional = |value: Option<Exact>| value.map(|value| value.mul(factor)).transpose();
+        self.repriced(&|value| value.mul(factor), false)
+    }
+
+    /// Every price through `reprice`, and with `bounds` the bounds in money.
+    fn repriced(
+        &self,
+        reprice: &dyn Fn(Exact) -> Result<Exact, Fault>,
+        bounds: bool,
+    ) -> Result<Pricing, Fault> {
+        let optional = |value: Option<Exact>| value.map(reprice).transpose();
+        let bound = |value: Option<Exact>| if bounds { optional(value) } else { Ok(value) };
         let model = match self.model() {
-            Model::Flat { amount } => Model::Flat { amount: amount.mul(factor)? },
-            Model::PerUnit { unit_price } => Model::PerUnit { unit_price: unit_price.mul(factor)? },
-            Model::Dynamic { amount_property, multiplier } => Model::Dynamic {
-                amount_property: amount_property.clone(),
-                multiplier: multiplier.mul(factor)?,
-            },
+            Model::Flat { amount } => Model::Flat { amount: reprice(*amount)? },
+            Model::PerUnit { unit_price } => Model::PerUnit { unit_price: reprice(*unit_price)? },
+            Model::Dynamic { amount_property, multiplier } => {
+                Model::Dynamic { amount_property: amount_property.clone(), multiplier: reprice(*multiplier)? }
+            }
             Model::Tiered { kind, tiers } => {
                 let tier = |tier: &Tier| {
-                    Ok(Tier { price: optional(tier.price)?, flat: optional(tier.flat)?, ..tier.clone() })
+                    Ok(Tier {
+                        price: optional(tier.price)?,
+                        flat: optional(tier.flat)?,
+                        maximum: bound(tier.maximum)?,
+                        ..tier.clone()
+                    })
                 };
                 Model::Tiered { kind: *kind, tiers: tiers.iter().map(tier).collect::<Result<_, Fault>>()? }
             }
             Model::Package(package) => {
-                Model::Package(Package { amount: package.amount.mul(factor)?, ..package.clone() })
+                Model::Package(Package { amount: reprice(package.amount)?, ..package.clone() })
             }
             Model::Percentage(percentage) => Model::Percentage(Percentage {
-                rate: percentage.rate.mul(factor)?,
-                fixed: percentage.fixed.mul(factor)?,
+                rate: reprice(percentage.rate)?,
+                fixed: reprice(percentage.fixed)?,
+                per_event_minimum: bound(percentage.per_event_minimum)?,
+                per_event_maximum: bound(percentage.per_event_maximum)?,
                 ..percentage.clone()
             }),
-            Model::Matrix(matrix) => Model::Matrix(matrix.with_prices(|pricing| pricing.scaled(factor))?),
+            Model::Matrix(matrix) => {
+                Model::Matrix(matrix.with_prices(|pricing| pricing.repriced(reprice, bounds))?)
+            }
         };
-        Ok(Pricing::assemble(model, self.terms().clone()))
+        let terms = self.terms();
+        let terms = Terms {
+            minimum: bound(terms.minimum)?,
+            maximum: bound(terms.maximum)?,
+            unit_price_floor: bound(terms.unit_price_floor)?,
+            ..terms.clone()
+        };
+        Ok(Pricing::assemble(model, terms))
     }
 
     /// An override's fixed unit price in the place of this pricing: per_unit, with this pricing's `per`
@@ -58,13 +91,53 @@ impl Pricing {
     }
 }
 
+/// An amount × (1 + percent/100), with as many decimals as fit.
+pub fn raised(value: Exact, percent: Exact) -> Result<Exact, Fault> {
+    if percent.is_negative() {
+        return Err(Fault::value(format!("a raise of {percent} percent is negative")));
+    }
+    let hundred = Ratio::from(100i64);
+    let factor = Ratio::from(percent).add(&hundred).div(&hundred).expect("100 is not zero");
+    let exact = Ratio::from(value).mul(&factor);
+    let mut scale = SCALE_MAX;
+    loop {
+        match exact.round(scale, RoundingMode::HalfUp) {
+            Err(_) if scale > 0 => scale -= 1,
+            rounded => return rounded,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::{any_dimensions, any_linear, any_pricing, exact, pricing, quantity_up_to};
     use super::*;
-    use crate::domain::foundation::Ratio;
     use crate::domain::metering::Dimensions;
     use proptest::prelude::*;
+
+    /// rules.md 1, ramp: 100,000 and 7% a year: 107,000 and 114,490, and 28 digits of what comes later.
+    #[test]
+    fn raises_compound_exactly_as_far_as_digits_go() {
+        let mut fee = pricing(r#"{"model":"flat","amount":"100000"}"#);
+        let seven = exact("7");
+        let mut amounts = Vec::new();
+        for _ in 0..30 {
+            fee = fee.raised(seven).unwrap();
+            amounts.push(fee.canonical());
+        }
+        assert_eq!(amounts[0], r#"{"amount":"107000","model":"flat"}"#);
+        assert_eq!(amounts[1], r#"{"amount":"114490","model":"flat"}"#);
+        // 100000 × 1.07^30 = 761225.5042662029206648128983396…
+        assert!(amounts[29].starts_with(r#"{"amount":"761225.504266202920664812"#), "{}", amounts[29]);
+        let all = pricing(
+            r#"{"model":"graduated","unit_price_floor":"0.1","minimum":"10","maximum":"100","free_units":"3","tiers":[{"up_to":"10","unit_price":"1","flat_fee":"4","maximum":"9"},{"unit_price":"0.5"}]}"#,
+        );
+        assert_eq!(
+            all.raised(exact("10")).unwrap().canonical(),
+            r#"{"free_units":"3","maximum":"110","minimum":"11","model":"graduated","tiers":[{"flat_fee":"4.4","maximum":"9.9","unit_price":"1.1","up_to":"10"},{"unit_price":"0.55"}],"unit_price_floor":"0.11"}"#
+        );
+        assert!(all.raised(exact("-1")).unwrap_err().message.contains("negative"));
+    }
 
     #[test]
     fn scales_every_price_and_keeps_every_bound() {

@@ -18,6 +18,7 @@ mod testing;
 #[cfg(test)]
 mod worked_numbers;
 
+pub use adjust::raised;
 pub use explain::{Step, shown_steps};
 pub use matrix::{MATRIX_DIMENSIONS_MAX, MATRIX_ROWS_MAX, MatrixRow, match_candidates};
 pub use pricing::Pricing;

@@ -35,6 +35,8 @@ INSERT INTO billing.usage_event_void (customer_id, event_key, revision, occurred
 INSERT INTO billing.ingest_limit SELECT customer_id, 1000000, 1000, '2023-11-20', 'me' FROM billing.customer;
 INSERT INTO billing.usage_dirty SELECT customer_id, 1, '2024-11-20', '2024-11-21' FROM billing.customer;
 INSERT INTO billing.late_usage (customer_id, contract_id, n, late_usage_id, noted_at) SELECT customer_id, contract_id, 1, gen_random_uuid(), '2023-12-01' FROM billing.contract;
+INSERT INTO billing.contract_term (customer_id, contract_id, kind, term_key, valid_during, from_version, position, terms)
+SELECT customer_id, contract_id, 'entitlement', 'sso', tstzrange(starts_at, NULL), 1, 1, '{"feature": "sso"}' FROM billing.contract;
 INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message)
 SELECT gen_random_uuid(), (SELECT min(job_run_id::text)::uuid FROM billing.job_run), now(), customer_id, 'contract', key, 'ZB007', 'no price' FROM billing.customer;
 SELECT number, total FROM billing.invoice ORDER BY number;
@@ -83,7 +85,7 @@ INSERT INTO tested VALUES
     -- the directory
     ('billing.customer'), ('billing.customer_alias'), ('billing.login_customer'), ('billing.contract_key'), ('billing.invoice_number'),
     -- customer-owned
-    ('billing.bill_to'), ('billing.contact'), ('billing.purchase_order'), ('billing.payment_method'), ('billing.contract'), ('billing.contract_version'), ('billing.contract_charge'),
+    ('billing.bill_to'), ('billing.contact'), ('billing.purchase_order'), ('billing.payment_method'), ('billing.contract'), ('billing.contract_version'), ('billing.contract_charge'), ('billing.contract_term'),
     ('billing.contract_policy'), ('billing.price_override'), ('billing.billing_period'), ('billing.usage_event_key'), ('billing.usage_event'), ('billing.usage_event_void'), ('billing.ingest_limit'), ('billing.dimension_set'),
     ('billing.usage_delta'), ('billing.usage_dirty'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.invoice'), ('billing.invoice_line'), ('billing.late_usage'),
     -- machinery that names customers: for staff
@@ -98,9 +100,10 @@ INSERT INTO billing.invoice SELECT (jsonb_populate_record(i, jsonb_build_object(
 SELECT l.* FROM pg_temp.leak_test('billing.credit_note') l;
 ROLLBACK;
 -- For staff: a customer's login may not read them at all. (unpriced_usage is empty here.)
-INSERT INTO tested VALUES ('billing.dim_customer'), ('billing.unpriced_usage'), ('billing_internal.ingest_limit_state');
+INSERT INTO tested VALUES ('billing.dim_customer'), ('billing.unpriced_usage'), ('billing_internal.ingest_limit_state'), ('billing.contract_change'), ('billing.contract_item');
 SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.dim_customer') l UNION ALL SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.unpriced_usage') l
-UNION ALL SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing_internal.ingest_limit_state') l;
+UNION ALL SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing_internal.ingest_limit_state') l
+UNION ALL SELECT l.relation, l.own, l.writes FROM unnest('{billing.contract_change, billing.contract_item}'::text[]) t, pg_temp.leak_test(t) l;
 \echo 'a table or view with a customer_id that has no leak test'
 SELECT c.oid::regclass AS offender FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'customer_id' AND NOT a.attisdropped
 WHERE c.relnamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'v', 'm') AND NOT c.relispartition
@@ -341,6 +344,7 @@ CREATE TEMP VIEW drafts AS
     UNION ALL SELECT 'contract_key', count(*) FROM billing.contract_key WHERE contract_id IN (SELECT id FROM draft_of)
     UNION ALL SELECT 'contract_version', count(*) FROM billing.contract_version WHERE contract_id IN (SELECT id FROM draft_of)
     UNION ALL SELECT 'contract_charge', count(*) FROM billing.contract_charge WHERE contract_id IN (SELECT id FROM draft_of)
+    UNION ALL SELECT 'contract_term', count(*) FROM billing.contract_term WHERE contract_id IN (SELECT id FROM draft_of)
     UNION ALL SELECT 'price_override', count(*) FROM billing.price_override WHERE contract_id IN (SELECT id FROM draft_of)
     UNION ALL SELECT 'billing_period', count(*) FROM billing.billing_period WHERE contract_id IN (SELECT id FROM draft_of)
     UNION ALL SELECT 'invoice', count(*) FROM billing.invoice WHERE invoice_id IN (SELECT id FROM draft_of)

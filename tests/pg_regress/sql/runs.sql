@@ -85,7 +85,7 @@ SELECT key, state, total FROM invoices WHERE contract = 'hand-1';
 
 -- Several boundaries behind: an invoice for each, in order; the term ends with the last
 SELECT billing.test_clock_set('2026-06-15T00:00:00Z') AS clock \gset
-UPDATE billing.contract SET state = 'paused' WHERE key IN ('acme-1', 'grace-1', 'hand-1');
+UPDATE billing.contract SET state = 'draft' WHERE key IN ('acme-1', 'grace-1', 'hand-1');
 SELECT billing.customer_upsert('{"key":"behind"}') AS a, billing.subscribe('behind', 'pro', '2026-01-15', '{"term":"3 months","billing":{"alignment":"anniversary"}}') AS b, pg_temp.use('behind', 'b1', 3, '2026-02-20Z') AS c, pg_temp.use('behind', 'b2', 4, '2026-04-14T23:59:59Z') AS d, pg_temp.use('behind', 'b3', 9, '2026-04-15Z') AS e \gset
 CALL billing.bill_run();
 SELECT n, issued_on, lines, total FROM invoices WHERE contract = 'behind-1' ORDER BY n;
@@ -115,7 +115,7 @@ SELECT billing.customer_upsert('{"key":"broken"}') AS a, billing.customer_upsert
 SELECT billing.subscribe('broken', 'usage', '2026-07-01', '{"charges":[{"key":"q","product":"p","meter":"q","pricing":{"model":"stairstep","tiers":[{"up_to":"10","amount":"5"}]}}]}'), billing.subscribe('fine', 'usage', '2026-07-01');
 SELECT billing.test_clock_set('2026-08-01T00:00:00Z') AS clock \gset
 SELECT pg_temp.use('broken', 'o1', 11, '2026-07-10Z'), pg_temp.use('fine', 'f1', 11, '2026-07-10Z');
-UPDATE billing.contract SET state = 'paused' WHERE key = 'globex-1';
+UPDATE billing.contract SET state = 'draft' WHERE key = 'globex-1';
 CALL billing.bill_run();
 SELECT i.kind, i.key, i.sqlstate, i.message, i.hint, r.state, r.issues, r.result->>'invoices' AS invoices FROM billing.job_issue i JOIN billing.job_run r USING (job_run_id);
 SELECT contract, lines FROM invoices WHERE n = 1 AND contract IN ('fine-1', 'broken-1');
@@ -239,7 +239,7 @@ SELECT billing.bill_run_step(:'run', 1) > 0 AS a, billing.bill_run_step(:'run', 
 SELECT done, result->>'drafts' AS drafts FROM billing.job_run WHERE job_run_id = :'run';
 SELECT billing.bill_run_step(:'run', 2) AS left;
 SELECT key, state FROM invoices WHERE contract LIKE 'g_-1';
-UPDATE billing.contract SET state = 'paused' WHERE key LIKE 'g_-1';
+UPDATE billing.contract SET state = 'draft' WHERE key LIKE 'g_-1';
 SET timezone = 'America/New_York';
 SELECT billing_internal.grace_over('2026-03-01Z', '10 days', '2026-03-10T23:59:59Z') AS before, billing_internal.grace_over('2026-03-01Z', '10 days', '2026-03-11Z') AS after;
 RESET timezone;

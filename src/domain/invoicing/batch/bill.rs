@@ -2,19 +2,19 @@
 
 use super::{Batch, Meter, PriceKey, Version};
 use crate::domain::contracts::CHARGES_MAX;
-use crate::domain::contracts::charge::{Fee, PriceSource, Timing, UsageCharge};
+use crate::domain::contracts::charge::{Fee, PriceSource, UsageCharge};
 use crate::domain::contracts::overrides::Target;
 use crate::domain::contracts::resolve::{Agreed, CHARGE, ListPrice};
-use crate::domain::foundation::calendar::{Alignment, Calendar, Interval, Period};
+use crate::domain::foundation::calendar::{Alignment, Calendar, Interval, Period, Timing};
 use crate::domain::foundation::hash::sha256_hex;
 use crate::domain::foundation::instant::Instant;
-use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node};
+use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Fields, Node};
 use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
-use crate::domain::foundation::{Code, Fault, RoundingLevel, RoundingMode};
-use crate::domain::invoicing::difference::Earlier;
+use crate::domain::foundation::{Code, Exact, Fault, Ratio, RoundingLevel, RoundingMode};
+use crate::domain::invoicing::difference::{Due, Earlier};
 use crate::domain::invoicing::document::Documents;
 use crate::domain::invoicing::inputs::{
-    Charge, ChargeKind, Header, Inputs, Segment, ServicePeriod, UsageTerms,
+    AmountOff, Charge, ChargeKind, Cut, Header, Inputs, PercentOff, Scope, Segment, ServicePeriod, UsageTerms,
 };
 use crate::domain::metering::Dimensions;
 use crate::domain::metering::dimensions::BILL_TO;
@@ -31,6 +31,7 @@ pub(super) struct Bill {
     policies: BTreeMap<String, String>,
     pub(super) zone: String,
     pub(super) calendar: Calendar,
+    interval: Interval,
     /// Instants that were fixed when a billing period was made: first and last day of each.
     pub(super) fixed: HashMap<NaiveDate, Instant>,
     pub(super) boundaries: Vec<i64>,
@@ -49,6 +50,10 @@ pub(super) struct Bill {
     signed_at: Instant,
     pub(super) charges: Vec<Item>,
     agreed: Vec<Agreed>,
+    /// In the order in which they apply: percents, then amounts.
+    discounts: Vec<Discount>,
+    /// Where the contract ends inside a day.
+    ends: Option<Edge>,
     /// Filled once meters, prices and midnights are there.
     pub(super) inputs: Option<Inputs>,
 }
@@ -56,7 +61,49 @@ pub(super) struct Bill {
 pub(super) struct Item {
     product: String,
     every: Interval,
+    /// When it holds, where that is not all of the contract's time.
+    during: Stretch,
     pub(super) terms: ItemTerms,
+}
+
+/// Where terms begin or end.
+#[derive(Debug, Clone, Copy)]
+struct Edge {
+    /// Its local day, which belongs to what begins.
+    on: NaiveDate,
+    at: Instant,
+    /// Whether it is not the midnight of that day.
+    inside: bool,
+}
+
+/// When terms hold; none = as long as the contract.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stretch {
+    from: Option<Edge>,
+    until: Option<Edge>,
+}
+
+struct Discount {
+    key: String,
+    off: Off,
+    scope: Scope,
+    during: Stretch,
+}
+
+enum Off {
+    Percent(Exact),
+    /// Per billing interval.
+    Amount(Exact),
+}
+
+/// A service period, or the part of one in which an item's terms hold.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) days: Period,
+    /// Instants of its ends, where no midnight or boundary says them.
+    pub(super) from: Option<Instant>,
+    pub(super) until: Option<Instant>,
+    cut: Cut,
 }
 
 pub(super) enum ItemTerms {
@@ -87,10 +134,11 @@ impl Bill {
             terms_version: fields.required("terms_version")?.integer()?,
             ..header
         };
+        let interval = Interval::parse(&every)?;
         let calendar = Calendar::new(
             fields.required("starts_on")?.date()?,
             fields.optional("ends_on").map(|n| n.date()).transpose()?,
-            Interval::parse(&every)?,
+            interval,
             Alignment::parse(&alignment)?,
         )?;
         let minor_units = fields.required("minor_units")?;
@@ -110,6 +158,11 @@ impl Bill {
         let integers = |node: Node| node.items()?.iter().map(Node::integer).collect::<Result<Vec<_>, _>>();
         let (periods, charges, overrides) =
             (fields.optional("periods"), fields.optional("charges"), fields.optional("overrides"));
+        let discounts = fields.optional("discounts");
+        let read_discounts =
+            |node: Node| node.items()?.iter().map(Discount::read).collect::<Result<Vec<_>, _>>();
+        let mut discounts = discounts.map(read_discounts).transpose()?.unwrap_or_default();
+        discounts.sort_by_key(|discount| matches!(discount.off, Off::Amount(_)));
         let read_charges = |node: Node| node.items_at_most(CHARGES_MAX)?.iter().map(Item::read).collect();
         let read_agreed = |node: Node| node.items()?.iter().map(Agreed::read).collect();
         let known = |node: Node| {
@@ -132,6 +185,7 @@ impl Bill {
             policies,
             zone,
             calendar,
+            interval,
             fixed: periods.map(|node| read_fixed(&node)).transpose()?.unwrap_or_default(),
             boundaries: integers(fields.required("boundaries")?)?,
             usage_until: fields.optional("usage_until").map(|n| n.instant()).transpose()?,
@@ -144,6 +198,8 @@ impl Bill {
             signed_at: fields.required("signed_at")?.instant()?,
             charges: charges.map(read_charges).transpose()?.unwrap_or_default(),
             agreed: overrides.map(read_agreed).transpose()?.unwrap_or_default(),
+            discounts,
+            ends: fields.optional("ends").map(|node| Edge::read(&node)).transpose()?,
             inputs: None,
         })
     }
@@ -152,13 +208,198 @@ impl Bill {
         self.policies.get(name).map_or("", String::as_str)
     }
 
-    /// The service periods of an item that this bill holds: arrears of the period before each boundary,
-    /// advance of the one after.
-    pub(super) fn periods(&self, item: &Item) -> Vec<Period> {
-        let advance = matches!(&item.terms, ItemTerms::Fee(fee) if fee.timing == Timing::Advance);
-        let numbers =
-            self.boundaries.iter().filter_map(|n| u32::try_from(if advance { *n } else { *n - 1 }).ok());
-        numbers.flat_map(|n| self.calendar.service_periods(item.every, n)).collect()
+    /// What this bill holds of an item: the service periods that belong to its boundaries (arrears of the period
+    /// before each, advance of the one after), as far as its terms hold.
+    pub(super) fn pieces(&self, item: &Item) -> Vec<Piece> {
+        let timing = item.timing();
+        let mut pieces = Vec::new();
+        for boundary in &self.boundaries {
+            if item.is_once() {
+                pieces.extend(self.once(item, *boundary));
+            } else {
+                pieces.extend(self.pieces_of(item, timing, boundary - i64::from(timing == Timing::Arrears)));
+            }
+        }
+        if timing == Timing::Advance && !item.is_once() {
+            for before in self.shared_before(item) {
+                let elsewhere = self.pieces_of(item, timing, before).into_iter();
+                pieces.extend(
+                    elsewhere.map(|piece| Piece { cut: Cut { elsewhere: true, ..piece.cut }, ..piece }),
+                );
+            }
+        }
+        pieces
+    }
+
+    fn starts_on(&self) -> NaiveDate {
+        self.calendar.boundary(0).expect("a contract starts")
+    }
+
+    fn pieces_of(&self, item: &Item, timing: Timing, n: i64) -> Vec<Piece> {
+        let Ok(n) = u32::try_from(n) else { return Vec::new() };
+        let until = item.during.until.or(self.ends);
+        let from_on = item.during.from.map_or(NaiveDate::MIN, |edge| edge.on);
+        let until_on = until.map(|edge| if edge.inside { next_day(edge.on) } else { edge.on });
+        let periods = self.calendar.billed_service_periods(item.every, timing, from_on, until_on, n);
+        let pieces = periods.into_iter().map(|days| self.piece(item, until, days));
+        match item.terms {
+            ItemTerms::Fee(_) => pieces.flat_map(|piece| self.cut_by_discounts(item, piece)).collect(),
+            ItemTerms::Usage { .. } => pieces.collect(),
+        }
+    }
+
+    fn piece(&self, item: &Item, until: Option<Edge>, mut days: Period) -> Piece {
+        let whole_from = days.whole_starts_on.max(self.starts_on());
+        let begins = item
+            .during
+            .from
+            .filter(|edge| edge.on == days.starts_on && (edge.inside || days.starts_on > whole_from));
+        let ends = until.filter(|edge| match edge.inside {
+            true => days.ends_on == next_day(edge.on),
+            false => days.ends_on == edge.on && days.ends_on != days.whole_ends_on,
+        });
+        if let Some(edge) = ends {
+            days.ends_on = edge.on;
+        }
+        let cut = Cut {
+            begins_in: begins.map(|_| whole_from),
+            inside_day: begins.is_some_and(|edge| edge.inside) || ends.is_some_and(|edge| edge.inside),
+            free: matches!(&item.terms, ItemTerms::Usage { charge, .. } if charge.trial),
+            paid: begins.is_some_and(|edge| self.follows(item, days.whole_starts_on, &edge)),
+            ..Cut::default()
+        };
+        Piece { days, from: begins.map(|edge| edge.at), until: ends.map(|edge| edge.at), cut }
+    }
+
+    /// Whether other terms of the same fee held in the whole period before these began.
+    fn follows(&self, item: &Item, whole_from: NaiveDate, begins: &Edge) -> bool {
+        let ItemTerms::Fee(fee) = &item.terms else { return false };
+        self.charges.iter().any(|other| {
+            matches!(&other.terms, ItemTerms::Fee(same) if same.key == fee.key)
+                && other.during.until.is_some_and(|until| until.at <= begins.at && until.on > whole_from)
+        })
+    }
+
+    /// Billed whole, at the first boundary on or after the day it is for.
+    fn once(&self, item: &Item, boundary: i64) -> Option<Piece> {
+        let boundary = u32::try_from(boundary).ok()?;
+        let day = item.during.from.map_or(self.starts_on(), |edge| edge.on);
+        let is_first = boundary
+            .checked_sub(1)
+            .is_none_or(|before| self.calendar.boundary(before).is_some_and(|before| before < day));
+        let belongs = is_first && day <= self.calendar.boundary(boundary)?;
+        let (starts_on, ends_on) = (day, next_day(day));
+        let days =
+            Period { n: boundary, starts_on, ends_on, whole_starts_on: starts_on, whole_ends_on: ends_on };
+        belongs.then(|| Piece {
+            days,
+            from: item.during.from.map(|edge| edge.at),
+            until: item.during.until.map(|edge| edge.at),
+            cut: Cut { off: self.percents(item, day, None), ..Cut::default() },
+        })
+    }
+
+    // ── discounts ────────────────────────────────────────────────────────────────────────────────
+
+    fn discounts_of(&self, item: &Item) -> impl Iterator<Item = &Discount> {
+        self.discounts.iter().filter(|discount| discount.scope.holds(item.key(), &item.product))
+    }
+
+    /// The percentages off that hold at an instant; none = the midnight of the day.
+    fn percents(&self, item: &Item, on: NaiveDate, at: Option<Instant>) -> Vec<PercentOff> {
+        let holds = |discount: &&Discount| discount.during.holds(on, at);
+        let percent = |discount: &Discount| match discount.off {
+            Off::Percent(percent) => Some(PercentOff { key: discount.key.clone(), percent }),
+            Off::Amount(_) => None,
+        };
+        self.discounts_of(item).filter(holds).filter_map(percent).collect()
+    }
+
+    /// Where percentages off begin or end.
+    fn percent_edges(&self, item: &Item) -> Vec<Edge> {
+        let percents = self.discounts_of(item).filter(|discount| matches!(discount.off, Off::Percent(_)));
+        percents.flat_map(|discount| [discount.during.from, discount.during.until]).flatten().collect()
+    }
+
+    /// A fee costs what it costs under each discount, for its part of the period.
+    fn cut_by_discounts(&self, item: &Item, piece: Piece) -> Vec<Piece> {
+        let whole = |fee: &Fee| fee.proration.unwrap_or_default();
+        let none = matches!(&item.terms, ItemTerms::Fee(fee) if match fee.proration {
+            Some(_) => whole(fee) == ProrationBasis::None,
+            None => self.policy("proration_basis") == "none",
+        });
+        let mut edges: Vec<Edge> =
+            self.percent_edges(item).into_iter().filter(|edge| !none && piece.holds(edge)).collect();
+        edges.sort_by_key(|edge| edge.at);
+        edges.dedup_by_key(|edge| edge.at);
+        let named = piece.cut.begins_in.unwrap_or(piece.days.starts_on);
+        let mut pieces = Vec::new();
+        let mut rest = piece;
+        for edge in edges {
+            let mut first = rest.clone();
+            (first.days.ends_on, first.until) = (edge.on, Some(edge.at));
+            (rest.days.starts_on, rest.from) = (edge.on, Some(edge.at));
+            rest.cut.begins_in = Some(named);
+            first.cut.inside_day |= edge.inside;
+            rest.cut.inside_day |= edge.inside;
+            pieces.push(first);
+        }
+        pieces.push(rest);
+        for piece in &mut pieces {
+            piece.cut.off = self.percents(item, piece.days.starts_on, piece.from);
+        }
+        pieces
+    }
+
+    /// Amounts off are for a billing period: its arrears get what its advance has left. So the numbers of periods
+    /// before this bill's boundaries whose advance shares one with their arrears.
+    fn shared_before(&self, item: &Item) -> Vec<i64> {
+        let before =
+            self.boundaries.iter().map(|boundary| boundary - 1).filter(|n| !self.boundaries.contains(n));
+        let shared = |n: &i64| {
+            let Some(period) = u32::try_from(*n).ok().and_then(|n| self.calendar.period(n)) else {
+                return false;
+            };
+            let amounts = self.discounts_of(item).filter(|discount| matches!(discount.off, Off::Amount(_)));
+            amounts.filter(|discount| discount.during.touches(period.starts_on, period.ends_on)).any(
+                |discount| {
+                    self.charges.iter().any(|other| {
+                        other.timing() == Timing::Arrears && discount.scope.holds(other.key(), &other.product)
+                    })
+                },
+            )
+        };
+        before.filter(shared).collect()
+    }
+
+    /// The billing periods whose lines are on this bill, where an amount is off.
+    pub(super) fn periods_off(&self) -> Vec<Period> {
+        if !self.discounts.iter().any(|discount| matches!(discount.off, Off::Amount(_))) {
+            return Vec::new();
+        }
+        let numbers: BTreeSet<i64> =
+            self.boundaries.iter().flat_map(|boundary| [boundary - 1, *boundary]).collect();
+        numbers.into_iter().filter_map(|n| self.calendar.period(u32::try_from(n).ok()?)).collect()
+    }
+
+    fn amounts_off(&self, batch: &Batch) -> Result<Vec<AmountOff>, Fault> {
+        let basis = ProrationBasis::parse(self.policy("proration_basis"))?;
+        let mut amounts = Vec::new();
+        for discount in &self.discounts {
+            let Off::Amount(amount) = discount.off else { continue };
+            for days in self.periods_off() {
+                let Some(piece) = discount.during.of(days) else { continue };
+                let period = self.service_period(&piece, batch)?;
+                amounts.push(AmountOff {
+                    key: discount.key.clone(),
+                    scope: discount.scope.clone(),
+                    amount: Ratio::from(amount).mul(&period.share(self.interval, basis)),
+                    from: period.from,
+                    until: period.until,
+                });
+            }
+        }
+        Ok(amounts)
     }
 
     /// Dimensions with the bill_to filled in: prices may match on it.
@@ -210,6 +451,7 @@ impl Bill {
             prices: prices.into_keys().collect(),
             later_prices: later.into_iter().collect(),
             meters: meters.into_iter().collect(),
+            amounts_off: self.amounts_off(batch)?,
         })
     }
 
@@ -223,9 +465,9 @@ impl Bill {
         meters: &mut BTreeSet<String>,
     ) -> Result<Charge, Fault> {
         let mut periods = self
-            .periods(item)
-            .into_iter()
-            .map(|days| self.service_period(days, batch))
+            .pieces(item)
+            .iter()
+            .map(|piece| self.service_period(piece, batch))
             .collect::<Result<Vec<_>, Fault>>()?;
         let (key, kind) = match &item.terms {
             ItemTerms::Fee(fee) => {
@@ -253,15 +495,24 @@ impl Bill {
                 let beside = terms.later.iter().zip(&terms.later_names);
                 later.extend(beside.map(|(price, name)| (name.clone(), price.until)));
                 for period in &mut periods {
-                    period.segments = self.segments(period, &charge.key, meter, &terms);
+                    period.segments = self.segments(period, item, &charge.key, meter, &terms);
                 }
                 (&charge.key, ChargeKind::Usage(Box::new(terms)))
             }
         };
-        Ok(Charge { key: key.clone(), product: item.product.clone(), every: item.every, periods, kind })
+        let bounded = item.during.from.is_some() || item.during.until.is_some();
+        Ok(Charge {
+            key: key.clone(),
+            product: item.product.clone(),
+            every: item.every,
+            periods,
+            kind,
+            bounded,
+        })
     }
 
-    fn service_period(&self, days: Period, batch: &Batch) -> Result<ServicePeriod, Fault> {
+    fn service_period(&self, piece: &Piece, batch: &Batch) -> Result<ServicePeriod, Fault> {
+        let days = piece.days;
         let midnight = |day: NaiveDate| {
             let found = batch.midnights.get(&(self.zone.clone(), day)).copied();
             found.ok_or_else(|| {
@@ -269,10 +520,11 @@ impl Bill {
             })
         };
         let end = |day: NaiveDate| self.fixed.get(&day).copied().map_or_else(|| midnight(day), Ok);
-        let (from, until) = (end(days.starts_on)?, end(days.ends_on)?);
+        let from = piece.from.map_or_else(|| end(days.starts_on), Ok)?;
+        let until = piece.until.map_or_else(|| end(days.ends_on), Ok)?;
         let (whole_from, whole_until) = (midnight(days.whole_starts_on)?, midnight(days.whole_ends_on)?);
         let elapsed = Elapsed { part_micros: until.0 - from.0, whole_micros: whole_until.0 - whole_from.0 };
-        Ok(ServicePeriod { from, until, days, elapsed, segments: Vec::new() })
+        Ok(ServicePeriod { from, until, days, elapsed, segments: Vec::new(), cut: piece.cut.clone() })
     }
 
     fn usage_terms(
@@ -374,6 +626,7 @@ impl Bill {
     fn segments(
         &self,
         period: &ServicePeriod,
+        item: &Item,
         charge: &str,
         meter: &Meter,
         terms: &UsageTerms,
@@ -389,17 +642,42 @@ impl Bill {
             let list = terms.list.iter().chain(&terms.later).flat_map(|price| [price.from, price.until]);
             starts.extend(list.chain(agreed).flatten().filter(|at| *at > period.from && *at < period.until));
         }
+        if meter.aggregation.adds_up_in_time {
+            let edges = self.percent_edges(item).into_iter().map(|edge| edge.at);
+            starts.extend(edges.filter(|at| *at > period.from && *at < period.until));
+        }
         let starts: Vec<Instant> = starts.into_iter().collect();
         let segment = |(at, from): (usize, &Instant)| Segment {
             from: *from,
             until: starts.get(at + 1).copied().unwrap_or(period.until),
             price_at: if one_price { period.price_at() } else { *from },
+            off: self.percents(item, period.days.starts_on, Some(*from)),
             usage: Vec::new(),
         };
         starts.iter().enumerate().map(segment).collect()
     }
 
-    pub(super) fn compute(&mut self, earlier: Vec<Earlier>, with_empty: bool) -> Result<Documents, Fault> {
+    /// The day of the last boundary that is billed, where earlier ones may be compared.
+    pub(super) fn boundary_on(&self) -> Option<NaiveDate> {
+        self.calendar.boundary(u32::try_from(*self.boundaries.last()?).ok()?)
+    }
+
+    /// What changed terms make of service that begins later is not due on this bill.
+    pub(super) fn due_until(&self, midnights: &HashMap<(String, NaiveDate), Instant>) -> Option<Due> {
+        if self.boundaries.is_empty() {
+            return self.usage_until.map(|until| Due { until, said: true });
+        }
+        let day = self.boundary_on()?;
+        let until = self.fixed.get(&day).or_else(|| midnights.get(&(self.zone.clone(), day)))?;
+        Some(Due { until: *until, said: false })
+    }
+
+    pub(super) fn compute(
+        &mut self,
+        earlier: Vec<Earlier>,
+        due: Option<Due>,
+        with_empty: bool,
+    ) -> Result<Documents, Fault> {
         let mut inputs = self
             .inputs
             .take()
@@ -408,7 +686,88 @@ impl Bill {
         for segment in inputs.charges.iter_mut().flat_map(|c| &mut c.periods).flat_map(|p| &mut p.segments) {
             segment.usage.sort_by(|a, b| a.dimensions.cmp(&b.dimensions));
         }
-        Documents::compute(inputs, earlier, with_empty)
+        Documents::compute(inputs, earlier, due, with_empty)
+    }
+}
+
+fn next_day(day: NaiveDate) -> NaiveDate {
+    day.succ_opt().unwrap_or(day)
+}
+
+impl Edge {
+    /// `[local day, instant, whether it is inside the day]`.
+    fn read(node: &Node) -> Result<Edge, Fault> {
+        let [on, at, inside] = &node.items()?[..] else {
+            return Err(node.fault("must be a day, an instant, and whether that is inside the day"));
+        };
+        Ok(Edge { on: on.date()?, at: at.instant()?, inside: inside.boolean()? })
+    }
+}
+
+impl Stretch {
+    /// Whether it holds at an instant; none = the midnight of the day.
+    fn holds(&self, on: NaiveDate, at: Option<Instant>) -> bool {
+        let begun = |edge: Edge| match at {
+            Some(at) => edge.at <= at,
+            None => edge.on < on || edge.on == on && !edge.inside,
+        };
+        self.from.is_none_or(begun) && !self.until.is_some_and(begun)
+    }
+
+    fn touches(&self, from: NaiveDate, until: NaiveDate) -> bool {
+        self.from.is_none_or(|edge| edge.on < until)
+            && self.until.is_none_or(|edge| edge.on > from || edge.on == from && edge.inside)
+    }
+
+    /// The part of a billing period in which it holds.
+    fn of(&self, mut days: Period) -> Option<Piece> {
+        if !self.touches(days.starts_on, days.ends_on) {
+            return None;
+        }
+        let begins =
+            self.from.filter(|edge| edge.on > days.starts_on || edge.on == days.starts_on && edge.inside);
+        let ends = self.until.filter(|edge| edge.on < days.ends_on);
+        days.starts_on = begins.map_or(days.starts_on, |edge| edge.on);
+        days.ends_on = ends.map_or(days.ends_on, |edge| edge.on);
+        let inside_day = begins.into_iter().chain(ends).any(|edge| edge.inside);
+        let cut = Cut { inside_day, ..Cut::default() };
+        Some(Piece { days, from: begins.map(|edge| edge.at), until: ends.map(|edge| edge.at), cut })
+    }
+
+    /// Reads `from` and `until`.
+    fn read(fields: &mut Fields) -> Result<Stretch, Fault> {
+        let mut edge = |name: &str| fields.optional(name).map(|node| Edge::read(&node)).transpose();
+        Ok(Stretch { from: edge("from")?, until: edge("until")? })
+    }
+}
+
+impl Piece {
+    /// Whether something begins or ends inside it.
+    fn holds(&self, edge: &Edge) -> bool {
+        let after = edge.on > self.days.starts_on
+            || edge.on == self.days.starts_on && edge.inside && self.from.is_none_or(|from| edge.at > from);
+        let before = edge.on < self.days.ends_on
+            || edge.on == self.days.ends_on && self.until.is_some_and(|until| edge.at < until);
+        after && before
+    }
+}
+
+impl Discount {
+    fn read(node: &Node) -> Result<Discount, Fault> {
+        let mut fields = node.fields()?;
+        let during = Stretch::read(&mut fields)?;
+        let terms = fields.required("terms")?;
+        let mut terms = terms.fields()?;
+        let texts = |node: Node| {
+            node.items()?.iter().map(|n| n.text().map(str::to_string)).collect::<Result<Vec<_>, Fault>>()
+        };
+        let mut list = |name: &str| terms.optional(name).map_or(Ok(Vec::new()), texts);
+        let scope = Scope { charges: list("charges")?, products: list("products")? };
+        let off = match terms.optional("percent_off") {
+            Some(percent) => Off::Percent(percent.decimal()?),
+            None => Off::Amount(terms.required("amount_off")?.decimal()?),
+        };
+        Ok(Discount { key: terms.required("key")?.text()?.to_string(), off, scope, during })
     }
 }
 
@@ -435,17 +794,37 @@ impl Item {
         let product = fields.required("product")?.text()?.to_string();
         let every = fields.required("every")?;
         let every = Interval::parse(every.text()?).map_err(|fault| every.rehint(fault))?;
+        let during = Stretch::read(&mut fields)?;
         let terms = fields.required("terms")?;
         let terms = match fields.optional("meter_id") {
             None => ItemTerms::Fee(Box::new(Fee::read(&terms)?)),
             Some(meter_id) => ItemTerms::Usage {
-                charge: Box::new(UsageCharge::read(&terms)?),
+                charge: Box::new(UsageCharge::read_terms(&terms)?),
                 meter_id: i32::try_from(meter_id.integer()?)
                     .map_err(|_| meter_id.fault("is no meter's id"))?,
                 book_id: fields.optional("book_id").map(|n| uuid(&n)).transpose()?,
             },
         };
-        Ok(Item { product, every, terms })
+        Ok(Item { product, every, during, terms })
+    }
+
+    fn key(&self) -> &str {
+        match &self.terms {
+            ItemTerms::Fee(fee) => &fee.key,
+            ItemTerms::Usage { charge, .. } => &charge.key,
+        }
+    }
+
+    /// Usage is billed once it has happened.
+    fn timing(&self) -> Timing {
+        match &self.terms {
+            ItemTerms::Fee(fee) => fee.timing,
+            ItemTerms::Usage { .. } => Timing::Arrears,
+        }
+    }
+
+    fn is_once(&self) -> bool {
+        matches!(&self.terms, ItemTerms::Fee(fee) if fee.once)
     }
 
     pub(super) fn price_key(&self) -> Option<PriceKey> {

@@ -1,0 +1,841 @@
+//! A contract is a fold over its changes. The document in force from a change on is that of all changes up to it, in the
+//! order of their days: one that was recorded later with an earlier day applies under those that were there.
+//!
+//! The fold makes for every item the stretches of time in which it has which terms; ramps, trials, phases and pauses are
+//! resolved into them, so that billing knows only terms and from when until when they hold.
+
+use super::amendment::Amendment;
+use super::charge::{Fee, PriceSource, UsageCharge};
+use super::contract::Contract;
+use super::overrides::Override;
+use super::plan::{Billing, Plan, read_interval};
+use super::renewal::RenewalPrices;
+use super::schedule::{Item, Scheduled, read_percent};
+use crate::domain::foundation::calendar::{Alignment, Calendar, Interval};
+use crate::domain::foundation::instant::Instant;
+use crate::domain::foundation::json::{Node, Tree};
+use crate::domain::foundation::{Exact, Fault};
+use chrono::{Days, NaiveDate};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// Most changes of one contract.
+pub const CHANGES_MAX: usize = 10_000;
+
+/// The beginning of a local day, or an instant inside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Point {
+    pub day: NaiveDate,
+    /// `None` = local midnight, which is before every instant of its day.
+    pub at: Option<Instant>,
+}
+
+impl Point {
+    pub fn midnight(day: NaiveDate) -> Point {
+        Point { day, at: None }
+    }
+
+    /// The first day that begins at this point or after it.
+    fn next_day(self) -> NaiveDate {
+        match self.at {
+            None => self.day,
+            Some(_) => self.day.succ_opt().unwrap_or(NaiveDate::MAX),
+        }
+    }
+}
+
+/// One recorded change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    pub version: i64,
+    pub at: Point,
+    /// The plan that it puts in force, by its key among the plans.
+    pub plan: Option<String>,
+    pub what: What,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    Create(Box<Contract>),
+    Amend(Box<Amendment>),
+    ChangePlan { plan: String },
+    Pause,
+    Resume { extend_term: bool },
+    Cancel,
+    Renew(Renew),
+    Notice,
+}
+
+/// A renewal as it was done: the uplift is the final one.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Renew {
+    pub percent: Option<Exact>,
+    pub term: Option<Interval>,
+    pub prices: Option<RenewalPrices>,
+}
+
+impl What {
+    pub const KINDS: [&str; 8] =
+        ["create", "amend", "change_plan", "pause", "resume", "cancel", "renew", "notice"];
+
+    /// Reads the document of a change of a kind.
+    pub fn read(kind: &str, node: &Node) -> Result<What, Fault> {
+        let nothing = |what: What| {
+            node.fields_of(&[])?.finish()?;
+            Ok(what)
+        };
+        match kind {
+            "create" => Contract::read(node).map(|contract| What::Create(Box::new(contract))),
+            "amend" => Amendment::read(node).map(|amendment| What::Amend(Box::new(amendment))),
+            "change_plan" => {
+                let mut fields = node.fields_of(&["plan"])?;
+                let plan = fields.required("plan")?.key()?.to_string();
+                fields.finish()?;
+                Ok(What::ChangePlan { plan })
+            }
+            "pause" => nothing(What::Pause),
+            "resume" => {
+                let mut fields = node.fields_of(&["extend_term"])?;
+                let extend_term = fields.optional("extend_term").map_or(Ok(false), |n| n.boolean())?;
+                fields.finish()?;
+                Ok(What::Resume { extend_term })
+            }
+            "cancel" => nothing(What::Cancel),
+            "renew" => {
+                let mut fields = node.fields_of(&["percent", "term", "prices"])?;
+                let percent = fields.optional("percent").map(|n| read_percent(&n)).transpose()?;
+                let term = fields.optional("term").map(|n| read_interval(&n)).transpose()?;
+                let prices = fields.optional("prices").map(|n| RenewalPrices::read(&n)).transpose()?;
+                fields.finish()?;
+                Ok(What::Renew(Renew { percent, term, prices }))
+            }
+            "notice" => nothing(What::Notice),
+            other => Err(Fault::value(format!("a change of kind \"{other}\" is not known"))
+                .with_hint(format!("Use {}.", What::KINDS.join(", ")))),
+        }
+    }
+
+    /// Canonical form.
+    pub fn to_tree(&self) -> Tree<'static> {
+        let mut fields = Vec::new();
+        match self {
+            What::Create(contract) => return contract.to_tree(),
+            What::Amend(amendment) => return amendment.to_tree(),
+            What::ChangePlan { plan } => fields.push(("plan".into(), Tree::text(plan.clone()))),
+            What::Resume { extend_term: true } => fields.push(("extend_term".into(), Tree::Bool(true))),
+            What::Renew(renew) => {
+                let texts = [
+                    ("percent", renew.percent.map(|percent| percent.to_string())),
+                    ("term", renew.term.map(|term| term.to_string())),
+                    ("prices", renew.prices.map(|prices| prices.as_str().to_string())),
+                ];
+                for (name, text) in texts {
+                    if let Some(text) = text {
+                        fields.push((name.into(), Tree::text(text)));
+                    }
+                }
+            }
+            What::Pause | What::Resume { .. } | What::Cancel | What::Notice => (),
+        }
+        Tree::Object(fields)
+    }
+
+    fn kind(&self) -> &'static str {
+        What::KINDS[match self {
+            What::Create(_) => 0,
+            What::Amend(_) => 1,
+            What::ChangePlan { .. } => 2,
+            What::Pause => 3,
+            What::Resume { .. } => 4,
+            What::Cancel => 5,
+            What::Renew(_) => 6,
+            What::Notice => 7,
+        }]
+    }
+}
+
+impl Change {
+    /// `{"version", "kind", "on", "at"?, "plan"?, "change"}`. Faults of the change itself have their path in it.
+    pub fn read(node: &Node) -> Result<Change, Fault> {
+        let mut fields = node.fields_of(&["version", "kind", "on", "at", "plan", "change"])?;
+        let version = fields.required("version")?.integer()?;
+        let day = fields.required("on")?.date()?;
+        let at = fields.optional("at").map(|n| n.instant()).transpose()?;
+        let plan = fields.optional("plan").map(|n| n.text().map(str::to_string)).transpose()?;
+        let kind = fields.required("kind")?.text()?;
+        let change = fields.required("change")?;
+        fields.finish()?;
+        let what = What::read(kind, &Node::root(change.tree))?;
+        Ok(Change { version, at: Point { day, at }, plan, what })
+    }
+}
+
+/// What an item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Usage,
+    Fee,
+    Override,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Usage => "usage",
+            Kind::Fee => "fee",
+            Kind::Override => "override",
+        }
+    }
+}
+
+/// `[from, until)`; no end = for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    pub from: Point,
+    pub until: Option<Point>,
+}
+
+impl Stretch {
+    fn cut(self, other: Stretch) -> Option<Stretch> {
+        let from = self.from.max(other.from);
+        let until = match (self.until, other.until) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        until.is_none_or(|until| from < until).then_some(Stretch { from, until })
+    }
+
+    /// What is left of it without others that don't overlap and stand in order.
+    fn without(self, others: &[Stretch]) -> Vec<Stretch> {
+        let mut left = Vec::new();
+        let mut from = self.from;
+        for other in others {
+            left.extend(
+                Stretch { from, until: Some(other.from) }
+                    .cut(self)
+                    .filter(|s| s.until.is_some_and(|u| s.from < u)),
+            );
+            match other.until {
+                None => return left,
+                Some(until) => from = from.max(until),
+            }
+        }
+        left.extend(Stretch { from, until: None }.cut(self));
+        left
+    }
+
+    fn fields(self) -> Vec<(std::borrow::Cow<'static, str>, Tree<'static>)> {
+        let mut fields = vec![
+            ("from".into(), Tree::text(self.from.day.to_string())),
+            ("until".into(), self.until.map_or(Tree::Null, |until| Tree::text(until.day.to_string()))),
+        ];
+        for (name, at) in [("from_at", self.from.at), ("until_at", self.until.and_then(|until| until.at))] {
+            if let Some(at) = at {
+                fields.push((name.into(), Tree::text(at.to_string())));
+            }
+        }
+        fields
+    }
+}
+
+/// Terms an item has for a while.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub kind: Kind,
+    pub key: String,
+    /// Place among all items, in the order in which they first appear.
+    pub position: usize,
+    pub during: Stretch,
+    pub every: Option<Interval>,
+    pub price_book: Option<String>,
+    /// Canonical.
+    pub terms: Tree<'static>,
+}
+
+/// A value that the whole contract has for a while.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fact {
+    pub during: Stretch,
+    pub value: Option<String>,
+}
+
+/// What changes come to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timeline {
+    pub starts_on: NaiveDate,
+    pub ends: Option<Point>,
+    pub cancelled: Option<Point>,
+    /// A notice since the last renewal.
+    pub notice: Option<Point>,
+    pub interval: Interval,
+    pub alignment: Alignment,
+    pub anchor_on: NaiveDate,
+    pub billing: Billing,
+    pub trial_until: Option<NaiveDate>,
+    pub paused: Vec<Stretch>,
+    pub bill_tos: Vec<Fact>,
+    pub purchase_orders: Vec<Fact>,
+    /// The document in force after the last change.
+    pub document: Contract,
+    pub rows: Vec<Row>,
+}
+
+/// One item as a state says it: what it says of the time from the change on.
+#[derive(Debug, Clone, PartialEq)]
+enum Source {
+    Usage(Scheduled<UsageCharge>, Option<String>),
+    Fee(Scheduled<Fee>),
+    /// All overrides of one target and match; they hold at different times.
+    Override(Vec<Override>),
+}
+
+type Id = (Kind, String);
+
+/// The contract between two changes.
+struct State<'p> {
+    document: Contract,
+    plan: Option<&'p Plan>,
+    ends: Option<Point>,
+    /// From which day and how long the end is counted, if it is a whole number of terms.
+    counted: Option<(NaiveDate, Interval)>,
+    /// First day of the current term.
+    term_starts: NaiveDate,
+    cancelled: Option<Point>,
+    notice: Option<Point>,
+}
+
+/// Folds changes, in any order, with the plans they name.
+pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<Timeline, Fault> {
+    if changes.len() > CHANGES_MAX {
+        return Err(Fault::new(
+            crate::domain::foundation::Code::Bound,
+            format!("the contract has {} changes; at most {CHANGES_MAX} are allowed", changes.len()),
+        ));
+    }
+    let newest = changes.iter().map(|change| change.version).max();
+    let first = changes.iter().position(|change| matches!(change.what, What::Create(_)));
+    let Some(created) = first.map(|at| changes.remove(at)) else {
+        return Err(Fault::value("the changes of a contract begin with its creation"));
+    };
+    let What::Create(contract) = created.what else { unreachable!("it was found by that") };
+    let plan_of = |key: &Option<String>| match key {
+        None => Ok(None),
+        Some(key) => plans.get(key).map(Some).ok_or_else(|| Fault::value(format!("plan {key} is not given"))),
+    };
+    let plan = plan_of(&created.plan)?;
+    contract.check(plan)?;
+    let start = contract.starts_on;
+    let trial_until = contract.trial_until()?;
+    let billing = contract.billing(plan);
+    let alignment = billing.alignment(trial_until);
+    let mut state = State {
+        ends: contract.ends_on(plan)?.map(Point::midnight),
+        counted: contract.term.map(|term| (start, term)),
+        document: *contract,
+        plan,
+        term_starts: start,
+        cancelled: None,
+        notice: None,
+    };
+    let mut log = Log::default();
+    log.note(Point::midnight(start), &state);
+
+    for change in &mut changes {
+        // What was agreed on before the start holds from the start.
+        change.at = change.at.max(Point::midnight(start));
+    }
+    changes.sort_by_key(|change| (change.at, change.version));
+    let (renewals, others): (Vec<_>, Vec<_>) =
+        changes.into_iter().partition(|change| matches!(change.what, What::Renew(_)));
+    let mut renewals: VecDeque<Change> = renewals.into();
+    renewals.make_contiguous().sort_by_key(|change| change.version);
+    let mut others: VecDeque<Change> = others.into();
+    let mut paused: Vec<Stretch> = Vec::new();
+    loop {
+        // A renewal is of the end that is there when its turn comes, wherever earlier changes have moved it.
+        let renewable = state.ends.filter(|_| state.cancelled.is_none());
+        let renewal = match (renewable, renewals.front(), others.front()) {
+            (Some(end), Some(renewal), Some(other)) if (end, renewal.version) < (other.at, other.version) => {
+                Some(end)
+            }
+            (Some(end), Some(_), None) => Some(end),
+            _ => None,
+        };
+        let change = match renewal {
+            Some(end) => {
+                let mut change = renewals.pop_front().expect("it was looked at");
+                change.at = end;
+                change
+            }
+            None => match others.pop_front() {
+                Some(change) => change,
+                None => break,
+            },
+        };
+        if renewal.is_none() && state.ends.is_some_and(|end| change.at >= end) {
+            continue;
+        }
+        let plan = plan_of(&change.plan)?;
+        apply(&mut state, &change, plan, &billing, &mut paused).map_err(|fault| {
+            if newest == Some(change.version) {
+                return fault;
+            }
+            let place = format!("version {} ({} on {})", change.version, change.what.kind(), change.at.day);
+            Fault { message: format!("{place}: {}", fault.message), ..fault }
+        })?;
+        log.note(change.at, &state);
+    }
+
+    let whole = Stretch { from: Point::midnight(start), until: state.ends };
+    let context = Context { start, trial_until, interval: billing.interval(), paused: &paused };
+    let rows = log.rows(whole, &context)?;
+    // A contract that ends before it starts has no periods; nothing asks for its anchor.
+    let calendar = Calendar::new(start, None, billing.interval(), alignment)?;
+    let whole_of =
+        |stretches: Vec<Stretch>| stretches.into_iter().filter_map(|s| s.cut(whole)).collect::<Vec<_>>();
+    Ok(Timeline {
+        starts_on: start,
+        ends: state.ends,
+        cancelled: state.cancelled,
+        notice: state.notice,
+        interval: billing.interval(),
+        alignment,
+        anchor_on: calendar.anchor(),
+        trial_until,
+        paused: whole_of(paused.clone()),
+        bill_tos: log.bill_tos.facts(whole),
+        purchase_orders: log.purchase_orders.facts(whole),
+        document: state.document,
+        rows,
+        billing,
+    })
+}
+
+fn apply<'p>(
+    state: &mut State<'p>,
+    change: &Change,
+    plan: Option<&'p Plan>,
+    billing: &Billing,
+    paused: &mut Vec<Stretch>,
+) -> Result<(), Fault> {
+    let at = change.at;
+    match &change.what {
+        What::Create(_) => return Err(Fault::value("a contract is created once")),
+        What::Amend(amendment) => {
+            let ends = match amendment.term {
+                None => state.ends.map(Point::next_day),
+                Some(term) => Some(billing.term_end(state.term_starts, term)?),
+            };
+            amendment.apply(&mut state.document, state.plan, at.day, ends)?;
+            if let Some(term) = amendment.term {
+                let counted = (state.term_starts, term);
+                let end = Point::midnight(billing.term_end(counted.0, counted.1)?);
+                if end <= at {
+                    let message = format!(
+                        "{term} from {} ends on {}, before the change on {}",
+                        state.term_starts, end.day, at.day
+                    );
+                    return Err(Fault::document("term", message)
+                        .with_hint("billing.contract_cancel() ends a contract."));
+                }
+                state.counted = Some(counted);
+                state.ends = Some(end);
+                state.document.term = Some(term);
+            }
+            if amendment.term.is_some() || amendment.renewal.is_some() {
+                state.document.check_renewal()?;
+            }
+        }
+        What::ChangePlan { plan: named } => {
+            let Some(plan) = plan else { return Err(Fault::document("plan", "is missing")) };
+            let document = &mut state.document;
+            let now = document.billing.clone().over(&plan.billing);
+            let differs =
+                now.interval() != billing.interval() || now.alignment(None) != billing.alignment(None);
+            if differs {
+                let message = format!(
+                    "{named} is billed per {} ({}), the contract per {} ({})",
+                    now.interval(),
+                    now.alignment(None),
+                    billing.interval(),
+                    billing.alignment(None)
+                );
+                return Err(Fault::document("plan", message)
+                    .with_hint("Make a new contract on the plan and cancel this one, or use a plan with the same billing."));
+            }
+            // How it is billed stays the contract's own from here on.
+            document.billing = billing.clone();
+            document.plan = Some(named.clone());
+            document.drop_removals(plan);
+            document.check_items(Some(plan))?;
+            let items = document.items(Some(plan));
+            document.overrides.retain(|o| items.charges.iter().any(|c| o.is_for(&c.item.key, &c.item.meter)));
+            state.plan = Some(plan);
+        }
+        What::Pause => {
+            if paused.last().is_none_or(|last| last.until.is_some()) {
+                paused.push(Stretch { from: at, until: None });
+            }
+        }
+        What::Resume { extend_term } => {
+            let Some(last) = paused.last_mut().filter(|last| last.until.is_none()) else { return Ok(()) };
+            last.until = Some(at);
+            let days = (at.day - last.from.day).num_days();
+            if last.from == at {
+                paused.pop();
+            }
+            if *extend_term && let Some(end) = state.ends {
+                let later = end.day.checked_add_days(Days::new(days.unsigned_abs()));
+                let later = later.ok_or_else(|| Fault::value("the term would end after year 9999"))?;
+                state.ends = Some(Point { day: later, ..end });
+                state.counted = None;
+            }
+        }
+        What::Cancel => {
+            state.ends = Some(at);
+            state.cancelled = Some(at);
+        }
+        What::Notice => state.notice = Some(at),
+        What::Renew(renew) => {
+            let document = &mut state.document;
+            let agreed = document.renewal.clone().unwrap_or_default();
+            let Some(term) = renew.term.or(agreed.term).or(document.term) else {
+                return Err(Fault::value("a contract without a term is not renewed"));
+            };
+            let counted = match (state.counted, term) {
+                (Some((anchor, Interval::Months(so_far))), Interval::Months(more)) => {
+                    (anchor, Interval::Months(so_far + more))
+                }
+                (Some((anchor, Interval::Days(so_far))), Interval::Days(more)) => {
+                    (anchor, Interval::Days(so_far + more))
+                }
+                _ => (at.day, term),
+            };
+            // Counted from one day, so that a term from 31 January never ends on the 28th for good.
+            state.ends = Some(Point::midnight(billing.term_end(counted.0, counted.1)?));
+            state.counted = Some(counted);
+            state.term_starts = at.day;
+            state.notice = None;
+            // The next renewal is as long as this one; the document's term reaches the new end.
+            if let Some(renewal) = &mut document.renewal {
+                renewal.term = Some(term);
+            }
+            if counted.0 == document.starts_on {
+                document.term = Some(counted.1);
+            }
+            if renew.prices.unwrap_or(agreed.prices) == RenewalPrices::List {
+                document.end_agreed_prices(at.day);
+            }
+            if let Some(percent) = renew.percent.filter(|percent| !percent.is_zero()) {
+                document.raise(state.plan, percent)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What every item said, change by change.
+#[derive(Default)]
+struct Log {
+    /// In the order of their first appearance.
+    ids: Vec<Id>,
+    /// What an item says from a point on; `None` = it is gone.
+    said: HashMap<Id, Vec<(Point, Option<Source>)>>,
+    bill_tos: Facts,
+    purchase_orders: Facts,
+}
+
+#[derive(Default)]
+struct Facts(Vec<(Point, Option<String>)>);
+
+impl Facts {
+    fn note(&mut self, at: Point, value: &Option<String>) {
+        if self.0.last().is_none_or(|(_, last)| last != value) {
+            self.0.push((at, value.clone()));
+        }
+    }
+
+    fn facts(self, whole: Stretch) -> Vec<Fact> {
+        let mut facts: Vec<Fact> = Vec::new();
+        for (n, (from, value)) in self.0.iter().enumerate() {
+            let until = self.0.get(n + 1).map(|(until, _)| *until);
+            let Some(during) = (Stretch { from: *from, until }).cut(whole) else { continue };
+            match facts.last_mut() {
+                Some(last) if last.value == *value => last.during.until = during.until,
+                _ => facts.push(Fact { during, value: value.clone() }),
+            }
+        }
+        facts
+    }
+}
+
+struct Context<'c> {
+    start: NaiveDate,
+    trial_until: Option<NaiveDate>,
+    interval: Interval,
+    paused: &'c [Stretch],
+}
+
+impl Log {
+    fn note(&mut self, at: Point, state: &State) {
+        let document = &state.document;
+        let items = document.items(state.plan);
+        let mut now: HashMap<Id, Source> = HashMap::new();
+        let mut order: Vec<Id> = Vec::new();
+        let mut say = |id: Id, source: Source| {
+            order.push(id.clone());
+            now.insert(id, source);
+        };
+        for charge in items.charges {
+            let book = match charge.item.source {
+                PriceSource::Book(_) => document.price_book(state.plan).cloned(),
+                PriceSource::Own(_) => None,
+            };
+            say((Kind::Usage, charge.item.key.clone()), Source::Usage(charge, book));
+        }
+        for fee in items.fees {
+            say((Kind::Fee, fee.item.key.clone()), Source::Fee(fee));
+        }
+        let mut agreed: Vec<(String, Vec<Override>)> = Vec::new();
+        for item in &document.overrides {
+            let id = item.id();
+            match agreed.iter_mut().find(|(known, _)| *known == id) {
+                Some((_, list)) => list.push(item.clone()),
+                None => agreed.push((id, vec![item.clone()])),
+            }
+        }
+        for (id, list) in agreed {
+            say((Kind::Override, id), Source::Override(list));
+        }
+        for id in order {
+            if !self.said.contains_key(&id) {
+                self.ids.push(id.clone());
+                self.said.insert(id, Vec::new());
+            }
+        }
+        for (id, said) in &mut self.said {
+            let source = now.remove(id);
+            if said.last().map_or(source.is_some(), |(_, last)| *last != source) {
+                said.push((at, source));
+            }
+        }
+        self.bill_tos.note(at, &document.bill_to);
+        self.purchase_orders.note(at, &document.purchase_order);
+    }
+
+    fn rows(&self, whole: Stretch, context: &Context) -> Result<Vec<Row>, Fault> {
+        let mut rows: Vec<Row> = Vec::new();
+        for (position, id) in self.ids.iter().enumerate() {
+            let said = &self.said[id];
+            let mut of_item: Vec<Row> = Vec::new();
+            for (n, (from, source)) in said.iter().enumerate() {
+                let until = said.get(n + 1).map(|(until, _)| *until);
+                let (Some(source), Some(run)) = (source, Stretch { from: *from, until }.cut(whole)) else {
+                    continue;
+                };
+                for (during, every, price_book, terms) in source.rows(context, run, whole)? {
+                    of_item.push(Row {
+                        kind: id.0,
+                        key: id.1.clone(),
+                        position: position + 1,
+                        during,
+                        every,
+                        price_book,
+                        terms,
+                    });
+                }
+            }
+            of_item.sort_by_key(|row| row.during.from);
+            for row in of_item {
+                match rows.last_mut() {
+                    Some(last)
+                        if last.position == row.position
+                            && last.during.until == Some(row.during.from)
+                            && (&last.every, &last.price_book, &last.terms) == (&row.every, &row.price_book, &row.terms)
+                            // Each is billed once.
+                            && last.terms.get("once").is_none() =>
+                    {
+                        last.during.until = row.during.until;
+                    }
+                    _ => rows.push(row),
+                }
+            }
+        }
+        Ok(rows)
+    }
+}
+
+type Part = (Stretch, Option<Interval>, Option<String>, Tree<'static>);
+
+impl Source {
+    /// What it comes to in `run`, the time in which it was said.
+    fn rows(&self, context: &Context, run: Stretch, whole: Stretch) -> Result<Vec<Part>, Fault> {
+        let mut parts = Vec::new();
+        match self {
+            Source::Usage(charge, book) => {
+                for (during, item) in stretches(charge, context.start, whole)? {
+                    // The trial's share costs nothing.
+                    let paid = Stretch {
+                        from: Point::midnight(context.trial_until.unwrap_or(context.start)),
+                        until: None,
+                    };
+                    let every = Some(item.every.unwrap_or(context.interval));
+                    let tried = UsageCharge { trial: true, ..item.clone() };
+                    let free = Stretch { from: Point::midnight(context.start), until: Some(paid.from) };
+                    for (part, item) in [(free, tried), (paid, item)] {
+                        let during = part.cut(during).and_then(|during| during.cut(run));
+                        let book = book.clone().filter(|_| matches!(item.source, PriceSource::Book(_)));
+                        parts.extend(during.map(|during| (during, every, book, item.to_tree())));
+                    }
+                }
+            }
+            Source::Fee(fee) if fee.item.once => {
+                let begins = fee.from.unwrap_or(context.start).max(context.start);
+                let begins = context.trial_until.map_or(begins, |trial| begins.max(trial));
+                let day =
+                    Stretch { from: Point::midnight(begins), until: begins.succ_opt().map(Point::midnight) };
+                // Whoever said it on its day decides, also if that is a part of the day.
+                if run.from <= day.from
+                    && run.until.is_none_or(|until| day.from < until)
+                    && day.cut(whole).is_some()
+                {
+                    parts.push((day, Some(context.interval), None, fee.item.to_tree()));
+                }
+            }
+            Source::Fee(fee) => {
+                let begins = context.trial_until.unwrap_or(context.start);
+                for (during, item) in stretches(fee, begins, whole)? {
+                    let every = Some(item.every.unwrap_or(context.interval));
+                    for during in during.cut(run).map_or(Vec::new(), |during| during.without(context.paused))
+                    {
+                        parts.push((during, every, None, item.to_tree()));
+                    }
+                }
+            }
+            Source::Override(list) => {
+                for item in list {
+                    let during = Stretch {
+                        from: Point::midnight(item.from.unwrap_or(context.start).max(context.start)),
+                        until: item.until.map(Point::midnight),
+                    };
+                    let undated = Override { from: None, until: None, ..item.clone() };
+                    let during =
+                        during.cut(run).filter(|during| during.until.is_none_or(|until| during.from < until));
+                    parts.extend(during.map(|during| (during, None, None, undated.to_tree())));
+                }
+            }
+        }
+        Ok(parts)
+    }
+}
+
+/// The stretches of a scheduled item that begins on `begins` unless it says a later day.
+fn stretches<T: Item>(
+    scheduled: &Scheduled<T>,
+    begins: NaiveDate,
+    whole: Stretch,
+) -> Result<Vec<(Stretch, T)>, Fault> {
+    let begins = scheduled.from.map_or(begins, |from| from.max(begins));
+    let ends = whole.until.map(Point::next_day);
+    let ends = match (scheduled.until, ends) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    if ends.is_some_and(|ends| ends <= begins) {
+        return Ok(Vec::new());
+    }
+    let list = scheduled
+        .stretches(begins, ends)
+        .map_err(|fault| fault.inside(&format!("{}.{}", T::LIST, scheduled.item.key())))?;
+    let until = |n: usize| list.get(n + 1).map(|(day, _)| *day).or(scheduled.until).map(Point::midnight);
+    Ok(list
+        .iter()
+        .enumerate()
+        .map(|(n, (day, item))| (Stretch { from: Point::midnight(*day), until: until(n) }, item.clone()))
+        .collect())
+}
+
+impl Timeline {
+    pub fn to_tree(&self) -> Tree<'static> {
+        let date = |day: Option<NaiveDate>| day.map_or(Tree::Null, |day| Tree::text(day.to_string()));
+        let point = |point: Option<Point>| match point {
+            None => Tree::Null,
+            Some(Point { day, at: None }) => Tree::object([("on", Tree::text(day.to_string()))]),
+            Some(Point { day, at: Some(at) }) => {
+                Tree::object([("on", Tree::text(day.to_string())), ("at", Tree::text(at.to_string()))])
+            }
+        };
+        let facts = |facts: &[Fact]| {
+            let fact = |fact: &Fact| {
+                let mut fields = fact.during.fields();
+                fields.push(("value".into(), fact.value.clone().map_or(Tree::Null, Tree::text)));
+                Tree::Object(fields)
+            };
+            Tree::List(facts.iter().map(fact).collect())
+        };
+        let mut fields = vec![
+            ("starts_on".into(), Tree::text(self.starts_on.to_string())),
+            ("ends_on".into(), date(self.ends.map(Point::next_day))),
+            ("cancelled".into(), point(self.cancelled)),
+            ("notice".into(), point(self.notice)),
+            ("interval".into(), Tree::text(self.interval.to_string())),
+            ("alignment".into(), Tree::text(self.alignment.to_string())),
+            ("anchor_on".into(), Tree::text(self.anchor_on.to_string())),
+            ("net_days".into(), Tree::number(self.billing.net_days())),
+            ("collection".into(), Tree::text(self.billing.collection().to_string())),
+            ("prices".into(), Tree::text(if self.document.pinned { "pin" } else { "float" })),
+            ("trial_until".into(), date(self.trial_until)),
+            ("term".into(), self.document.term.map_or(Tree::Null, |term| Tree::text(term.to_string()))),
+            ("renewal".into(), self.renewal_tree()),
+            ("paused".into(), Tree::List(self.paused.iter().map(|s| Tree::Object(s.fields())).collect())),
+            ("bill_tos".into(), facts(&self.bill_tos)),
+            ("purchase_orders".into(), facts(&self.purchase_orders)),
+            ("document".into(), self.document.to_tree()),
+            ("rows".into(), Tree::List(self.rows.iter().map(Row::to_tree).collect())),
+        ];
+        if let Some(at) = self.ends.and_then(|ends| ends.at) {
+            fields.push(("ends_at".into(), Tree::text(at.to_string())));
+        }
+        Tree::Object(fields)
+    }
+
+    fn renewal_tree(&self) -> Tree<'static> {
+        let (Some(renewal), Some(ends), None) = (&self.document.renewal, self.ends, self.cancelled) else {
+            return Tree::Null;
+        };
+        let Tree::Object(mut fields) = renewal.to_tree() else { unreachable!("a renewal is an object") };
+        let known =
+            |fields: &[(std::borrow::Cow<str>, Tree)], name: &str| fields.iter().any(|(key, _)| key == name);
+        if let (false, Some(term)) = (known(&fields, "term"), self.document.term) {
+            fields.push(("term".into(), Tree::text(term.to_string())));
+        }
+        for (name, value) in [("uplift", Tree::Null), ("prices", Tree::text(renewal.prices.as_str()))] {
+            if !known(&fields, name) {
+                fields.push((name.into(), value));
+            }
+        }
+        let deadline = renewal.notice_deadline(ends.day);
+        fields.push(("notice_deadline".into(), Tree::text(deadline.to_string())));
+        fields.push(("renews_on".into(), Tree::text(ends.day.to_string())));
+        Tree::Object(fields)
+    }
+}
+
+impl Row {
+    fn to_tree(&self) -> Tree<'static> {
+        let mut fields = self.during.fields();
+        fields.push(("kind".into(), Tree::text(self.kind.as_str())));
+        fields.push(("key".into(), Tree::text(self.key.clone())));
+        fields.push(("position".into(), Tree::number(self.position)));
+        if let Some(every) = self.every {
+            fields.push(("every".into(), Tree::text(every.to_string())));
+        }
+        if let Some(book) = &self.price_book {
+            fields.push(("price_book".into(), Tree::text(book.clone())));
+        }
+        fields.push(("terms".into(), self.terms.clone()));
+        Tree::Object(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,507 @@
+//! Timelines of known changes.
+
+use super::*;
+use crate::domain::foundation::json;
+
+pub(super) const PLAN: &str = r#"{"key":"pro","currency":"USD","price_book":"list",
+    "charges":[{"key":"tokens","product":"ai","meter":"tokens","price":"tokens"}],
+    "fees":[{"key":"platform","product":"ai","pricing":{"model":"flat","amount":"100"}},
+            {"key":"seats","product":"ai","pricing":{"model":"per_unit","unit_price":"20"},"quantity":"5"}]}"#;
+const BIG: &str = r#"{"key":"big","currency":"USD","price_book":"list2",
+    "charges":[{"key":"tokens","product":"ai","meter":"tokens","price":"tokens"}],
+    "fees":[{"key":"platform","product":"ai","pricing":{"model":"flat","amount":"300"}}]}"#;
+
+pub(super) fn plan(text: &str) -> Plan {
+    Plan::read(&Node::root(&json::parse(text).unwrap())).unwrap()
+}
+
+pub(super) fn plans() -> BTreeMap<String, Plan> {
+    let mut quarterly = plan(BIG);
+    quarterly.billing.interval = Some(Interval::Months(3));
+    [("pro", plan(PLAN)), ("big", plan(BIG)), ("quarterly", quarterly)]
+        .map(|(k, p)| (k.to_string(), p))
+        .into()
+}
+
+/// `kind on [at] document` and so on, versions in this order; the first is the contract's document.
+pub(super) fn changes(contract: &str, more: &[(&str, &str, &str)]) -> Result<Vec<Change>, Fault> {
+    let tree = json::parse(contract).unwrap();
+    let created = What::read("create", &Node::root(&tree))?;
+    let What::Create(document) = &created else { unreachable!() };
+    let mut changes = vec![Change {
+        version: 1,
+        at: Point::midnight(document.starts_on),
+        plan: document.plan.clone(),
+        what: created,
+    }];
+    for (n, (kind, on, document)) in more.iter().enumerate() {
+        let tree = json::parse(document).unwrap();
+        let what = What::read(kind, &Node::root(&tree))?;
+        let plan = match &what {
+            What::ChangePlan { plan } => Some(plan.clone()),
+            _ => None,
+        };
+        let at = match on.len() {
+            10 => Point::midnight(on.parse().unwrap()),
+            _ => Point { day: on[..10].parse().unwrap(), at: Some(Instant::parse(on).unwrap()) },
+        };
+        changes.push(Change { version: n as i64 + 2, at, plan, what });
+    }
+    Ok(changes)
+}
+
+fn timeline(contract: &str, more: &[(&str, &str, &str)]) -> Result<Timeline, Fault> {
+    fold(changes(contract, more)?, &plans())
+}
+
+fn point(point: Option<Point>) -> String {
+    match point {
+        None => "…".into(),
+        Some(Point { at: Some(at), .. }) => at.to_string(),
+        Some(Point { day, .. }) => day.to_string(),
+    }
+}
+
+/// `from until what`, `what` being the part of the terms that matters.
+fn shown(timeline: &Timeline, kind: Kind, key: &str) -> Vec<String> {
+    let of = timeline.rows.iter().filter(|row| row.kind == kind && row.key == key);
+    of.map(|row| {
+        let text = |name: &str| match row.terms.get(name) {
+            Some(Tree::Text(text)) => Some(text.to_string()),
+            Some(Tree::Bool(true)) => Some(name.to_string()),
+            _ => None,
+        };
+        let amount = match row.terms.get("pricing").and_then(|p| p.get("amount").or(p.get("unit_price"))) {
+            Some(Tree::Text(text)) => Some(text.to_string()),
+            _ => None,
+        };
+        let parts = [
+            row.price_book.clone(),
+            amount,
+            text("quantity"),
+            text("trial"),
+            text("once"),
+            text("unit_price"),
+            text("percent_off"),
+        ];
+        let what: Vec<String> = parts.into_iter().flatten().collect();
+        format!("{} {} {}", point(Some(row.during.from)), point(row.during.until), what.join(" "))
+    })
+    .collect()
+}
+
+const DEAL: &str =
+    r#"{"key":"a","customer":"acme","starts_on":"2026-01-01","term":"12 months","plan":"pro","#;
+
+fn deal(more: &str) -> String {
+    format!("{}{more}}}", if more.is_empty() { DEAL.trim_end_matches(',') } else { DEAL })
+}
+
+#[test]
+fn what_is_not_changed_is_one_stretch() {
+    let line = timeline(&deal(""), &[]).unwrap();
+    assert_eq!(shown(&line, Kind::Usage, "tokens"), ["2026-01-01 2027-01-01 list"]);
+    assert_eq!(shown(&line, Kind::Fee, "platform"), ["2026-01-01 2027-01-01 100"]);
+    let rows: Vec<_> = line.rows.iter().map(|row| (row.key.as_str(), row.position)).collect();
+    assert_eq!(rows, [("tokens", 1), ("platform", 2), ("seats", 3)]);
+}
+
+#[test]
+fn amendments_begin_where_they_take_effect() {
+    let line = timeline(
+        &deal(""),
+        &[
+            ("amend", "2026-03-11", r#"{"prices":{"platform":{"model":"flat","amount":"300"}},"quantities":{"seats":"10"}}"#),
+            ("amend", "2026-05-16T16:00:00Z", r#"{"quantities":{"seats":"12"},"fees":[{"key":"support","product":"ai","pricing":{"model":"flat","amount":"50"}}]}"#),
+            ("amend", "2026-07-01", r#"{"fees":[{"key":"seats","remove":true}],"purchase_order":"PO-7","bill_to":"gmbh"}"#),
+        ],
+    )
+    .unwrap();
+    assert_eq!(
+        shown(&line, Kind::Fee, "platform"),
+        ["2026-01-01 2026-03-11 100", "2026-03-11 2027-01-01 300"]
+    );
+    assert_eq!(
+        shown(&line, Kind::Fee, "seats"),
+        [
+            "2026-01-01 2026-03-11 20 5",
+            "2026-03-11 2026-05-16T16:00:00Z 20 10",
+            "2026-05-16T16:00:00Z 2026-07-01 20 12"
+        ]
+    );
+    assert_eq!(shown(&line, Kind::Fee, "support"), ["2026-05-16T16:00:00Z 2027-01-01 50"]);
+    assert_eq!(shown(&line, Kind::Usage, "tokens"), ["2026-01-01 2027-01-01 list"]);
+    let facts = |facts: &[Fact]| -> Vec<String> {
+        facts
+            .iter()
+            .map(|f| {
+                format!(
+                    "{} {} {}",
+                    point(Some(f.during.from)),
+                    point(f.during.until),
+                    f.value.clone().unwrap_or_default()
+                )
+            })
+            .collect()
+    };
+    assert_eq!(facts(&line.purchase_orders), ["2026-01-01 2026-07-01 ", "2026-07-01 2027-01-01 PO-7"]);
+    assert_eq!(facts(&line.bill_tos), ["2026-01-01 2026-07-01 ", "2026-07-01 2027-01-01 gmbh"]);
+}
+
+/// A change recorded later with an earlier day applies under the later ones.
+#[test]
+fn backdated_changes_apply_under_later_ones() {
+    let line = timeline(
+        &deal(""),
+        &[
+            ("amend", "2026-06-01", r#"{"quantities":{"seats":"20"}}"#),
+            (
+                "amend",
+                "2026-03-01",
+                r#"{"quantities":{"seats":"8"},"prices":{"seats":{"model":"per_unit","unit_price":"30"}}}"#,
+            ),
+            ("amend", "2025-06-01", r#"{"prices":{"platform":{"model":"flat","amount":"90"}}}"#),
+        ],
+    )
+    .unwrap();
+    assert_eq!(
+        shown(&line, Kind::Fee, "seats"),
+        ["2026-01-01 2026-03-01 20 5", "2026-03-01 2026-06-01 30 8", "2026-06-01 2027-01-01 30 20"],
+        "the amendment of June says a quantity, no price"
+    );
+    assert_eq!(shown(&line, Kind::Fee, "platform"), ["2026-01-01 2027-01-01 90"]);
+}
+
+#[test]
+fn pauses_stop_fees_and_may_extend_the_term() {
+    let changes = |extend: &'static str| {
+        [("pause", "2026-03-01", "{}"), ("pause", "2026-03-15", "{}"), ("resume", "2026-04-11", extend)]
+    };
+    let line = timeline(&deal(""), &changes("{}")).unwrap();
+    assert_eq!(
+        shown(&line, Kind::Fee, "platform"),
+        ["2026-01-01 2026-03-01 100", "2026-04-11 2027-01-01 100"]
+    );
+    assert_eq!(shown(&line, Kind::Usage, "tokens"), ["2026-01-01 2027-01-01 list"]);
+    let line = timeline(&deal(""), &changes(r#"{"extend_term":true}"#)).unwrap();
+    // 41 days later.
+    assert_eq!(
+        shown(&line, Kind::Fee, "platform"),
+        ["2026-01-01 2026-03-01 100", "2026-04-11 2027-02-11 100"]
+    );
+    let open = timeline(&deal(""), &[("pause", "2026-03-01", "{}"), ("cancel", "2026-05-01", "{}")]).unwrap();
+    assert_eq!(shown(&open, Kind::Fee, "platform"), ["2026-01-01 2026-03-01 100"]);
+    assert_eq!(shown(&open, Kind::Usage, "tokens"), ["2026-01-01 2026-05-01 list"]);
+}
+
+#[test]
+fn a_cancellation_ends_everything() {
+    let line = timeline(
+        &deal(r#""renewal":{"auto":true,"notice_days":30}"#),
+        &[
+            ("amend", "2026-06-01", r#"{"quantities":{"seats":"20"}}"#),
+            ("cancel", "2026-04-10T12:00:00Z", "{}"),
+            ("amend", "2026-02-01", r#"{"quantities":{"seats":"7"}}"#),
+            ("renew", "2027-01-01", r#"{"percent":"5"}"#),
+        ],
+    )
+    .unwrap();
+    assert_eq!(
+        shown(&line, Kind::Fee, "seats"),
+        ["2026-01-01 2026-02-01 20 5", "2026-02-01 2026-04-10T12:00:00Z 20 7"]
+    );
+    let tree = line.to_tree();
+    let text = |name: &str| tree.get(name).unwrap().canonical().unwrap();
+    assert_eq!(text("ends_on"), r#""2026-04-11""#);
+    assert_eq!(text("ends_at"), r#""2026-04-10T12:00:00Z""#);
+    assert_eq!(text("cancelled"), r#"{"at":"2026-04-10T12:00:00Z","on":"2026-04-10"}"#);
+    assert_eq!(text("renewal"), "null");
+}
+
+/// rules.md 7: 50,000 and 7 percent: 53,500; the term goes on from where it ends, counted from the first day.
+#[test]
+fn renewals_extend_the_term_and_raise_prices() {
+    let contract = r#"{"key":"a","customer":"acme","starts_on":"2025-01-31","term":"1 month","plan":"pro",
+        "fees":[{"key":"licence","product":"ai","pricing":{"model":"flat","amount":"50000"}}],
+        "charges":[{"key":"calls","product":"ai","meter":"calls","pricing":{"model":"per_unit","unit_price":"0.01"}}],
+        "overrides":[{"meter":"tokens","unit_price":"2"},{"charge":"tokens","match":{"model":"x"},"percent_off":"50"}],
+        "renewal":{"auto":true,"notice_days":10,"uplift":{"index":"cpi","min":"3","max":"7"}}}"#;
+    let line = timeline(
+        contract,
+        &[
+            ("renew", "2025-02-28", r#"{"percent":"7"}"#),
+            ("notice", "2025-03-01", "{}"),
+            ("renew", "2025-03-31", "{}"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(
+        shown(&line, Kind::Fee, "licence"),
+        ["2025-01-31 2025-02-28 50000", "2025-02-28 2025-04-30 53500"]
+    );
+    assert_eq!(
+        shown(&line, Kind::Fee, "platform"),
+        ["2025-01-31 2025-02-28 100", "2025-02-28 2025-04-30 107"]
+    );
+    assert_eq!(
+        shown(&line, Kind::Usage, "calls"),
+        ["2025-01-31 2025-02-28 0.01", "2025-02-28 2025-04-30 0.0107"]
+    );
+    assert_eq!(shown(&line, Kind::Usage, "tokens"), ["2025-01-31 2025-04-30 list"]);
+    assert_eq!(
+        shown(&line, Kind::Override, "meter:tokens"),
+        ["2025-01-31 2025-02-28 2", "2025-02-28 2025-04-30 2.14"]
+    );
+    assert_eq!(shown(&line, Kind::Override, r#"charge:tokens{"model":"x"}"#), ["2025-01-31 2025-04-30 50"]);
+    assert_eq!(line.notice, None, "a notice is of the term in which it was given");
+    let renewal = line.renewal_tree().canonical().unwrap();
+    assert_eq!(
+        renewal,
+        r#"{"auto":true,"notice_days":10,"notice_deadline":"2025-04-20","prices":"keep","renews_on":"2025-04-30","term":"1 month","uplift":{"index":"cpi","max":"7","min":"3"}}"#
+    );
+    assert_eq!(line.document.term, Some(Interval::Months(3)));
+    // List prices: what was agreed on beside them ends.
+    let list =
+        timeline(contract, &[("renew", "2025-02-28", r#"{"prices":"list","term":"6 months"}"#)]).unwrap();
+    assert_eq!(shown(&list, Kind::Override, "meter:tokens"), ["2025-01-31 2025-02-28 2"]);
+    assert_eq!(shown(&list, Kind::Usage, "tokens"), ["2025-01-31 2025-08-31 list"]);
+    // An earlier change that moves the end moves the renewal with it.
+    let moved = timeline(
+        contract,
+        &[("renew", "2025-02-28", r#"{"percent":"7"}"#), ("amend", "2025-02-10", r#"{"term":"2 months"}"#)],
+    )
+    .unwrap();
+    assert_eq!(
+        shown(&moved, Kind::Fee, "licence"),
+        ["2025-01-31 2025-03-31 50000", "2025-03-31 2025-05-31 53500"]
+    );
+}
+
+#[test]
+fn a_plan_change_keeps_what_the_contract_says() {
+    let contract = deal(
+        r#""fees":[{"key":"support","product":"ai","pricing":{"model":"flat","amount":"9"}},{"key":"seats","remove":true}],
+           "overrides":[{"meter":"tokens","percent_off":"10"}]"#,
+    );
+    let line = timeline(&contract, &[("change_plan", "2026-04-01", r#"{"plan":"big"}"#)]).unwrap();
+    assert_eq!(
+        shown(&line, Kind::Fee, "platform"),
+        ["2026-01-01 2026-04-01 100", "2026-04-01 2027-01-01 300"]
+    );
+    assert_eq!(shown(&line, Kind::Fee, "support"), ["2026-01-01 2027-01-01 9"]);
+    assert_eq!(
+        shown(&line, Kind::Usage, "tokens"),
+        ["2026-01-01 2026-04-01 list", "2026-04-01 2027-01-01 list2"]
+    );
+    assert_eq!(shown(&line, Kind::Override, "meter:tokens"), ["2026-01-01 2027-01-01 10"]);
+    assert!(line.document.fees.iter().all(|entry| entry.key() != "seats"));
+    let fault = timeline(&contract, &[("change_plan", "2026-04-01", r#"{"plan":"quarterly"}"#)]).unwrap_err();
+    assert_eq!(
+        fault.message,
+        "plan: quarterly is billed per 3 months (calendar), the contract per 1 month (calendar)"
+    );
+}
+
+#[test]
+fn ramps_and_step_ups_become_stretches() {
+    let line = timeline(
+        r#"{"key":"a","customer":"acme","starts_on":"2026-02-01","term":"36 months","fees":[
+            {"key":"platform","product":"ai","every":"12 months","pricing":{"model":"flat","amount":"40000"},
+             "ramp":[{"from":"2027-02-01","pricing":{"model":"flat","amount":"50000"}},{"after":"24 months","percent":"20"}]},
+            {"key":"licence","product":"ai","pricing":{"model":"flat","amount":"100000"},"step_up":{"percent":"7","every":"12 months"}},
+            {"key":"seats","product":"ai","pricing":{"model":"per_unit","unit_price":"20"},"quantity":"5","from":"2026-03-01","until":"2026-06-01",
+             "ramp":[{"after":"1 month","quantity":"7"}]},
+            {"key":"setup","product":"ai","pricing":{"model":"flat","amount":"500"},"once":true,"from":"2026-02-10"}]}"#,
+        &[("amend", "2026-07-01", r#"{"fees":[{"key":"extra","product":"ai","pricing":{"model":"flat","amount":"10"},"ramp":[{"after":"1 month","percent":"50"}]},
+            {"key":"second","product":"ai","pricing":{"model":"flat","amount":"1"},"once":true}]}"#)],
+    )
+    .unwrap();
+    let fee = |key: &str| shown(&line, Kind::Fee, key);
+    assert_eq!(
+        fee("platform"),
+        ["2026-02-01 2027-02-01 40000", "2027-02-01 2028-02-01 50000", "2028-02-01 2029-02-01 60000"]
+    );
+    assert_eq!(
+        fee("licence"),
+        ["2026-02-01 2027-02-01 100000", "2027-02-01 2028-02-01 107000", "2028-02-01 2029-02-01 114490"]
+    );
+    assert_eq!(fee("seats"), ["2026-03-01 2026-04-01 20 5", "2026-04-01 2026-06-01 20 7"]);
+    assert_eq!(fee("setup"), ["2026-02-10 2026-02-11 500 once"]);
+    assert_eq!(fee("extra"), ["2026-07-01 2026-08-01 10", "2026-08-01 2029-02-01 15"]);
+    assert_eq!(fee("second"), ["2026-07-01 2026-07-02 1 once"]);
+}
+
+/// A new price takes the place of the one in force; what comes later by a ramp still comes, the next step-up raises it.
+#[test]
+fn restated_prices_keep_the_steps_to_come() {
+    let line = timeline(
+        r#"{"key":"a","customer":"acme","starts_on":"2026-01-31","term":"36 months","fees":[
+            {"key":"platform","product":"ai","pricing":{"model":"flat","amount":"100"},"step_up":{"percent":"10","every":"12 months"}},
+            {"key":"seats","product":"ai","pricing":{"model":"per_unit","unit_price":"20"},"quantity":"5",
+             "ramp":[{"after":"3 months","quantity":"7"},{"after":"6 months","quantity":"9","percent":"50"}]}]}"#,
+        &[("amend", "2027-03-01", r#"{"prices":{"platform":{"model":"flat","amount":"200"}}}"#), ("amend", "2026-05-10", r#"{"quantities":{"seats":"6"}}"#)],
+    )
+    .unwrap();
+    assert_eq!(
+        shown(&line, Kind::Fee, "platform"),
+        [
+            "2026-01-31 2027-01-31 100",
+            "2027-01-31 2027-03-01 110",
+            "2027-03-01 2028-01-31 200",
+            "2028-01-31 2029-01-31 220"
+        ]
+    );
+    assert_eq!(
+        shown(&line, Kind::Fee, "seats"),
+        [
+            "2026-01-31 2026-04-30 20 5",
+            "2026-04-30 2026-05-10 20 7",
+            "2026-05-10 2026-07-31 20 6",
+            "2026-07-31 2029-01-31 30 9"
+        ]
+    );
+}
+
+#[test]
+fn a_trial_costs_nothing_and_fees_wait() {
+    let line =
+        timeline(&deal(r#""trial":{"duration":"14 days"},"billing":{"alignment":"anniversary"}"#), &[])
+            .unwrap();
+    assert_eq!(
+        shown(&line, Kind::Usage, "tokens"),
+        ["2026-01-01 2026-01-15 list trial", "2026-01-15 2027-01-01 list"]
+    );
+    assert_eq!(shown(&line, Kind::Fee, "platform"), ["2026-01-15 2027-01-01 100"]);
+    assert_eq!(
+        (line.alignment.to_string(), line.anchor_on.to_string()),
+        ("anniversary of 2026-01-15".into(), "2026-01-15".into())
+    );
+}
+
+#[test]
+fn overrides_have_their_dates() {
+    let contract = deal(
+        r#""overrides":[{"meter":"tokens","unit_price":"2","until":"2026-03-01"},{"meter":"tokens","unit_price":"3","from":"2026-04-01"}]"#,
+    );
+    let line = timeline(
+        &contract,
+        &[(
+            "amend",
+            "2026-05-01",
+            r#"{"overrides":[{"meter":"tokens","unit_price":"4","from":"2026-06-01"}]}"#,
+        )],
+    )
+    .unwrap();
+    let agreed = |line| shown(line, Kind::Override, "meter:tokens");
+    assert_eq!(
+        agreed(&line),
+        ["2026-01-01 2026-03-01 2", "2026-04-01 2026-06-01 3", "2026-06-01 2027-01-01 4"]
+    );
+    let removed = timeline(
+        &contract,
+        &[("amend", "2026-05-01", r#"{"overrides":[{"meter":"tokens","remove":true}]}"#)],
+    )
+    .unwrap();
+    assert_eq!(agreed(&removed), ["2026-01-01 2026-03-01 2", "2026-04-01 2026-05-01 3"]);
+}
+
+#[test]
+fn faults_name_their_place() {
+    for (kind, change, message) in [
+        ("amend", r#"{"fees":[{"key":"x","remove":true}]}"#, "fees[0]: the contract has no \"x\" to remove"),
+        (
+            "amend",
+            r#"{"quantities":{"tokens":"1"}}"#,
+            "quantities.tokens: is a usage charge, which has no quantity of its own",
+        ),
+        (
+            "amend",
+            r#"{"prices":{"platform":{"model":"percentage","rate":"0.1"}}}"#,
+            "prices.platform: a percentage price needs usage",
+        ),
+        (
+            "amend",
+            r#"{"overrides":[{"meter":"x","unit_price":"1"}]}"#,
+            "overrides[0]: is for no charge of this contract",
+        ),
+        (
+            "amend",
+            r#"{"overrides":[{"meter":"tokens","remove":true}]}"#,
+            "overrides[0]: the contract has no such override to remove",
+        ),
+        (
+            "amend",
+            r#"{"term":"1 month"}"#,
+            "term: 1 month from 2026-01-01 ends on 2026-02-01, before the change on 2026-03-01",
+        ),
+        (
+            "amend",
+            r#"{"fees":[{"key":"platform","product":"ai","pricing":{"model":"flat","amount":"1"},"from":"2026-04-01"}]}"#,
+            "fees[0].from: 2026-04-01 is after 2026-03-01, when the change takes the old one's place",
+        ),
+        (
+            "amend",
+            r#"{"fees":[{"key":"tokens","product":"ai","pricing":{"model":"flat","amount":"1"}}]}"#,
+            "document: \"tokens\" is the key of two charges or fees",
+        ),
+        ("amend", r#"{"billing":{"interval":"1 year"}}"#, "billing: can't be amended"),
+        ("amend", r#"{"time_zone":"UTC"}"#, "time_zone: can't be amended"),
+        ("amend", "{}", "document: changes nothing"),
+        ("amend", r#"{"quantities":{"seats":"-1"}}"#, "quantities.seats: must not be negative"),
+        ("pause", r#"{"at":"now"}"#, "at: is not a field of this document"),
+        ("resume", r#"{"extend_term":1}"#, "extend_term: must be true or false, not a number"),
+        ("explode", "{}", "a change of kind \"explode\" is not known"),
+    ] {
+        assert_eq!(
+            timeline(&deal(""), &[(kind, "2026-03-01", change)]).unwrap_err().message,
+            message,
+            "{change}"
+        );
+    }
+    for (more, message) in [
+        (
+            r#""fees":[{"key":"f","product":"ai","pricing":{"model":"flat","amount":"1"},"ramp":[{"after":"2 months","percent":"1"},{"after":"1 month","percent":"1"}]}]"#,
+            "fees[0].ramp[1]: is on 2026-02-01, not after the step before it on 2026-03-01",
+        ),
+        (
+            r#""fees":[{"key":"f","product":"ai","pricing":{"model":"flat","amount":"1"},"ramp":[{"percent":"1"}]}]"#,
+            "fees[0].ramp[0]: must have either from (a date) or after (an interval)",
+        ),
+        (
+            r#""fees":[{"key":"f","product":"ai","pricing":{"model":"flat","amount":"1"},"once":true,"every":"1 month"}]"#,
+            "fees[0]: every does not go with once",
+        ),
+        (
+            r#""fees":[{"key":"f","product":"ai","pricing":{"model":"flat","amount":"1"},"every":"5 weeks"}]"#,
+            "\"f\" is per 35 days, which neither divides the billing interval of 1 month nor is a multiple of it",
+        ),
+        (
+            r#""charges":[{"key":"c","product":"ai","meter":"calls","price":"calls","ramp":[{"after":"2 months","percent":"1"}]}]"#,
+            "charges[0].ramp[0].percent: raises a price of a book",
+        ),
+        (r#""trial":{"duration":"24 months"}"#, "trial: lasts as long as the contract, until 2027-01-01"),
+        (
+            r#""billing":{"alignment":"fiscal"}"#,
+            "billing.fiscal_year_starts: is missing, but the alignment is fiscal",
+        ),
+        (r#""billing":{"end_of_month":true}"#, "billing.end_of_month: is only for anniversary alignment"),
+        (
+            r#""prices":"pin","renewal":{"prices":"list"}"#,
+            "renewal.prices: can't be list where prices are pinned for as long as the contract runs",
+        ),
+    ] {
+        assert_eq!(timeline(&deal(more), &[]).unwrap_err().message, message, "{more}");
+    }
+    // A change that was there before and no longer fits says which one it is.
+    let fault = timeline(
+        &deal(""),
+        &[
+            ("amend", "2026-06-01", r#"{"quantities":{"seats":"9"}}"#),
+            ("amend", "2026-03-01", r#"{"fees":[{"key":"seats","remove":true}]}"#),
+        ],
+    );
+    assert_eq!(
+        fault.unwrap_err().message,
+        "version 2 (amend on 2026-06-01): quantities.seats: is no charge or fee of this contract"
+    );
+}
