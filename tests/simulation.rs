@@ -765,6 +765,8 @@ impl Sim {
             for n in &again {
                 contract.billed[*n].1 = said;
             }
+            // What is issued again with nothing else takes part in no comparison before the next bill, below.
+            regular &= again.is_empty() || !ended;
             if regular || !again.is_empty() {
                 self.world.contracts.insert(key.clone(), contract);
                 if !regular {
