@@ -1135,7 +1135,7 @@ impl Sim {
                 let other = plan.strip_suffix('b').map_or_else(|| format!("{plan}b"), str::to_owned);
                 let (word, on) = match rng.below(3) {
                     0 if now_is >= midnight => ("now".to_owned(), today),
-                    1 => ("period_end".to_owned(), contract.period_end(today)),
+                    1 if today >= contract.starts => ("period_end".to_owned(), contract.period_end(today)),
                     _ => (day.to_string(), day),
                 };
                 if end.is_some_and(|e| on >= e) {
@@ -1183,7 +1183,7 @@ impl Sim {
                 }
                 let (word, on) = match rng.below(3) {
                     0 if !by_second => ("now".to_owned(), today),
-                    1 => ("period_end".to_owned(), contract.period_end(today)),
+                    1 if today >= contract.starts => ("period_end".to_owned(), contract.period_end(today)),
                     _ => (day.to_string(), day),
                 };
                 if on <= contract.starts || end.is_some_and(|e| on > e) {
