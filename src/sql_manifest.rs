@@ -26,10 +26,13 @@ extension_sql_file!(
     name = "contract_changes",
     requires = ["contracts"]
 );
-extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["contract_changes"]);
+extension_sql_file!("../sql/ext/60_credits.sql", name = "credits", requires = ["contract_changes"]);
+extension_sql_file!("../sql/ext/61_credit_movements.sql", name = "credit_movements", requires = ["credits"]);
+extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["credit_movements"]);
 extension_sql_file!("../sql/ext/81_corrections.sql", name = "corrections", requires = ["invoicing"]);
 extension_sql_file!("../sql/ext/82_event_jobs.sql", name = "event_jobs", requires = ["corrections"]);
 extension_sql_file!("../sql/ext/83_prices.sql", name = "prices", requires = ["event_jobs"]);
 extension_sql_file!("../sql/ext/84_invoice_reading.sql", name = "invoice_reading", requires = ["prices"]);
 extension_sql_file!("../sql/ext/85_verify.sql", name = "verify", requires = ["invoice_reading"]);
-extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["verify"], finalize);
+extension_sql_file!("../sql/ext/86_jobs.sql", name = "jobs", requires = ["verify"]);
+extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["jobs"], finalize);

@@ -111,7 +111,17 @@ mod tests {
         ("documents_are_read_or_refused_by_path", &["document_read", "document_read_error"]),
         ("the_clock_is_the_transaction_or_stands_still", &["billing_now"]),
         ("a_refused_commit_rolls_back", &["refuse_commit"]),
+        ("a_transaction_that_travels_is_rolled_back", &["travel_to", "travelling", "preview_number"]),
+        ("a_transaction_block_is_known", &["in_transaction_block"]),
         ("schema_files_are_carried_whole", &["schema_files"]),
+        // credits
+        ("credit_documents_are_read", &["credit_document", "credit_document_error"]),
+        (
+            "draws_take_from_blocks_in_their_order",
+            &["credit_block_error", "credit_order_error", "credit_allot", "credit_allot_error"],
+        ),
+        ("credits_are_worth_what_was_paid", &["credit_release", "credit_release_error"]),
+        ("top_ups_fire_once_a_crossing", &["top_up_look", "top_up_look_error"]),
         ("an_installation_is_required", &["require_installed_0_2", "forget_installed"]),
         ("partitions_made_meanwhile_are_seen", &["heed_changes"]),
         ("money_in_text", &["money_in", "money_out"]),
@@ -172,7 +182,6 @@ mod tests {
         ("facts_of_a_price", &["pricing_facts"]),
         // contracts
         ("catalogues_are_read_item_by_item", &["catalogue_items", "catalogue_items_error"]),
-        ("terms_are_the_plan_and_the_deal", &["contract_terms", "contract_terms_error"]),
         ("timelines_fold_changes", &["contract_timeline", "contract_timeline_error"]),
         ("changes_are_read_by_kind", &["contract_change_read", "contract_change_read_error"]),
         ("uplifts_are_clamped", &["contract_uplift", "contract_uplift_error"]),

@@ -38,11 +38,28 @@ COMMENT ON FUNCTION billing_internal.raise_fault(jsonb) IS 'Raises a fault that 
 CREATE FUNCTION billing.now() RETURNS timestamptz
     LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'billing_now_wrapper';
 COMMENT ON FUNCTION billing.now() IS
-    'The clock of every function here: the start of the transaction, or the instant set by billing.test_clock_set(), which stands still. Row stamps such as recorded_at use the real clock.';
+    'The clock of every function here: the start of the transaction, the instant set by billing.test_clock_set(), which stands still, or where billing.time_travel() has taken this transaction. Row stamps such as recorded_at use the real clock.';
 
 CREATE FUNCTION billing_internal.refuse_commit(reason text) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'refuse_commit_wrapper';
 COMMENT ON FUNCTION billing_internal.refuse_commit(text) IS 'Makes the COMMIT of this transaction fail with 55000 and the given reason.';
+
+CREATE FUNCTION billing_internal.travel_to(at timestamptz) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'travel_to_wrapper';
+COMMENT ON FUNCTION billing_internal.travel_to(timestamptz) IS 'Moves billing.now() of this transaction to an instant, until it ends or is rolled back to a savepoint before; its COMMIT fails with 55000, and so does PREPARE TRANSACTION.';
+
+CREATE FUNCTION billing_internal.travelling() RETURNS boolean
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'travelling_wrapper';
+COMMENT ON FUNCTION billing_internal.travelling() IS
+    'Whether this transaction has travelled in time. Whatever takes a lock that others wait for (customer stripes, number series, counters, rows that ingest or draw_down() lock), or sends something out of the database, asks this first and leaves it out: the transaction can only be rolled back, and until then nobody may wait for it.';
+
+CREATE FUNCTION billing_internal.preview_number() RETURNS bigint
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'preview_number_wrapper';
+COMMENT ON FUNCTION billing_internal.preview_number() IS 'The next n of PREVIEW-n, the numbers of what is issued under time travel: from 1 in each transaction, without a lock.';
+
+CREATE FUNCTION billing_internal.in_transaction_block() RETURNS boolean
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'in_transaction_block_wrapper';
+COMMENT ON FUNCTION billing_internal.in_transaction_block() IS 'Whether the caller began a transaction (BEGIN); else it ends with this statement.';
 
 CREATE FUNCTION billing.test_clock_set(at timestamptz) RETURNS timestamptz
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -386,7 +403,7 @@ COMMENT ON FUNCTION billing.audit_verify() IS 'Every audit entry or seal that is
 CREATE FUNCTION billing_internal.lock_class(purpose text) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN 1651076199 + CASE purpose WHEN 'stripe' THEN 0 WHEN 'fold' THEN 1 WHEN 'partition' THEN 2 WHEN 'audit_seal' THEN 3
-        WHEN 'catalogue' THEN 4 WHEN 'install' THEN 5 WHEN 'correction' THEN 6 END;
+        WHEN 'catalogue' THEN 4 WHEN 'install' THEN 5 WHEN 'correction' THEN 6 WHEN 'job' THEN 7 END;
 COMMENT ON FUNCTION billing_internal.lock_class(text) IS 'First key of our two-key advisory locks ("bill" in ASCII, plus the purpose).';
 
 -- ── parties ──────────────────────────────────────────────────────────────────────────────────────
@@ -671,6 +688,7 @@ BEGIN ATOMIC
     ('unpriced_usage', 'hold', '^(hold|bill)$', NULL, 'Usage that no price matches. hold: its bill waits. bill: the rest is billed, and what was left out is listed in unpriced_usage until it can be priced.'),
     ('invoice_grace', '0', '^(0|[1-9][0-9]{0,3} (hour|hours|day|days))$', '366 days', 'How long a draft stays open for late usage before it is finalized: 0, 36 hours, 3 days. With 0 the bill run finalizes at once.'),
     ('correction_method', 'next_invoice', '^(next_invoice|credit_note|void_reissue)$', NULL, 'How invoice_correct() corrects an issued invoice if it is not told: by difference lines on the contract''s next invoice, by a credit note (or a correction invoice, where more is due) at once, or by voiding and issuing it again.'),
+    ('credit_expiry_grace', '0', '^(0|[1-9][0-9]{0,3} (hour|hours|day|days))$', '366 days', 'How long after its end a block of credit waits for late usage before it expires: 0, 36 hours, 3 days. It always waits until the usage it may pay for is billed.'),
     ('termination_day', 'excluded', '^(excluded|included)$', NULL, 'Whether a contract that is cancelled on a day is still served on it: excluded: it ends as the day begins. included: as it ends.'),
     ('renewal_index', '', '^(|-?[0-9]{1,4}([.][0-9]{1,4})?)$', NULL, 'Percent by which the index has risen that renewals follow (such as 8.1 for consumer prices), where contract_renew() is not told; empty: none is known.'),
     ('event_age_max', billing_internal.event_age_default(), '^[1-9][0-9]{0,3} (day|days|month|months|year|years)$', '100 years', 'Events older than this are rejected.'),

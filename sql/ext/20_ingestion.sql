@@ -109,6 +109,9 @@ AS $$
 DECLARE
     stripe int;
 BEGIN
+    IF billing_internal.travelling() THEN
+        RETURN true;
+    END IF;
     -- All of them, briefly and never while others wait for us in a circle: what can't be had in time is given back (the
     -- subtransaction ends) and tried again.
     FOR tries IN 1..max_tries LOOP
@@ -139,10 +142,11 @@ CREATE FUNCTION billing_internal.bills_seen(customer_ids bigint[]) RETURNS void
     LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
     UPDATE billing_internal.counter c SET value = c.value + 1 FROM (
-        SELECT x.name FROM billing_internal.counter x WHERE x.name IN (SELECT 'bills/' || billing_internal.stripe_of(y) FROM unnest(customer_ids) y) ORDER BY x.name FOR NO KEY UPDATE
+        SELECT x.name FROM billing_internal.counter x
+        WHERE NOT billing_internal.travelling() AND x.name IN (SELECT 'bills/' || billing_internal.stripe_of(y) FROM unnest(customer_ids) y) ORDER BY x.name FOR NO KEY UPDATE
     ) s WHERE c.name = s.name
 $$;
-COMMENT ON FUNCTION billing_internal.bills_seen(bigint[]) IS 'Says to callers with an older snapshot that customers were billed or a contract activated.';
+COMMENT ON FUNCTION billing_internal.bills_seen(bigint[]) IS 'Says to callers with an older snapshot that customers were billed or a contract activated; not of what only a time travel bills.';
 
 CREATE FUNCTION billing_internal.month_number(at timestamptz) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -179,6 +183,10 @@ BEGIN
         END IF;
         RETURN;
     END IF;
+    IF billing_internal.travelling() THEN
+        PERFORM billing_internal.fail('ZB005', format('there are no partitions of %s yet, and a time travel makes none', to_char(starts, 'YYYY-MM')),
+            'Others would wait for them until it ends. Send events of months that have some.');
+    END IF;
     -- One session makes a month; the others wait here and then find it.
     PERFORM pg_advisory_xact_lock(billing_internal.lock_class('partition'), 0);
     PERFORM pg_advisory_xact_lock(billing_internal.lock_class('partition'), billing_internal.month_number(starts));
@@ -201,7 +209,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.partition_ensure(timestamptz) IS 'Makes the partitions of a UTC month of events and buckets if they are missing. Runs as billing_owner.';
+COMMENT ON FUNCTION billing_internal.partition_ensure(timestamptz) IS 'Makes the partitions of a UTC month of events and buckets if they are missing. Runs as billing_owner. Errors: ZB005 under time travel.';
 
 -- ── ingest ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -348,7 +356,7 @@ BEGIN
 
     -- 2. Shut out finalization and back-fill, in ascending order; a statement of its own before those that read.
     PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), s.stripe)
-    FROM (SELECT DISTINCT billing_internal.stripe_of(c) AS stripe FROM unnest(party_ids) c WHERE c IS NOT NULL ORDER BY 1) s;
+    FROM (SELECT DISTINCT billing_internal.stripe_of(c) AS stripe FROM unnest(party_ids) c WHERE c IS NOT NULL ORDER BY 1) s WHERE NOT billing_internal.travelling();
 
     -- 3. A meter that appeared meanwhile must see these events, too; so must a bucket width. A snapshot from before the
     -- meter can't show it, and the back-fill did not see these events: then the share lock fails with 40001. It skips
@@ -396,7 +404,7 @@ DECLARE
 BEGIN
     -- 1 to 3.
     limited := billing_internal.call_admit(handle, state);
-    IF kept OR unlimited THEN
+    IF kept OR unlimited OR billing_internal.travelling() THEN
         limited := NULL;
     ELSIF limited IS NOT NULL THEN
         PERFORM billing_internal.limit_look(limited);

@@ -55,7 +55,7 @@ COMMENT ON FUNCTION billing_internal.require_events(int, timestamptz, timestampt
 CREATE FUNCTION billing_internal.events_hold() RETURNS void
     LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT FROM billing.event_retention r ORDER BY r.event_type FOR SHARE
+    SELECT FROM billing.event_retention r WHERE NOT billing_internal.travelling() ORDER BY r.event_type FOR SHARE
 $$;
 COMMENT ON FUNCTION billing_internal.events_hold() IS 'Until the transaction ends no more events are said to be removed: retention waits, and then sees what was noted meanwhile. Called before asking what has been removed by whoever is about to need the rest.';
 
@@ -147,8 +147,8 @@ DECLARE
     folded bigint;
     mended bigint := 0;
 BEGIN
-    -- Never waited for: whoever holds it does the same work.
-    IF NOT pg_try_advisory_xact_lock(billing_internal.lock_class('fold'), hashint8(of_customer_id)) THEN
+    -- Never waited for: whoever holds it does the same work. A time travel would keep the deltas from others and gain nothing.
+    IF billing_internal.travelling() OR NOT pg_try_advisory_xact_lock(billing_internal.lock_class('fold'), hashint8(of_customer_id)) THEN
         RETURN 0;
     END IF;
     IF mend THEN
@@ -429,7 +429,7 @@ BEGIN
     IF FOUND AND x.stripes_passed < 256 THEN
         -- Whoever measured with the old meter held its stripe. Tried, never waited for, so nobody queues behind us.
         passed := x.stripes_passed;
-        WHILE passed < 256 AND pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), passed) LOOP
+        WHILE passed < 256 AND NOT billing_internal.travelling() AND pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), passed) LOOP
             passed := passed + 1;
         END LOOP;
         UPDATE billing.meter_rebuild r SET stripes_passed = passed WHERE r.meter_rebuild_id = x.meter_rebuild_id;

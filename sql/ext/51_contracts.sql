@@ -1,11 +1,5 @@
 -- Contracts: customers' terms, deals, and the price that holds for some usage.
 
-CREATE FUNCTION billing_internal.contract_terms(document text, plan text) RETURNS text
-    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_terms_wrapper';
-COMMENT ON FUNCTION billing_internal.contract_terms(text, text) IS 'The canonical contract document, its overrides and the terms it makes on its plan; NULL where contract_terms_error() says why not.';
-CREATE FUNCTION billing_internal.contract_terms_error(document text, plan text) RETURNS text
-    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_terms_error_wrapper';
-COMMENT ON FUNCTION billing_internal.contract_terms_error(text, text) IS 'Why contract_terms() gave NULL.';
 CREATE FUNCTION billing_internal.overrides_read(overrides text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'overrides_read_wrapper';
 COMMENT ON FUNCTION billing_internal.overrides_read(text) IS 'A list of overrides in canonical form; NULL where overrides_read_error() says why not.';
@@ -305,6 +299,27 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.find_contract(text) IS 'A contract by key, by id, or by the key of a customer with exactly one live contract. Errors: ZB001, ZB002 with the candidates.';
+
+CREATE FUNCTION billing_internal.contract_hold(of_customer_id bigint, of_contract_id uuid, with_customer boolean DEFAULT false) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    before text := current_setting('lock_timeout');
+BEGIN
+    -- For five seconds at most, or as long as the caller waits for any lock.
+    IF before = '0' OR before::interval > interval '5 seconds' THEN
+        PERFORM set_config('lock_timeout', '5s', true);
+    END IF;
+    PERFORM FROM billing.customer c WHERE c.customer_id = of_customer_id AND with_customer FOR NO KEY UPDATE;
+    PERFORM FROM billing.contract k WHERE k.customer_id = of_customer_id AND k.contract_id = of_contract_id FOR NO KEY UPDATE;
+    PERFORM set_config('lock_timeout', before, true);
+EXCEPTION WHEN lock_not_available THEN
+    PERFORM billing_internal.fail('55P03', (SELECT format('contract %s is held by a transaction of another session', k.key) FROM billing.contract k WHERE k.customer_id = of_customer_id AND k.contract_id = of_contract_id),
+        'Try again when it has ended; a time travel holds what it bills. SELECT pid, xact_start, query FROM pg_stat_activity WHERE xact_start IS NOT NULL ORDER BY 2; shows whose it may be.');
+END
+$$;
+COMMENT ON FUNCTION billing_internal.contract_hold(bigint, uuid, boolean) IS
+    'Holds a contract (and its customer before it) until the transaction ends, as whoever changes, bills or voids does first. Errors: 55P03 another session has held it for five seconds (or the caller''s lock_timeout, if that is shorter).';
 
 CREATE FUNCTION billing_internal.contract_policy_set(contract text, of_name text, of_value text, reason text) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

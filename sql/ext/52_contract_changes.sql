@@ -130,12 +130,11 @@ BEGIN
     PERFORM billing_internal.require_installed();
     SELECT * INTO f FROM billing_internal.find_contract(contract);
     -- The customer first: under its row live charges are compared. Then the contract, as whoever bills it.
-    PERFORM FROM billing.customer c WHERE c.customer_id = f.customer_id FOR NO KEY UPDATE;
-    PERFORM FROM billing.contract k WHERE k.customer_id = f.customer_id AND k.contract_id = f.contract_id FOR NO KEY UPDATE;
+    PERFORM billing_internal.contract_hold(f.customer_id, f.contract_id, true);
     RETURN QUERY SELECT f.customer_id, f.contract_id;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.contract_lock(text) IS 'Finds a contract and locks its customer and it, in that order: one change at a time, and none beside a bill. Errors: ZB001, ZB002.';
+COMMENT ON FUNCTION billing_internal.contract_lock(text) IS 'Finds a contract and locks its customer and it, in that order: one change at a time, and none beside a bill. Errors: ZB001, ZB002, 55P03 another session holds them for five seconds.';
 
 CREATE FUNCTION billing_internal.contract_change(of_customer_id bigint, of_contract_id uuid, kind text, change jsonb, effective_at timestamptz, reason text, plan text DEFAULT NULL) RETURNS int
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -421,13 +420,21 @@ BEGIN
         PERFORM billing_internal.fail('ZB004', format('%s contracts can''t be renewed in a step', coalesce(max_rows::text, 'NULL')), 'Give 1 or more.');
     END IF;
     -- Once no notice can come any more; the bill of the end is to know it.
-    FOR k IN SELECT c.customer_id, c.key FROM billing.contract c
+    FOR k IN SELECT c.customer_id, c.contract_id, c.key FROM billing.contract c
         WHERE c.renewal IS NOT NULL AND c.state IN ('scheduled', 'active', 'paused', 'ended') AND c.cancelled_at IS NULL AND billing_internal.renews(c.renewal, c.notice_given_at, c.time_zone)
             AND (c.ends_at <= billing.now() OR billing_internal.local_midnight((c.renewal->>'notice_deadline')::date + 1, c.time_zone) <= billing.now())
             AND NOT EXISTS (SELECT FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'contract' AND i.key = c.key)
         ORDER BY c.customer_id, c.contract_id LIMIT max_rows LOOP
         seen := seen + 1;
         BEGIN
+            -- What somebody holds is not waited for, so that it stops no other.
+            PERFORM FROM billing.customer c WHERE c.customer_id = k.customer_id FOR NO KEY UPDATE SKIP LOCKED;
+            IF FOUND THEN
+                PERFORM FROM billing.contract c WHERE c.customer_id = k.customer_id AND c.contract_id = k.contract_id FOR NO KEY UPDATE SKIP LOCKED;
+            END IF;
+            IF NOT FOUND THEN
+                PERFORM billing_internal.fail('ZB005', format('contract %s is held by a transaction of another session', k.key), 'The next run renews it.');
+            END IF;
             PERFORM billing.contract_renew(k.key);
             renewed := renewed + 1;
         EXCEPTION WHEN serialization_failure OR deadlock_detected OR query_canceled OR lock_not_available OR insufficient_resources THEN
@@ -564,6 +571,3 @@ END
 $$;
 COMMENT ON FUNCTION billing.contract_preview(jsonb, int) IS
     'The invoices that a contract document will produce in its first months, without any usage: boundary by boundary, with dates and invoice_document. Stores nothing. Errors: as contract_create(), ZB004 months.';
-
-CREATE FUNCTION billing_internal.contract_credits_apply(of_customer_id bigint, of_contract_id uuid) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS 'SELECT';
-COMMENT ON FUNCTION billing_internal.contract_credits_apply(bigint, uuid) IS 'Until the credits come.';

@@ -360,6 +360,9 @@ BEGIN
     RETURN QUERY
     SELECT x.customer_id, x.invoice_id FROM billing.invoice_number x WHERE x.number = invoice
     UNION
+    -- The register does not know previews, so that they collide with nobody's.
+    SELECT i.customer_id, i.invoice_id FROM billing.invoice i WHERE billing_internal.travelling() AND i.number = invoice
+    UNION
     SELECT i.customer_id, i.invoice_id FROM billing.invoice i WHERE i.key = invoice
     UNION
     SELECT i.customer_id, i.invoice_id FROM billing.invoice i
@@ -418,6 +421,7 @@ DECLARE
     cut timestamptz := clock_timestamp();
     today timestamptz := billing.now();
     who text := billing_internal.caller();
+    travels boolean := billing_internal.travelling();
     handle bigint;
     broken record;
     notes uuid[];
@@ -464,7 +468,8 @@ BEGIN
 
     -- 2. One invoice per document, in a fixed order. What a legal entity was already invoiced for this boundary stays,
     -- and so does a void that is not to be issued again.
-    -- The last lock taken is that of the number series, in order, so that sellers never wait for each other in a circle.
+    -- The last lock taken is that of the number series, in order, so that sellers never wait for each other in a circle. A time
+    -- travel takes none: its numbers are previews, which no register has.
     RETURN QUERY
     WITH made AS MATERIALIZED (
         SELECT billing_internal.uuid_v7() AS invoice_id, k.key AS contract_key, k.seller_id, k.currency, k.net_days, t.bill_to_id,
@@ -491,7 +496,7 @@ BEGIN
         WHERE NOT v.stands AND (only_bill_to IS NULL OR t.bill_to_id = only_bill_to) AND (finalize OR d.kind = 'invoice')
     ), series AS (
         INSERT INTO billing.invoice_number_series AS x (seller_id, series, fiscal_year, last_number)
-        SELECT m.seller_id, m.series, m.fiscal_year, count(*) FROM made m WHERE finalize GROUP BY m.seller_id, m.series, m.fiscal_year ORDER BY m.seller_id, m.series, m.fiscal_year
+        SELECT m.seller_id, m.series, m.fiscal_year, count(*) FROM made m WHERE finalize AND NOT travels GROUP BY m.seller_id, m.series, m.fiscal_year ORDER BY m.seller_id, m.series, m.fiscal_year
         ON CONFLICT (seller_id, series, fiscal_year) DO UPDATE SET last_number = x.last_number + excluded.last_number
         RETURNING x.seller_id, x.series, x.last_number
     ), numbered AS MATERIALIZED (
@@ -500,9 +505,10 @@ BEGIN
             CASE WHEN NOT finalize THEN 'draft' WHEN m.total = 0 THEN 'paid' ELSE 'open' END AS state
         FROM made m LEFT JOIN series x ON x.seller_id = m.seller_id AND x.series = m.series
     ), named AS MATERIALIZED (
-        SELECT n.*, n.series || '-' || n.fiscal_year || '-' || lpad(n.counter::text, greatest(6, length(n.counter::text)), '0') AS number,
+        SELECT n.*, CASE WHEN travels AND finalize THEN 'PREVIEW-' || billing_internal.preview_number()
+                ELSE n.series || '-' || n.fiscal_year || '-' || lpad(n.counter::text, greatest(6, length(n.counter::text)), '0') END AS number,
             CASE WHEN n.kind <> 'credit_note' THEN n.issued_on + n.net_days END AS due_on
-        FROM numbered n
+        FROM (SELECT x.* FROM numbered x ORDER BY x.seller_id, x.series, x.place_in_series) n
     ), inserted AS (
         INSERT INTO billing.invoice (customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, kind, key, state, number, currency, minor_units, period_starts_at,
             period_ends_at, issued_on, due_on, lines_total, total, contract_version, terms_version, cut_at, input_sha256, document, created_at, replaces, corrects, credits)
@@ -523,7 +529,7 @@ BEGIN
         LEFT JOIN billing.meter m ON m.key = l.meter
     ), numbers AS (
         INSERT INTO billing.invoice_number (number, seller_id, series, fiscal_year, counter, customer_id, invoice_id)
-        SELECT n.number, n.seller_id, n.series, n.fiscal_year, n.counter, n.customer_id, n.invoice_id FROM named n WHERE finalize
+        SELECT n.number, n.seller_id, n.series, n.fiscal_year, n.counter, n.customer_id, n.invoice_id FROM named n WHERE finalize AND NOT travels
     ), audited AS (
         INSERT INTO billing.audit_log (audit_id, at, actor, action, kind, key, customer_id, before, after, reason, content_hash)
         SELECT a.id, a.at, who, 'invoice_finalize', 'invoice', n.number, n.customer_id, NULL, a.after, NULL,
@@ -572,6 +578,9 @@ AS $$
 DECLARE
     deadline timestamptz := clock_timestamp() + patience;
 BEGIN
+    IF billing_internal.travelling() THEN
+        RETURN true;
+    END IF;
     LOOP
         IF pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), billing_internal.stripe_of(customer_id)) THEN
             RETURN true;
@@ -582,7 +591,7 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.lock_stripe(bigint, interval) IS 'Tries for some time to shut ingest of the customer''s stripe out; never queues, so nobody waits behind it.';
+COMMENT ON FUNCTION billing_internal.lock_stripe(bigint, interval) IS 'Tries for some time to shut ingest of the customer''s stripe out; never queues, so nobody waits behind it. A time travel shuts nobody out.';
 
 CREATE FUNCTION billing.invoice_generate(contract text, as_of timestamptz DEFAULT NULL) RETURNS SETOF text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -593,7 +602,8 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM billing_internal.require_past(as_of);
-    SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id) FOR NO KEY UPDATE OF c;
+    PERFORM billing_internal.contract_hold(f.customer_id, f.contract_id) FROM billing_internal.find_contract(contract) f;
+    SELECT c.* INTO k FROM billing_internal.find_contract(contract) f JOIN billing.contract c USING (customer_id, contract_id);
     IF k.next_bill_at IS NULL OR k.state NOT IN ('scheduled', 'active', 'paused') THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s and has nothing to bill', k.key, k.state), 'Only live contracts are billed.');
     END IF;
@@ -608,7 +618,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_generate(text, timestamptz) IS
-    'Makes the drafts of a contract''s earliest unbilled boundary, if it is due as of the given instant (default billing.now()), replacing those of before; returns their keys. A draft has no number and can be made anew at any time. Errors: ZB001, ZB002 contract, ZB004 as_of is after billing.now(), ZB005 nothing to bill, ZB007 usage that no price matches.';
+    'Makes the drafts of a contract''s earliest unbilled boundary, if it is due as of the given instant (default billing.now()), replacing those of before; returns their keys. A draft has no number and can be made anew at any time. Errors: ZB001, ZB002 contract, ZB004 as_of is after billing.now(), ZB005 nothing to bill, ZB007 usage that no price matches, 55P03 another session holds the contract.';
 
 CREATE FUNCTION billing.invoice_finalize(invoice text) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -624,7 +634,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB005', format('invoice %s is %s, not a draft', coalesce(draft.number, draft.key), draft.state), 'Only a draft is finalized.');
     END IF;
     -- Whoever drafts, issues or voids holds the contract's row first; the stripe is only tried, so nobody waits in a circle.
-    PERFORM FROM billing.contract k WHERE k.customer_id = draft.customer_id AND k.contract_id = draft.contract_id FOR NO KEY UPDATE;
+    PERFORM billing_internal.contract_hold(draft.customer_id, draft.contract_id);
     IF NOT billing_internal.lock_stripe(draft.customer_id, '5 seconds') THEN
         PERFORM billing_internal.fail('55P03', format('invoice %s could not be finalized: ingest of its customer never paused for 5 seconds', draft.key),
             'Try again; or let the bill run do it.');
@@ -646,7 +656,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_finalize(text) IS
-    'Issues a draft: computes it once more with ingest shut out, gives it the next number of its series (and the other legal entities'' documents of the same boundary theirs), and never changes it again. Returns the number. Errors: ZB001, ZB005 not a draft, replaced meanwhile, or above READ COMMITTED, 55P03 ingest never paused for 5 seconds, ZB007 usage that no price matches.';
+    'Issues a draft: computes it once more with ingest shut out, gives it the next number of its series (and the other legal entities'' documents of the same boundary theirs), and never changes it again. Returns the number. Errors: ZB001, ZB005 not a draft, replaced meanwhile, or above READ COMMITTED, 55P03 ingest never paused for 5 seconds or another session holds the contract, ZB007 usage that no price matches.';
 
 CREATE FUNCTION billing_internal.require_reissuable(of_customer_id bigint, of_invoice_id uuid) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -692,8 +702,7 @@ DECLARE
     credited_by text;
 BEGIN
     PERFORM billing_internal.require_installed();
-    PERFORM FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id)
-        JOIN billing.contract k ON k.customer_id = x.customer_id AND k.contract_id = x.contract_id FOR NO KEY UPDATE OF k;
+    PERFORM billing_internal.contract_hold(x.customer_id, x.contract_id) FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     IF NOT (i.state IN ('open', 'uncollectible') OR (i.state = 'paid' AND i.total = 0)) THEN
         PERFORM billing_internal.fail('ZB005', format('invoice %s is %s and can''t be voided', coalesce(i.number, i.key), i.state),
@@ -727,7 +736,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_void(text, text, boolean) IS
-    'Voids an open invoice or credit note; its number stays used. With reissue its boundary is due again and the next run issues it anew (of a correction or credit note, and of difference lines, the next run bills what is missing then); without, it stays void for good and counts as settled, also when another legal entity''s invoice of that boundary is issued again. One of total 0, which nobody had to pay, can be voided too. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note), it has credit notes, or it is to be issued again and events that its price needs have been removed.';
+    'Voids an open invoice or credit note; its number stays used. With reissue its boundary is due again and the next run issues it anew (of a correction or credit note, and of difference lines, the next run bills what is missing then); without, it stays void for good and counts as settled, also when another legal entity''s invoice of that boundary is issued again. One of total 0, which nobody had to pay, can be voided too. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note), it has credit notes, or it is to be issued again and events that its price needs have been removed, 55P03 another session holds the contract.';
 
 -- ── the run ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -824,7 +833,7 @@ BEGIN
             AND NOT EXISTS (SELECT FROM billing.late_usage l WHERE l.stripe = candidate AND l.closed_at IS NULL); -- most have none
         CONTINUE WHEN NOT EXISTS (SELECT FROM billing_internal.due_final(as_of, run, candidate, 1)) AND NOT EXISTS (SELECT FROM billing_internal.due_corrections(run, candidate, 1));
         waits := true;
-        IF pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), candidate) THEN
+        IF billing_internal.travelling() OR pg_try_advisory_xact_lock(billing_internal.lock_class('stripe'), candidate) THEN
             of_stripe := candidate;
             EXIT;
         END IF;
@@ -845,9 +854,19 @@ BEGIN
                 WHERE k.next_bill_at IS NULL ORDER BY d.customer_id, d.contract_id FOR NO KEY UPDATE OF k SKIP LOCKED) d;
         END IF;
         IF refs IS NULL THEN
-            -- Another run billed them before we had the stripe, or a session drafts, issues or voids: other stripes first.
-            PERFORM pg_sleep(0.01);
-            UPDATE billing.job_run x SET result = x.result || jsonb_build_object('stripe', (of_stripe + 1) % 256) WHERE x.job_run_id = run;
+            -- Another run billed them before we had the stripe, or a session drafts, issues, voids or travels in time: other
+            -- stripes first. Where nothing moves for five seconds (a time travel meets the same ones at every instant: half a
+            -- second), the next run has them.
+            IF (r.result->>'waits_since')::timestamptz < clock_timestamp() - (CASE WHEN billing_internal.travelling() THEN interval '500 milliseconds' ELSE interval '5 seconds' END) THEN
+                INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message, hint)
+                SELECT billing_internal.uuid_v7(), run, clock_timestamp(), k.customer_id, 'contract', k.key, '55P03', format('contract %s is held by a transaction of another session', k.key),
+                    'The next bill run tries again. SELECT pid, xact_start, query FROM pg_stat_activity WHERE xact_start IS NOT NULL ORDER BY 2; shows whose it may be.'
+                FROM (SELECT d.customer_id, d.contract_id FROM billing_internal.due_final(as_of, run, of_stripe, max_rows) d
+                    UNION SELECT d.customer_id, d.contract_id FROM billing_internal.due_corrections(run, of_stripe, max_rows) d) d JOIN billing.contract k USING (customer_id, contract_id);
+            ELSE
+                PERFORM pg_sleep(0.01);
+            END IF;
+            UPDATE billing.job_run x SET result = jsonb_build_object('waits_since', clock_timestamp()) || x.result || jsonb_build_object('stripe', (of_stripe + 1) % 256) WHERE x.job_run_id = run;
             RETURN greatest(r.total - r.done, 1);
         END IF;
         BEGIN
@@ -872,7 +891,7 @@ BEGIN
                 END;
             END LOOP;
         END;
-        UPDATE billing.job_run x SET done = x.done + cardinality(refs), result = x.result || jsonb_build_object('stripe', of_stripe, 'invoices', coalesce((x.result->>'invoices')::bigint, 0) + issued)
+        UPDATE billing.job_run x SET done = x.done + cardinality(refs), result = x.result - 'waits_since' || jsonb_build_object('stripe', of_stripe, 'invoices', coalesce((x.result->>'invoices')::bigint, 0) + issued)
         WHERE x.job_run_id = run;
         RETURN greatest(r.total - r.done - cardinality(refs), 1);
     END IF;
@@ -880,12 +899,13 @@ BEGIN
     SELECT array_agg(d.customer_id) AS customers, array_agg(d.contract_id) AS contracts, array_agg(d.n) AS boundaries, count(*)::int AS size INTO page
     FROM billing_internal.due_drafts(as_of, run, coalesce((r.result->'drafted_to'->>0)::bigint, 0), coalesce((r.result->'drafted_to'->>1)::uuid, '00000000-0000-0000-0000-000000000000'), max_rows) d;
     IF page.size = 0 THEN
+        UPDATE billing.job_run x SET result = x.result - 'waits_since' WHERE x.job_run_id = run AND x.result ? 'waits_since';
         RETURN 0;
     END IF;
-    -- What another session billed meanwhile needs no draft.
+    -- What another session billed meanwhile needs no draft; what it holds gets one from the next run.
     SELECT array_agg(billing_internal.ref_now(d.customer_id, d.contract_id, ARRAY[d.n])) INTO refs
     FROM (SELECT d.customer_id, d.contract_id, d.n FROM unnest(page.customers, page.contracts, page.boundaries) d (customer_id, contract_id, n)
-        JOIN billing.contract k USING (customer_id, contract_id) WHERE k.next_n = d.n ORDER BY d.customer_id, d.contract_id FOR NO KEY UPDATE OF k) d;
+        JOIN billing.contract k USING (customer_id, contract_id) WHERE k.next_n = d.n ORDER BY d.customer_id, d.contract_id FOR NO KEY UPDATE OF k SKIP LOCKED) d;
     IF refs IS NOT NULL THEN
         SELECT count(*) INTO issued FROM billing_internal.bill(refs, false, run);
     END IF;
@@ -896,7 +916,7 @@ BEGIN
     RETURN greatest(r.total - r.done - page.size, 1);
 END
 $$;
-COMMENT ON FUNCTION billing.bill_run_step(uuid, int) IS 'One step of a bill run: takes one free stripe and bills up to max_rows due contracts of it, one boundary each with the late usage of earlier ones, and then late usage of contracts that have ended; when none is left to issue, drafts those in grace. Returns how much is left, 0 = done. Errors: ZB001 no such run, ZB004 its instant is after billing.now(), ZB005 above READ COMMITTED.';
+COMMENT ON FUNCTION billing.bill_run_step(uuid, int) IS 'One step of a bill run: takes one free stripe and bills up to max_rows due contracts of it, one boundary each with the late usage of earlier ones, and then late usage of contracts that have ended; when none is left to issue, drafts those in grace. Contracts that another session holds for five seconds are left to the next run, as issues (55P03). Returns how much is left, 0 = done. Errors: ZB001 no such run, ZB004 its instant is after billing.now(), ZB005 above READ COMMITTED.';
 
 CREATE FUNCTION billing.bill_run_start(as_of timestamptz DEFAULT NULL) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -218,8 +218,7 @@ BEGIN
     END IF;
     IF NOT dry_run THEN
         PERFORM billing_internal.require_read_committed();
-        PERFORM FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id)
-            JOIN billing.contract k ON k.customer_id = x.customer_id AND k.contract_id = x.contract_id FOR NO KEY UPDATE OF k;
+        PERFORM billing_internal.contract_hold(x.customer_id, x.contract_id) FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
         PERFORM billing_internal.events_hold(); -- what is noted here was computed here
     END IF;
     SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
@@ -289,4 +288,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_correct(text, text, text, boolean) IS
-    'Corrects an invoice by its exact difference: every line with what was billed for it (on it, and by differences since) and what it comes to with the events and meters of now, by the terms and prices it recorded. A draft is replaced. An issued one by method (NULL = policy correction_method): next_invoice (the contract''s next bill has the difference), credit_note (at once; where more is due, a correction invoice), void_reissue (voided, and its boundary billed again by the terms of now). With dry_run it only looks. document is what was made. Errors: ZB001, ZB002, ZB004 method, no reason, ZB005 the method does not fit its state, void, not an invoice, more credit than is left, above READ COMMITTED, 55P03 ingest never paused.';
+    'Corrects an invoice by its exact difference: every line with what was billed for it (on it, and by differences since) and what it comes to with the events and meters of now, by the terms and prices it recorded. A draft is replaced. An issued one by method (NULL = policy correction_method): next_invoice (the contract''s next bill has the difference), credit_note (at once; where more is due, a correction invoice), void_reissue (voided, and its boundary billed again by the terms of now). With dry_run it only looks. document is what was made. Errors: ZB001, ZB002, ZB004 method, no reason, ZB005 the method does not fit its state, void, not an invoice, more credit than is left, above READ COMMITTED, 55P03 ingest never paused or another session holds the contract.';

@@ -19,6 +19,7 @@ DECLARE
     -- What works with the rights a customer's login has. The others read list prices, policies or the log: for staff.
     for_customers regprocedure[] := ARRAY[
         'billing.now()'::regprocedure, 'billing.usage(text, text, timestamptz, timestamptz, text, text[], jsonb, text)'::regprocedure,
+        'billing.credit_statement(text, text, timestamptz, timestamptz)'::regprocedure,
         'billing.invoice_explain(text)'::regprocedure, 'billing.invoice_explain(jsonb)'::regprocedure, 'billing.invoice_line_events(text, text, int)'::regprocedure,
         'billing.amount(billing.money)'::regprocedure, 'billing.currency(billing.money)'::regprocedure, 'billing.to_money(numeric, text)'::regprocedure,
         'billing.sum(billing.money)'::regprocedure, 'billing.allocate(billing.money, numeric[])'::regprocedure,
@@ -63,6 +64,10 @@ BEGIN
         ('{billing_app, billing_operator, billing_admin}', '{"billing_internal.ingest_rows(text[], text[], text[], text[], text[], text[])"}'),
         ('{billing_app, billing_operator, billing_sales}', '{billing.customer_upsert(jsonb), "billing.subscribe(text, text, date, jsonb)"}'),
         ('{billing_operator, billing_sales}', '{billing.contract_create(jsonb), "billing.contract_activate(text, timestamptz, text, text)"}'),
+        ('{billing_app, billing_operator}', '{"billing.draw_down(text, numeric, text, text, jsonb)"}'),
+        ('{billing_operator, billing_finance, billing_sales}', '{"billing.credit_grant_create(text, jsonb)", "billing.credit_purchase(text, jsonb)", "billing.top_up_rule_set(text, jsonb)"}'),
+        ('{billing_operator, billing_finance}', '{"billing.credit_void(text, text)", "billing.credit_refund(text, numeric, text)", "billing.credit_extend(text, timestamptz, text)",
+            "billing.credit_expiry_step(int)", billing.credit_expiry(), "billing.top_up_step(bigint, int)", billing.top_up()}'),
         ('{billing_operator, billing_sales}', '{"billing.contract_amend(text, jsonb, timestamptz, text)", "billing.contract_change_plan(text, text, text, text)", "billing.contract_pause(text, timestamptz, text)",
             "billing.contract_resume(text, timestamptz, boolean, text)", "billing.contract_cancel(text, text, text)", "billing.contract_notice(text, timestamptz, text)", "billing.contract_renew(text, numeric, text)",
             "billing.contract_preview(jsonb, int)"}'),
@@ -78,7 +83,8 @@ BEGIN
         ('{billing_operator, billing_finance}', '{"billing.invoice_generate(text, timestamptz)", "billing.invoice_finalize(text)", "billing.invoice_void(text, text, boolean)", "billing.invoice_correct(text, text, text, boolean)",
             "billing.bill_run_start(timestamptz)", "billing.bill_run_step(uuid, int)", "billing.fold_step(uuid, int)", "billing.meter_rebuild_start(text, timestamptz, timestamptz, text)", "billing.meter_rebuild_step(uuid, int)",
             "billing.meter_rebuild(text, timestamptz, timestamptz, text)", "billing.job_start(text, jsonb, bigint)", "billing.job_end(uuid, jsonb)",
-            "billing.audit_seal_step()", billing.bill_run(timestamptz), billing.fold(), billing.audit_seal()}'),
+            "billing.audit_seal_step()", billing.bill_run(timestamptz), billing.fold(), billing.audit_seal(), billing.tick()}'),
+        ('{billing_finance}', '{billing.time_travel(timestamptz)}'),
         ('{billing_finance}', '{billing.seller_upsert(jsonb), "billing.policy_set(text, text, text, text)"}')
     ) m (roles, routines) LOOP
         EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %s', array_to_string(may.routines, ', '), array_to_string(may.roles, ', '));

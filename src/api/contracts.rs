@@ -2,7 +2,6 @@
 
 use crate::domain::contracts::catalogue;
 use crate::domain::contracts::charge::UsageCharge;
-use crate::domain::contracts::contract::Contract;
 use crate::domain::contracts::overrides::{Override, read_list};
 use crate::domain::contracts::plan::Plan;
 use crate::domain::contracts::renewal::Renewal;
@@ -37,33 +36,6 @@ fn items(document: &str) -> Result<String, Fault> {
     }
     let tree = json::parse_nested(document, json::DOCUMENT_DEPTH_MAX, "")?;
     catalogue::to_tree(catalogue::read(&Node::root(&tree))?).canonical()
-}
-
-/// The canonical contract document and the terms it makes on its plan: `{"document", "terms"}`.
-#[pg_extern(sql = false)]
-fn contract_terms(document: &str, plan: Option<&str>) -> Option<String> {
-    terms(document, plan).ok()
-}
-
-#[pg_extern(sql = false)]
-fn contract_terms_error(document: &str, plan: Option<&str>) -> Option<String> {
-    terms(document, plan).err().as_ref().map(FaultJson::text)
-}
-
-fn terms(document: &str, plan: Option<&str>) -> Result<String, Fault> {
-    let tree = json::parse(document)?;
-    let contract = Contract::read(&Node::root(&tree))?;
-    let plan = plan
-        .map(|plan| Plan::read(&Node::root(&json::parse_nested(plan, json::DOCUMENT_DEPTH_MAX, "plan")?)))
-        .transpose()?;
-    let terms = contract.terms(plan.as_ref())?;
-    let overrides = contract.overrides.iter().map(Override::to_tree).collect();
-    Tree::object([
-        ("document", contract.to_tree()),
-        ("terms", terms.to_tree()),
-        ("overrides", Tree::List(overrides)),
-    ])
-    .canonical()
 }
 
 /// What the changes of a contract come to, of the changes and an object of the plans they name.
@@ -230,33 +202,6 @@ mod tests {
 
     const PLAN: &str = r#"'{"key":"pro","name":"Pro","currency":"USD","price_book":"list","billing":{"interval":"1 month"},
         "charges":[{"key":"tokens","product":"ai-api","meter":"tokens","price":"tokens"},{"key":"requests","product":"ai-api","meter":"requests","price":"requests"}]}'"#;
-
-    /// A contract's terms are its plan's, with its own items instead of those of the same key and without the
-    /// removed ones; what does not fit the plan is named.
-    #[pg_test]
-    fn terms_are_the_plan_and_the_deal() {
-        let of = |function: &str, more: &str, plan: &str| {
-            format!(
-                r#"SELECT billing_internal.{function}('{{"key":"acme-1","customer":"acme","starts_on":"2023-11-01"{more}}}', {plan})"#
-            )
-        };
-        let deal = r#","plan":"pro","charges":[{"key":"requests","remove":true}],"fees":[{"key":"seat","product":"p","pricing":{"model":"flat","amount":"9.0"}}]"#;
-        let terms = format!(
-            "SELECT i->>'kind' AS kind, i->>'every' AS every, i->'terms'->>'key' AS key, i->'terms'->'pricing'->>'amount' AS amount
-             FROM json_array_elements(CAST(({}) AS json)->'terms'->'items') i",
-            of("contract_terms", deal, PLAN)
-        );
-        assert_eq!(rows(&terms), ["usage|1 month|tokens|", "fee|1 month|seat|9"]);
-        assert_eq!(value(&of("contract_terms_error", deal, PLAN)), None);
-        let wrong = r#","plan":"pro","charges":[{"key":"x","remove":true}]"#;
-        assert_eq!(value(&of("contract_terms", wrong, PLAN)), None);
-        assert_eq!(
-            fault(&of("contract_terms_error", wrong, PLAN)),
-            "ZB003 charges[0]: the plan has no \"x\" to remove"
-        );
-        let empty = fault(&of("contract_terms_error", "", "NULL"));
-        assert_eq!(empty, "ZB003 document: has neither charges nor fees, so it can't bill anything");
-    }
 
     /// A contract created in January whose seats change in March has the fee in two stretches; a change that can't be is
     /// named by its path.

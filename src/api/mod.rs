@@ -2,6 +2,7 @@
 //! They are declared in sql/ext, where each has its signature, labels and comment.
 
 mod contracts;
+mod credits;
 mod foundation;
 mod ingestion;
 mod invoicing;

@@ -1,19 +1,24 @@
-//! `billing.now()`: the real clock, or a test clock that stands still.
+//! `billing.now()`: the real clock, a test clock that stands still, or where a transaction has travelled to.
 //!
 //! The test clock is a setting of the database that only a superuser may set; `billing.test_clock_set()`
-//! sets it. Row stamps (`recorded_at`, `cut_at`, UUIDv7, audit) always use the real clock.
+//! sets it. Where a transaction travels to (`billing.time_travel()`) is a setting that ends with it, or with the savepoint
+//! it travelled in; parallel workers see both. Row stamps (`recorded_at`, `cut_at`, UUIDv7, audit) always use the real clock.
+//! A transaction that travelled takes none of the locks that others wait for, and can't be committed, in any installation.
 
-use super::instant::to_timestamptz;
+use super::instant::{from_timestamptz, to_timestamptz};
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::{Code, Fault};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::prelude::*;
 use pgrx::{PgSubXactCallbackEvent, PgXactCallbackEvent, register_subxact_callback, register_xact_callback};
-use std::cell::RefCell;
-use std::ffi::CString;
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString};
 
 static TEST_CLOCK: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static TRAVEL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+const TRAVEL_NAME: &CStr = c"billing.time_travel_at";
+const TRAVELLED: &str = "this transaction has travelled in time, so it can't be committed";
 
 pub fn define_settings() {
     GucRegistry::define_string_guc(
@@ -24,42 +29,119 @@ pub fn define_settings() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    GucRegistry::define_string_guc(
+        TRAVEL_NAME,
+        c"The instant to which this transaction has travelled; empty if it has not.",
+        c"Set by billing.time_travel(timestamptz), never by hand.",
+        &TRAVEL,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     // SAFETY: called from _PG_init, with a constant C string.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"billing".as_ptr()) };
 }
 
-/// The clock of every function: the test clock where one is set, else the start of the transaction.
+/// A setting that may be empty, as text.
+fn said(setting: &GucSetting<Option<CString>>) -> Option<CString> {
+    setting.get().filter(|text| !text.is_empty())
+}
+
+/// The clock of every function: where this transaction has travelled to, else the test clock, else the start of the
+/// transaction.
 #[pg_extern(sql = false)]
 fn billing_now() -> TimestampWithTimeZone {
-    let setting = TEST_CLOCK.get().filter(|text| !text.is_empty());
-    let Some(text) = setting else {
-        // SAFETY: inside a transaction, as every function call is.
-        let start = unsafe { pg_sys::GetCurrentTransactionStartTimestamp() };
-        return TimestampWithTimeZone::try_from(start).expect("the transaction's start is a timestamp");
+    let (name, text) = match (said(&TRAVEL), said(&TEST_CLOCK)) {
+        (Some(text), _) => ("billing.time_travel_at", text),
+        (None, Some(text)) => ("billing.test_clock", text),
+        (None, None) => {
+            // SAFETY: inside a transaction, as every function call is.
+            let start = unsafe { pg_sys::GetCurrentTransactionStartTimestamp() };
+            return TimestampWithTimeZone::try_from(start).expect("the transaction's start is a timestamp");
+        }
     };
     text.to_str()
         .ok()
         .and_then(|text| Instant::parse(text).ok())
         .and_then(to_timestamptz)
-        .unwrap_or_else(|| error!("the setting billing.test_clock is not an instant: {text:?}"))
+        .unwrap_or_else(|| error!("the setting {name} is not an instant: {text:?}"))
+}
+
+/// Moves this transaction to an instant, from where only a rollback leads.
+#[pg_extern(sql = false)]
+fn travel_to(at: TimestampWithTimeZone) {
+    let instant = from_timestamptz(at).unwrap_or_else(|| error!("nobody travels to infinity"));
+    let text = CString::new(instant.to_string()).expect("an instant has no zero byte");
+    refuse(TRAVELLED);
+    // SAFETY: both texts are zero-terminated and copied; only this transaction's value changes.
+    unsafe {
+        pg_sys::set_config_option(
+            TRAVEL_NAME.as_ptr(),
+            text.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
+/// Whether this transaction has travelled. Whoever hears yes leaves out a lock or a number, so that what it does can't be
+/// committed, however the setting came about.
+#[pg_extern(sql = false)]
+fn travelling() -> bool {
+    let yes = said(&TRAVEL).is_some();
+    if yes {
+        refuse(TRAVELLED);
+    }
+    yes
+}
+
+/// The next number of the previews of this transaction, from 1.
+#[pg_extern(sql = false)]
+fn preview_number() -> i64 {
+    refuse(TRAVELLED); // sees to it that the next transaction begins at 1, too
+    PREVIEWS.set(PREVIEWS.get() + 1);
+    PREVIEWS.get()
+}
+
+/// Whether this statement is one of several of a transaction.
+#[pg_extern(sql = false)]
+fn in_transaction_block() -> bool {
+    // SAFETY: only looks at the state of the transaction.
+    unsafe { pg_sys::IsTransactionBlock() }
 }
 
 thread_local! {
     /// Why this transaction may not be committed, each with the subtransaction that said so.
     static REFUSALS: RefCell<Vec<(pg_sys::SubTransactionId, String)>> = const { RefCell::new(Vec::new()) };
+    /// How many previews of invoices this transaction has made.
+    static PREVIEWS: Cell<i64> = const { Cell::new(0) };
+    /// Whether the callbacks of this transaction are registered; they are gone with it.
+    static LISTENS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Makes the transaction end in a rollback: a COMMIT or PREPARE TRANSACTION of it fails with `reason`. Rolling back
 /// to a savepoint before the call takes it back.
 #[pg_extern(sql = false)]
-fn refuse_commit(reason: String) {
-    // SAFETY: inside a transaction, as every function call is.
-    let here = unsafe { pg_sys::GetCurrentSubTransactionId() };
-    let first = REFUSALS.with_borrow_mut(|refusals| {
-        refusals.push((here, reason));
-        refusals.len() == 1
+fn refuse_commit(reason: &str) {
+    refuse(reason);
+}
+
+fn refuse(reason: &str) {
+    // SAFETY: asks where this process stands, inside a transaction, as every function call is. A worker of a parallel
+    // query commits nothing: its leader is asked, too.
+    let (here, worker) = unsafe { (pg_sys::GetCurrentSubTransactionId(), pg_sys::ParallelWorkerNumber >= 0) };
+    if worker {
+        return;
+    }
+    REFUSALS.with_borrow_mut(|refusals| {
+        if refusals.iter().all(|(_, said)| said != reason) {
+            refusals.push((here, reason.to_owned()));
+        }
     });
-    if !first {
+    if LISTENS.replace(true) {
         return; // the callbacks are there
     }
     for end in [PgXactCallbackEvent::PreCommit, PgXactCallbackEvent::PrePrepare] {
@@ -71,7 +153,11 @@ fn refuse_commit(reason: String) {
         });
     }
     for end in [PgXactCallbackEvent::Commit, PgXactCallbackEvent::Abort, PgXactCallbackEvent::Prepare] {
-        register_xact_callback(end, || REFUSALS.with_borrow_mut(Vec::clear));
+        register_xact_callback(end, || {
+            REFUSALS.with_borrow_mut(Vec::clear);
+            PREVIEWS.set(0);
+            LISTENS.set(false);
+        });
     }
     register_subxact_callback(PgSubXactCallbackEvent::AbortSub, |ended, _| {
         REFUSALS.with_borrow_mut(|refusals| refusals.retain(|(at, _)| *at != ended));
@@ -136,6 +222,80 @@ mod tests {
         elsewhere("COMMIT");
         assert!(holds("SELECT to_regclass('tests.refused') IS NOT NULL"));
         elsewhere("DROP TABLE tests.refused");
+        rows("SELECT tests.dblink_disconnect('other')");
+    }
+
+    /// After travel_to() billing.now() is there, test clock or not, also in parallel workers, travelling() is true, and
+    /// preview_number() counts from 1. COMMIT and PREPARE TRANSACTION fail with 55000. With a savepoint before it that
+    /// is rolled back to, or once the transaction has ended, nothing of it is left. So it is where a superuser sets the
+    /// setting by hand: who heard travelling() say yes can't commit.
+    #[pg_test]
+    fn a_transaction_that_travels_is_rolled_back() {
+        let elsewhere = other_session();
+        let asked = |what: &str| {
+            value(&format!(
+                "SELECT * FROM tests.dblink('other', $x$SELECT ({what})::text$x$) t (answer text)"
+            ))
+        };
+        let there = "2031-05-06 07:08:09.000001+00";
+        elsewhere("SET timezone = 'UTC'");
+        elsewhere("SET billing.test_clock = '2023-12-01T00:00:00Z'");
+        assert_eq!(asked("billing_internal.travelling()").as_deref(), Some("false"));
+        for end in ["COMMIT", "PREPARE TRANSACTION ''x''"] {
+            elsewhere("BEGIN");
+            asked(&format!("billing_internal.travel_to('{there}')"));
+            assert_eq!(asked("billing.now()").as_deref(), Some(there));
+            assert_eq!(asked("billing_internal.travelling()").as_deref(), Some("true"));
+            assert_eq!(asked("billing_internal.preview_number()").as_deref(), Some("1"));
+            assert_eq!(asked("billing_internal.preview_number()").as_deref(), Some("2"));
+            let refused = error_of(&format!("SELECT tests.dblink_exec('other', '{end}')"));
+            assert_eq!(
+                refused,
+                "55000 this transaction has travelled in time, so it can't be committed HINT Use ROLLBACK."
+            );
+            assert_eq!(asked("billing_internal.travelling()").as_deref(), Some("false"));
+        }
+
+        elsewhere("BEGIN");
+        elsewhere("SET LOCAL force_parallel_mode = on");
+        asked(&format!("billing_internal.travel_to('{there}')"));
+        assert_eq!(asked("billing.now()").as_deref(), Some(there));
+        elsewhere("ROLLBACK");
+        assert_eq!(asked("billing.now()").as_deref(), Some("2023-12-01 00:00:00+00"));
+
+        elsewhere("BEGIN");
+        elsewhere("SAVEPOINT a");
+        elsewhere("SAVEPOINT b");
+        asked(&format!("billing_internal.travel_to('{there}')"));
+        elsewhere("RELEASE SAVEPOINT b");
+        assert_eq!(asked("billing_internal.travelling()").as_deref(), Some("true"));
+        elsewhere("ROLLBACK TO SAVEPOINT a");
+        assert_eq!(asked("billing_internal.travelling()").as_deref(), Some("false"));
+        assert_eq!(asked("billing.now()").as_deref(), Some("2023-12-01 00:00:00+00"));
+        elsewhere("COMMIT");
+
+        elsewhere("SET billing.time_travel_at = '2031-05-06T07:08:09Z'");
+        elsewhere("BEGIN");
+        assert_eq!(asked("billing_internal.travelling()").as_deref(), Some("true"));
+        let refused = error_of("SELECT tests.dblink_exec('other', 'COMMIT')");
+        assert!(refused.starts_with("55000 this transaction has travelled"), "{refused}");
+        rows("SELECT tests.dblink_disconnect('other')");
+    }
+
+    /// in_transaction_block() is true between BEGIN and its end, and false in a statement by itself.
+    #[pg_test]
+    fn a_transaction_block_is_known() {
+        let elsewhere = other_session();
+        let asked = || {
+            value(
+                "SELECT * FROM tests.dblink('other', 'SELECT billing_internal.in_transaction_block()::text') t (answer text)",
+            )
+        };
+        assert_eq!(asked().as_deref(), Some("false"));
+        elsewhere("BEGIN");
+        assert_eq!(asked().as_deref(), Some("true"));
+        elsewhere("ROLLBACK");
+        assert_eq!(asked().as_deref(), Some("false"));
         rows("SELECT tests.dblink_disconnect('other')");
     }
 }

@@ -37,6 +37,7 @@ static SCHEMA_FILES: &[SchemaFile] = schema_files![
     10 "0010_price_versions",
     11 "0011_late_usage",
     12 "0012_contract_changes",
+    13 "0013_credits",
 ];
 
 /// The schema this library works with.

@@ -1,14 +1,15 @@
 //! An amendment: what of a running contract is different from a day on. What it does not name stays.
 
-use super::OVERRIDES_MAX;
-use super::charge::{Entry, Fee, UsageCharge, read_entry, read_quantity};
-use super::contract::{Contract, no_charge, read_purchase_order};
+use super::charge::{Entry, Fee, Keyed, UsageCharge, read_entry, read_quantity};
+use super::contract::{Contract, check_discount, no_charge, read_purchase_order};
+use super::extras::{AddOn, Commitment, Discount, Entitlement, Grant};
 use super::overrides::{self, Override, Target, read_target};
-use super::plan::{Plan, read_interval, read_items, refuse_later};
+use super::plan::{Plan, read_interval, read_items};
 use super::renewal::Renewal;
 use super::schedule::{Item, Scheduled, StepAt};
+use super::{EXTRAS_MAX, OVERRIDES_MAX};
 use crate::domain::foundation::calendar::Interval;
-use crate::domain::foundation::json::{Node, Tree, check_key, field_path, index_path};
+use crate::domain::foundation::json::{Fields, Node, Tree, check_key, field_path, index_path};
 use crate::domain::foundation::{Exact, Fault};
 use crate::domain::metering::Dimensions;
 use crate::domain::rating::Pricing;
@@ -30,7 +31,6 @@ const FIELDS: [&str; 14] = [
     "purchase_order",
     "bill_to",
 ];
-const LATER: [&str; 5] = ["commitments", "credits", "discounts", "add_ons", "entitlements"];
 /// What bills differently is another contract; of each what helps.
 const FIXED: [(&str, &str); 11] = [
     ("plan", "Use billing.contract_change_plan()."),
@@ -51,6 +51,11 @@ pub struct Amendment {
     pub charges: Vec<Entry<Scheduled<UsageCharge>>>,
     pub fees: Vec<Entry<Scheduled<Fee>>>,
     pub overrides: Vec<OverrideEntry>,
+    pub discounts: Vec<Entry<Discount>>,
+    pub commitments: Vec<Entry<Commitment>>,
+    pub credits: Vec<Entry<Grant>>,
+    pub add_ons: Vec<Entry<AddOn>>,
+    pub entitlements: Vec<Entry<Entitlement>>,
     pub quantities: Vec<(String, Exact)>,
     pub prices: Vec<(String, Pricing)>,
     pub term: Option<Interval>,
@@ -135,12 +140,21 @@ impl Amendment {
         let purchase_order =
             fields.optional("purchase_order").map(|n| read_purchase_order(&n)).transpose()?;
         let bill_to = fields.optional("bill_to").map(|n| n.key().map(str::to_string)).transpose()?;
-        refuse_later(&mut fields, &LATER)?;
+        let discounts = read_entries(&mut fields, Discount::read)?;
+        let commitments = read_entries(&mut fields, Commitment::read)?;
+        let credits = read_entries(&mut fields, Grant::read)?;
+        let add_ons = read_entries(&mut fields, AddOn::read)?;
+        let entitlements = read_entries(&mut fields, Entitlement::read)?;
         fields.finish()?;
         let amendment = Amendment {
             charges,
             fees,
             overrides,
+            discounts,
+            commitments,
+            credits,
+            add_ons,
+            entitlements,
             quantities,
             prices,
             term,
@@ -163,6 +177,11 @@ impl Amendment {
             ("charges", self.charges.iter().map(Entry::to_tree).collect::<Vec<_>>()),
             ("fees", self.fees.iter().map(Entry::to_tree).collect()),
             ("overrides", self.overrides.iter().map(OverrideEntry::to_tree).collect()),
+            ("discounts", self.discounts.iter().map(Entry::to_tree).collect()),
+            ("commitments", self.commitments.iter().map(Entry::to_tree).collect()),
+            ("credits", self.credits.iter().map(Entry::to_tree).collect()),
+            ("add_ons", self.add_ons.iter().map(Entry::to_tree).collect()),
+            ("entitlements", self.entitlements.iter().map(Entry::to_tree).collect()),
         ] {
             if !list.is_empty() {
                 fields.push((name.into(), Tree::List(list)));
@@ -207,20 +226,38 @@ impl Amendment {
         for (at, entry) in self.overrides.iter().enumerate() {
             put_override(&mut contract.overrides, entry, &index_path("overrides", at), day)?;
         }
+        self.put_extras(contract, day)?;
         for (key, quantity) in &self.quantities {
             let path = field_path("quantities", key);
-            if find(&contract.charges, base.0, key).is_some() {
+            if contract.all_items(plan).charges.iter().any(|charge| charge.item.key == *key) {
                 return Err(Fault::document(&path, "is a usage charge, which has no quantity of its own"));
             }
-            restate(&mut contract.fees, base.1, key, &path, begins, day, Some(*quantity), None)?;
+            let to = Restated { path: &path, day, quantity: Some(*quantity), pricing: None };
+            match contract
+                .add_ons
+                .iter_mut()
+                .flat_map(|add_on| add_on.items_since(contract.starts_on).1)
+                .find(|(_, fee)| fee.item.key == *key)
+            {
+                Some((since, fee)) => to.put(fee, since.max(begins))?,
+                None => to.put_own(&mut contract.fees, base.1, key, begins)?,
+            }
         }
         for (key, pricing) in &self.prices {
             let path = field_path("prices", key);
-            let pricing = Some(pricing.clone());
-            if find(&contract.charges, base.0, key).is_some() {
-                restate(&mut contract.charges, base.0, key, &path, contract.starts_on, day, None, pricing)?;
-            } else {
-                restate(&mut contract.fees, base.1, key, &path, begins, day, None, pricing)?;
+            let to = Restated { path: &path, day, quantity: None, pricing: Some(pricing.clone()) };
+            let start = contract.starts_on;
+            let (charges, fees): (Vec<_>, Vec<_>) =
+                contract.add_ons.iter_mut().map(|add_on| add_on.items_since(start)).unzip();
+            let charge = charges.into_iter().flatten().find(|(_, charge)| charge.item.key == *key);
+            let fee = fees.into_iter().flatten().find(|(_, fee)| fee.item.key == *key);
+            match (charge, fee) {
+                (Some((since, charge)), _) => to.put(charge, since)?,
+                (None, Some((since, fee))) => to.put(fee, since.max(begins))?,
+                _ if find(&contract.charges, base.0, key).is_some() => {
+                    to.put_own(&mut contract.charges, base.0, key, start)?
+                }
+                _ => to.put_own(&mut contract.fees, base.1, key, begins)?,
             }
         }
         if let Some(renewal) = &self.renewal {
@@ -233,7 +270,58 @@ impl Amendment {
             contract.bill_to = Some(key.clone());
         }
         contract.check_items(plan)?;
-        let items = contract.items(plan);
+        self.check(contract, plan, ends)?;
+        contract.settle(plan);
+        Ok(())
+    }
+
+    /// The lists whose items are replaced by key.
+    fn put_extras(&self, contract: &mut Contract, day: NaiveDate) -> Result<(), Fault> {
+        put_keyed(&mut contract.discounts, &self.discounts, |item, old| {
+            late("from", item.from, day, old.is_some())?;
+            over("until", item.until, day)?;
+            let from = item.from.or(item.duration.and(Some(day)));
+            Ok(Discount { from, ..item.clone() })
+        })?;
+        put_keyed(&mut contract.commitments, &self.commitments, |item, old| {
+            late("from", item.from, day, old.is_some())?;
+            over("until", item.until, day)?;
+            // The periods go on as they were counted; those that have begun keep their terms.
+            let from = item.from.or(old.and_then(|old| old.from)).or(Some(day));
+            let every = item.every.or(old.and_then(|old| old.every));
+            Ok(Commitment { from, every, ..item.clone() })
+        })?;
+        let granted = |grant: &Grant| grant.every.is_none() && grant.effective_on.is_some_and(|on| on < day);
+        for (at, entry) in self.credits.iter().enumerate() {
+            if contract.credits.iter().any(|old| old.key == entry.key() && granted(old)) {
+                let message = format!("\"{}\" was granted before {day}", entry.key());
+                return Err(Fault::document(&index_path("credits", at), message)
+                    .with_hint("billing.credit_void() takes it back; further credit has another key."));
+            }
+        }
+        put_keyed(&mut contract.credits, &self.credits, |item, old| {
+            late("effective_on", item.effective_on, day, old.is_some())?;
+            let effective_on = item.effective_on.or(old.and_then(|old| old.effective_on)).or(Some(day));
+            if item.every.is_none() && item.paid_by.is_none() && effective_on.is_some_and(|on| on < day) {
+                return Err(Fault::document(
+                    "effective_on",
+                    format!("lies before {day}, when the change takes effect"),
+                ));
+            }
+            Ok(Grant { effective_on, ..item.clone() })
+        })?;
+        put_keyed(&mut contract.add_ons, &self.add_ons, |item, old| {
+            late("from", item.from, day, old.is_some())?;
+            over("until", item.until, day)?;
+            let from = item.from.or(old.and_then(|old| old.from)).or(Some(day));
+            Ok(AddOn { from, ..item.clone() })
+        })?;
+        put_keyed(&mut contract.entitlements, &self.entitlements, |item, _| Ok(item.clone()))
+    }
+
+    /// What of it must stand for something in the contract as it then is.
+    fn check(&self, contract: &Contract, plan: Option<&Plan>, ends: Option<NaiveDate>) -> Result<(), Fault> {
+        let items = contract.all_items(plan);
         for (at, entry) in self.overrides.iter().enumerate() {
             if let OverrideEntry::Item(item) = entry
                 && !items.charges.iter().any(|c| item.is_for(&c.item.key, &c.item.meter))
@@ -241,8 +329,96 @@ impl Amendment {
                 return Err(no_charge(&index_path("overrides", at), &items));
             }
         }
-        Ok(())
+        each(&self.discounts, &contract.discounts, |discount| check_discount(discount, &items))?;
+        each(&self.add_ons, &contract.add_ons, |add_on| contract.check_add_on(add_on, ends))?;
+        each(&self.commitments, &contract.commitments, |item| contract.check_commitment(item, plan, ends))?;
+        each(&self.credits, &contract.credits, |grant| contract.check_grant(grant, ends))?;
+        // What credits were paid by may have gone.
+        contract.credits.iter().try_for_each(|grant| match &grant.paid_by {
+            Some(by) if !contract.commitments.iter().any(|commitment| commitment.key == *by) => {
+                Err(Fault::document("commitments", format!("\"{by}\" pays for credit \"{}\"", grant.key))
+                    .with_hint("Remove the credit, too."))
+            }
+            _ => Ok(()),
+        })
     }
+}
+
+/// Checks those items of a list that an amendment gives, as they now are.
+fn each<T: Keyed>(
+    given: &[Entry<T>],
+    now: &[T],
+    check: impl Fn(&T) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    for (at, entry) in given.iter().enumerate() {
+        if let Some(item) = entry.item().and(now.iter().find(|item| item.key() == entry.key())) {
+            check(item).map_err(|fault| fault.inside(&index_path(T::LIST, at)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a beginning after the change for what takes another's place.
+fn late(name: &str, from: Option<NaiveDate>, day: NaiveDate, known: bool) -> Result<(), Fault> {
+    match from {
+        Some(from) if known && from > day => Err(Fault::document(
+            name,
+            format!("{from} is after {day}, when the change takes the old one's place"),
+        )
+        .with_hint("Let the amendment take effect on that day.")),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses an end before the change.
+fn over(name: &str, until: Option<NaiveDate>, day: NaiveDate) -> Result<(), Fault> {
+    match until {
+        Some(until) if until <= day => {
+            Err(Fault::document(name, format!("{until} lies before {day}, when the change takes effect")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn read_entries<'t, T: Keyed>(
+    fields: &mut Fields<'t>,
+    read: impl Fn(&Node) -> Result<T, Fault>,
+) -> Result<Vec<Entry<T>>, Fault> {
+    let mut list: Vec<Entry<T>> = Vec::new();
+    for node in fields.optional(T::LIST).map_or(Ok(Vec::new()), |n| n.items_at_most(EXTRAS_MAX))? {
+        let entry = read_entry(&node, &read)?;
+        if list.iter().any(|other| other.key() == entry.key()) {
+            return Err(node.fault(format!("\"{}\" stands twice", entry.key())));
+        }
+        list.push(entry);
+    }
+    Ok(list)
+}
+
+fn put_keyed<T: Keyed>(
+    own: &mut Vec<T>,
+    entries: &[Entry<T>],
+    prepare: impl Fn(&T, Option<&T>) -> Result<T, Fault>,
+) -> Result<(), Fault> {
+    for (at, entry) in entries.iter().enumerate() {
+        let path = index_path(T::LIST, at);
+        let place = own.iter().position(|old| old.key() == entry.key());
+        match (entry, place) {
+            (Entry::Remove(_), Some(place)) => drop(own.remove(place)),
+            (Entry::Remove(key), None) => {
+                return Err(Fault::document(&path, format!("the contract has no \"{key}\" to remove")));
+            }
+            (Entry::Item(item), place) => {
+                let item =
+                    prepare(item, place.map(|place| &own[place])).map_err(|fault| fault.inside(&path))?;
+                match place {
+                    Some(place) => own[place] = item,
+                    None => own.push(item),
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn read_map<T>(
@@ -318,23 +494,10 @@ fn put_items<T: Item>(
 /// An item of an amendment: what it counts from its beginning, it counts from the day of the change.
 fn dated<T: Item>(item: &Scheduled<T>, day: NaiveDate, known: bool) -> Result<Scheduled<T>, Fault> {
     let mut item = item.clone();
-    if let Some(from) = item.from {
-        if known && from > day {
-            return Err(Fault::document(
-                "from",
-                format!("{from} is after {day}, when the change takes the old one's place"),
-            )
-            .with_hint("Let the amendment take effect on that day."));
-        }
-        if item.item.once() && from < day {
-            return Err(Fault::document(
-                "from",
-                format!("{from} is before {day}, when the change takes effect"),
-            ));
-        }
-    }
-    if item.until.is_some_and(|until| until <= day) {
-        return Err(Fault::document("until", format!("lies before {day}, when the change takes effect")));
+    late("from", item.from, day, known)?;
+    over("until", item.until, day)?;
+    if item.item.once() && item.from.is_some_and(|from| from < day) {
+        return Err(Fault::document("from", format!("lies before {day}, when the change takes effect")));
     }
     let counts = item.step_up.is_some() || item.ramp.iter().any(|step| matches!(step.at, StepAt::After(_)));
     if counts || item.item.once() {
@@ -381,30 +544,41 @@ fn put_override(
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call for quantities, one for prices")]
-fn restate<T: Item>(
-    own: &mut Vec<Entry<Scheduled<T>>>,
-    base: &[Scheduled<T>],
-    key: &str,
-    path: &str,
-    begins: NaiveDate,
+/// A quantity or a price in the place of what is in force.
+struct Restated<'a> {
+    path: &'a str,
     day: NaiveDate,
     quantity: Option<Exact>,
     pricing: Option<Pricing>,
-) -> Result<(), Fault> {
-    let Some(item) = find(own, base, key) else {
-        return Err(Fault::document(path, "is no charge or fee of this contract"));
-    };
-    if item.item.once() {
-        return Err(Fault::document(path, "is billed once, so that it has nothing to change")
-            .with_hint("Add another fee, billed once, for the difference."));
+}
+
+impl Restated<'_> {
+    /// For the item of this key, the contract's own or one of the plan's, that begins on a day unless it says a later one.
+    fn put_own<T: Item>(
+        self,
+        own: &mut Vec<Entry<Scheduled<T>>>,
+        base: &[Scheduled<T>],
+        key: &str,
+        begins: NaiveDate,
+    ) -> Result<(), Fault> {
+        let Some(item) = find(own, base, key) else {
+            return Err(Fault::document(self.path, "is no charge or fee of this contract"));
+        };
+        let mut item = item.clone();
+        self.put(&mut item, begins)?;
+        put(own, Entry::Item(item));
+        Ok(())
     }
-    if let Some(pricing) = &pricing {
-        T::check_pricing(path, pricing)?;
+
+    fn put<T: Item>(self, item: &mut Scheduled<T>, begins: NaiveDate) -> Result<(), Fault> {
+        if item.item.once() {
+            return Err(Fault::document(self.path, "is billed once, so that it has nothing to change")
+                .with_hint("Add another fee, billed once, for the difference."));
+        }
+        if let Some(pricing) = &self.pricing {
+            T::check_pricing(self.path, pricing)?;
+        }
+        let begins = item.from.map_or(begins, |from| from.max(begins));
+        item.restate(begins, self.day, self.quantity, self.pricing).map_err(|fault| fault.inside(self.path))
     }
-    let mut item = item.clone();
-    let begins = item.from.unwrap_or(begins).max(begins);
-    item.restate(begins, day, quantity, pricing).map_err(|fault| fault.inside(path))?;
-    put(own, Entry::Item(item));
-    Ok(())
 }

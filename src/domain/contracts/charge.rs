@@ -2,7 +2,7 @@
 
 use super::overrides::{Change, Override};
 use super::plan::read_interval;
-use super::schedule::{Item, Scheduled};
+use super::schedule::Item;
 use crate::domain::foundation::calendar::Interval;
 pub use crate::domain::foundation::calendar::Timing;
 use crate::domain::foundation::json::{Fields, Node, Tree};
@@ -69,10 +69,37 @@ pub enum Entry<T> {
     Remove(String),
 }
 
-impl<T: Item> Entry<Scheduled<T>> {
+/// What has a key in one of a contract's lists.
+pub trait Keyed: Clone + PartialEq {
+    /// The name of its list.
+    const LIST: &'static str;
+    /// The name of its key.
+    const KEY: &'static str = "key";
+
+    fn key(&self) -> &str;
+    fn to_tree(&self) -> Tree<'static>;
+}
+
+impl<T> Entry<T> {
+    pub fn item(&self) -> Option<&T> {
+        match self {
+            Entry::Item(item) => Some(item),
+            Entry::Remove(_) => None,
+        }
+    }
+
+    pub fn item_mut(&mut self) -> Option<&mut T> {
+        match self {
+            Entry::Item(item) => Some(item),
+            Entry::Remove(_) => None,
+        }
+    }
+}
+
+impl<T: Keyed> Entry<T> {
     pub fn key(&self) -> &str {
         match self {
-            Entry::Item(item) => item.item.key(),
+            Entry::Item(item) => item.key(),
             Entry::Remove(key) => key,
         }
     }
@@ -81,14 +108,17 @@ impl<T: Item> Entry<Scheduled<T>> {
         match self {
             Entry::Item(item) => item.to_tree(),
             Entry::Remove(key) => {
-                Tree::object([("key", Tree::text(key.clone())), ("remove", Tree::Bool(true))])
+                Tree::object([(T::KEY, Tree::text(key.clone())), ("remove", Tree::Bool(true))])
             }
         }
     }
 }
 
 /// Reads `{"key": …, "remove": true}` or an item.
-pub fn read_entry<T>(node: &Node, read: impl Fn(&Node) -> Result<T, Fault>) -> Result<Entry<T>, Fault> {
+pub fn read_entry<T: Keyed>(
+    node: &Node,
+    read: impl Fn(&Node) -> Result<T, Fault>,
+) -> Result<Entry<T>, Fault> {
     let mut fields = node.fields()?;
     let Some(remove) = fields.raw("remove") else {
         return read(node).map(Entry::Item);
@@ -96,8 +126,8 @@ pub fn read_entry<T>(node: &Node, read: impl Fn(&Node) -> Result<T, Fault>) -> R
     if !remove.boolean()? {
         return Err(remove.fault("must be true, or absent"));
     }
-    fields.only(&["key", "remove"])?;
-    let key = fields.required("key")?.key()?.to_string();
+    fields.only(&[T::KEY, "remove"])?;
+    let key = fields.required(T::KEY)?.key()?.to_string();
     fields.finish()?;
     Ok(Entry::Remove(key))
 }
@@ -385,10 +415,6 @@ impl Item for UsageCharge {
         &self.key
     }
 
-    fn set_key(&mut self, key: String) {
-        self.key = key;
-    }
-
     fn to_tree(&self) -> Tree<'static> {
         UsageCharge::to_tree(self)
     }
@@ -430,10 +456,6 @@ impl Item for Fee {
 
     fn key(&self) -> &str {
         &self.key
-    }
-
-    fn set_key(&mut self, key: String) {
-        self.key = key;
     }
 
     fn to_tree(&self) -> Tree<'static> {

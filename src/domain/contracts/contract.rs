@@ -1,17 +1,21 @@
 //! The contract document, and what it comes to together with its plan.
 
-use super::charge::{Entry, Fee, PriceSource, UsageCharge, read_entry};
+use super::charge::{Entry, Fee, Keyed, PriceSource, UsageCharge, read_entry};
+use super::extras::{
+    AddOn, Commitment, Discount, Entitlement, Expires, Grant, Phase, phase_windows, read_keyed,
+};
 use super::overrides::{self, Override};
-use super::plan::{Billing, Plan, check_every, read_interval, read_items, refuse_later, unique_keys};
+use super::plan::{Billing, Plan, check_every, read_interval, read_items, unique_keys};
 use super::renewal::{Renewal, RenewalPrices};
 use super::schedule::{Item, Scheduled};
+use crate::domain::credits::Order;
 use crate::domain::foundation::calendar::{Calendar, Interval};
 use crate::domain::foundation::json::{Node, Tree, field_path, index_path};
 use crate::domain::foundation::money::Unit;
-use crate::domain::foundation::{Code, Exact, Fault};
+use crate::domain::foundation::{Exact, Fault};
 use chrono::NaiveDate;
 
-const FIELDS: [&str; 23] = [
+const FIELDS: [&str; 26] = [
     "key",
     "customer",
     "seller",
@@ -29,15 +33,16 @@ const FIELDS: [&str; 23] = [
     "overrides",
     "charges",
     "fees",
+    "phases",
+    "discounts",
     "commitments",
     "credits",
-    "discounts",
+    "credit_order",
+    "credit_mode",
     "add_ons",
     "entitlements",
     "renewal",
 ];
-/// Parts of the document that later versions bill; until then they must be empty.
-const LATER: [&str; 5] = ["commitments", "credits", "discounts", "add_ons", "entitlements"];
 /// Longest purchase order number in bytes.
 const PURCHASE_ORDER_MAX: usize = 200;
 
@@ -64,6 +69,16 @@ pub struct Contract {
     pub overrides: Vec<Override>,
     pub charges: Vec<Entry<Scheduled<UsageCharge>>>,
     pub fees: Vec<Entry<Scheduled<Fee>>>,
+    pub phases: Vec<Phase>,
+    pub discounts: Vec<Discount>,
+    pub commitments: Vec<Commitment>,
+    pub credits: Vec<Grant>,
+    /// In which order credits are drawn down; `None` = the default of `credits::order`.
+    pub credit_order: Option<Order>,
+    /// What happens when credit ends: a word of `credits::Mode`.
+    pub credit_mode: Option<String>,
+    pub add_ons: Vec<AddOn>,
+    pub entitlements: Vec<Entitlement>,
     pub renewal: Option<Renewal>,
 }
 
@@ -126,7 +141,17 @@ impl Contract {
         let overrides = fields.optional("overrides").map_or(Ok(Vec::new()), |n| overrides::read_list(&n))?;
         let charges = read_items(&mut fields, "charges", |n| read_entry(n, Scheduled::read))?;
         let fees = read_items(&mut fields, "fees", |n| read_entry(n, Scheduled::read))?;
-        refuse_later(&mut fields, &LATER)?;
+        let phases = read_keyed(&mut fields, Phase::read)?;
+        let discounts = read_keyed(&mut fields, Discount::read)?;
+        let commitments = read_keyed(&mut fields, Commitment::read)?;
+        let credits = read_keyed(&mut fields, Grant::read)?;
+        let credit_order = fields.optional("credit_order").map(|n| Order::read(&n)).transpose()?;
+        let credit_mode = fields
+            .optional("credit_mode")
+            .map(|n| n.word(&["credit_then_invoice", "credit_only", "allow_negative"]).map(str::to_string))
+            .transpose()?;
+        let add_ons = read_keyed(&mut fields, AddOn::read)?;
+        let entitlements = read_keyed(&mut fields, Entitlement::read)?;
         let renewal = fields.optional("renewal").map(|n| Renewal::read(&n)).transpose()?;
         fields.finish()?;
         Ok(Contract {
@@ -147,6 +172,14 @@ impl Contract {
             overrides,
             charges,
             fees,
+            phases,
+            discounts,
+            commitments,
+            credits,
+            credit_order,
+            credit_mode,
+            add_ons,
+            entitlements,
             renewal,
         })
     }
@@ -155,18 +188,15 @@ impl Contract {
     pub fn check(&self, plan: Option<&Plan>) -> Result<(), Fault> {
         let billing = self.billing(plan);
         billing.check()?;
-        self.removals(plan)?;
-        let items = self.items(plan);
+        check_removals("charges", "the plan", plan.map_or(&[], |plan| &plan.charges), &self.charges)?;
+        check_removals("fees", "the plan", plan.map_or(&[], |plan| &plan.fees), &self.fees)?;
+        let items = self.all_items(plan);
         if items.charges.is_empty() && items.fees.is_empty() {
             return Err(Fault::document("", "has neither charges nor fees, so it can't bill anything")
                 .with_hint("Name a plan, or give charges or fees."));
         }
         self.check_items(plan)?;
-        for (at, item) in self.overrides.iter().enumerate() {
-            if !items.charges.iter().any(|c| item.is_for(&c.item.key, &c.item.meter)) {
-                return Err(no_charge(&index_path("overrides", at), &items));
-            }
-        }
+        check_overrides("overrides", &self.overrides, &items)?;
         let ends_on = self.ends_on(plan)?;
         let trial_until = self.trial_until()?;
         if let Some(end) = ends_on
@@ -175,24 +205,203 @@ impl Contract {
             return Err(Fault::document("trial", format!("lasts as long as the contract, until {end}")));
         }
         Calendar::new(self.starts_on, ends_on, billing.interval(), billing.alignment(trial_until))?;
+        let begins = self.begins()?;
         check_steps(&self.charges, self.starts_on, ends_on)?;
-        check_steps(&self.fees, self.begins()?, ends_on)?;
+        check_steps(&self.fees, begins, ends_on)?;
+        let windows = phase_windows(&self.phases, self.starts_on)?;
+        for (n, (phase, (from, until))) in self.phases.iter().zip(windows).enumerate() {
+            let path = index_path("phases", n);
+            if ends_on.is_some_and(|end| from >= end) {
+                return Err(Fault::document(&path, format!("begins on {from}, when the contract has ended")));
+            }
+            let until = [until, ends_on].into_iter().flatten().min();
+            let place = |fault: Fault| fault.inside(&path);
+            check_removals("charges", "the contract", &self.items(plan).charges, &phase.charges)
+                .map_err(place)?;
+            check_removals("fees", "the contract", &self.items(plan).fees, &phase.fees).map_err(place)?;
+            check_steps(&phase.charges, from, until).map_err(place)?;
+            check_steps(&phase.fees, from.max(begins), until).map_err(place)?;
+            check_overrides("overrides", &phase.overrides, &items).map_err(place)?;
+            check_discounts(&phase.discounts, &items).map_err(place)?;
+        }
+        for (n, add_on) in self.add_ons.iter().enumerate() {
+            self.check_add_on(add_on, ends_on).map_err(|fault| fault.inside(&index_path("add_ons", n)))?;
+        }
+        check_discounts(&self.discounts, &items)?;
+        for (n, commitment) in self.commitments.iter().enumerate() {
+            self.check_commitment(commitment, plan, ends_on)
+                .map_err(|fault| fault.inside(&index_path("commitments", n)))?;
+        }
+        for (n, grant) in self.credits.iter().enumerate() {
+            self.check_grant(grant, ends_on).map_err(|fault| fault.inside(&index_path("credits", n)))?;
+        }
         self.check_renewal()
     }
 
     /// What every state of a contract must keep: keys that are unique, intervals that fit, prices that are somewhere.
     pub fn check_items(&self, plan: Option<&Plan>) -> Result<(), Fault> {
-        let items = self.items(plan);
-        let keys = items.charges.iter().map(|c| c.item.key.as_str());
-        unique_keys("", keys.chain(items.fees.iter().map(|f| f.item.key.as_str())))?;
-        let (charges, fees) = (items.charges.iter().map(|c| &c.item), items.fees.iter().map(|f| &f.item));
+        let mut items = self.items(plan);
+        for add_on in &self.add_ons {
+            items.charges.extend(add_on.charges.iter().cloned());
+            items.fees.extend(add_on.fees.iter().cloned());
+        }
+        let keys = |items: &Items| -> Vec<String> {
+            let charges = items.charges.iter().map(|c| c.item.key.clone());
+            charges.chain(items.fees.iter().map(|f| f.item.key.clone())).collect()
+        };
+        unique_keys("", keys(&items).iter().map(String::as_str))?;
+        for (n, phase) in self.phases.iter().enumerate() {
+            let path = |list: &str, at: usize| index_path(&field_path(&index_path("phases", n), list), at);
+            let clash = |path: String, key: &str| {
+                Err(Fault::document(&path, format!("\"{key}\" is the key of two charges or fees")))
+            };
+            if let Some(at) =
+                phase.charges.iter().position(|c| items.fees.iter().any(|f| f.item.key == c.key()))
+            {
+                return clash(path("charges", at), phase.charges[at].key());
+            }
+            if let Some(at) = phase.fees.iter().position(|f| {
+                items.charges.iter().any(|c| c.item.key == f.key())
+                    || phase.charges.iter().any(|c| c.key() == f.key())
+            }) {
+                return clash(path("fees", at), phase.fees[at].key());
+            }
+        }
+        let all = self.all_items(plan);
+        let (charges, fees) = (all.charges.iter().map(|c| &c.item), all.fees.iter().map(|f| &f.item));
         check_every("", &self.billing(plan), charges, fees)?;
         if self.price_book(plan).is_none()
-            && items.charges.iter().any(|c| matches!(c.item.source, PriceSource::Book(_)))
+            && all.charges.iter().any(|c| matches!(c.item.source, PriceSource::Book(_)))
         {
             return Err(Fault::document("price_book", "is missing, but charges name prices"));
         }
         Ok(())
+    }
+
+    /// Faults have their path inside the add-on.
+    pub fn check_add_on(&self, add_on: &AddOn, ends_on: Option<NaiveDate>) -> Result<(), Fault> {
+        let (from, until) = add_on.window(self.starts_on);
+        if ends_on.is_some_and(|end| from >= end) {
+            return Err(Fault::document("from", format!("{from} is when the contract has ended")));
+        }
+        let until = [until, ends_on].into_iter().flatten().min();
+        for (at, charge) in add_on.charges.iter().enumerate() {
+            charge.check_steps(from, until).map_err(|fault| fault.inside(&index_path("charges", at)))?;
+        }
+        let begins = from.max(self.begins()?);
+        for (at, fee) in add_on.fees.iter().enumerate() {
+            fee.check_steps(begins, until).map_err(|fault| fault.inside(&index_path("fees", at)))?;
+        }
+        Ok(())
+    }
+
+    /// Faults have their path inside the commitment.
+    pub fn check_commitment(
+        &self,
+        commitment: &Commitment,
+        plan: Option<&Plan>,
+        ends_on: Option<NaiveDate>,
+    ) -> Result<(), Fault> {
+        let Some(every) = commitment.every.or(self.term) else {
+            return Err(Fault::document(
+                "every",
+                "is missing: a contract without a term has no period of its own",
+            )
+            .with_hint("Say for which period the amount is: \"every\": \"12 months\"."));
+        };
+        let from = commitment.from.unwrap_or(self.starts_on);
+        if from < self.starts_on || ends_on.is_some_and(|end| from >= end) {
+            return Err(Fault::document("from", format!("{from} is outside the contract's term")));
+        }
+        let until = [commitment.until, ends_on].into_iter().flatten().min();
+        if let (Some(until), 2..) = (until, commitment.amounts.len()) {
+            let periods =
+                (0..).take_while(|n| every.nth_after(from, *n).is_some_and(|at| at < until)).count();
+            if periods != commitment.amounts.len() {
+                let message =
+                    format!("has {} amounts for {periods} periods of {every}", commitment.amounts.len());
+                return Err(Fault::document("amounts", message));
+            }
+        }
+        if let Some(instalments) = commitment.instalments {
+            if !instalments.divides(every) {
+                return Err(Fault::document(
+                    "instalments",
+                    format!("{instalments} does not divide the period of {every}"),
+                ));
+            }
+            let interval = self.billing(plan).interval();
+            if !interval.divides(instalments) {
+                return Err(Fault::document(
+                    "instalments",
+                    format!("{instalments} is no multiple of the billing interval of {interval}"),
+                ));
+            }
+        }
+        check_overrides("overage", &commitment.overage, &self.all_items(plan))
+    }
+
+    /// Faults have their path inside the credit.
+    pub fn check_grant(&self, grant: &Grant, ends_on: Option<NaiveDate>) -> Result<(), Fault> {
+        if let Some(by) = &grant.paid_by {
+            match self.commitments.iter().find(|commitment| commitment.key == *by) {
+                None => {
+                    return Err(Fault::document(
+                        "paid_by",
+                        format!("\"{by}\" is no commitment of this contract"),
+                    ));
+                }
+                Some(commitment) if !commitment.prepaid => {
+                    return Err(Fault::document(
+                        "paid_by",
+                        format!("\"{by}\" is not prepaid, so it pays for nothing in advance"),
+                    ));
+                }
+                Some(_) => (),
+            }
+        }
+        let begins = grant.effective_on.unwrap_or(self.starts_on);
+        if begins < self.starts_on || ends_on.is_some_and(|end| begins >= end) {
+            return Err(Fault::document("effective_on", format!("{begins} is outside the contract's term")));
+        }
+        if let Expires::On(day) = grant.expires
+            && day <= begins
+        {
+            return Err(Fault::document("expires", format!("{day} is not after {begins}, when it begins")));
+        }
+        if grant.expires == Expires::ContractEnd && ends_on.is_none() {
+            return Err(Fault::document("expires", "is missing, and this contract has no end")
+                .with_hint("Say \"never\", \"period_end\" or a date."));
+        }
+        Ok(())
+    }
+
+    /// Writes down what is counted from the beginning or the contract's first terms, so that it stays when those change.
+    pub fn settle(&mut self, plan: Option<&Plan>) {
+        let (start, term) = (self.starts_on, self.term);
+        let product = self.first_product(plan);
+        for commitment in &mut self.commitments {
+            commitment.from = commitment.from.or(Some(start));
+            commitment.every = commitment.every.or(term);
+            commitment.product = commitment.product.take().or_else(|| product.clone());
+        }
+        let commitments = &self.commitments;
+        for grant in &mut self.credits {
+            grant.effective_on = grant.effective_on.or(Some(start));
+            let paid_by =
+                commitments.iter().find(|commitment| Some(&commitment.key) == grant.paid_by.as_ref());
+            if grant.carry_from.is_none() {
+                // What each period of a commitment pays for is granted with each.
+                grant.every = grant.every.or_else(|| paid_by.and_then(|commitment| commitment.every));
+            }
+        }
+    }
+
+    /// What a commitment is for that does not say.
+    fn first_product(&self, plan: Option<&Plan>) -> Option<String> {
+        let items = self.all_items(plan);
+        let charge = items.charges.first().map(|charge| charge.item.product.clone());
+        charge.or_else(|| items.fees.first().map(|fee| fee.item.product.clone()))
     }
 
     pub fn check_renewal(&self) -> Result<(), Fault> {
@@ -234,10 +443,18 @@ impl Contract {
         }
     }
 
-    /// Refuses to remove what the plan has not, and keys that stand twice in a list.
-    fn removals(&self, plan: Option<&Plan>) -> Result<(), Fault> {
-        check_removals("charges", plan.map_or(&[], |plan| &plan.charges), &self.charges)?;
-        check_removals("fees", plan.map_or(&[], |plan| &plan.fees), &self.fees)
+    /// Those, and the items of add-ons and phases; an item of a phase that takes another's place comes beside it.
+    pub fn all_items(&self, plan: Option<&Plan>) -> Items {
+        let mut items = self.items(plan);
+        for add_on in &self.add_ons {
+            items.charges.extend(add_on.charges.iter().cloned());
+            items.fees.extend(add_on.fees.iter().cloned());
+        }
+        for phase in &self.phases {
+            items.charges.extend(phase.charges.iter().filter_map(Entry::item).cloned());
+            items.fees.extend(phase.fees.iter().filter_map(Entry::item).cloned());
+        }
+        items
     }
 
     /// Forgets to remove what a new plan does not have.
@@ -245,8 +462,8 @@ impl Contract {
         let has = |key: &str| {
             plan.charges.iter().any(|c| c.item.key == key) || plan.fees.iter().any(|f| f.item.key == key)
         };
-        self.charges.retain(|entry| matches!(entry, Entry::Item(_)) || has(entry.key()));
-        self.fees.retain(|entry| matches!(entry, Entry::Item(_)) || has(entry.key()));
+        self.charges.retain(|entry| entry.item().is_some() || has(entry.key()));
+        self.fees.retain(|entry| entry.item().is_some() || has(entry.key()));
     }
 
     /// Raises what the contract says of prices: its fees (the plan's, too, which become its own), its own pricings and
@@ -257,24 +474,32 @@ impl Contract {
                 self.fees.push(Entry::Item(fee));
             }
         }
-        for entry in &mut self.fees {
-            if let Entry::Item(fee) = entry
-                && !fee.item.once
-            {
-                fee.raise(percent)?;
-            }
+        let phases = self.phases.iter_mut();
+        let (mut fees, mut charges, mut agreed) = (Vec::new(), Vec::new(), Vec::new());
+        for phase in phases {
+            fees.extend(phase.fees.iter_mut().filter_map(Entry::item_mut));
+            charges.extend(phase.charges.iter_mut().filter_map(Entry::item_mut));
+            agreed.extend(phase.overrides.iter_mut());
         }
-        for entry in &mut self.charges {
-            if let Entry::Item(charge) = entry {
-                charge.raise(percent)?;
-            }
+        for add_on in &mut self.add_ons {
+            fees.extend(add_on.fees.iter_mut());
+            charges.extend(add_on.charges.iter_mut());
         }
-        self.overrides.iter_mut().try_for_each(|item| item.raise(percent))
+        fees.extend(self.fees.iter_mut().filter_map(Entry::item_mut));
+        charges.extend(self.charges.iter_mut().filter_map(Entry::item_mut));
+        fees.into_iter().filter(|fee| !fee.item.once).try_for_each(|fee| fee.raise(percent))?;
+        charges.into_iter().try_for_each(|charge| charge.raise(percent))?;
+        self.overrides.iter_mut().chain(agreed).try_for_each(|item| item.raise(percent))
     }
 
     /// From a day on list prices hold: what was agreed on beside them ends.
     pub fn end_agreed_prices(&mut self, day: NaiveDate) {
         self.overrides.retain(|item| item.from.is_some_and(|from| from > day));
+        self.discounts.retain(|item| item.from.is_some_and(|from| from > day));
+        for phase in &mut self.phases {
+            phase.overrides.clear();
+            phase.discounts.clear();
+        }
     }
 
     /// First day after the term.
@@ -340,61 +565,28 @@ impl Contract {
         if let Some(renewal) = &self.renewal {
             fields.push(("renewal".into(), renewal.to_tree()));
         }
+        if let Some(order) = &self.credit_order {
+            fields.push(("credit_order".into(), order.to_tree()));
+        }
+        if let Some(mode) = &self.credit_mode {
+            fields.push(("credit_mode".into(), Tree::text(mode.clone())));
+        }
         for (name, list) in [
             ("overrides", self.overrides.iter().map(Override::to_tree).collect::<Vec<_>>()),
             ("charges", self.charges.iter().map(Entry::to_tree).collect()),
             ("fees", self.fees.iter().map(Entry::to_tree).collect()),
+            ("phases", self.phases.iter().map(Keyed::to_tree).collect()),
+            ("discounts", self.discounts.iter().map(Keyed::to_tree).collect()),
+            ("commitments", self.commitments.iter().map(Keyed::to_tree).collect()),
+            ("credits", self.credits.iter().map(Keyed::to_tree).collect()),
+            ("add_ons", self.add_ons.iter().map(Keyed::to_tree).collect()),
+            ("entitlements", self.entitlements.iter().map(Keyed::to_tree).collect()),
         ] {
             if !list.is_empty() {
                 fields.push((name.into(), Tree::List(list)));
             }
         }
         Tree::Object(fields)
-    }
-
-    /// The terms this contract makes on its plan, for as long as they never change: what a timeline makes of it can't be
-    /// billed by what reads these.
-    pub fn terms(&self, plan: Option<&Plan>) -> Result<Terms, Fault> {
-        let later = |path: &str| {
-            Err(Fault::document(path, "is not billed by this version")
-                .with_hint("Leave it out; CHANGELOG.md says which version brings it."))
-        };
-        self.check(plan)?;
-        let billing = self.billing(plan);
-        if billing.fiscal_year_starts.is_some() {
-            return later("billing.fiscal_year_starts");
-        }
-        if billing.end_of_month.is_some() {
-            return later("billing.end_of_month");
-        }
-        for (path, said) in [
-            ("trial", self.trial.is_some()),
-            ("renewal", self.renewal.is_some()),
-            ("purchase_order", self.purchase_order.is_some()),
-        ] {
-            if said {
-                return later(path);
-            }
-        }
-        let items = self.items(plan);
-        let interval = billing.interval();
-        if let Some(charge) = items.charges.iter().find(|charge| !charge.is_plain()) {
-            return later(&field_path("charges", charge.item.key()));
-        }
-        if let Some(fee) = items
-            .fees
-            .iter()
-            .find(|fee| !fee.is_plain() || fee.item.every.is_some_and(|every| !every.divides(interval)))
-        {
-            return later(&field_path("fees", fee.item.key()));
-        }
-        Ok(Terms {
-            price_book: self.price_book(plan).cloned(),
-            ends_on: self.ends_on(plan)?,
-            billing,
-            charges: items.charges.into_iter().map(|charge| charge.item).collect(),
-            fees: items.fees.into_iter().map(|fee| fee.item).collect(),
-        })
     }
 }
 
@@ -404,6 +596,48 @@ pub fn read_purchase_order(node: &Node) -> Result<String, Fault> {
         return Err(node.fault(format!("must have 1 to {PURCHASE_ORDER_MAX} bytes")));
     }
     Ok(text.to_string())
+}
+
+/// Refuses overrides that are for no charge.
+pub fn check_overrides(list: &str, overrides: &[Override], items: &Items) -> Result<(), Fault> {
+    match overrides
+        .iter()
+        .position(|item| !items.charges.iter().any(|c| item.is_for(&c.item.key, &c.item.meter)))
+    {
+        Some(at) => Err(no_charge(&index_path(list, at), items)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses discounts of what is no charge or fee.
+pub fn check_discounts(discounts: &[Discount], items: &Items) -> Result<(), Fault> {
+    for (n, discount) in discounts.iter().enumerate() {
+        check_discount(discount, items).map_err(|fault| fault.inside(&index_path("discounts", n)))?;
+    }
+    Ok(())
+}
+
+pub fn check_discount(discount: &Discount, items: &Items) -> Result<(), Fault> {
+    let keys = items
+        .charges
+        .iter()
+        .map(|c| c.item.key.as_str())
+        .chain(items.fees.iter().map(|f| f.item.key.as_str()));
+    let keys: Vec<&str> = keys.collect();
+    let products = items.charges.iter().map(|c| c.item.product.as_str());
+    let products: Vec<&str> = products.chain(items.fees.iter().map(|f| f.item.product.as_str())).collect();
+    for (name, named, known) in
+        [("charges", &discount.charges, keys), ("products", &discount.products, products)]
+    {
+        if let Some(at) = named.iter().position(|key| !known.contains(&key.as_str())) {
+            let what = if name == "charges" { "charge or fee" } else { "product of a charge or fee" };
+            return Err(Fault::document(
+                &index_path(name, at),
+                format!("\"{}\" is no {what} of this contract", named[at]),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// That an override is for nothing, with what there is.
@@ -443,6 +677,7 @@ pub fn check_steps<T: Item>(
 
 fn check_removals<T: Item>(
     list: &str,
+    owner: &str,
     base: &[Scheduled<T>],
     entries: &[Entry<Scheduled<T>>],
 ) -> Result<(), Fault> {
@@ -452,50 +687,9 @@ fn check_removals<T: Item>(
             return Err(Fault::document(&format!("{list}[{at}].key"), format!("\"{name}\" stands twice")));
         }
         if matches!(entry, Entry::Remove(_)) && !base.iter().any(|item| item.item.key() == name) {
-            return Err(Fault::new(
-                Code::Document,
-                format!("{list}[{at}]: the plan has no \"{name}\" to remove"),
-            ));
+            let message = format!("{owner} has no \"{name}\" to remove");
+            return Err(Fault::document(&index_path(list, at), message));
         }
     }
     Ok(())
-}
-
-/// What a contract and its plan come to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Terms {
-    pub billing: Billing,
-    pub price_book: Option<String>,
-    pub ends_on: Option<NaiveDate>,
-    pub charges: Vec<UsageCharge>,
-    pub fees: Vec<Fee>,
-}
-
-impl Terms {
-    /// For SQL: every default filled in, every item with its interval.
-    pub fn to_tree(&self) -> Tree<'static> {
-        let interval = self.billing.interval();
-        let item = |kind: &'static str, every: Option<Interval>, terms: Tree<'static>| {
-            Tree::object([
-                ("kind", Tree::text(kind)),
-                ("every", Tree::text(every.unwrap_or(interval).to_string())),
-                ("terms", terms),
-            ])
-        };
-        let items = self
-            .charges
-            .iter()
-            .map(|c| item("usage", c.every, c.to_tree()))
-            .chain(self.fees.iter().map(|f| item("fee", f.every, f.to_tree())));
-        let optional = |text: Option<String>| text.map_or(Tree::Null, Tree::text);
-        Tree::object([
-            ("interval", Tree::text(interval.to_string())),
-            ("alignment", Tree::text(self.billing.alignment(None).to_string())),
-            ("net_days", Tree::number(self.billing.net_days())),
-            ("collection", Tree::text(self.billing.collection().to_string())),
-            ("price_book", optional(self.price_book.clone())),
-            ("ends_on", optional(self.ends_on.map(|d| d.to_string()))),
-            ("items", Tree::List(items.collect())),
-        ])
-    }
 }

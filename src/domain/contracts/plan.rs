@@ -1,7 +1,7 @@
 //! A plan: standard terms that customers subscribe to.
 
 use super::CHARGES_MAX;
-use super::charge::{Fee, PriceSource, UsageCharge};
+use super::charge::{Fee, Keyed, PriceSource, UsageCharge};
 use super::schedule::{Item, Scheduled};
 use crate::domain::foundation::calendar::{Alignment, Calendar, Interval, parse_month_day};
 use crate::domain::foundation::json::{Fields, Node, Tree};
@@ -300,11 +300,10 @@ impl Plan {
             fields.push(("billing".into(), self.billing.to_tree()));
         }
         if !self.charges.is_empty() {
-            fields
-                .push(("charges".into(), Tree::List(self.charges.iter().map(Scheduled::to_tree).collect())));
+            fields.push(("charges".into(), Tree::List(self.charges.iter().map(Keyed::to_tree).collect())));
         }
         if !self.fees.is_empty() {
-            fields.push(("fees".into(), Tree::List(self.fees.iter().map(Scheduled::to_tree).collect())));
+            fields.push(("fees".into(), Tree::List(self.fees.iter().map(Keyed::to_tree).collect())));
         }
         Tree::Object(fields)
     }

@@ -2,7 +2,7 @@
 //!
 //! What a document says once is here taken apart into stretches of plain terms, so that billing knows no ramps.
 
-use super::charge::read_quantity;
+use super::charge::{Keyed, read_quantity};
 use super::plan::read_interval;
 use crate::domain::foundation::calendar::Interval;
 use crate::domain::foundation::json::{Fields, Node, Tree, index_path};
@@ -25,7 +25,6 @@ pub trait Item: Clone + PartialEq + Sized {
 
     fn take(fields: &mut Fields) -> Result<Self, Fault>;
     fn key(&self) -> &str;
-    fn set_key(&mut self, key: String);
     fn to_tree(&self) -> Tree<'static>;
     fn every(&self) -> Option<Interval>;
     fn once(&self) -> bool;
@@ -79,15 +78,6 @@ pub struct StepUp {
 }
 
 impl<T: Item> Scheduled<T> {
-    pub fn plain(item: T) -> Scheduled<T> {
-        Scheduled { item, from: None, until: None, ramp: Vec::new(), step_up: None }
-    }
-
-    /// Whether there is nothing but the item.
-    pub fn is_plain(&self) -> bool {
-        *self == Scheduled::plain(self.item.clone()) && !self.item.once()
-    }
-
     pub fn read(node: &Node) -> Result<Scheduled<T>, Fault> {
         let more: &[&str] = if T::IS_FEE { &["step_up"] } else { &[] };
         let mut fields = node.fields_of(&[T::FIELDS, &FIELDS, more].concat())?;
@@ -111,8 +101,7 @@ impl<T: Item> Scheduled<T> {
         Ok(Scheduled { item, from, until, ramp, step_up })
     }
 
-    /// Canonical form; what is absent stays absent.
-    pub fn to_tree(&self) -> Tree<'static> {
+    fn document(&self) -> Tree<'static> {
         let Tree::Object(mut fields) = self.item.to_tree() else { unreachable!("an item is an object") };
         for (name, date) in [("from", self.from), ("until", self.until)] {
             if let Some(date) = date {
@@ -240,6 +229,19 @@ impl<T: Item> Scheduled<T> {
             self.item.set_pricing(pricing);
         }
         Ok(())
+    }
+}
+
+impl<T: Item> Keyed for Scheduled<T> {
+    const LIST: &'static str = T::LIST;
+
+    fn key(&self) -> &str {
+        self.item.key()
+    }
+
+    /// Canonical form; what is absent stays absent.
+    fn to_tree(&self) -> Tree<'static> {
+        self.document()
     }
 }
 

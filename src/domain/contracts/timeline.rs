@@ -5,12 +5,14 @@
 //! resolved into them, so that billing knows only terms and from when until when they hold.
 
 use super::amendment::Amendment;
-use super::charge::{Fee, PriceSource, UsageCharge};
+use super::charge::{Entry, Fee, Keyed, PriceSource, UsageCharge};
 use super::contract::Contract;
+use super::extras::{Discount, Phase, phase_windows};
 use super::overrides::Override;
 use super::plan::{Billing, Plan, read_interval};
 use super::renewal::RenewalPrices;
 use super::schedule::{Item, Scheduled, read_percent};
+use crate::domain::credits::Order;
 use crate::domain::foundation::calendar::{Alignment, Calendar, Interval};
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{Node, Tree};
@@ -175,6 +177,10 @@ pub enum Kind {
     Usage,
     Fee,
     Override,
+    Discount,
+    Commitment,
+    Credit,
+    Entitlement,
 }
 
 impl Kind {
@@ -183,6 +189,10 @@ impl Kind {
             Kind::Usage => "usage",
             Kind::Fee => "fee",
             Kind::Override => "override",
+            Kind::Discount => "discount",
+            Kind::Commitment => "commitment",
+            Kind::Credit => "credit",
+            Kind::Entitlement => "entitlement",
         }
     }
 }
@@ -279,13 +289,24 @@ pub struct Timeline {
     pub rows: Vec<Row>,
 }
 
-/// One item as a state says it: what it says of the time from the change on.
+/// What a state says of one item: the parts of time and what it is in each.
+type Source = Vec<Piece>;
+
 #[derive(Debug, Clone, PartialEq)]
-enum Source {
+struct Piece {
+    /// The contract's whole time, a phase's, an add-on's, or what phases leave.
+    within: Vec<Stretch>,
+    /// The day on which it begins unless it says a later one.
+    begins: NaiveDate,
+    said: Said,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Said {
     Usage(Scheduled<UsageCharge>, Option<String>),
     Fee(Scheduled<Fee>),
-    /// All overrides of one target and match; they hold at different times.
-    Override(Vec<Override>),
+    /// Terms that hold as they are, `[from, until)`.
+    Plain(Option<NaiveDate>, Option<NaiveDate>, Tree<'static>),
 }
 
 type Id = (Kind, String);
@@ -323,6 +344,8 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
     };
     let plan = plan_of(&created.plan)?;
     contract.check(plan)?;
+    let mut contract = contract;
+    contract.settle(plan);
     let start = contract.starts_on;
     let trial_until = contract.trial_until()?;
     let billing = contract.billing(plan);
@@ -337,7 +360,7 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
         notice: None,
     };
     let mut log = Log::default();
-    log.note(Point::midnight(start), &state);
+    log.note(Point::midnight(start), &state)?;
 
     for change in &mut changes {
         // What was agreed on before the start holds from the start.
@@ -382,7 +405,7 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
             let place = format!("version {} ({} on {})", change.version, change.what.kind(), change.at.day);
             Fault { message: format!("{place}: {}", fault.message), ..fault }
         })?;
-        log.note(change.at, &state);
+        log.note(change.at, &state)?;
     }
 
     let whole = Stretch { from: Point::midnight(start), until: state.ends };
@@ -467,8 +490,11 @@ fn apply<'p>(
             document.plan = Some(named.clone());
             document.drop_removals(plan);
             document.check_items(Some(plan))?;
-            let items = document.items(Some(plan));
-            document.overrides.retain(|o| items.charges.iter().any(|c| o.is_for(&c.item.key, &c.item.meter)));
+            let items = document.all_items(Some(plan));
+            let known =
+                |item: &Override| items.charges.iter().any(|c| item.is_for(&c.item.key, &c.item.meter));
+            document.overrides.retain(known);
+            document.phases.iter_mut().for_each(|phase| phase.overrides.retain(known));
             state.plan = Some(plan);
         }
         What::Pause => {
@@ -576,50 +602,24 @@ struct Context<'c> {
 }
 
 impl Log {
-    fn note(&mut self, at: Point, state: &State) {
+    fn note(&mut self, at: Point, state: &State) -> Result<(), Fault> {
         let document = &state.document;
-        let items = document.items(state.plan);
-        let mut now: HashMap<Id, Source> = HashMap::new();
-        let mut order: Vec<Id> = Vec::new();
-        let mut say = |id: Id, source: Source| {
-            order.push(id.clone());
-            now.insert(id, source);
-        };
-        for charge in items.charges {
-            let book = match charge.item.source {
-                PriceSource::Book(_) => document.price_book(state.plan).cloned(),
-                PriceSource::Own(_) => None,
-            };
-            say((Kind::Usage, charge.item.key.clone()), Source::Usage(charge, book));
-        }
-        for fee in items.fees {
-            say((Kind::Fee, fee.item.key.clone()), Source::Fee(fee));
-        }
-        let mut agreed: Vec<(String, Vec<Override>)> = Vec::new();
-        for item in &document.overrides {
-            let id = item.id();
-            match agreed.iter_mut().find(|(known, _)| *known == id) {
-                Some((_, list)) => list.push(item.clone()),
-                None => agreed.push((id, vec![item.clone()])),
-            }
-        }
-        for (id, list) in agreed {
-            say((Kind::Override, id), Source::Override(list));
-        }
-        for id in order {
+        let mut now = said_by(document, state.plan)?;
+        for id in now.order {
             if !self.said.contains_key(&id) {
                 self.ids.push(id.clone());
                 self.said.insert(id, Vec::new());
             }
         }
         for (id, said) in &mut self.said {
-            let source = now.remove(id);
+            let source = now.sources.remove(id);
             if said.last().map_or(source.is_some(), |(_, last)| *last != source) {
                 said.push((at, source));
             }
         }
         self.bill_tos.note(at, &document.bill_to);
         self.purchase_orders.note(at, &document.purchase_order);
+        Ok(())
     }
 
     fn rows(&self, whole: Stretch, context: &Context) -> Result<Vec<Row>, Fault> {
@@ -632,16 +632,12 @@ impl Log {
                 let (Some(source), Some(run)) = (source, Stretch { from: *from, until }.cut(whole)) else {
                     continue;
                 };
-                for (during, every, price_book, terms) in source.rows(context, run, whole)? {
-                    of_item.push(Row {
-                        kind: id.0,
-                        key: id.1.clone(),
-                        position: position + 1,
-                        during,
-                        every,
-                        price_book,
-                        terms,
-                    });
+                for piece in source {
+                    for (during, every, price_book, terms) in piece.rows(context, run, whole)? {
+                        let key = id.1.clone();
+                        let position = position + 1;
+                        of_item.push(Row { kind: id.0, key, position, during, every, price_book, terms });
+                    }
                 }
             }
             of_item.sort_by_key(|row| row.during.from);
@@ -664,64 +660,157 @@ impl Log {
     }
 }
 
+/// What a document says of every item.
+#[derive(Default)]
+struct Now {
+    order: Vec<Id>,
+    sources: HashMap<Id, Source>,
+}
+
+impl Now {
+    fn say(&mut self, kind: Kind, key: &str, within: Vec<Stretch>, begins: NaiveDate, said: Said) {
+        let id = (kind, key.to_string());
+        let pieces = self.sources.entry(id.clone()).or_default();
+        if pieces.is_empty() {
+            self.order.push(id);
+        }
+        pieces.push(Piece { within, begins, said });
+    }
+}
+
+fn said_by(document: &Contract, plan: Option<&Plan>) -> Result<Now, Fault> {
+    let mut now = Now::default();
+    let (start, fees_begin) = (document.starts_on, document.begins()?);
+    let whole = Stretch { from: Point::midnight(start), until: None };
+    let windows: Vec<Stretch> = phase_windows(&document.phases, start)?.into_iter().map(days).collect();
+    // The time that phases leave to what they say otherwise.
+    let beside = |says: &dyn Fn(&Phase) -> bool| -> Vec<Stretch> {
+        let taken = document.phases.iter().zip(&windows).filter(|(phase, _)| says(phase));
+        whole.without(&taken.map(|(_, window)| *window).collect::<Vec<_>>())
+    };
+    let usage =
+        |charge: &Scheduled<UsageCharge>| Said::Usage(charge.clone(), document.price_book(plan).cloned());
+    let items = document.items(plan);
+    for charge in &items.charges {
+        let key = &charge.item.key;
+        let within = beside(&|phase| phase.charges.iter().any(|entry| entry.key() == key));
+        now.say(Kind::Usage, key, within, start, usage(charge));
+    }
+    for fee in &items.fees {
+        let key = &fee.item.key;
+        let within = beside(&|phase| phase.fees.iter().any(|entry| entry.key() == key));
+        now.say(Kind::Fee, key, within, fees_begin, Said::Fee(fee.clone()));
+    }
+    for (phase, window) in document.phases.iter().zip(&windows) {
+        let begins = window.from.day;
+        for charge in phase.charges.iter().filter_map(Entry::item) {
+            now.say(Kind::Usage, &charge.item.key, vec![*window], begins, usage(charge));
+        }
+        for fee in phase.fees.iter().filter_map(Entry::item) {
+            now.say(Kind::Fee, &fee.item.key, vec![*window], begins.max(fees_begin), Said::Fee(fee.clone()));
+        }
+    }
+    for add_on in &document.add_ons {
+        let window = days(add_on.window(start));
+        let begins = window.from.day;
+        for charge in &add_on.charges {
+            now.say(Kind::Usage, &charge.item.key, vec![window], begins, usage(charge));
+        }
+        for fee in &add_on.fees {
+            now.say(Kind::Fee, &fee.item.key, vec![window], begins.max(fees_begin), Said::Fee(fee.clone()));
+        }
+    }
+    let agreed = |item: &Override| {
+        Said::Plain(item.from, item.until, Override { from: None, until: None, ..item.clone() }.to_tree())
+    };
+    for item in &document.overrides {
+        let id = item.id();
+        let within = beside(&|phase| phase.overrides.iter().any(|other| other.id() == id));
+        now.say(Kind::Override, &id, within, start, agreed(item));
+    }
+    let off = |item: &Discount, begins: NaiveDate| {
+        let from = item.from.unwrap_or(begins);
+        Said::Plain(Some(from), item.ends(from), item.terms())
+    };
+    for item in &document.discounts {
+        let within = beside(&|phase| phase.discounts.iter().any(|other| other.key == item.key));
+        now.say(Kind::Discount, &item.key, within, start, off(item, start));
+    }
+    for (phase, window) in document.phases.iter().zip(&windows) {
+        let begins = window.from.day;
+        for item in &phase.overrides {
+            now.say(Kind::Override, &item.id(), vec![*window], begins, agreed(item));
+        }
+        for item in &phase.discounts {
+            now.say(Kind::Discount, &item.key, vec![*window], begins, off(item, begins));
+        }
+    }
+    for item in &document.commitments {
+        let said = Said::Plain(item.from, item.until, item.to_tree());
+        now.say(Kind::Commitment, &item.key, vec![whole], start, said);
+    }
+    for item in &document.credits {
+        let said = Said::Plain(item.effective_on, None, item.to_tree());
+        now.say(Kind::Credit, &item.key, vec![whole], start, said);
+    }
+    for item in &document.entitlements {
+        let said = Said::Plain(None, None, item.to_tree());
+        now.say(Kind::Entitlement, &item.feature, vec![whole], start, said);
+    }
+    Ok(now)
+}
+
+fn days((from, until): (NaiveDate, Option<NaiveDate>)) -> Stretch {
+    Stretch { from: Point::midnight(from), until: until.map(Point::midnight) }
+}
+
 type Part = (Stretch, Option<Interval>, Option<String>, Tree<'static>);
 
-impl Source {
+impl Piece {
     /// What it comes to in `run`, the time in which it was said.
     fn rows(&self, context: &Context, run: Stretch, whole: Stretch) -> Result<Vec<Part>, Fault> {
-        let mut parts = Vec::new();
-        match self {
-            Source::Usage(charge, book) => {
-                for (during, item) in stretches(charge, context.start, whole)? {
-                    // The trial's share costs nothing.
-                    let paid = Stretch {
-                        from: Point::midnight(context.trial_until.unwrap_or(context.start)),
-                        until: None,
-                    };
+        let mut parts: Vec<Part> = Vec::new();
+        // A stretch as far as it is said and lies where the piece holds.
+        let cut =
+            |during: Stretch| self.within.iter().filter_map(move |within| during.cut(run)?.cut(*within));
+        match &self.said {
+            Said::Usage(charge, book) => {
+                // The trial's share costs nothing.
+                let paid = days((context.trial_until.unwrap_or(context.start), None));
+                let free = Stretch { from: Point::midnight(context.start), until: Some(paid.from) };
+                for (during, item) in stretches(charge, self.begins, whole)? {
                     let every = Some(item.every.unwrap_or(context.interval));
+                    let book = book.clone().filter(|_| matches!(item.source, PriceSource::Book(_)));
                     let tried = UsageCharge { trial: true, ..item.clone() };
-                    let free = Stretch { from: Point::midnight(context.start), until: Some(paid.from) };
                     for (part, item) in [(free, tried), (paid, item)] {
-                        let during = part.cut(during).and_then(|during| during.cut(run));
-                        let book = book.clone().filter(|_| matches!(item.source, PriceSource::Book(_)));
-                        parts.extend(during.map(|during| (during, every, book, item.to_tree())));
+                        let during = part.cut(during).into_iter().flat_map(&cut);
+                        parts.extend(during.map(|during| (during, every, book.clone(), item.to_tree())));
                     }
                 }
             }
-            Source::Fee(fee) if fee.item.once => {
-                let begins = fee.from.unwrap_or(context.start).max(context.start);
-                let begins = context.trial_until.map_or(begins, |trial| begins.max(trial));
-                let day =
-                    Stretch { from: Point::midnight(begins), until: begins.succ_opt().map(Point::midnight) };
-                // Whoever said it on its day decides, also if that is a part of the day.
-                if run.from <= day.from
-                    && run.until.is_none_or(|until| day.from < until)
-                    && day.cut(whole).is_some()
-                {
+            Said::Fee(fee) if fee.item.once => {
+                let begins = fee.from.map_or(self.begins, |from| from.max(self.begins));
+                let day = days((begins, begins.succ_opt()));
+                // What was said at the end of its day decides, or when the contract ended on it.
+                let decides = run.from.day <= begins
+                    && run.until.is_none_or(|until| {
+                        until.day > begins || (run.until == whole.until && day.from < until)
+                    });
+                if decides && self.within.iter().any(|within| day.cut(*within).is_some()) {
                     parts.push((day, Some(context.interval), None, fee.item.to_tree()));
                 }
             }
-            Source::Fee(fee) => {
-                let begins = context.trial_until.unwrap_or(context.start);
-                for (during, item) in stretches(fee, begins, whole)? {
+            Said::Fee(fee) => {
+                for (during, item) in stretches(fee, self.begins, whole)? {
                     let every = Some(item.every.unwrap_or(context.interval));
-                    for during in during.cut(run).map_or(Vec::new(), |during| during.without(context.paused))
-                    {
+                    for during in cut(during).flat_map(|during| during.without(context.paused)) {
                         parts.push((during, every, None, item.to_tree()));
                     }
                 }
             }
-            Source::Override(list) => {
-                for item in list {
-                    let during = Stretch {
-                        from: Point::midnight(item.from.unwrap_or(context.start).max(context.start)),
-                        until: item.until.map(Point::midnight),
-                    };
-                    let undated = Override { from: None, until: None, ..item.clone() };
-                    let during =
-                        during.cut(run).filter(|during| during.until.is_none_or(|until| during.from < until));
-                    parts.extend(during.map(|during| (during, None, None, undated.to_tree())));
-                }
+            Said::Plain(from, until, terms) => {
+                let during = days((from.unwrap_or(context.start).max(context.start), *until));
+                parts.extend(cut(during).map(|during| (during, None, None, terms.clone())));
             }
         }
         Ok(parts)
@@ -783,6 +872,8 @@ impl Timeline {
             ("net_days".into(), Tree::number(self.billing.net_days())),
             ("collection".into(), Tree::text(self.billing.collection().to_string())),
             ("prices".into(), Tree::text(if self.document.pinned { "pin" } else { "float" })),
+            ("credit_mode".into(), self.document.credit_mode.clone().map_or(Tree::Null, Tree::text)),
+            ("credit_order".into(), self.document.credit_order.as_ref().map_or(Tree::Null, Order::to_tree)),
             ("trial_until".into(), date(self.trial_until)),
             ("term".into(), self.document.term.map_or(Tree::Null, |term| Tree::text(term.to_string()))),
             ("renewal".into(), self.renewal_tree()),

@@ -4,7 +4,7 @@ use super::pool::Pool;
 use super::scope::Scope;
 use crate::domain::foundation::decimal::quoted;
 use crate::domain::foundation::instant::Instant;
-use crate::domain::foundation::json::or_list;
+use crate::domain::foundation::json::{Node, or_list};
 use crate::domain::foundation::money::Unit;
 use crate::domain::foundation::{Exact, Fault, Ratio};
 use uuid::Uuid;
@@ -58,6 +58,17 @@ pub enum Overdraft {
     Unlimited,
 }
 
+impl Overdraft {
+    pub fn read(node: &Node) -> Result<Overdraft, Fault> {
+        if node.text()? == "unlimited" {
+            return Ok(Overdraft::Unlimited);
+        }
+        node.decimal()
+            .map(Overdraft::UpTo)
+            .map_err(|fault| fault.with_hint("Write \"100\", or \"unlimited\"."))
+    }
+}
+
 /// A block's terms. What it holds at a time is its [`Balance`](super::Balance).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
@@ -82,6 +93,51 @@ pub struct Block {
 }
 
 impl Block {
+    /// Reads a stored block and what is left of it, as `billing_internal.credit_opens()` writes them.
+    pub fn read(node: &Node) -> Result<(Block, Exact), Fault> {
+        let mut fields = node.fields()?;
+        let uuid = |node: Node| {
+            let text = node.text()?;
+            Uuid::parse_str(text).map_err(|_| node.fault(format!("{} is no id", quoted(text))))
+        };
+        let unit = |node: Node| Unit::parse(node.text()?).map_err(|fault| node.rehint(fault));
+        let category = fields.required("category")?;
+        let pool = |node: Node| {
+            let mut fields = node.fields()?;
+            let (paid, credits) =
+                (fields.required("paid")?.decimal()?, fields.required("credits")?.decimal()?);
+            Pool::new(uuid(fields.required("id")?)?, unit(fields.required("currency")?)?, paid, credits)
+        };
+        let rollover = |node: Node| {
+            let mut fields = node.fields_of(&["cap", "expires_at"])?;
+            Ok::<_, Fault>(Rollover {
+                cap: fields.optional("cap").map(|cap| cap.decimal()).transpose()?,
+                expires_at: fields.optional("expires_at").map(|at| at.instant()).transpose()?,
+            })
+        };
+        let priority = fields.required("priority")?;
+        let block = Block {
+            id: uuid(fields.required("id")?)?,
+            unit: unit(fields.required("unit")?)?,
+            category: Category::parse(category.text()?).map_err(|fault| category.rehint(fault))?,
+            granted: fields.required("granted")?.decimal()?,
+            pool: fields.optional("pool").map(pool).transpose()?,
+            priority: i32::try_from(priority.integer()?)
+                .map_err(|_| priority.fault("is not from −2,147,483,648 to 2,147,483,647"))?,
+            scope: fields.optional("scope").map_or(Ok(Scope::default()), |scope| Scope::read(&scope))?,
+            effective_at: fields.required("effective_at")?.instant()?,
+            expires_at: fields.optional("expires_at").map(|at| at.instant()).transpose()?,
+            rollover: fields.optional("rollover").map(rollover).transpose()?,
+            overdraft: fields
+                .optional("overdraft")
+                .map_or(Ok(Overdraft::None), |node| Overdraft::read(&node))?,
+            rolled_from: fields.optional("rolled_from").map(uuid).transpose()?,
+        };
+        let left = fields.required("left")?.decimal()?;
+        fields.finish()?;
+        Ok((block, left))
+    }
+
     /// Refuses terms that can't hold.
     pub fn check(&self) -> Result<(), Fault> {
         if self.granted.is_negative() || self.granted.is_zero() {

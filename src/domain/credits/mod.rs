@@ -8,6 +8,7 @@
 //! - [`draw`]: settles usage against blocks. [`rows`]: the allocation rows that makes, and their differences.
 //! - [`reverse`]: voids, partial credit notes, refunds, reinstatement.
 //! - [`expire`]: expiry after grace and roll-over. [`top_up`]: automatic top-ups, and how debt is paid off.
+//! - [`document`]: the documents that grants, purchases and top-up rules are made of.
 //! - [`commitment`]: true-up, true-down, instalments, waterfall.
 //!
 //! Credits are drawn in multiples of their unit's smallest part (`places`, at most [`PLACES_MAX`]), which the caller
@@ -15,6 +16,7 @@
 
 pub mod block;
 pub mod commitment;
+pub mod document;
 pub mod draw;
 pub mod expire;
 pub mod ledger;

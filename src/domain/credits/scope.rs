@@ -1,6 +1,8 @@
 //! Which usage a block may pay for, or a commitment counts.
 
+use crate::domain::foundation::Fault;
 use crate::domain::foundation::instant::Instant;
+use crate::domain::foundation::json::Node;
 use crate::domain::foundation::money::Unit;
 use crate::domain::metering::Dimensions;
 use std::cmp::Reverse;
@@ -50,7 +52,44 @@ pub struct Breadth {
     values: usize,
 }
 
+/// A scope restricts usage by a few values, not by thousands: every piece of usage is compared with them.
+pub const SCOPE_VALUES_MAX: usize = 1000;
+
 impl Scope {
+    /// Reads what stored blocks have: the windows are instants.
+    pub fn read(node: &Node) -> Result<Scope, Fault> {
+        let (scope, windows) = Scope::read_with(node, |node| node.instant())?;
+        let windows = windows.into_iter().map(|(from, until)| Window { from, until }).collect();
+        Ok(Scope { windows, ..scope })
+    }
+
+    /// Reads a scope whose windows are written otherwise: in contracts they are local dates.
+    pub fn read_with<T>(
+        node: &Node,
+        moment: impl Fn(&Node) -> Result<T, Fault>,
+    ) -> Result<(Scope, Vec<(T, T)>), Fault> {
+        let mut fields = node.fields_of(&["products", "meters", "dimensions", "bill_tos", "windows"])?;
+        let mut keys = |name: &str| fields.optional(name).map_or(Ok(BTreeSet::new()), |list| values(&list));
+        let (products, meters, bill_tos) = (keys("products")?, keys("meters")?, keys("bill_tos")?);
+        let mut dimensions = BTreeMap::new();
+        for (name, list) in fields.optional("dimensions").map_or(Ok(Vec::new()), |node| node.entries())? {
+            let values = values(&list)?;
+            if values.is_empty() {
+                return Err(list
+                    .fault("has no value that fits")
+                    .with_hint("Leave the dimension out for any."));
+            }
+            dimensions.insert(name.to_string(), values);
+        }
+        let mut windows = Vec::new();
+        let list = fields.optional("windows");
+        for window in list.map_or(Ok(Vec::new()), |list| list.items_at_most(SCOPE_VALUES_MAX))? {
+            let mut fields = window.fields_of(&["from", "until"])?;
+            windows.push((moment(&fields.required("from")?)?, moment(&fields.required("until")?)?));
+        }
+        Ok((Scope { products, meters, dimensions, bill_tos, windows: Vec::new() }, windows))
+    }
+
     pub fn matches(&self, subject: &Subject, at: Instant) -> bool {
         self.admits(subject) && self.holds(at)
     }
@@ -79,6 +118,10 @@ impl Scope {
         let sizes: Vec<usize> = sizes.chain(self.dimensions.values().map(BTreeSet::len)).collect();
         Breadth { restrictions: Reverse(sizes.len()), values: sizes.iter().sum() }
     }
+}
+
+fn values(list: &Node) -> Result<BTreeSet<String>, Fault> {
+    list.items_at_most(SCOPE_VALUES_MAX)?.iter().map(|item| item.text().map(str::to_string)).collect()
 }
 
 #[cfg(test)]

@@ -247,11 +247,12 @@ WITH exception (name, reason) AS (VALUES
     ('billing_internal.invoice_key(text,integer,bigint,text)', 'inlined, bound when made'),
     ('billing_internal.local_midnight(date,text)', 'inlined, bound when made'),
     ('billing_internal.ref_now(bigint,uuid,integer[],timestamp with time zone)', 'inlined, bound when made'),
+    ('billing_internal.rfc3339(timestamp with time zone)', 'inlined, bound when made'),
     ('billing_internal.stripe_of(bigint)', 'inlined, bound when made'),
     -- A procedure with SET can't COMMIT. They run with their caller's rights and only name what is qualified.
     ('billing.bill_run(timestamp with time zone)', 'commits'),
     ('billing.fold()', 'commits'), ('billing.sample()', 'commits'), ('billing.retention()', 'commits'), ('billing.meter_rebuild(text,timestamp with time zone,timestamp with time zone,text)', 'commits'),
-    ('billing.audit_seal()', 'commits'), ('billing.renewal()', 'commits'),
+    ('billing.audit_seal()', 'commits'), ('billing.renewal()', 'commits'), ('billing.credit_expiry()', 'commits'), ('billing.top_up()', 'commits'),
     -- Called once a row, where SET would take as long as the rest. With its caller's rights, and every name has its schema.
     ('billing.rate(billing.pricing,numeric,jsonb,bigint)', 'qualified'))
 SELECT f.name AS offender FROM our_function f

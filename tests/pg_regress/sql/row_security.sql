@@ -39,6 +39,14 @@ INSERT INTO billing.contract_term (customer_id, contract_id, kind, term_key, val
 SELECT customer_id, contract_id, 'entitlement', 'sso', tstzrange(starts_at, NULL), 1, 1, '{"feature": "sso"}' FROM billing.contract;
 INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message)
 SELECT gen_random_uuid(), (SELECT min(job_run_id::text)::uuid FROM billing.job_run), now(), customer_id, 'contract', key, 'ZB007', 'no price' FROM billing.customer;
+SELECT billing.credit_purchase(k, '{"key":"pack","amount":"100","unit":"credits","price":"10"}') FROM unnest('{acme,globex}'::text[]) k;
+SELECT d.result FROM unnest('{acme,globex}'::text[]) k, billing.draw_down(k, 90, 'first', 'credits') d;
+SELECT billing.top_up_rule_set(k, '{"unit":"credits","threshold":"20","amount":"100","price":"0.1"}') FROM unnest('{acme,globex}'::text[]) k;
+SELECT billing_internal.credits_post(jsonb_agg(jsonb_build_object('customer_id', i.customer_id, 'invoice_id', i.invoice_id, 'contract_id', i.contract_id, 'n', 1, 'bill_to', 'x', 'line_key', 'x', 'grant_id', g.grant_id, 'amount', '1')))
+FROM billing.invoice i JOIN billing.credit_grant g USING (customer_id) WHERE g.key = 'pack';
+INSERT INTO billing.commitment SELECT customer_id, gen_random_uuid(), contract_id, 'annual', '2023-11-01' FROM billing.contract;
+INSERT INTO billing.commitment_period (customer_id, commitment_id, starts_on, n, starts_at, from_version, kind, amount, unit, terms)
+SELECT customer_id, commitment_id, '2023-11-01', 0, '2023-11-01', 1, 'postpaid', 100, 'USD', '{}' FROM billing.commitment;
 SELECT number, total FROM billing.invoice ORDER BY number;
 SELECT key, customer_id FROM billing.customer ORDER BY key;
 
@@ -88,6 +96,8 @@ INSERT INTO tested VALUES
     ('billing.bill_to'), ('billing.contact'), ('billing.purchase_order'), ('billing.payment_method'), ('billing.contract'), ('billing.contract_version'), ('billing.contract_charge'), ('billing.contract_term'),
     ('billing.contract_policy'), ('billing.price_override'), ('billing.billing_period'), ('billing.usage_event_key'), ('billing.usage_event'), ('billing.usage_event_void'), ('billing.ingest_limit'), ('billing.dimension_set'),
     ('billing.usage_delta'), ('billing.usage_dirty'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.invoice'), ('billing.invoice_line'), ('billing.late_usage'),
+    ('billing.credit_pool'), ('billing.credit_grant'), ('billing.credit_block_balance'), ('billing.credit_ledger_entry'), ('billing.credit_allocation'), ('billing.credit_draw'),
+    ('billing.top_up_rule'), ('billing.top_up'), ('billing.commitment'), ('billing.commitment_period'),
     -- machinery that names customers: for staff
     ('billing.audit_log'), ('billing.job_issue'),
     -- views
@@ -223,7 +233,7 @@ INSERT INTO customer_call VALUES
     ('usage_min', $$(SELECT billing.usage_min(x) FROM generate_series(1, 3) x)$$), ('usage_average', $$(SELECT billing.usage_average(x) FROM generate_series(1, 3) x)$$),
     ('usage_latest', $$(SELECT billing.usage_latest(x, '2026-01-01Z') FROM generate_series(1, 3) x)$$), ('usage_percentile', $$(SELECT billing.usage_percentile(x, 50) FROM generate_series(1, 3) x)$$),
     ('usage_weighted_sum', $$(SELECT billing.usage_weighted_sum(x, '2026-01-01Z', '2026-01-01Z', '2026-02-01Z') FROM generate_series(1, 3) x)$$),
-    ('rate', $$billing.rate('{"model":"per_unit","unit_price":"1"}', 2)$$), ('rate_events', $$billing.rate_events('{"model":"per_unit","unit_price":"1"}', '{1,2}')$$),
+    ('credit_statement', $$billing.credit_statement('acme')$$), ('rate', $$billing.rate('{"model":"per_unit","unit_price":"1"}', 2)$$), ('rate_events', $$billing.rate_events('{"model":"per_unit","unit_price":"1"}', '{1,2}')$$),
     ('rate_explain', $$billing.rate_explain('{"model":"per_unit","unit_price":"1"}', 2)$$), ('usage', $$billing.usage('acme', 'tokens', '2023-11-01 00:10Z', '2024-01-01Z', 'day', '{user_id}')$$),
     ('usage', $$billing.usage('acme', 'users', '2023-11-01 00:10Z', '2024-01-01Z', 'hour', '{}', '{"user_id":"acme1"}', 'Asia/Kolkata')$$),
     ('invoice_explain', format('billing.invoice_explain(%L)', :'acme_invoice')), ('invoice_explain', format('billing.invoice_explain((SELECT document FROM billing.invoice WHERE number = %L))', :'acme_invoice')),

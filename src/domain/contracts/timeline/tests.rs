@@ -505,3 +505,305 @@ fn faults_name_their_place() {
         "version 2 (amend on 2026-06-01): quantities.seats: is no charge or fee of this contract"
     );
 }
+
+fn terms(timeline: &Timeline, kind: Kind) -> Vec<String> {
+    let of = timeline.rows.iter().filter(|row| row.kind == kind);
+    of.map(|row| {
+        let (from, until) = (point(Some(row.during.from)), point(row.during.until));
+        format!("{from} {until} {}", row.terms.canonical().unwrap())
+    })
+    .collect()
+}
+
+/// rules.md 10.5: what Acme signed, as a document.
+const ACME: &str = r#"{"key":"acme-2026","customer":"acme","starts_on":"2026-01-01","term":"12 months","plan":"pro","billing":{"interval":"3 months","net_days":45},
+    "fees":[{"key":"platform","remove":true},{"key":"seats","remove":true}],
+    "overrides":[{"meter":"tokens","percent_off":"50"}],
+    "commitments":[{"key":"annual","kind":"prepaid","amount":"100000","instalments":"3 months"}],
+    "credits":[{"key":"annual-credits","category":"paid","amount":"120000","paid_by":"annual","scope":{"products":["ai"]}}],
+    "renewal":{"auto":true,"notice_days":60,"uplift":{"min":"3","max":"7"}}}"#;
+
+#[test]
+fn acmes_order_form_is_complete() {
+    let line = timeline(ACME, &[]).unwrap();
+    assert_eq!(
+        terms(&line, Kind::Commitment),
+        [
+            r#"2026-01-01 2027-01-01 {"amount":"100000","every":"12 months","from":"2026-01-01","instalments":"3 months","key":"annual","kind":"prepaid","priority":100,"product":"ai"}"#
+        ]
+    );
+    assert_eq!(
+        terms(&line, Kind::Credit),
+        [
+            r#"2026-01-01 2027-01-01 {"amount":"120000","category":"paid","effective_on":"2026-01-01","every":"12 months","expires":"contract_end","key":"annual-credits","paid_by":"annual","priority":50,"scope":{"products":["ai"]}}"#
+        ]
+    );
+    // The document in force is one that can be read again, and then is the same.
+    let again = line.document.to_tree().canonical().unwrap();
+    let read = Contract::read(&Node::root(&json::parse(&again).unwrap())).unwrap();
+    assert_eq!(read, line.document);
+    // Renewed, the commitment goes on with another period of the same length.
+    let renewed = timeline(ACME, &[("renew", "2027-01-01", "{}"), ("renew", "2028-01-01", "{}")]).unwrap();
+    assert_eq!(terms(&renewed, Kind::Commitment)[0][..21], *"2026-01-01 2029-01-01");
+    assert!(terms(&renewed, Kind::Commitment)[0].contains(r#""every":"12 months""#));
+}
+
+/// rules.md 10.6: 40/50/60 for the platform as a ramp, 30/50/70 of tokens as a commitment of three years.
+#[test]
+fn a_deal_of_three_years() {
+    let line = timeline(
+        r#"{"key":"globex","customer":"globex","starts_on":"2026-02-01","term":"36 months","plan":"pro","billing":{"interval":"12 months","alignment":"anniversary"},
+        "fees":[{"key":"seats","remove":true},{"key":"platform","product":"ai","pricing":{"model":"flat","amount":"40000"},
+            "ramp":[{"after":"12 months","pricing":{"model":"flat","amount":"50000"}},{"after":"24 months","pricing":{"model":"flat","amount":"60000"}}]}],
+        "commitments":[{"key":"tokens","kind":"prepaid","amounts":["30000","50000","70000"],"every":"12 months"}]}"#,
+        &[],
+    )
+    .unwrap();
+    assert_eq!(
+        shown(&line, Kind::Fee, "platform"),
+        ["2026-02-01 2027-02-01 40000", "2027-02-01 2028-02-01 50000", "2028-02-01 2029-02-01 60000"]
+    );
+    assert_eq!(
+        terms(&line, Kind::Commitment),
+        [
+            r#"2026-02-01 2029-02-01 {"amounts":["30000","50000","70000"],"every":"12 months","from":"2026-02-01","key":"tokens","kind":"prepaid","priority":100,"product":"ai"}"#
+        ]
+    );
+}
+
+#[test]
+fn phases_take_the_place_of_what_has_their_keys() {
+    let line = timeline(
+        &deal(
+            r#""overrides":[{"meter":"tokens","percent_off":"10"}],
+            "discounts":[{"key":"early","percent_off":"5"}],
+            "phases":[{"key":"pilot","duration":"2 months","fees":[{"key":"platform","product":"ai","pricing":{"model":"flat","amount":"10"}},{"key":"seats","remove":true}],
+                "overrides":[{"meter":"tokens","percent_off":"90"}],"discounts":[{"key":"early","percent_off":"50"},{"key":"more","amount_off":"3","duration":"1 month"}]},
+               {"key":"ramp-up","duration":"3 months"},
+               {"key":"late","from":"2026-09-01","fees":[{"key":"extra","product":"ai","pricing":{"model":"flat","amount":"7"}}]}]"#,
+        ),
+        &[("amend", "2026-02-01", r#"{"prices":{"platform":{"model":"flat","amount":"120"}}}"#)],
+    )
+    .unwrap();
+    assert_eq!(
+        shown(&line, Kind::Fee, "platform"),
+        ["2026-01-01 2026-03-01 10", "2026-03-01 2027-01-01 120"]
+    );
+    assert_eq!(shown(&line, Kind::Fee, "seats"), ["2026-03-01 2027-01-01 20 5"]);
+    assert_eq!(shown(&line, Kind::Fee, "extra"), ["2026-09-01 2027-01-01 7"]);
+    assert_eq!(
+        shown(&line, Kind::Override, "meter:tokens"),
+        ["2026-01-01 2026-03-01 90", "2026-03-01 2027-01-01 10"]
+    );
+    assert_eq!(
+        terms(&line, Kind::Discount),
+        [
+            r#"2026-01-01 2026-03-01 {"key":"early","percent_off":"50"}"#,
+            r#"2026-03-01 2027-01-01 {"key":"early","percent_off":"5"}"#,
+            r#"2026-01-01 2026-02-01 {"amount_off":"3","key":"more"}"#
+        ]
+    );
+}
+
+#[test]
+fn add_ons_have_their_own_term_or_the_contracts() {
+    let line = timeline(
+        &deal(
+            r#""add_ons":[{"key":"sso","fees":[{"key":"fee","product":"ai","pricing":{"model":"flat","amount":"12000"},"every":"12 months"}],"from":"2026-04-01"},
+                {"key":"boost","charges":[{"key":"calls","product":"ai","meter":"calls","pricing":{"model":"per_unit","unit_price":"1"}}],"from":"2026-02-01","term":"3 months"}],
+               "overrides":[{"charge":"boost/calls","unit_price":"2"}],"discounts":[{"key":"d","percent_off":"20","charges":["sso/fee"],"from":"2026-05-01","duration":"2 months"}]"#,
+        ),
+        &[
+            ("amend", "2026-06-01", r#"{"quantities":{"sso/fee":"2"},"add_ons":[{"key":"later","fees":[{"key":"fee","product":"ai","pricing":{"model":"flat","amount":"1"}}],"term":"1 month"}]}"#),
+            ("amend", "2026-10-01", r#"{"add_ons":[{"key":"sso","remove":true}]}"#),
+        ],
+    )
+    .unwrap();
+    assert_eq!(
+        shown(&line, Kind::Fee, "sso/fee"),
+        ["2026-04-01 2026-06-01 12000", "2026-06-01 2026-10-01 12000 2"]
+    );
+    assert_eq!(shown(&line, Kind::Fee, "later/fee"), ["2026-06-01 2026-07-01 1"]);
+    assert_eq!(shown(&line, Kind::Usage, "boost/calls"), ["2026-02-01 2026-05-01 1"]);
+    assert_eq!(
+        terms(&line, Kind::Discount),
+        [r#"2026-05-01 2026-07-01 {"charges":["sso/fee"],"key":"d","percent_off":"20"}"#]
+    );
+    let tree = line.document.to_tree().canonical().unwrap();
+    assert!(tree.contains(r#""add_ons":[{"charges":[{"key":"calls""#), "{tree}");
+}
+
+#[test]
+fn commitments_and_credits_change_from_their_next_period_on() {
+    let contract = r#"{"key":"a","customer":"acme","starts_on":"2026-01-01","term":"24 months","plan":"pro",
+        "commitments":[{"key":"spend","kind":"postpaid","amount":"120000","every":"12 months"}],
+        "credits":[{"key":"gift","category":"promotional","amount":"100","every":"1 month","expires":"period_end"},{"key":"welcome","category":"promotional","amount":"5","effective_on":"2026-02-01"}]}"#;
+    let line = timeline(
+        contract,
+        &[("amend", "2026-06-15", r#"{"commitments":[{"key":"spend","kind":"postpaid","amount":"90000"}],"credits":[{"key":"gift","category":"promotional","amount":"50","every":"1 month","expires":"period_end"}]}"#)],
+    )
+    .unwrap();
+    assert_eq!(
+        terms(&line, Kind::Commitment),
+        [
+            r#"2026-01-01 2026-06-15 {"amount":"120000","every":"12 months","from":"2026-01-01","key":"spend","kind":"postpaid","priority":100,"product":"ai"}"#,
+            r#"2026-06-15 2028-01-01 {"amount":"90000","every":"12 months","from":"2026-01-01","key":"spend","kind":"postpaid","priority":100,"product":"ai"}"#
+        ]
+    );
+    let credits = terms(&line, Kind::Credit);
+    assert_eq!(credits[0][..21], *"2026-01-01 2026-06-15");
+    assert!(
+        credits[1].starts_with("2026-06-15 2028-01-01")
+            && credits[1].contains(r#""effective_on":"2026-01-01""#),
+        "{}",
+        credits[1]
+    );
+    assert!(credits[2].starts_with("2026-02-01 2028-01-01"), "{}", credits[2]);
+    let fault =
+        timeline(contract, &[("amend", "2026-06-15", r#"{"credits":[{"key":"welcome","remove":true}]}"#)])
+            .unwrap_err();
+    assert_eq!(fault.message, "credits[0]: \"welcome\" was granted before 2026-06-15");
+}
+
+#[test]
+fn what_can_not_be_billed_is_refused_by_its_path() {
+    for (more, message) in [
+        (
+            r#""commitments":[{"key":"c","kind":"prepaid","quantity":"10","meter":"tokens"}]"#,
+            "commitments[0].quantity: is not billed by this version: a commitment is an amount of money",
+        ),
+        (r#""commitments":[{"key":"c","amount":"1"}]"#, "commitments[0].kind: is missing"),
+        (
+            r#""commitments":[{"key":"c","kind":"prepaid","amount":"0"}]"#,
+            "commitments[0].amount: 0 must be greater than 0",
+        ),
+        (
+            r#""commitments":[{"key":"c","kind":"postpaid","amount":"9","instalments":"1 month"}]"#,
+            "commitments[0].instalments: is for prepaid commitments",
+        ),
+        (
+            r#""commitments":[{"key":"c","kind":"prepaid","amount":"9","instalments":"5 months"}]"#,
+            "commitments[0].instalments: 5 months does not divide the period of 12 months",
+        ),
+        (
+            r#""billing":{"interval":"3 months"},"commitments":[{"key":"c","kind":"prepaid","amount":"9","instalments":"1 month"}]"#,
+            "commitments[0].instalments: 1 month is no multiple of the billing interval of 3 months",
+        ),
+        (
+            r#""commitments":[{"key":"c","kind":"prepaid","amounts":["1","2"],"every":"4 months"}]"#,
+            "commitments[0].amounts: has 2 amounts for 3 periods of 4 months",
+        ),
+        (
+            r#""commitments":[{"key":"c","kind":"prepaid","amount":"9","overage":[{"meter":"x","unit_price":"1"}]}]"#,
+            "commitments[0].overage[0]: is for no charge of this contract",
+        ),
+        (
+            r#""commitments":[{"key":"c","kind":"prepaid","amount":"9","overage":[{"meter":"tokens","unit_price":"1","from":"2026-02-01"}]}]"#,
+            "commitments[0].overage[0]: has dates of its own; it holds as long as the commitment",
+        ),
+        (
+            r#""commitments":[{"key":"c","kind":"prepaid","amount":"9","from":"2027-01-01"}]"#,
+            "commitments[0].from: 2027-01-01 is outside the contract's term",
+        ),
+        (
+            r#""credits":[{"key":"c","category":"paid","amount":"1"}]"#,
+            "credits[0]: is paid, but nothing pays for it",
+        ),
+        (
+            r#""credits":[{"key":"c","category":"pilot","amount":"1","paid_by":"x"}]"#,
+            "credits[0].paid_by: \"x\" is no commitment of this contract",
+        ),
+        (
+            r#""commitments":[{"key":"x","kind":"postpaid","amount":"9"}],"credits":[{"key":"c","category":"pilot","amount":"1","paid_by":"x"}]"#,
+            "credits[0].paid_by: \"x\" is not prepaid, so it pays for nothing in advance",
+        ),
+        (
+            r#""credits":[{"key":"c","category":"pilot"}]"#,
+            "credits[0]: must have an amount, or a contract to carry_from",
+        ),
+        (
+            r#""credits":[{"key":"c","category":"pilot","amount":"1","expires":"period_end"}]"#,
+            "credits[0].expires: needs a period",
+        ),
+        (
+            r#""credits":[{"key":"c","category":"pilot","amount":"1","expires":"soon"}]"#,
+            "credits[0].expires: \"soon\" is not a date",
+        ),
+        (
+            r#""credits":[{"key":"c","category":"pilot","amount":"1","scope":{"windows":[{"from":"2026-02-01","until":"2026-01-01"}]}}]"#,
+            "credits[0].scope.windows[0]: until 2026-01-01 must be after from 2026-02-01",
+        ),
+        (
+            r#""credits":[{"key":"c","category":"pilot","amount":"1","scope":{"dimensions":{"model":[]}}}]"#,
+            "credits[0].scope.dimensions.model: has no value, so that nothing would fit",
+        ),
+        (
+            r#""credits":[{"key":"c","category":"pilot","amount":"1"},{"key":"c","category":"pilot","amount":"1"}]"#,
+            "credits[1]: \"c\" stands twice",
+        ),
+        (r#""credit_order":["expiry"]"#, "credit_order[0]: \"expiry\" is not known"),
+        (r#""credit_mode":"debt""#, "credit_mode: \"debt\" is not known"),
+        (r#""discounts":[{"key":"d"}]"#, "discounts[0]: must have either percent_off or amount_off"),
+        (
+            r#""discounts":[{"key":"d","percent_off":"101"}]"#,
+            "discounts[0].percent_off: 101 is not between 0 and 100",
+        ),
+        (
+            r#""discounts":[{"key":"d","percent_off":"10","charges":["seats","x"]}]"#,
+            "discounts[0].charges[1]: \"x\" is no charge or fee of this contract",
+        ),
+        (
+            r#""discounts":[{"key":"d","percent_off":"10","products":["x"]}]"#,
+            "discounts[0].products[0]: \"x\" is no product of a charge or fee of this contract",
+        ),
+        (
+            r#""discounts":[{"key":"d","percent_off":"10","until":"2026-05-01","duration":"1 month"}]"#,
+            "discounts[0]: must not have both until and duration",
+        ),
+        (r#""add_ons":[{"key":"a"}]"#, "add_ons[0]: has neither charges nor fees"),
+        (
+            r#""add_ons":[{"key":"a","fees":[{"key":"f","product":"ai","pricing":{"model":"flat","amount":"1"}}],"from":"2027-01-01"}]"#,
+            "add_ons[0].from: 2027-01-01 is when the contract has ended",
+        ),
+        (
+            r#""phases":[{"key":"a"},{"key":"b"}]"#,
+            "phases[1]: begins when the phase before it ends, and that has no duration",
+        ),
+        (
+            r#""phases":[{"key":"a","duration":"3 months"},{"key":"b","from":"2026-02-01"}]"#,
+            "phases[1].from: 2026-02-01 is before the phase before it ends",
+        ),
+        (
+            r#""phases":[{"key":"a","fees":[{"key":"x","remove":true}]}]"#,
+            "phases[0].fees[0]: the contract has no \"x\" to remove",
+        ),
+        (
+            r#""phases":[{"key":"a","fees":[{"key":"tokens","product":"ai","pricing":{"model":"flat","amount":"1"}}]}]"#,
+            "phases[0].fees[0]: \"tokens\" is the key of two charges or fees",
+        ),
+        (r#""entitlements":[{"value":1}]"#, "entitlements[0].feature: is missing"),
+    ] {
+        assert_eq!(timeline(&deal(more), &[]).unwrap_err().message, message, "{more}");
+    }
+    let evergreen = r#"{"key":"a","customer":"acme","starts_on":"2026-01-01","plan":"pro","#;
+    for (more, message) in [
+        (
+            r#""commitments":[{"key":"c","kind":"prepaid","amount":"9"}]"#,
+            "commitments[0].every: is missing: a contract without a term has no period of its own",
+        ),
+        (
+            r#""credits":[{"key":"c","category":"pilot","amount":"1"}]"#,
+            "credits[0].expires: is missing, and this contract has no end",
+        ),
+        (
+            r#""renewal":{"auto":true}"#,
+            "renewal: is for contracts with a term; this one runs until it is cancelled",
+        ),
+        (
+            r#""fees":[{"key":"f","product":"ai","pricing":{"model":"flat","amount":"1"},"step_up":{"percent":"7","every":"12 months"}}]"#,
+            "fees[0].step_up: needs an end: it would raise the price for ever",
+        ),
+    ] {
+        assert_eq!(timeline(&format!("{evergreen}{more}}}"), &[]).unwrap_err().message, message, "{more}");
+    }
+}
