@@ -57,7 +57,8 @@ CREATE FUNCTION billing_internal.issued_ref(of_customer_id bigint, of_invoice_id
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT billing_internal.ref_by(i.customer_id, i.contract_id, CASE WHEN i.kind = 'invoice' THEN ARRAY[i.n] ELSE '{}' END,
-        jsonb_build_object('inputs', i.document->'inputs', 'minor_units', i.minor_units), recorded_until, false, '[]')
+        jsonb_build_object('inputs', i.document->'inputs', 'minor_units', i.minor_units), recorded_until, false, '[]',
+        CASE WHEN recorded_until IS NOT NULL THEN i.document->'inputs'->'credits' END)
     FROM billing.invoice i WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id
 $$;
 COMMENT ON FUNCTION billing_internal.issued_ref(bigint, uuid, timestamptz) IS 'The bill of an invoice''s boundary with the terms, price versions and policies that the invoice recorded, and the events recorded until an instant (NULL = all there are); nothing that it corrects.';
@@ -76,7 +77,7 @@ BEGIN
     ref.usage_until := CASE WHEN i.kind <> 'invoice' THEN (i.document->'inputs'->>'due_until')::timestamptz END;
     SELECT coalesce(max(billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) FILTER (WHERE d.terms IS NULL), '[]'),
         coalesce(array_agg(billing_internal.ref_by(i.customer_id, i.contract_id, ARRAY[d.boundary], d.terms, recorded_until, true,
-            billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) ORDER BY d.boundary) FILTER (WHERE d.terms IS NOT NULL), '{}') INTO ref.standing, refs
+            billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on), i.document->'inputs'->'credits') ORDER BY d.boundary) FILTER (WHERE d.terms IS NOT NULL), '{}') INTO ref.standing, refs
     FROM jsonb_to_recordset(coalesce(i.document->'inputs'->'differences', '[]')) d (boundary int, billed_on text[], terms jsonb);
     -- The legal entity's own document; if nothing is left for it, the bill's without lines.
     SELECT jsonb_agg(CASE WHEN d.bill_to = i.document->>'bill_to' THEN d.document ELSE d.document || '{"lines": []}' END ORDER BY d.bill_to <> i.document->>'bill_to', d.place) INTO documents
@@ -85,6 +86,47 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.recomputed(bigint, uuid, timestamptz) IS 'An invoice''s document computed again from the events recorded until an instant, with the terms, price versions and policies it recorded, and of what it corrects the documents that it counted as billed, whatever became of them.';
+
+CREATE FUNCTION billing_internal.credit_pending_usage(of_customer_id bigint, of_unit text) RETURNS TABLE (grant_id uuid, amount numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    k record;
+    at_n int;
+    begins date;
+    today date;
+    boundaries int[];
+    refs billing_internal.bill_ref[] := '{}';
+    handle bigint;
+BEGIN
+    FOR k IN SELECT * FROM billing.contract c WHERE c.customer_id = of_customer_id AND (c.next_bill_at IS NOT NULL AND c.starts_at <= billing.now() OR EXISTS (SELECT FROM billing.late_usage l
+            WHERE l.customer_id = c.customer_id AND l.contract_id = c.contract_id AND l.closed_at IS NULL)) ORDER BY c.contract_id LOOP
+        -- The boundaries whose period has begun and was not billed.
+        boundaries := '{}';
+        at_n := greatest(k.next_n, 1);
+        today := (billing.now() AT TIME ZONE k.time_zone)::date;
+        WHILE k.next_bill_at IS NOT NULL LOOP
+            SELECT p.starts_on INTO begins FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, at_n - 1) p;
+            EXIT WHEN begins IS NULL OR begins > today;
+            IF NOT EXISTS (SELECT FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = at_n AND p.state <> 'due') THEN
+                boundaries := boundaries || at_n;
+            END IF;
+            at_n := at_n + 1;
+        END LOOP;
+        refs := refs || billing_internal.ref_now(k.customer_id, k.contract_id, boundaries, billing.now());
+    END LOOP;
+    IF refs = '{}' THEN
+        RETURN;
+    END IF;
+    handle := billing_internal.bill_batch(refs || billing_internal.earlier_refs(refs), false);
+    PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
+    RETURN QUERY SELECT g.grant_id, sum(c.amount) FROM billing_internal.bill_credits(handle) c JOIN billing.credit_grant g ON g.customer_id = of_customer_id AND g.key = c.block
+        WHERE g.unit = of_unit GROUP BY g.grant_id HAVING sum(c.amount) <> 0;
+    PERFORM billing_internal.bill_close(handle);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_pending_usage(bigint, text) IS
+    'What the unbilled usage of a customer (and what corrections of billed usage come to) would draw from each block now, by the path of bills, in the caller''s snapshot. Below 0 = it would be given back. Locks nothing. Errors: ZB007 usage that no price matches.';
 
 CREATE FUNCTION billing_internal.comparable(document jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp

@@ -23,6 +23,14 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
         let of_this = lines.iter().any(|other| self::text(other, "key") == self::text(line, "corrects"));
         branches.push(line_branch(line, &currency, notes, of_this)?);
     }
+    let credits = credit_leaves(document, &currency)?;
+    if !credits.is_empty() {
+        let totals = |name: &str| {
+            document.tree.get("totals").and_then(|totals| totals.get(name)).map(leaf_text).unwrap_or_default()
+        };
+        branches.push(Branch::leaf(format!("lines {} {currency}", totals("total"))));
+        branches.push(Branch { text: format!("credits {} {currency}", totals("credits")), leaves: credits });
+    }
     branches.push(Branch::leaf(format!("total {total} {currency}")));
     branches.push(Branch::leaf(inputs_leaf(document)));
     let number = match text("number") {
@@ -50,6 +58,42 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
     )];
     render(&branches, "", &mut out);
     Ok(out)
+}
+
+/// What lines draw from each block, in order of burning, or give back.
+fn credit_leaves(document: &Node, currency: &str) -> Result<Vec<Branch>, Fault> {
+    // Of a credit note it may be the number of what it credits.
+    let Some(tree @ Tree::List(_)) = document.tree.get("credits") else { return Ok(Vec::new()) };
+    let lines = document.tree.get("lines").and_then(|lines| match lines {
+        Tree::List(lines) => Some(lines.as_slice()),
+        _ => None,
+    });
+    let unit_of = |key: &str| {
+        let line = lines.unwrap_or_default().iter().find(|line| line.get("key").is_some_and(|k| leaf_text(k) == key));
+        line.and_then(|line| line.get("unit")).map(leaf_text).filter(|unit| !unit.is_empty())
+    };
+    let node = Node { tree, path: "credits".into() };
+    let leaf = |credit: &Node| {
+        let text = |name: &str| text(credit, name);
+        let (amount, back) = match text("amount").strip_prefix('-') {
+            Some(amount) => (amount.to_string(), true),
+            None => (text("amount"), false),
+        };
+        let unit = text("unit");
+        let unit = if unit.is_empty() { currency.to_string() } else { unit };
+        let quantity = text("quantity");
+        let quantity = quantity.trim_start_matches('-');
+        let of = unit_of(&text("line")).map_or(String::new(), |unit| format!(" {unit}"));
+        let verb = if back { "gives back to" } else { "draws from" };
+        Branch::leaf(format!(
+            "{} {verb} {}: {} {unit} for {}{of}",
+            text("line"),
+            text("block"),
+            grouped(&amount),
+            grouped(quantity)
+        ))
+    };
+    Ok(node.items()?.iter().map(leaf).collect())
 }
 
 struct Branch {
@@ -128,7 +172,11 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes, of_this: bool) -> Res
     let (exact, share) = (text("exact"), text("share"));
     let part = if share.is_empty() { "the" } else { &format!("{share} of the") };
     leaves.push(Branch::leaf(match (text("kind").as_str(), share.as_str()) {
+        ("true_up", _) if line.tree.get("meter").is_none() => {
+            "what is missing to what was committed for the period".into()
+        }
         ("true_up", _) => format!("what this charge's other lines leave missing to {part} minimum"),
+        ("commitment", _) => String::new(),
         ("cap", _) => format!("what this charge's other lines exceed {part} maximum by"),
         (_, "") if exact == text("amount") => String::new(),
         (_, "") => format!("exact {exact}, rounded once"),
