@@ -13,7 +13,7 @@ mod load;
 use chrono::{Datelike, Days, NaiveDate};
 use common::Db;
 use deals::{
-    Amounts, Change, Contract, Customer, Day, Event, Grid, Instant, Key, Kind, Meter, PriceVersion,
+    Amounts, Block, Change, Contract, Customer, Day, Event, Grid, Instant, Key, Kind, Meter, PriceVersion,
     Proration, Q, Rounding, World, Zone, dec, fixed, q,
 };
 use load::Rng;
@@ -40,6 +40,16 @@ const MODELS: [&str; 3] = ["gpt-4", "gpt-3.5", "small"];
 const REGIONS: [&str; 2] = ["eu", "us"];
 const DAY: i64 = 86400;
 
+/// What is signed beside usage.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deal {
+    /// Credits, paid in advance or given. Its usage comes in time and is not corrected: which credit late usage finds
+    /// depends on what was drawn before.
+    Credits,
+    /// A least spend for each period, tested at its end.
+    Postpaid,
+}
+
 /// What one customer of the simulation does; it has random numbers of its own, so that it does the same alone.
 struct Party {
     rng: Rng,
@@ -51,6 +61,12 @@ struct Party {
     events: usize,
     /// Since when the last contract is paused.
     paused: Option<Day>,
+    /// A signed deal of commitments or credits instead of a plan.
+    deal: Option<Deal>,
+    /// Its blocks of credit.
+    blocks: Vec<Block>,
+    /// Up to which boundary its usage was settled.
+    settled: usize,
 }
 
 struct Sim {
@@ -75,6 +91,7 @@ struct Sim {
     faults: Vec<String>,
     /// What the installation can do beside what 0.2.0 began with.
     amends: bool,
+    credits: bool,
     bills: usize,
     /// After every so many bill runs `verify()` is asked, too.
     verify_every: usize,
@@ -93,6 +110,11 @@ fn quote(text: &str) -> String {
 
 fn at(t: Instant) -> String {
     format!("{:?}Z", chrono::DateTime::from_timestamp(t, 0).expect("an instant").naive_utc())
+}
+
+/// A fraction, to 12 places.
+fn fixed_about(x: &Q) -> String {
+    deals::decimal(&deals::round(x, 12, Rounding::HalfUp))
 }
 
 /// A decimal of `n` units of 10^-places.
@@ -345,12 +367,15 @@ impl Sim {
             changes: 0,
             faults: Vec::new(),
             amends: false,
+            credits: false,
             bills: 0,
             verify_every: number("SIM_VERIFY", 1),
             times: BTreeMap::new(),
         };
         sim.amends = sim.must("SELECT FROM pg_proc WHERE pronamespace = 'billing'::regnamespace AND proname = 'contract_amend'").len() == 1
             && std::env::var("SIM_PLAIN").is_err();
+        sim.credits = sim.amends
+            && sim.must("SELECT FROM pg_proc WHERE pronamespace = 'billing'::regnamespace AND proname = 'credit_blocks'").len() == 1;
         let start = NaiveDate::from_ymd_opt(2025, 1 + sim.rng.below(12) as u32, 1 + sim.rng.below(28) as u32)
             .expect("a day");
         let start = start.and_hms_opt(12, 0, 0).expect("noon").and_utc().timestamp();
@@ -433,9 +458,265 @@ impl Sim {
             contracts: Vec::new(),
             events: 0,
             paused: None,
+            deal: None,
+            blocks: Vec::new(),
+            settled: 0,
         });
         let last = self.parties.len() - 1;
-        self.contract(last, None);
+        let party = &mut self.parties[last];
+        if self.credits && party.rng.chance(45) {
+            party.deal = Some(if party.rng.chance(60) { Deal::Credits } else { Deal::Postpaid });
+            self.deal(last);
+        } else {
+            self.contract(last, None);
+        }
+    }
+
+    /// A deal of commitments and credits.
+    fn deal(&mut self, p: usize) {
+        let now = self.clock;
+        let said = self.say();
+        let party = &mut self.parties[p];
+        let (rng, c) = (&mut party.rng, party.currency);
+        let (currency, digits, _) = CURRENCIES[c];
+        let zone = &self.world.zones[&party.zone];
+        let starts = zone.day(now + (rng.below(30) as i64 - 10) * DAY);
+        let starts = starts.with_day(starts.day().min(28)).expect("a day of every month");
+        let term = [12, 24][rng.below(2)];
+        let interval = [1, 3][rng.below(2)];
+        let key = format!("{}-1", party.key);
+        // An amount about n of the currency's larger unit, which it can pay.
+        let whole = |rng: &mut Rng, n: i64| {
+            money((n * CURRENCIES[c].2 + rng.below(9999) as i64) * 10_i64.pow(digits) / 100, digits)
+        };
+        let every = |n: u32| json!(format!("{n} month{}", if n == 1 { "" } else { "s" }));
+        let mut charges = vec![
+            json!({"key": "tokens", "product": "ai", "meter": "tokens", "pricing": {"model": "per_unit", "unit_price": some(rng, 9, c), "per": 100}, "lines_by": ["model"]}),
+            json!({"key": "storage", "product": "ai", "meter": "storage", "pricing": {"model": "per_unit", "unit_price": some(rng, 12, c)}}),
+        ];
+        let fees = json!([{"key": "platform", "product": "ai", "pricing": {"model": "flat", "amount": some(rng, 9999, c)}, "every": every(interval), "timing": "advance"}]);
+        let mut doc = json!({"key": key, "customer": party.key, "currency": currency, "starts_on": starts.to_string(), "term": every(term),
+            "billing": {"interval": every(interval), "alignment": "anniversary"}});
+        let ends = deals::months_after(starts, term);
+        let begin = zone.midnight(starts);
+        let mut blocks = Vec::new();
+        let block = |name: &str,
+                     from: Instant,
+                     until: Option<Instant>,
+                     amount: &str,
+                     priority: i64,
+                     category: u8,
+                     scope: Value| Block {
+            name: name.to_owned(),
+            from,
+            until,
+            amount: dec(amount),
+            priority,
+            category,
+            scope,
+            burnt: q(0),
+            lines: BTreeSet::new(),
+        };
+        if party.deal == Some(Deal::Credits) {
+            let part = [interval, 12][rng.below(2)];
+            let mut commitment = json!({"key": "commit", "kind": "prepaid", "instalments": every(part)});
+            let mut pool = json!({"key": "pool", "category": "paid", "paid_by": "commit"});
+            let mut credits = Vec::new();
+            if rng.chance(50) {
+                // Each year by itself.
+                commitment["every"] = json!("12 months");
+                pool["every"] = json!("12 months");
+                pool["expires"] = json!("period_end");
+                let amounts: Vec<String> = (0..term / 12).map(|_| whole(rng, 300)).collect();
+                commitment["amounts"] = json!(amounts);
+                let amount = whole(rng, 500);
+                pool["amount"] = json!(amount);
+                for n in 0..term / 12 {
+                    let from = zone.midnight(deals::months_after(starts, 12 * n));
+                    let until = zone.midnight(deals::months_after(starts, 12 * (n + 1)));
+                    blocks.push(block(&format!("{key}/pool"), from, Some(until), &amount, 50, 2, json!({})));
+                }
+            } else {
+                commitment["amount"] = json!(whole(rng, 900));
+                let amount = whole(rng, 1000);
+                pool["amount"] = json!(amount);
+                blocks.push(block(
+                    &format!("{key}/pool"),
+                    begin,
+                    Some(zone.midnight(ends)),
+                    &amount,
+                    50,
+                    2,
+                    json!({}),
+                ));
+            }
+            credits.push(pool);
+            if rng.chance(60) {
+                let amount = whole(rng, 40);
+                let until = starts + Days::new(20 + rng.below(200) as u64);
+                let scope = json!({"dimensions": {"model": [MODELS[rng.below(3)]]}});
+                credits.push(json!({"key": "gift", "category": "promotional", "amount": amount, "expires": until.to_string(), "scope": scope, "priority": 20}));
+                blocks.push(block(
+                    &format!("{key}/gift"),
+                    begin,
+                    Some(zone.midnight(until)),
+                    &amount,
+                    20,
+                    0,
+                    scope,
+                ));
+            }
+            if rng.chance(60) {
+                let amount = whole(rng, 60);
+                let from = starts + Days::new(rng.below(100) as u64);
+                let scope = json!({"meters": ["storage"]});
+                credits.push(json!({"key": "store", "category": "pilot", "amount": amount, "effective_on": from.to_string(), "expires": "never", "scope": scope, "priority": 50}));
+                blocks.push(block(&format!("{key}/store"), zone.midnight(from), None, &amount, 50, 1, scope));
+            }
+            doc["commitments"] = json!([commitment]);
+            doc["credits"] = json!(credits);
+        } else {
+            let period = [interval, 3 * interval, 12][rng.below(3)];
+            doc["commitments"] = json!([{"key": "least", "kind": "postpaid", "amount": whole(rng, 20 * i64::from(period)), "every": every(period)}]);
+            charges[1]["pricing"]["free_units"] = json!("10");
+        }
+        doc["charges"] = json!(charges);
+        doc["fees"] = fees;
+        let contract = Contract {
+            key: key.clone(),
+            customer: party.key.clone(),
+            currency: currency.to_owned(),
+            zone: party.zone.clone(),
+            bill_to: party.entities[0].clone(),
+            starts,
+            ends: Some(ends),
+            interval,
+            grid: Grid::Anniversary(starts),
+            pinned: None,
+            rounding: Rounding::HalfUp,
+            proration: Proration::Day,
+            by_start: false,
+            reset: false,
+            grace: 0,
+            changes: vec![Change { effective: begin, kind: Kind::Create, doc: doc.clone(), said }],
+            billed: Vec::new(),
+        };
+        party.contracts.push(key.clone());
+        party.blocks = blocks;
+        self.must(&format!("SELECT billing.contract_create({})", quote(&doc.to_string())));
+        self.must(&format!("SELECT billing.contract_activate('{key}')"));
+        self.world.contracts.insert(key, contract);
+    }
+
+    /// A block given to a customer by itself.
+    fn grant(&mut self, p: usize) {
+        let party = &mut self.parties[p];
+        let rng = &mut party.rng;
+        let (_, digits, scale) = CURRENCIES[party.currency];
+        let zone = &self.world.zones[&party.zone];
+        let today = zone.day(self.clock);
+        let name = format!("g{}", party.blocks.len());
+        let amount = money((20 * scale + rng.below(9999) as i64) * 10_i64.pow(digits) / 100, digits);
+        let priority = 10 + rng.below(80) as i64;
+        let mut doc = json!({"key": name, "amount": amount, "priority": priority, "reason": "kindness"});
+        let mut from = self.clock;
+        if rng.chance(50) {
+            let day = today + Days::new(rng.below(40) as u64) - Days::new(20);
+            doc["effective_on"] = json!(day.to_string());
+            from = zone.midnight(day);
+        }
+        let until = rng.chance(50).then(|| today + Days::new(21 + rng.below(120) as u64));
+        if let Some(day) = until {
+            doc["expires"] = json!(day.to_string());
+        }
+        let scope =
+            if rng.chance(30) { json!({"dimensions": {"model": [MODELS[rng.below(3)]]}}) } else { json!({}) };
+        doc["scope"] = scope.clone();
+        party.blocks.push(Block {
+            name,
+            from,
+            until: until.map(|d| zone.midnight(d)),
+            amount: dec(&amount),
+            priority,
+            category: 0,
+            scope,
+            burnt: q(0),
+            lines: BTreeSet::new(),
+        });
+        let sql = format!("SELECT billing.credit_grant_create('{}', {})", party.key, quote(&doc.to_string()));
+        self.must(&sql);
+    }
+
+    /// Draws what was billed since the last time, by the oracle, and compares each block.
+    fn settle(&mut self) {
+        for p in 0..self.parties.len() {
+            let party = &self.parties[p];
+            let key = party.contracts[0].clone();
+            if party.deal != Some(Deal::Credits) || self.broken.contains(&key) {
+                continue;
+            }
+            let contract = self.world.contracts[&key].clone();
+            let mut blocks = party.blocks.clone();
+            for n in party.settled.max(1)..contract.billed.len() {
+                let costs = self.world.costs(&contract, (contract.billed[n - 1].0, contract.billed[n].0));
+                deals::draw(&mut blocks, &costs, n);
+            }
+            let customer = party.key.clone();
+            let rows = self.must(&format!(
+                "SELECT key, burnt, extract(epoch FROM effective_at)::bigint, granted, posted FROM billing.credit_blocks('{customer}')"
+            ));
+            // What was drawn may differ from the exact cost by what its lines are rounded by.
+            let unit = q(1) / q(10_i64.pow(self.world.minor_units[&contract.currency]));
+            let mut drawn = q(0);
+            for block in &mut blocks {
+                let row = rows.iter().find(|r| {
+                    let key = r[0].as_deref().expect("a key");
+                    (key == block.name || key.starts_with(&format!("{}/", block.name)))
+                        && r[2].as_deref() == Some(block.from.to_string().as_str())
+                });
+                let Some(row) = row else {
+                    self.faults.push(format!(
+                        "{customer}: no block {} from {} in {rows:?}",
+                        block.name,
+                        at(block.from)
+                    ));
+                    continue;
+                };
+                let burnt = dec(row[1].as_deref().expect("a number"));
+                let slack = q(block.lines.len() as i64) * &unit;
+                let full = block.burnt == block.amount;
+                let off = &burnt - &block.burnt;
+                drawn += &burnt;
+                self.compared += 1;
+                if burnt > block.amount
+                    || off.clone().max(-off.clone()) > slack
+                    || dec(row[3].as_deref().expect("a number")) != block.amount
+                {
+                    self.broken.insert(key.clone());
+                    self.faults.push(format!(
+                        "{customer}: block {} (full {full}) drew {burnt}, want {} within {slack}; {row:?}",
+                        block.name,
+                        fixed_about(&block.burnt)
+                    ));
+                }
+                block.burnt = burnt;
+                block.lines.clear();
+            }
+            // Every credit drawn is on an invoice, and is not more than its usage.
+            let totals = self.must(&format!(
+                "SELECT -sum((document->'totals'->>'credits')::numeric), sum((document->'totals'->>'due')::numeric - (document->'totals'->>'total')::numeric)
+                 FROM billing.invoice WHERE key LIKE '{key}/%' AND state NOT IN ('void', 'draft')"
+            ));
+            if let [Some(credits), Some(due)] = totals[0].as_slice()
+                && (dec(credits) != drawn || -dec(due) != drawn)
+            {
+                self.faults.push(format!(
+                    "{customer}: blocks gave {drawn}, invoices have {credits}, due less by {due}"
+                ));
+            }
+            self.parties[p].settled = contract.billed.len();
+            self.parties[p].blocks = blocks;
+        }
     }
 
     /// A new contract of a customer, from a day or about now.
@@ -579,10 +860,11 @@ impl Sim {
             .map(|k| zone.midnight(self.world.contracts[k].starts))
             .min()
             .expect("a contract");
-        let mut batch = Vec::new();
+        let mut batch: Vec<Event> = Vec::new();
+        let in_time = party.deal == Some(Deal::Credits);
         for _ in 0..rng.below(12) {
             let mut when = since + (rng.next() % (now - since).max(1) as u64) as i64;
-            if rng.chance(12) {
+            if rng.chance(12) && !in_time {
                 when -= rng.below(150) as i64 * DAY;
             }
             if rng.chance(15) {
@@ -591,6 +873,10 @@ impl Sim {
                 when = zone.midnight(first) + rng.below(3) as i64 - 1;
             }
             when = when.max(begun - 2 * DAY).min(now - 1);
+            // Of two events at one instant either may draw first.
+            if in_time && (when < since || batch.iter().any(|e| e.at == when)) {
+                continue;
+            }
             party.events += 1;
             let mut properties = BTreeMap::new();
             if rng.chance(92) {
@@ -781,6 +1067,9 @@ impl Sim {
             }
         }
         self.compare();
+        if self.credits {
+            self.settle();
+        }
     }
 
     /// The lines of documents summed; with what they were summed of.
@@ -809,7 +1098,11 @@ impl Sim {
                 "line"
             };
             let every = self.world.every(told, &charge);
-            let period = told.grid.period(day, every).0.max(told.starts);
+            let period = if self.world.is_commitment(told, &charge) {
+                day
+            } else {
+                told.grid.period(day, every).0.max(told.starts)
+            };
             let key = Key {
                 contract: contract.clone(),
                 bill_to: row.get(1),
@@ -955,16 +1248,23 @@ impl Sim {
         let folds = self.rng.chance(30);
         for p in 0..self.parties.len() {
             self.usage(p, since);
-            if self.parties[p].rng.chance(25) {
+            let in_time = self.parties[p].deal == Some(Deal::Credits);
+            if self.parties[p].rng.chance(25) && !in_time {
                 self.correct(p);
             }
-            if self.parties[p].rng.chance(5) {
+            if self.parties[p].rng.chance(5) && !in_time {
                 self.void(p);
+            }
+            if in_time && self.parties[p].rng.chance(8) {
+                self.grant(p);
             }
             self.life(p);
         }
         if folds {
             self.must("CALL billing.fold()");
+            if self.credits {
+                self.must("CALL billing.credit_expiry()");
+            }
         }
         if self.rng.chance(50) {
             let p = self.rng.below(self.parties.len());
@@ -989,7 +1289,7 @@ impl Sim {
         if let Some(ends) = contract.end()
             && zone.midnight(ends) <= self.clock
         {
-            if self.parties[p].rng.chance(40) {
+            if self.parties[p].deal.is_none() && self.parties[p].rng.chance(40) {
                 let from = if self.parties[p].rng.chance(50) { ends } else { today };
                 self.parties[p].paused = None;
                 self.contract(p, Some(from));
@@ -1048,7 +1348,12 @@ impl Sim {
         let (midnight, now_is) = (zone.midnight(today.max(contract.starts)), self.clock);
         let terms = self.world.terms(contract, effective);
         let every = |n: u32| json!(format!("{n} month{}", if n == 1 { "" } else { "s" }));
-        match rng.below(12) {
+        let word = rng.below(12);
+        // Deals keep their length and their usage charges.
+        if party.deal.is_some() && !matches!(word, 0..=3 | 11) {
+            return;
+        }
+        match word {
             0 | 1 => {
                 let fees: Vec<&String> =
                     terms.fees.iter().filter(|(_, f)| !f["quantity"].is_null()).map(|(k, _)| k).collect();

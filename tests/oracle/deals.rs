@@ -407,6 +407,76 @@ pub struct World {
 /// Half-open.
 pub type Stretch = (Instant, Instant);
 
+/// A block of credit, as it was granted.
+#[derive(Clone, Debug)]
+pub struct Block {
+    pub name: String,
+    pub from: Instant,
+    pub until: Option<Instant>,
+    pub amount: Q,
+    pub priority: i64,
+    /// promotional 0, pilot 1, paid 2.
+    pub category: u8,
+    pub scope: Value,
+    /// What was drawn from it.
+    pub burnt: Q,
+    /// Lines that drew from it since it was compared last.
+    pub lines: BTreeSet<String>,
+}
+
+/// One event of one meter, and what it costs.
+pub struct Cost<'a> {
+    pub event: &'a Event,
+    pub meter: String,
+    pub cost: Q,
+}
+
+/// Draws what events cost from the blocks that may pay for them, one after another (rules 3): of those that hold at the
+/// event's instant and fit it, by priority, end, narrower scope, category, begin, age.
+pub fn draw(blocks: &mut [Block], costs: &[Cost], boundary: usize) {
+    for one in costs {
+        let mut left = one.cost.clone();
+        let mut order: Vec<usize> = (0..blocks.len()).collect();
+        order.sort_by_key(|n| {
+            let b = &blocks[*n];
+            let wide = b.scope.as_object().is_none_or(serde_json::Map::is_empty);
+            (b.priority, b.until.unwrap_or(Instant::MAX), wide, b.category, b.from, *n)
+        });
+        for n in order {
+            let block = &mut blocks[n];
+            let holds = block.from <= one.event.at && block.until.is_none_or(|u| one.event.at < u);
+            let fits = |name: &str, value: &str| {
+                let wanted = list(&block.scope, name);
+                wanted.is_empty() || wanted.iter().any(|w| w == value)
+            };
+            let dimensions = block.scope["dimensions"].as_object().is_none_or(|wanted| {
+                wanted.iter().all(|(name, values)| {
+                    values
+                        .as_array()
+                        .is_some_and(|v| v.iter().any(|v| v.as_str() == event_value(one.event, name)))
+                })
+            });
+            if holds && dimensions && fits("meters", &one.meter) && fits("products", "ai") {
+                let drawn = left.clone().min(&block.amount - &block.burnt);
+                if drawn.is_positive() {
+                    block.burnt += &drawn;
+                    left -= drawn;
+                    let entity = one.event.bill_to.as_deref().unwrap_or("");
+                    block.lines.insert(format!(
+                        "{boundary} {} {:?} {entity}",
+                        one.meter,
+                        event_value(one.event, "model")
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn event_value<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
+    event.properties.get(name).map(String::as_str)
+}
+
 /// What amounts are summed by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
@@ -631,8 +701,88 @@ impl World {
                 day = until;
             }
         }
+        self.commitments(contract, open, last, &mut sums);
         sums.retain(|_, amount| !amount.is_zero());
         sums
+    }
+
+    /// Prepaid: the instalments of the periods begun, in equal parts. Postpaid: at each period's end what its usage
+    /// leaves missing.
+    fn commitments(&self, contract: &Contract, open: Day, last: Day, sums: &mut Amounts) {
+        let Some(end) = contract.end() else { return }; // deals with commitments have one
+        for one in list(&contract.changes[0].doc, "commitments") {
+            let key = text(one, "key").expect("a key");
+            let term = (0..).find(|n| months_after(contract.starts, *n) >= end).expect("months");
+            let every = text(one, "every").map_or(term, months);
+            for n in 0.. {
+                let (from, until) = (
+                    months_after(contract.starts, n * every),
+                    months_after(contract.starts, (n + 1) * every),
+                );
+                if from >= end {
+                    break;
+                }
+                let amounts = list(one, "amounts");
+                let amount = maybe(one, "amount")
+                    .unwrap_or_else(|| dec(amounts[n as usize].as_str().expect("an amount")));
+                if text(one, "kind") == Some("prepaid") {
+                    let part = text(one, "instalments").map_or(every, months);
+                    // Spread over time, so cumulatively (rules 0.7).
+                    let (parts, digits) = (every / part, self.digits(contract));
+                    let until =
+                        |n: u32| round(&(&amount * q(n.into()) / q(parts.into())), digits, Rounding::HalfUp);
+                    let parts: Vec<Q> = (0..parts).map(|n| until(n + 1) - until(n)).collect();
+                    for (n, amount) in parts.into_iter().enumerate() {
+                        let day = months_after(from, n as u32 * part);
+                        if day < open {
+                            sums.insert(self.key(contract, key, day, "line", ""), amount);
+                        }
+                    }
+                } else if until <= last {
+                    let spent: Q = sums
+                        .iter()
+                        .filter(|(k, _)| {
+                            k.period >= from && k.period < until && self.is_usage(contract, &k.charge)
+                        })
+                        .map(|(_, amount)| amount)
+                        .sum();
+                    sums.insert(self.key(contract, key, from, "true_up", ""), (amount - spent).max(q(0)));
+                }
+            }
+        }
+    }
+
+    fn is_usage(&self, contract: &Contract, charge: &str) -> bool {
+        list(&contract.changes[0].doc, "charges").iter().any(|c| text(c, "key") == Some(charge))
+    }
+
+    /// Whether a line of this name is one of a commitment, whose periods are its own.
+    pub fn is_commitment(&self, contract: &Contract, name: &str) -> bool {
+        list(&contract.changes[0].doc, "commitments").iter().any(|c| text(c, "key") == Some(name))
+    }
+
+    /// What each event of a contract costs, in order of time, between two of its boundaries; prices of a deal that are
+    /// one amount a unit. With the line it is on.
+    pub fn costs(&self, contract: &Contract, (from, until): (Day, Day)) -> Vec<Cost<'_>> {
+        let zone = self.zone(contract);
+        let customer = &self.customers[&contract.customer];
+        let terms = self.terms(contract, zone.midnight(from));
+        let mut found = Vec::new();
+        for charge in terms.charges.values() {
+            let meter = &self.meters[text(charge, "meter").expect("a meter")];
+            for event in customer.events.iter().filter(|e| e.live && e.event_type == meter.event_type) {
+                if event.at >= zone.midnight(from) && event.at < zone.midnight(until) {
+                    let quantity = meter.value.as_ref().map_or(q(1), |v| dec(&event.properties[v]));
+                    let own = [PriceVersion { from: None, said: 0, pricing: charge["pricing"].clone() }];
+                    let day = zone.day(event.at);
+                    let pricing = self.resolve(&terms, customer, charge, meter, event, day, 0, &own).2;
+                    let cost = rate(&pricing, &quantity);
+                    found.push(Cost { event, meter: meter.key.clone(), cost });
+                }
+            }
+        }
+        found.sort_by_key(|c| c.event.at);
+        found
     }
 
     fn key(
