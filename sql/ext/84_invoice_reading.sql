@@ -182,7 +182,7 @@ DECLARE
     since record;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to, x.document INTO i
+    SELECT x.customer_id, x.invoice_id, x.contract_id, x.n, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to, x.document INTO i
     FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     SELECT x.key, coalesce(x.of_kind, x.kind) AS kind, x.of_n, x.of_key, x.meter_id, x.service_from, x.service_until, x.dimensions, x.line_by, x.match, m.key AS meter,
         billing_internal.meter_version(i.document, x.of_n, m.key) AS meter_version INTO l
@@ -197,8 +197,7 @@ BEGIN
     SELECT x.cut_at, x.document, CASE WHEN x.kind <> 'invoice' OR x.n <> l.of_n THEN l.of_n END AS n INTO since FROM billing.invoice c, jsonb_array_elements(c.document->'lines') d, jsonb_array_elements_text(d->'billed_on') b (number)
     JOIN billing.invoice x ON x.customer_id = i.customer_id AND x.contract_id = i.contract_id AND x.number = b.number
     WHERE l.of_key IS NOT NULL AND c.customer_id = i.customer_id AND c.invoice_id = i.invoice_id AND d->>'key' = l.key ORDER BY x.cut_at DESC LIMIT 1;
-    SELECT t.key INTO default_bill_to FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
-    WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
+    default_bill_to := billing_internal.contract_bill_to(i.customer_id, i.contract_id, coalesce(l.of_n, i.n));
     RETURN QUERY
     SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties, e.change
     FROM (
@@ -255,8 +254,7 @@ AS $$
         FROM billing.invoice i
         JOIN billing.invoice_line l USING (customer_id, invoice_id)
         JOIN billing.meter m USING (meter_id)
-        JOIN billing.contract k ON k.customer_id = i.customer_id AND k.contract_id = i.contract_id
-        JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
+        CROSS JOIN LATERAL (SELECT billing_internal.contract_bill_to(i.customer_id, i.contract_id, i.n) AS key) t
         WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id AND coalesce(l.of_kind, l.kind) = 'usage'
     ) n
 $$;
@@ -302,20 +300,18 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH document AS (
-        SELECT 'billed' AS state, i.document, t.key AS default_bill_to
-        FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id)
-        JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
+        SELECT 'billed' AS state, i.document, i.customer_id, i.contract_id, i.n FROM billing.invoice i
         WHERE i.customer_id = of_customer_id AND i.state NOT IN ('draft', 'void') AND i.period_starts_at < until_at AND i.period_ends_at > from_at
         UNION ALL
-        SELECT 'unbilled', d, t.key
-        FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
+        SELECT 'unbilled', d, k.customer_id, k.contract_id, k.next_n
+        FROM billing.contract k
         CROSS JOIN LATERAL (SELECT billing.invoice_preview(k.key) AS doc) p
         CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(p.doc) WHEN 'array' THEN p.doc ELSE jsonb_build_array(p.doc) END) d
         WHERE k.customer_id = of_customer_id AND (k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL OR k.state IN ('ended', 'cancelled')
             AND EXISTS (SELECT FROM billing.late_usage n WHERE n.customer_id = k.customer_id AND n.contract_id = k.contract_id AND n.closed_at IS NULL))
     )
     SELECT row_number() OVER (), d.state, d.document->>'currency', coalesce(l->>'corrects_kind', l->>'kind'), m.meter_id, l->>'charge', l->>'product', (l->>'from')::timestamptz, (l->>'until')::timestamptz,
-        l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', d.default_bill_to, (l->>'amount')::numeric
+        l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', CASE WHEN m.meter_id IS NOT NULL THEN billing_internal.contract_bill_to(d.customer_id, d.contract_id, coalesce((l->>'boundary')::int, d.n)) END, (l->>'amount')::numeric
     FROM document d CROSS JOIN LATERAL jsonb_array_elements(d.document->'lines') l
     LEFT JOIN billing.meter m ON m.key = l->>'meter'
     WHERE (l->>'from')::timestamptz < until_at AND (l->>'until')::timestamptz > from_at;

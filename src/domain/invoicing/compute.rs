@@ -230,9 +230,12 @@ fn fee_lines(
     basis: ProrationBasis,
 ) -> Result<Vec<Line>, Fault> {
     let whole = pricing.rate(&Ratio::from(quantity), &Dimensions::new(), 1)?;
+    // Where nothing is prorated, the terms that a period begins with have billed it whole.
+    let is_due = |period: &&ServicePeriod| !(basis == ProrationBasis::None && period.cut.paid);
     charge
         .periods
         .iter()
+        .filter(is_due)
         .map(|period| {
             let share = period.share(charge.every, basis);
             let gross = whole.mul(&share);

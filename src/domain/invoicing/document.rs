@@ -250,6 +250,7 @@ impl Documents {
             fields.push(("credits".into(), Tree::List(credits)));
         }
         let issued = [
+            ("purchase_order", header.purchase_order.clone()),
             ("status", issue.status.clone()),
             ("number", issue.number.clone()),
             ("issued_on", issue.issued_on.map(|day| day.to_string())),

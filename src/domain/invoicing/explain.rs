@@ -156,11 +156,12 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes, of_this: bool) -> Res
     let key = text("key");
     let mut leaves = vec![Branch::leaf(format!("for {} until {}", text("from"), text("until")))];
     let extra = notes.iter().filter(|(of, _)| *of == key).flat_map(|(_, notes)| notes.clone());
-    if text("kind") == "difference" {
+    let kind = text("kind");
+    if matches!(kind.as_str(), "difference" | "proration") {
         leaves.extend(difference_leaves(line, of_this)?);
         leaves.extend(extra.map(Branch::leaf));
         return Ok(Branch {
-            text: format!("{}, difference: {} {currency}   [{key}]", text("label"), text("amount")),
+            text: format!("{}, {kind}: {} {currency}   [{key}]", text("label"), text("amount")),
             leaves,
         });
     }
@@ -172,7 +173,10 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes, of_this: bool) -> Res
     if let Some(price) = line.tree.get("price") {
         leaves.push(Branch { text: format!("price: {}", leaf_text(price)), leaves: working(line, line)? });
     }
-    let (exact, share) = (text("exact"), text("share"));
+    let discounts = discount_leaves(line);
+    // What is off comes after the price has been worked out.
+    let exact = if discounts.is_empty() { text("exact") } else { text("list_exact") };
+    let share = text("share");
     let part = if share.is_empty() { "the" } else { &format!("{share} of the") };
     leaves.push(Branch::leaf(match (text("kind").as_str(), share.as_str()) {
         ("true_up", _) if line.tree.get("meter").is_none() => {
@@ -181,15 +185,35 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes, of_this: bool) -> Res
         ("true_up", _) => format!("what this charge's other lines leave missing to {part} minimum"),
         ("commitment", _) => String::new(),
         ("cap", _) => format!("what this charge's other lines exceed {part} maximum by"),
-        (_, "") if exact == text("amount") => String::new(),
+        (_, "") if exact == text("amount") || !discounts.is_empty() => String::new(),
         (_, "") => format!("exact {exact}, rounded once"),
         ("usage", share) if model(line) == "percentage" => {
             format!("for {share} of the period: exact {exact}, rounded once")
         }
         (_, share) => format!("× {share} of the period = exact {exact}, rounded once"),
     }));
+    leaves.extend(discounts);
     leaves.extend(extra.map(Branch::leaf));
     Ok(Branch { text: format!("{}: {} {currency}   [{key}]", text("label"), text("amount")), leaves })
+}
+
+/// What is off a line, in order, from what to what.
+fn discount_leaves(line: &Node) -> Vec<Branch> {
+    let Some(Tree::List(discounts)) = line.tree.get("discounts") else { return Vec::new() };
+    let field = |tree: &Tree, name: &str| tree.get(name).map(leaf_text);
+    let off = |discount: &Tree| {
+        let how = match (field(discount, "percent_off"), field(discount, "amount_off")) {
+            (Some(percent), _) => format!("{percent}%"),
+            (None, amount) => amount.unwrap_or_default(),
+        };
+        format!("{} {how} off", field(discount, "key").unwrap_or_default())
+    };
+    let all = discounts.iter().map(off).collect::<Vec<_>>().join(", ");
+    vec![Branch::leaf(format!(
+        "{} less discounts: {all} = exact {}",
+        text(line, "list_amount"),
+        text(line, "exact")
+    ))]
 }
 
 /// What a difference is between: what its line comes to now, and what was billed for it before.
@@ -230,7 +254,8 @@ fn working(line: &Node, sums: &Node) -> Result<Vec<Branch>, Fault> {
     };
     let pricing = Pricing::read(&Node { tree: pricing, path: format!("{}.pricing", line.path) })?;
     let quantity = Ratio::from(Exact::parse(quantity)?);
-    let exact = sums.tree.get("exact").map(leaf_text).unwrap_or_default();
+    let list = sums.tree.get("list_exact").or(sums.tree.get("exact"));
+    let exact = list.map(leaf_text).unwrap_or_default();
     let kind = Some(text(line, "corrects_kind"))
         .filter(|kind| !kind.is_empty())
         .unwrap_or_else(|| text(line, "kind"));
@@ -257,6 +282,9 @@ fn working(line: &Node, sums: &Node) -> Result<Vec<Branch>, Fault> {
     if pricing.counts_events() && !fits {
         // The line doesn't say how many events there were, and a working with another number would be wrong.
         return Ok(vec![Branch::leaf("rate on the amount, and a fixed part for each event".into())]);
+    }
+    if !fits && kind == "fee" {
+        return Ok(Vec::new()); // discounts are in what it comes to
     }
     if !fits {
         return Ok(vec![Branch::leaf(format!(

@@ -87,6 +87,8 @@ pub struct Header {
     pub currency: String,
     /// The legal entity that gets what names none.
     pub bill_to: String,
+    /// The customer's order in force at the boundary.
+    pub purchase_order: Option<String>,
     pub contract_version: i64,
     pub terms_version: i64,
 }
@@ -211,7 +213,6 @@ impl ServicePeriod {
     /// The share of a whole period that it is.
     pub fn share(&self, every: Interval, basis: ProrationBasis) -> Ratio {
         match basis {
-            ProrationBasis::None if self.cut.paid => Ratio::ZERO,
             ProrationBasis::Second if self.cut.inside_day => {
                 Ratio::new(self.elapsed.part_micros.into(), self.elapsed.whole_micros.into())
             }

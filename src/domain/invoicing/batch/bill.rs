@@ -135,11 +135,16 @@ impl Bill {
             seller: text("seller")?,
             currency: text("currency")?,
             bill_to: text("bill_to")?,
+            purchase_order: None,
             contract_version: 0,
             terms_version: 0,
         };
         let (zone, every, alignment) = (text("zone")?, text("every")?, text("alignment")?);
         let header = Header {
+            purchase_order: fields
+                .optional("purchase_order")
+                .map(|n| n.text().map(str::to_string))
+                .transpose()?,
             contract_version: fields.required("version")?.integer()?,
             terms_version: fields.required("terms_version")?.integer()?,
             ..header
