@@ -504,10 +504,10 @@ impl Batch {
                     continue;
                 }
                 let prices = inputs.prices(&charge.key, terms);
-                let mut looked_at = super::compute::line_dimensions(&prices, &terms.matches, &terms.lines_by);
+                let mut looked_at =
+                    super::compute::line_dimensions(&prices, &terms.matches, &terms.lines_by);
                 looked_at.extend(names.iter().cloned());
-                looked_at
-                    .extend(inputs.commitments.iter().flat_map(|row| row.scope.dimensions.keys().cloned()));
+                looked_at.extend(inputs.commitments.iter().flat_map(|row| row.scope.dimensions.keys().cloned()));
                 let what = (charge.product.as_str(), terms.meter.as_str(), terms.unit.as_deref());
                 for period in &charge.periods {
                     let until = bill.usage_until.map_or(period.until, |until| until.min(period.until));
@@ -669,10 +669,8 @@ impl Batch {
         rated: &mut [Option<Rated>],
         left: &mut BTreeMap<String, Exact>,
     ) -> Result<Vec<Funding>, Fault> {
-        let bills: Vec<&Bill> = places
-            .iter()
-            .map(|at| self.bills[*at].bill.as_ref().expect("no fault in the contract"))
-            .collect();
+        let bills: Vec<&Bill> =
+            places.iter().map(|at| self.bills[*at].bill.as_ref().expect("no fault in the contract")).collect();
         let standing: Vec<Vec<Credit>> = places.iter().map(|at| self.bills[*at].standing_credits()).collect();
         let last = *places.last().expect("a contract in the batch");
         let mut purse = bills[places.len() - 1].purse.clone();
@@ -720,13 +718,7 @@ impl Batch {
             if let Some(spent) = &spent {
                 let midnight = |day| bills[at].midnight(&self.midnights, day);
                 let bill_to = &inputs.header.bill_to;
-                lines.extend(commitments::true_up_lines(
-                    &inputs.commitments,
-                    dues,
-                    spent,
-                    bill_to,
-                    midnight,
-                )?);
+                lines.extend(commitments::true_up_lines(&inputs.commitments, dues, spent, bill_to, midnight)?);
             }
             let slot = &self.bills[places[at]];
             let boundary = slot.boundary().filter(|_| slot.is_earlier());
