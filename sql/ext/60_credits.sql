@@ -281,6 +281,9 @@ BEGIN
     PERFORM billing_internal.check_places(of_amount, of_unit, 'amount:');
     PERFORM billing_internal.check_places((of_terms->>'overdraft')::numeric, of_unit, 'overdraft:') WHERE of_terms->>'overdraft' <> 'unlimited';
     PERFORM billing_internal.check_places((of_terms->'rollover'->>'cap')::numeric, of_unit, 'rollover.cap:') WHERE of_terms->'rollover' ? 'cap';
+    IF of_expires_at <= of_effective_at THEN
+        PERFORM billing_internal.fail('ZB004', format('credit that takes effect at %s can''t expire at %s', of_effective_at, of_expires_at), 'It must expire after it takes effect; a date is its first instant.');
+    END IF;
     INSERT INTO billing.credit_grant (customer_id, grant_id, key, contract_id, pool_id, unit, category, amount, priority, scope, effective_at, expires_at, rollover, overdraft,
         rolled_from, source_key, reason, created_at)
     VALUES (of_customer_id, id, of_key, of_contract_id, of_pool_id, of_unit, of_category, of_amount, coalesce((of_terms->>'priority')::int, 50), coalesce(of_terms->'scope', '{}'),

@@ -506,7 +506,8 @@ BEGIN
     -- The key was used before, or there is too little.
     SELECT * INTO d FROM billing.credit_draw n WHERE n.customer_id = c.customer_id AND n.idempotency_key = idempotency_key;
     IF d.draw_id IS NULL THEN
-        PERFORM billing_internal.fail('ZB014', format('customer %s has %s %s available, not %s', c.key, trim_scale(greatest(available, 0)), unit, trim_scale(amount)),
+        PERFORM billing_internal.fail('ZB014', format(CASE WHEN available < amount THEN 'customer %s has %s %s available, not %s' ELSE 'customer %s has %s %s available, but not %s for this usage' END,
+                c.key, trim_scale(greatest(available, 0)), unit, trim_scale(amount)),
             'Grant or sell credit, or draw less. Usage that is not billed yet counts as drawn.', 'available ' || trim_scale(greatest(available, 0)));
     ELSIF (d.unit, d.amount, d.doc) IS DISTINCT FROM (unit, amount, doc) THEN
         PERFORM billing_internal.fail('ZB009', format('draw %s of customer %s was %s %s%s', quote_literal(idempotency_key), c.key, trim_scale(d.amount), d.unit, CASE WHEN d.doc <> '{}' THEN ' ' || d.doc::text ELSE '' END),
