@@ -293,7 +293,8 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM billing_internal.fail('ZB005', format('key: credit %s exists', quote_literal(of_key)), 'Choose another key: a grant that exists never changes.');
     END IF;
-    INSERT INTO billing.credit_block_balance (customer_id, grant_id, unit, posted, open) VALUES (of_customer_id, id, of_unit, 0, true);
+    INSERT INTO billing.credit_block_balance (customer_id, grant_id, unit, places, posted, open)
+    VALUES (of_customer_id, id, of_unit, billing_internal.unit_places(of_unit, (billing.now() AT TIME ZONE 'UTC')::date), 0, true);
     SELECT o.block INTO block FROM billing_internal.credit_opens(ARRAY[of_customer_id], false, true) o WHERE o.grant_id = id;
     PERFORM billing_internal.raise_fault(billing_internal.credit_block_error(block)::jsonb);
     IF of_amount > carried THEN
