@@ -217,6 +217,19 @@ fn rows_of_an_older_version_are_filled_in() {
         ),
         ["bad_time native discarded", "conflicting native open", "unknown_customer native open"]
     );
+    // What was agreed is a change now, and ends where the contract does.
+    assert_eq!(
+        lines("SELECT format('%s %s %s %s %s', k.key, v.kind, v.change = v.document, v.plan, v.ends_on IS NOT DISTINCT FROM k.ends_on AND v.ends_at IS NOT DISTINCT FROM k.ends_at)
+            FROM billing.contract_version v JOIN billing.contract k USING (customer_id, contract_id) ORDER BY 1"),
+        [
+            "acme-1 create t usage@1 t",
+            "globex-1 create t suite@1 t",
+            "gone-1 create t usage@1 t",
+            "idle-1 create t usage@1 t",
+            "mega-1 create t usage@1 t",
+            "startup-1 create t usage@1 t"
+        ]
+    );
     assert_eq!(
         lines("SELECT count(*)::text FROM billing_internal.counter WHERE name LIKE 'bills/%'"),
         ["256"]

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Bills a real hour of LLM traffic for three customers and explains every cent. Runs in a fresh test database
+# Bills a real hour of LLM traffic for three customers and explains every cent; then lives through a year of one of them on a
+# signed deal. Runs in a fresh test database
 # (PGDATABASE); what it prints is compared with expected.out. Figures of this machine go to stderr.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -103,6 +104,56 @@ table -c "SELECT to_char(occurred_at, 'HH24:MI:SS.US') AS at, event_id, properti
 echo 'And every document, old and new, computes again to the same bytes:'
 table -c "SELECT i.number, i.kind, i.total, bool_and(r.same_bytes) AS same_bytes FROM billing.invoice i, billing.invoice_recompute(i.number) r GROUP BY i.invoice_id, i.number, i.kind, i.total ORDER BY i.number"
 
-title '9. What always holds, checked'
+title '9. Two years later Acme signs for a year'
+cat <<'TEXT'
+100,000 committed and invoiced in four parts, a bonus of 20 %: 120,000 of credit until the year ends. Half of list price,
+also for what goes beyond. Net 45, periods of New York. It renews by itself unless notice is given 60 days before. The old
+contract ends with 2025. What will be billed without any usage, before anyone signs:
+TEXT
+begin=$SECONDS
+sql -c "SELECT billing.test_clock_set('2025-12-15T15:00:00Z')" >/dev/null
+sql -c 'CALL billing.bill_run()' # two years in which nobody used anything
+table -v deal="$(<deal.json)" <<'SQL'
+SELECT count(*) AS changes FROM billing.catalog_apply('{"plans": [{"key": "enterprise", "name": "Enterprise", "currency": "USD", "price_book": "list", "charges": [{"key": "tokens", "product": "ai-api", "meter": "tokens", "price": "tokens"}]}]}') \gset
+SELECT billing.contract_cancel('acme-1', '2026-01-01', 'a better deal') AS version \gset
+SELECT boundary, issued_on, due_on, document#>>'{totals,due}' AS due FROM billing.contract_preview(:'deal');
+SELECT billing.contract_create(:'deal') AS c, billing.contract_activate('acme-2026', '2025-12-15T15:00:00Z', 'https://acme.example/order-form.pdf', repeat('a', 64)) AS a \gset
+SELECT key, state, starts_on, ends_on, billed_every, net_days FROM billing.contract WHERE key LIKE 'acme-%' ORDER BY key;
+SQL
+
+title '10. Three quarters go by: usage every day, a round of the jobs at each boundary'
+table -f year.sql
+
+title '11. Will it renew?'
+sql -c "SELECT billing.test_clock_set('2026-11-01T14:00:00Z')" >/dev/null
+table -c "SELECT contract, ends_on, notice_deadline, auto, renews_on, new_term, uplift FROM billing.renewals_due('90 days')"
+echo 'If nothing happens, looked at on the real data, in a transaction that can only be rolled back:'
+table <<'SQL'
+SELECT billing.policy_set('renewal_index', '8.1') \gset
+BEGIN;
+SELECT at, job, state, did, issues FROM billing.time_travel('2027-01-02Z') WHERE did > 0;
+SELECT i.number, c.key AS customer, i.issued_on, i.document#>>'{totals,due}' AS due FROM billing.invoice i JOIN billing.customer c USING (customer_id) WHERE i.number LIKE 'PREVIEW-%' ORDER BY i.issued_on;
+ROLLBACK;
+SQL
+echo 'Acme gives notice a day before the deadline, so the contract ends with its year.'
+table -c "SELECT billing.contract_notice('acme-2026', reason => 'going to tender') AS version"
+
+title '12. The last quarter: the credit ends, the rest is owed'
+table <<'SQL'
+SELECT billing.test_clock_set('2026-12-31T23:59:59-05:00') AS clock \gset
+\i use.sql
+SELECT pg_temp.use('2026-10-01', 2400000000, 5500000000) AS events \gset
+SELECT trim_scale(posted) AS posted, trim_scale(pending) AS pending, trim_scale(available) AS available FROM billing.credit_balance('acme');
+SELECT billing.test_clock_set('2027-01-01T00:00:00-05:00') AS clock \gset
+SELECT job, state, did, issues FROM billing.tick() WHERE state <> 'idle' AND job <> 'audit_seal';
+SELECT i.number, i.issued_on, i.document#>>'{totals,lines}' AS lines, i.document#>>'{totals,credits}' AS credits, i.document#>>'{totals,due}' AS due, i.due_on
+FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id) WHERE k.key = 'acme-2026' ORDER BY i.issued_on;
+SELECT sum((i.document#>>'{totals,due}')::numeric) AS billed, sum((i.document#>>'{totals,due}')::numeric) = 107500 AS as_worked_by_hand FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id) WHERE k.key = 'acme-2026';
+SQL
+sql -c "SELECT t FROM billing.invoice_explain((SELECT i.number FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id) WHERE k.key = 'acme-2026' ORDER BY i.issued_on DESC LIMIT 1)) t WHERE t !~ ' bucket'"
+table -c "SELECT key, granted, trim_scale(burnt) AS burnt, trim_scale(expired) AS expired, trim_scale(posted) AS posted FROM billing.credit_blocks('acme')"
+echo "Acme's year took $((SECONDS - begin)) s" >&2
+
+title '13. What always holds, checked'
 sql -c 'CALL billing.audit_seal()'
 table -c "SELECT check_name, checked, failed FROM billing.verify('full')"

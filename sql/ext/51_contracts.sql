@@ -95,7 +95,7 @@ BEGIN
     CROSS JOIN LATERAL billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, (b.at AT TIME ZONE k.time_zone)::date) p
     CROSS JOIN LATERAL billing_internal.calendar_service_periods(k.starts_on, k.ends_on, k.billed_every, k.alignment, h.every, p.n) s
     WHERE o.customer_id = of_customer_id AND (of_contract_id IS NULL OR h.contract_id = of_contract_id) AND o.until_version IS NULL
-        AND b.at IS NOT NULL AND b.at > billing_internal.local_midnight(s.starts_on, k.time_zone) AND b.at < billing_internal.local_midnight(s.ends_on, k.time_zone)
+        AND b.at IS NOT NULL AND h.valid_during @> b.at AND lower(h.valid_during) <> b.at AND b.at > billing_internal.local_midnight(s.starts_on, k.time_zone) AND b.at < billing_internal.local_midnight(s.ends_on, k.time_zone)
         AND (NOT m.additive
             OR EXISTS (SELECT FROM billing_internal.pricing_facts((o.terms->'pricing')::text) f WHERE NOT f.splits)
             OR NOT coalesce((SELECT f.splits FROM billing_internal.pricing_facts((h.terms->'pricing')::text) f), true)
@@ -383,7 +383,7 @@ BEGIN
         -- One event could match both unless some dimension is asked for with two values.
         AND NOT EXISTS (SELECT FROM jsonb_each_text(coalesce(a.terms->'match', '{}')) x JOIN jsonb_each_text(coalesce(b.terms->'match', '{}')) y USING (key)
             WHERE x.value <> y.value)
-    LIMIT 1;
+    ORDER BY m.key, a.charge_key, k.key, b.charge_key LIMIT 1;
     IF FOUND THEN
         PERFORM billing_internal.fail('ZB006', format('charge %s and charge %s of contract %s would both price the same events of meter %s', hit.mine, hit.theirs, hit.contract, hit.meter),
             'Give the charges matches that exclude each other, or let one contract begin where the other ends.',
@@ -578,6 +578,17 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.contract_state(bigint, uuid, int, timestamptz, timestamptz, boolean) IS 'The state of a contract that was activated; is_over: no boundary is left to bill.';
 
+CREATE FUNCTION billing_internal.contract_bill_to(of_customer_id bigint, of_contract_id uuid, of_n int) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((SELECT x.terms->>'value' FROM billing.contract_term x
+            WHERE x.customer_id = of_customer_id AND x.contract_id = of_contract_id AND x.kind = 'bill_to' AND x.until_version IS NULL
+                AND lower(x.valid_during) <= coalesce((SELECT p.starts_at FROM billing.billing_period p WHERE p.customer_id = of_customer_id AND p.contract_id = of_contract_id AND p.n = of_n), billing.now())
+            ORDER BY lower(x.valid_during) DESC LIMIT 1),
+        (SELECT b.key FROM billing.contract k JOIN billing.bill_to b ON b.customer_id = k.customer_id AND b.bill_to_id = k.bill_to_id WHERE k.customer_id = of_customer_id AND k.contract_id = of_contract_id))
+$$;
+COMMENT ON FUNCTION billing_internal.contract_bill_to(bigint, uuid, int) IS 'The legal entity that a boundary of a contract bills for what names none.';
+
 CREATE FUNCTION billing_internal.find_plan(plan_key text, path text, OUT name text, OUT plan_id uuid, OUT version int, OUT document jsonb)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -681,6 +692,29 @@ $$;
 COMMENT ON FUNCTION billing.contract_create(jsonb) IS
     'Makes a draft contract from its document (docs/contracts.md): {"key","customer","starts_on","term","plan","charges","fees","overrides","billing","phases","trial","discounts","commitments","credits","add_ons","renewal", …}. Items with a plan item''s key replace it; "remove": true drops it. Returns the key. Errors: ZB003 form, with the JSON path, ZB001 unknown references, ZB005 the key exists, ZB011 currency, 55P03 ingest never paused for a zone that narrows its buckets.';
 
+CREATE FUNCTION billing_internal.check_priced(of_customer_id bigint, of_contract_id uuid, list_at timestamptz, document jsonb, since_version int) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    wrong record;
+BEGIN
+    SELECT h.charge_key, h.price_key, b.key AS book, k.key AS contract, billing_internal.item_path(document, h.charge_key) AS path INTO wrong
+    FROM billing.contract k JOIN billing.contract_charge h ON h.customer_id = k.customer_id AND h.contract_id = k.contract_id JOIN billing.price_book b USING (price_book_id)
+    WHERE k.customer_id = of_customer_id AND k.contract_id = of_contract_id AND h.until_version IS NULL AND h.from_version >= since_version AND NOT h.terms ? 'trial'
+        AND NOT EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL
+            AND p.valid_during @> CASE WHEN k.prices = 'pin' THEN list_at ELSE lower(h.valid_during) END
+            -- What was signed is what had been published when it was activated.
+            AND (k.prices <> 'pin' OR p.recorded_at <= coalesce((SELECT a.recorded_at FROM billing.billing_period a WHERE a.customer_id = k.customer_id AND a.contract_id = k.contract_id AND a.n = 0), 'infinity')))
+        AND NOT billing_internal.is_replaced(k.customer_id, k.contract_id, h.meter_id, h.charge_key, lower(h.valid_during))
+    ORDER BY h.position, lower(h.valid_during) LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB007', format('charge %s: price %s of %s is not in force when contract %s needs it', wrong.charge_key, wrong.price_key, wrong.book, wrong.contract),
+            'Publish a version that is, with billing.catalog_apply().', 'at ' || wrong.path);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_priced(bigint, uuid, timestamptz, jsonb, int) IS 'Whether every charge that a contract says since a version finds its list price when it begins, or, pinned, at the signature (list_at). Errors: ZB007, with the place in the contract document.';
+
 CREATE FUNCTION billing_internal.check_billable(of_customer_id bigint, of_contract_id uuid, list_at timestamptz) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -698,16 +732,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB005', format('charge %s: meter %s is retired', wrong.charge_key, wrong.meter), 'Make the contract anew, with a meter that counts.', 'at ' || wrong.path);
     END IF;
     PERFORM billing_internal.check_rows(made, k.currency, true);
-    SELECT h.charge_key, h.price_key, b.key AS book, billing_internal.item_path(made->'document', h.charge_key) AS path INTO wrong FROM billing.contract_charge h JOIN billing.price_book b USING (price_book_id)
-    WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL AND NOT h.terms ? 'trial'
-        AND NOT EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL
-            AND p.valid_during @> CASE WHEN k.prices = 'pin' THEN list_at ELSE lower(h.valid_during) END)
-        AND NOT billing_internal.is_replaced(k.customer_id, k.contract_id, h.meter_id, h.charge_key, lower(h.valid_during))
-    ORDER BY h.position LIMIT 1;
-    IF FOUND THEN
-        PERFORM billing_internal.fail('ZB007', format('charge %s: price %s of %s is not in force when contract %s needs it', wrong.charge_key, wrong.price_key, wrong.book, k.key),
-            'Publish a version that is, with billing.catalog_apply().', 'at ' || wrong.path);
-    END IF;
+    PERFORM billing_internal.check_priced(k.customer_id, k.contract_id, list_at, made->'document', 1);
     PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
 END
 $$;

@@ -36,6 +36,8 @@ BEGIN
         RETURN coalesce(billing_internal.local_midnight(ends, k.time_zone), CASE WHEN billing.now() < k.starts_at THEN k.starts_at ELSE k.ends_at END);
     ELSIF at ~ '^\d{4}-\d\d-\d\d$' THEN
         RETURN billing_internal.local_midnight(at::date, k.time_zone);
+    ELSIF at !~ '^\d{4}-\d\d-\d\d[T ]' THEN -- Postgres knows more words
+        RAISE invalid_datetime_format;
     END IF;
     RETURN at::timestamptz;
 EXCEPTION WHEN invalid_datetime_format OR datetime_field_overflow OR invalid_parameter_value THEN
@@ -95,7 +97,7 @@ BEGIN
             WHEN ends = p.ends_on AND k.ends_at = p.ends_at THEN p.ends_at ELSE least(billing_internal.local_midnight(ends, k.time_zone), k.ends_at) END;
         UPDATE billing.billing_period x SET starts_on = before_on, starts_at = before_at, ends_on = ends, ends_at = last_at,
             -- A boundary behind the end has nothing to bill; it has again where the end moves on.
-            state = CASE WHEN x.state = 'due' AND (is_past OR k.cancelled_at <= k.starts_at) THEN 'closed' WHEN x.state = 'closed' AND x.terms IS NULL AND x.n > 0 AND NOT is_past THEN 'due' ELSE x.state END,
+            state = CASE WHEN x.state = 'due' AND (is_past OR k.cancelled_at <= k.starts_at) THEN 'closed' WHEN x.state = 'closed' AND x.n > 0 AND NOT is_past AND (x.terms IS NULL OR p.starts_on = p.ends_on AND ends > before_on) THEN 'due' ELSE x.state END,
             cut_at = CASE WHEN x.state = 'due' AND (is_past OR k.cancelled_at <= k.starts_at) THEN coalesce(x.cut_at, clock_timestamp()) ELSE x.cut_at END
         WHERE x.customer_id = p.customer_id AND x.contract_id = p.contract_id AND x.n = p.n
             AND (x.starts_on <> before_on OR x.starts_at <> before_at OR x.ends_on <> ends OR x.ends_at <> last_at OR x.state <> 'billed');
@@ -192,14 +194,13 @@ BEGIN
             PERFORM billing_internal.late_note(k.customer_id, k.contract_id, ARRAY(SELECT DISTINCT t.n FROM unnest(touched) t (n)
                 JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = t.n AND p.state <> 'due'));
         END IF;
-        IF cancelled IS NULL OR NOT never_began THEN
-            PERFORM billing_internal.check_override_targets(coalesce(jsonb_agg(r->'terms' ORDER BY place), '[]'), k.customer_id, k.contract_id)
-            FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' = 'override';
-            PERFORM billing_internal.check_overrides(k.customer_id, k.contract_id);
-            PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
-        END IF;
+        PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
+        PERFORM billing_internal.check_priced(k.customer_id, k.contract_id, k.signed_at, document, new_version);
         PERFORM billing_internal.contract_credits_apply(k.customer_id, k.contract_id);
     END IF;
+    PERFORM billing_internal.check_override_targets(coalesce(jsonb_agg(r->'terms' ORDER BY place), '[]'), k.customer_id, k.contract_id)
+    FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' = 'override';
+    PERFORM billing_internal.check_overrides(k.customer_id, k.contract_id);
     PERFORM billing_internal.audit('contract_' || kind, 'contract', k.key, k.customer_id, jsonb_build_object('version', k.version),
         jsonb_strip_nulls(jsonb_build_object('version', new_version, 'effective_at', effective_at, 'plan', plan)) || jsonb_build_object('change', d), reason);
     RETURN new_version;
@@ -516,11 +517,12 @@ BEGIN
         'plan', (SELECT v.plan FROM billing.contract_version v WHERE v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.kind IN ('create', 'change_plan') AND v.effective_at <= at ORDER BY v.effective_at DESC, v.version DESC LIMIT 1),
         'starts_on', k.starts_on, 'ends_on', k.ends_on, 'billed_every', k.billed_every, 'alignment', k.alignment, 'net_days', k.net_days, 'next_bill_at', k.next_bill_at,
         'cancelled_at', k.cancelled_at, 'notice_given_at', k.notice_given_at, 'renewal', k.renewal, 'signed_at', k.signed_at,
+        'purchase_order', (SELECT t.terms->>'value' FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.kind = 'purchase_order' AND t.until_version IS NULL AND t.valid_during @> at),
         'items', (SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('kind', i.kind, 'item', i.item, 'from', lower(i.valid_during), 'until', upper(i.valid_during))) || jsonb_build_object('terms', i.terms) ORDER BY i.kind, i.item)
             FROM (
                 SELECT h.kind, h.charge_key AS item, h.valid_during, h.terms FROM billing.contract_charge h WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL
                 UNION ALL
-                SELECT t.kind, t.term_key, t.valid_during, t.terms FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.until_version IS NULL
+                SELECT t.kind, t.term_key, t.valid_during, t.terms FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.until_version IS NULL AND t.kind NOT IN ('bill_to', 'purchase_order', 'pause')
             ) i WHERE i.valid_during @> at),
         'billed', (SELECT jsonb_object_agg(b.state, b.total) FROM (SELECT i.state, sum(i.total)::text AS total FROM billing.invoice i WHERE i.customer_id = k.customer_id AND i.contract_id = k.contract_id AND i.state <> 'draft' GROUP BY i.state) b)));
 END

@@ -133,15 +133,11 @@ COMMENT ON FUNCTION billing_internal.rfc3339(timestamptz) IS 'An instant as Rust
 
 -- ── blocks as Rust reads them ────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.credit_opens(of_customers bigint[], for_update boolean DEFAULT false, with_spent boolean DEFAULT false)
-    RETURNS TABLE (customer_id bigint, grant_id uuid, contract_id uuid, unit text, block text)
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+CREATE FUNCTION billing_internal.credit_opened(of_customers bigint[], with_spent boolean) RETURNS TABLE (customer_id bigint, grant_id uuid, contract_id uuid, unit text, block text)
+    LANGUAGE plpgsql STABLE ROWS 10 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
-    IF for_update THEN
-        PERFORM FROM billing.credit_block_balance b WHERE b.customer_id = ANY (of_customers) AND (b.open OR with_spent) ORDER BY b.customer_id, b.grant_id FOR UPDATE;
-    END IF;
     RETURN QUERY
     SELECT g.customer_id, g.grant_id, g.contract_id, g.unit, jsonb_strip_nulls(jsonb_build_object(
         'id', g.grant_id, 'unit', g.unit, 'category', g.category, 'granted', g.amount::text,
@@ -152,12 +148,27 @@ BEGIN
     FROM billing.credit_block_balance b
     JOIN billing.credit_grant g USING (customer_id, grant_id)
     LEFT JOIN billing.credit_pool p USING (customer_id, pool_id)
-    WHERE b.customer_id = ANY (of_customers) AND g.voided_at IS NULL AND (with_spent OR b.open OR g.overdraft IS NOT NULL)
+    WHERE b.customer_id = ANY (of_customers) AND (with_spent OR g.voided_at IS NULL AND (b.open OR g.overdraft IS NOT NULL))
     ORDER BY g.customer_id, g.grant_id;
 END
 $$;
+COMMENT ON FUNCTION billing_internal.credit_opened(bigint[], boolean) IS
+    'The blocks of customers, as Block::read() reads them, with what is left (posted − reserved), in the caller''s snapshot. Only those that hold something or may be overdrawn; with_spent: all there ever were, for boundaries that are settled again.';
+
+CREATE FUNCTION billing_internal.credit_opens(of_customers bigint[], for_update boolean DEFAULT false, with_spent boolean DEFAULT false)
+    RETURNS TABLE (customer_id bigint, grant_id uuid, contract_id uuid, unit text, block text)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    IF for_update THEN
+        PERFORM FROM billing.credit_block_balance b WHERE b.customer_id = ANY (of_customers) AND (b.open OR with_spent) ORDER BY b.customer_id, b.grant_id FOR UPDATE;
+    END IF;
+    RETURN QUERY SELECT * FROM billing_internal.credit_opened(of_customers, with_spent);
+END
+$$;
 COMMENT ON FUNCTION billing_internal.credit_opens(bigint[], boolean, boolean) IS
-    'The blocks of customers, as Block::read() reads them, with what is left (posted − reserved). Only those that hold something or may be overdrawn; with_spent: all that were not voided, for boundaries that are settled again. for_update locks them first, by customer and id: what is read then is what is posted. Not STABLE, so that it sees what it locked.';
+    'As credit_opened(). for_update locks the blocks first, by customer and id: what is read then is what is posted. Not STABLE, so that it sees what it locked.';
 
 -- ── the ledger ───────────────────────────────────────────────────────────────────────────────────
 
@@ -245,15 +256,6 @@ COMMENT ON FUNCTION billing_internal.credits_post(jsonb) IS
     'Posts what the lines of invoices drew from blocks (amount above zero) or give back (below): [{"customer_id","invoice_id","contract_id","n","bill_to","line_key","grant_id","quantity","amount","occurred_at"}], in burn order. Allocations, ledger entries and balances, of the whole batch in one statement; blocks are locked first. What comes back to a block whose end was posted expires at once. Errors: ZB014 a block would fall below zero, or below its overdraft.';
 
 -- ── pending ──────────────────────────────────────────────────────────────────────────────────────
-
-CREATE FUNCTION billing_internal.credit_pending_usage(of_customer_id bigint, of_unit text) RETURNS TABLE (grant_id uuid, amount numeric)
-    LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.credit_pending_usage(bigint, text) IS 'What the unbilled usage of a customer''s live contracts would draw from each block, by the bill''s own path.';
 
 CREATE FUNCTION billing_internal.credit_pending(of_customer_id bigint, of_unit text) RETURNS TABLE (grant_id uuid, amount numeric)
     LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off

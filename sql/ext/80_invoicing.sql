@@ -33,6 +33,13 @@ COMMENT ON FUNCTION billing_internal.bill_stretches(bigint) IS 'The stretches of
 CREATE FUNCTION billing_internal.bill_add_usage(handle bigint, stretches int[], dimensions text[], events bigint[], quantities numeric[], amounts text[]) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_usage_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_add_usage(bigint, int[], text[], bigint[], numeric[], text[]) IS 'Gives the batch usage: columns of equal length, one row per stretch and line dimensions.';
+CREATE FUNCTION billing_internal.bill_hours(handle bigint) RETURNS TABLE (n int, customer_id bigint, meter_id int, from_at timestamptz, until_at timestamptz,
+    recorded_until timestamptz, meter_version int, matches text, dropped text[], bill_to text)
+    LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_hours_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_hours(bigint) IS 'The stretches of time whose usage the batch needs by hour, since credit may pay for it: cut where what blocks pay for changes. Columns as of bill_stretches().';
+CREATE FUNCTION billing_internal.bill_add_hours(handle bigint, stretches int[], at timestamptz[], dimensions text[], quantities numeric[]) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_hours_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_add_hours(bigint, int[], timestamptz[], text[], numeric[]) IS 'Gives the batch usage by hour: columns of equal length, one row per stretch, hour and dimensions.';
 CREATE FUNCTION billing_internal.bill_wanted_rows(handle bigint) RETURNS TABLE (price_id uuid, matches text)
     LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_wanted_rows_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_wanted_rows(bigint) IS 'Rows of large matrices that the usage of the batch can match.';
@@ -46,13 +53,16 @@ CREATE FUNCTION billing_internal.bill_outcomes(handle bigint) RETURNS TABLE (bil
     LANGUAGE c VOLATILE STRICT ROWS 300 AS 'MODULE_PATHNAME', 'bill_outcomes_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_outcomes(bigint) IS 'What came of each bill: its boundary, the last day (exclusive) of the billing period after the one that begins there, its number of documents, or the fault that says why there are none; left_out: the boundaries, its own and those compared, with usage that nothing prices.';
 CREATE FUNCTION billing_internal.bill_documents(handle bigint) RETURNS TABLE (bill int, place int, customer_id bigint, contract_id uuid, boundary int, bill_to text, minor_units smallint,
-    contract_version int, terms_version int, starts_at timestamptz, ends_at timestamptz, total numeric, sha256 text, corrects int[])
+    contract_version int, terms_version int, starts_at timestamptz, ends_at timestamptz, total numeric, credits numeric, sha256 text, corrects int[])
     LANGUAGE c VOLATILE STRICT ROWS 300 AS 'MODULE_PATHNAME', 'bill_documents_wrapper';
-COMMENT ON FUNCTION billing_internal.bill_documents(bigint) IS 'The documents of the computed bills, one per legal entity with lines, the contract''s own first; starts_at and ends_at are those of its lines, corrects the boundaries of its differences.';
+COMMENT ON FUNCTION billing_internal.bill_documents(bigint) IS 'The documents of the computed bills, one per legal entity with lines, the contract''s own first; starts_at and ends_at are those of its lines (NULL = it has none), credits what credit pays of the total, corrects the boundaries of its differences.';
 CREATE FUNCTION billing_internal.bill_lines(handle bigint) RETURNS TABLE (bill int, place int, line_n int, key text, kind text, charge text, product text, meter text,
     label text, from_at timestamptz, until_at timestamptz, dimensions text, line_by text[], matches text, quantity numeric, unit text, price text, pricing text, exact numeric, amount numeric, of_n int, of_key text, of_kind text)
     LANGUAGE c VOLATILE STRICT ROWS 1500 AS 'MODULE_PATHNAME', 'bill_lines_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_lines(bigint) IS 'The lines of the documents of the computed bills, in order; of a difference also the boundary, key and kind of the line it corrects.';
+CREATE FUNCTION billing_internal.bill_credits(handle bigint) RETURNS TABLE (bill int, place int, credit_n int, boundary int, bill_to text, line_key text, block text, unit text, quantity numeric, amount numeric)
+    LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_credits_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_credits(bigint) IS 'What the lines of the computed documents draw from blocks (below 0 = give back), in order; boundary is that of the line where it is an earlier one, unit that of a block that is not in the bill''s currency.';
 CREATE FUNCTION billing_internal.bill_document(handle bigint, bill int, place int, status text, number text, issued_on date, due_on date) RETURNS text
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bill_document_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_document(bigint, int, int, text, text, date, date) IS 'A document as canonical JSON, with what is known once it is issued; NULLs are left out.';
@@ -76,10 +86,11 @@ COMMENT ON FUNCTION billing_internal.canonical_json(text) IS 'Canonical JSON: so
 
 CREATE TYPE billing_internal.bill_ref AS (
     customer_id bigint, contract_id uuid, boundaries int[], usage_until timestamptz, contract_version int, terms_version int,
-    recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint, known_meters jsonb, earlier boolean, standing text, later_prices jsonb
+    recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint, known_meters jsonb, earlier boolean, standing text, later_prices jsonb,
+    credits jsonb, counted text[]
 );
 COMMENT ON TYPE billing_internal.bill_ref IS
-    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until; of no boundary: with what changed terms make of service that begins up to then. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many; NULL = as of now. later_prices: the versions, with their ends, that priced what those did not. earlier: only to be compared with the documents that stand for it; its differences go to the bill of the same contract, which may have no boundary of its own.';
+    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until; of no boundary: with what changed terms make of service that begins up to then. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many; NULL = as of now. later_prices: the versions, with their ends, that priced what those did not. earlier: only to be compared with the documents that stand for it; its differences go to the bill of the same contract, which may have no boundary of its own. credits: the blocks as they were opened then; {"frozen": true} = blocks hold only what the documents that stand drew. counted: the documents whose usage counted for commitments.';
 
 CREATE FUNCTION billing_internal.each_ref(refs billing_internal.bill_ref[]) RETURNS SETOF billing_internal.bill_ref
     -- Kept apart from unnest() for its ROWS: the planner must expect a batch, or it joins the parts of a bill row by row.
@@ -93,10 +104,10 @@ COMMENT ON FUNCTION billing_internal.each_ref(billing_internal.bill_ref[]) IS 'u
 
 CREATE FUNCTION billing_internal.ref_now(customer_id bigint, contract_id uuid, boundaries int[], usage_until timestamptz DEFAULT NULL) RETURNS billing_internal.bill_ref
     LANGUAGE sql IMMUTABLE -- bound when made: inlined, so no search_path
-    RETURN ROW(customer_id, contract_id, boundaries, usage_until, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, NULL, NULL)::billing_internal.bill_ref;
+    RETURN ROW(customer_id, contract_id, boundaries, usage_until, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, NULL, NULL, NULL, NULL)::billing_internal.bill_ref;
 COMMENT ON FUNCTION billing_internal.ref_now(bigint, uuid, int[], timestamptz) IS 'The bill of some boundaries by the terms of now; of none: only corrections.';
 
-CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, boundaries int[], terms jsonb, recorded_until timestamptz, earlier boolean, standing text) RETURNS billing_internal.bill_ref
+CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, boundaries int[], terms jsonb, recorded_until timestamptz, earlier boolean, standing text, credits jsonb DEFAULT NULL) RETURNS billing_internal.bill_ref
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     RETURN ROW(customer_id, contract_id, boundaries, NULL, (terms->'inputs'->>'contract_version')::int, (terms->'inputs'->>'terms_version')::int, recorded_until,
         (SELECT coalesce(jsonb_object_agg(p, terms->'inputs'->'price_ends'->p), '{}') FROM jsonb_array_elements_text(terms->'inputs'->'prices') p WHERE terms IS NOT NULL HAVING terms IS NOT NULL),
@@ -104,9 +115,11 @@ CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, bo
         -- What is computed as of now is measured as meters measure now.
         CASE WHEN recorded_until IS NOT NULL THEN (SELECT coalesce(jsonb_object_agg(m.version[1], m.version[2]::int), '{}')
             FROM (SELECT regexp_match(x, '^(.*)@([0-9]+)$') AS version FROM jsonb_array_elements_text(terms->'inputs'->'meters') x) m) END, earlier, standing,
-        CASE WHEN recorded_until IS NOT NULL THEN coalesce(terms->'inputs'->'later_prices', '{}') END)::billing_internal.bill_ref;
-COMMENT ON FUNCTION billing_internal.ref_by(bigint, uuid, int[], jsonb, timestamptz, boolean, text) IS
-    'The bill of some boundaries by recorded terms ({"inputs","minor_units"}: contract version, price versions, policies; NULL = those of now), with the events recorded until an instant and the meters recorded (NULL = all there are, measured as now).';
+        CASE WHEN recorded_until IS NOT NULL THEN coalesce(terms->'inputs'->'later_prices', '{}') END,
+        CASE WHEN recorded_until IS NOT NULL THEN coalesce(credits, '{"blocks": []}') || '{"opened": true}' ELSE credits END,
+        CASE WHEN recorded_until IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(terms->'inputs'->'counted')) END)::billing_internal.bill_ref;
+COMMENT ON FUNCTION billing_internal.ref_by(bigint, uuid, int[], jsonb, timestamptz, boolean, text, jsonb) IS
+    'The bill of some boundaries by recorded terms ({"inputs","minor_units"}: contract version, price versions, policies; NULL = those of now), with the events recorded until an instant, the meters recorded and the credits given (NULL = all there are, measured as now, and the blocks of now).';
 
 CREATE FUNCTION billing_internal.signed_prices(of_customer_id bigint, of_contract_id uuid) RETURNS jsonb
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -123,6 +136,20 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.signed_prices(bigint, uuid) IS
     'Of a contract with the prices of its signature, the list prices it could be signed on, as known_prices: the versions published when it was activated. One published later that begins before the signature changes nothing agreed on. NULL = its prices float.';
+
+CREATE FUNCTION billing_internal.commitment_spend(of_customer_id bigint, of_contract_id uuid, numbers text[]) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+BEGIN
+    RETURN (SELECT jsonb_agg(jsonb_build_object('number', i.number, 'boundary', i.n, 'bill_to', i.document->>'bill_to', 'credits', i.document->'credits',
+            'lines', (SELECT coalesce(jsonb_agg(l.value ORDER BY l.place), '[]') FROM jsonb_array_elements(i.document->'lines') WITH ORDINALITY l (value, place) WHERE l.value ? 'meter'))
+            ORDER BY array_position(numbers, i.number), i.created_at, i.number)
+        FROM billing.invoice i WHERE i.customer_id = of_customer_id AND i.contract_id = of_contract_id
+            AND CASE WHEN numbers IS NULL THEN i.number IS NOT NULL AND i.reissue IS NOT true ELSE i.number = ANY (numbers) END);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.commitment_spend(bigint, uuid, text[]) IS
+    'The usage lines on the documents that stand for a contract, of which commitments count what is theirs; with numbers: on those documents, whatever became of them.';
 
 CREATE FUNCTION billing_internal.edge(at timestamptz, zone text) RETURNS json
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
@@ -141,6 +168,12 @@ BEGIN
         SELECT p.seller_id, jsonb_object_agg(p.name, p.value) AS policies
         FROM billing_internal.seller_policies('{rounding_mode, rounding_level, proration_basis, minimum_basis, rate_at, tier_continuity, unpriced_usage}') p
         GROUP BY p.seller_id
+    ), block AS MATERIALIZED (
+        -- Where boundaries are compared, what they drew may come back to blocks that are used up.
+        SELECT o.customer_id, o.grant_id, o.contract_id, o.block::jsonb || jsonb_build_object('key', g.key) AS block
+        FROM billing_internal.credit_opened(ARRAY(SELECT DISTINCT r.customer_id FROM unnest(refs) r WHERE (r.credits ? 'blocks') IS NOT TRUE),
+            EXISTS (SELECT FROM unnest(refs) r WHERE r.earlier OR r.standing IS NOT NULL)) o
+        JOIN billing.credit_grant g ON g.customer_id = o.customer_id AND g.grant_id = o.grant_id
     )
     SELECT k.customer_id, k.contract_id, json_build_object(
         'key', k.key, 'customer', c.key, 'seller', s.key, 'currency', k.currency, 'bill_to', coalesce(t.bill_to, b.key), 'purchase_order', t.purchase_order, 'zone', k.time_zone,
@@ -167,7 +200,11 @@ BEGIN
             FROM billing.price_override o LEFT JOIN billing.meter m USING (meter_id)
             -- Prices agreed with a customer are in the customer's currency.
             WHERE o.customer_id = k.customer_id AND CASE WHEN o.contract_id IS NULL THEN (o.terms ? 'percent_off' OR k.currency = c.currency) AND o.from_version <= v.terms AND (o.until_version IS NULL OR o.until_version > v.terms)
-                ELSE o.contract_id = k.contract_id AND o.from_version <= v.contract AND (o.until_version IS NULL OR o.until_version > v.contract) END)
+                ELSE o.contract_id = k.contract_id AND o.from_version <= v.contract AND (o.until_version IS NULL OR o.until_version > v.contract) END),
+        'commitments', t.commitments, 'spent', CASE WHEN t.postpaid THEN billing_internal.commitment_spend(k.customer_id, k.contract_id, r.counted) END,
+        'credits', CASE WHEN r.credits ? 'blocks' THEN r.credits WHEN o.blocks IS NOT NULL THEN (
+            SELECT jsonb_strip_nulls(jsonb_build_object('blocks', o.blocks, 'order', d.document->'credit_order', 'mode', d.document->'credit_mode')) || coalesce(r.credits, '{}')
+            FROM billing.contract_version d WHERE d.customer_id = k.customer_id AND d.contract_id = k.contract_id AND d.version = v.contract) END
         , 'discounts', t.discounts)::text, coalesce(r.earlier, false), CASE WHEN r.standing IS NOT NULL THEN r.standing
             -- A boundary billed again, which other documents have corrected meanwhile.
             WHEN EXISTS (SELECT FROM billing.invoice i WHERE i.customer_id = r.customer_id AND i.contract_id = r.contract_id AND i.corrects <> '{}'
@@ -188,17 +225,22 @@ BEGIN
         SELECT json_agg(json_build_object('from', CASE WHEN lower(x.valid_during) > k.starts_at THEN billing_internal.edge(lower(x.valid_during), k.time_zone) END,
                 'until', CASE WHEN upper(x.valid_during) < coalesce(e.ends_at, 'infinity') THEN billing_internal.edge(upper(x.valid_during), k.time_zone) END,
                 'terms', x.terms) ORDER BY x.position, lower(x.valid_during)) FILTER (WHERE x.kind = 'discount') AS discounts,
+            json_agg(json_build_object('terms', x.terms, 'from', coalesce(lower(x.valid_during), k.starts_at), 'until', upper(x.valid_during),
+                'until_on', ((upper(x.valid_during) - interval '1 microsecond') AT TIME ZONE k.time_zone)::date + 1)
+                ORDER BY (x.terms->>'priority')::int, x.term_key, lower(x.valid_during)) FILTER (WHERE x.kind = 'commitment') AS commitments,
+            bool_or(x.terms->>'kind' = 'postpaid') FILTER (WHERE x.kind = 'commitment') AS postpaid,
             (array_agg(x.terms->>'value' ORDER BY lower(x.valid_during) DESC) FILTER (WHERE x.kind = 'bill_to' AND lower(x.valid_during) <= n.at))[1] AS bill_to,
             (array_agg(x.terms->>'value' ORDER BY lower(x.valid_during) DESC) FILTER (WHERE x.kind = 'purchase_order' AND lower(x.valid_during) <= n.at))[1] AS purchase_order
         FROM billing.contract_term x
-        WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id AND x.kind IN ('discount', 'bill_to', 'purchase_order')
+        WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id AND x.kind IN ('discount', 'commitment', 'bill_to', 'purchase_order')
             AND x.from_version <= v.contract AND (x.until_version IS NULL OR x.until_version > v.contract)
     ) t
     CROSS JOIN LATERAL (SELECT coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
-        WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND sp.policies ? p.name), sp.policies) AS policies) q;
+        WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND sp.policies ? p.name), sp.policies) AS policies) q
+    CROSS JOIN LATERAL (SELECT jsonb_agg(b.block ORDER BY b.grant_id) AS blocks FROM block b WHERE b.customer_id = k.customer_id AND coalesce(b.contract_id, k.contract_id) = k.contract_id) o;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.bill_contracts(billing_internal.bill_ref[]) IS 'The contracts of a batch of bills as JSON: header, policies, charges, overrides, fixed instants; and what stands for their boundaries.';
+COMMENT ON FUNCTION billing_internal.bill_contracts(billing_internal.bill_ref[]) IS 'The contracts of a batch of bills as JSON: header, policies, charges, overrides, commitments, the customer''s credit, fixed instants; and what stands for their boundaries.';
 
 CREATE FUNCTION billing_internal.bill_usage(handle bigint) RETURNS TABLE (stretch int, dimensions text, events bigint, quantity numeric, amounts text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -265,6 +307,33 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_usage(bigint) IS 'The usage a batch asked for, by stretch and line dimensions.';
 
+CREATE FUNCTION billing_internal.bill_usage_by_hour(handle bigint) RETURNS TABLE (stretch int, at timestamptz, dimensions text, quantity numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH stretch AS MATERIALIZED (
+        SELECT s.n, s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until, s.meter_version, s.dropped, s.bill_to, s.matches::jsonb AS match, m.aggregation
+        FROM billing_internal.bill_hours(handle) s JOIN billing.meter m USING (meter_id)
+    ), used AS (
+        SELECT s.n, u.at, u.dimensions, u.events, u.quantity
+        FROM stretch s CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, s.meter_id, s.from_at, s.until_at) u WHERE s.recorded_until IS NULL
+        UNION ALL
+        SELECT s.n, u.bucket_start, u.dimensions, u.events, u.quantity
+        FROM stretch s CROSS JOIN LATERAL billing_internal.stored_cells(s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until, s.meter_version) u WHERE s.recorded_until IS NOT NULL
+    )
+    SELECT s.n, h.at, h.dimensions::text, CASE s.aggregation WHEN 'count' THEN sum(u.events) ELSE coalesce(sum(u.quantity), 0) END
+    FROM used u JOIN stretch s USING (n)
+    -- However wide buckets are, and whether events answer: by the hour, or where it is cut.
+    CROSS JOIN LATERAL (SELECT greatest(date_trunc('hour', u.at, 'UTC'), s.from_at) AS at,
+        u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END AS dimensions) h
+    WHERE u.dimensions @> s.match
+    GROUP BY s.n, s.aggregation, h.at, h.dimensions;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.bill_usage_by_hour(bigint) IS 'The usage a batch asked for by hour, by what lines and blocks look at.';
+
 CREATE FUNCTION billing_internal.bill_batch(refs billing_internal.bill_ref[], with_empty boolean, hypothetical jsonb DEFAULT NULL) RETURNS bigint
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET jit = off
 AS $$
@@ -298,6 +367,8 @@ BEGIN
     PERFORM billing_internal.bill_add_usage(handle, coalesce(array_agg(u.stretch), '{}'), coalesce(array_agg(u.dimensions), '{}'), coalesce(array_agg(u.events), '{}'),
         coalesce(array_agg(u.quantity), '{}'), coalesce(array_agg(u.amounts), '{}'))
     FROM billing_internal.bill_usage(handle) u;
+    PERFORM billing_internal.bill_add_hours(handle, coalesce(array_agg(u.stretch), '{}'), coalesce(array_agg(u.at), '{}'), coalesce(array_agg(u.dimensions), '{}'), coalesce(array_agg(u.quantity), '{}'))
+    FROM billing_internal.bill_usage_by_hour(handle) u;
     PERFORM billing_internal.bill_add_rows(handle, coalesce(array_agg(r.price_id), '{}'), coalesce(array_agg((r.pricing || jsonb_build_object('match', r.match))::text), '{}'))
     FROM billing_internal.bill_wanted_rows(handle) w JOIN billing.price_row r ON r.price_id = w.price_id AND r.match = w.matches::jsonb;
     PERFORM billing_internal.bill_compute(handle, with_empty);
@@ -305,7 +376,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_batch(billing_internal.bill_ref[], boolean, jsonb) IS
-    'Computes a batch of bills (of each contract at most one, one of no boundary, and any earlier boundaries to compare, whose differences go to the latter if it is there) in this backend''s memory: the batch asks for contracts, meters, prices, midnights, usage and rows of large matrices, in one statement each. Hypothetical prices (hypothetical_prices()) take the place of the versions there are, for all time. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
+    'Computes a batch of bills (of each contract at most one, one of no boundary, and any earlier boundaries to compare, whose differences go to the latter if it is there) in this backend''s memory: the batch asks for contracts with their credit, meters, prices, midnights, usage (by hour where credit may pay) and rows of large matrices, in one statement each. Hypothetical prices (hypothetical_prices()) take the place of the versions there are, for all time. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
 
 CREATE FUNCTION billing_internal.bill_apart(refs billing_internal.bill_ref[], with_empty boolean) RETURNS bigint
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -317,7 +388,7 @@ BEGIN
     -- What is not due with the boundary isn't beside it.
     SELECT array_agg(billing_internal.ref_now(d.customer_id, d.contract_id, '{}', p.starts_at)) INTO apart
     FROM (SELECT DISTINCT b.customer_id, b.contract_id, b.boundary FROM billing_internal.bill_documents(handle) b
-        WHERE b.boundary IS NOT NULL AND b.total < 0 AND EXISTS (SELECT FROM unnest(b.corrects) c WHERE c <> b.boundary)) d
+        WHERE b.boundary IS NOT NULL AND (b.total < 0 OR b.total < b.credits) AND EXISTS (SELECT FROM unnest(b.corrects) c WHERE c <> b.boundary)) d
     LEFT JOIN billing.billing_period p ON p.customer_id = d.customer_id AND p.contract_id = d.contract_id AND p.n = d.boundary;
     IF apart IS NULL THEN
         RETURN handle;
@@ -327,12 +398,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_apart(billing_internal.bill_ref[], boolean) IS
-    'As bill_batch(), but what is due for a boundary is never taken below zero by differences of earlier ones: where it would be, for one legal entity, all differences of the contract come in a bill of their own, without a boundary.';
+    'As bill_batch(), but neither the total nor what is due for a boundary is ever taken below zero by differences of earlier ones: where it would be, for one legal entity, all differences of the contract come in a bill of their own, without a boundary.';
 
-CREATE FUNCTION billing_internal.document_kind(boundary int, total numeric) RETURNS text
+CREATE FUNCTION billing_internal.document_kind(boundary int, total numeric, credits numeric) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-    RETURN CASE WHEN boundary IS NOT NULL THEN 'invoice' WHEN total < 0 THEN 'credit_note' ELSE 'correction' END;
-COMMENT ON FUNCTION billing_internal.document_kind(int, numeric) IS 'What a computed document is: without a boundary of its own it only corrects, as a credit note where that is in the customer''s favour.';
+    RETURN CASE WHEN boundary IS NOT NULL THEN 'invoice' WHEN total < credits OR (total = credits AND total < 0) THEN 'credit_note' ELSE 'correction' END;
+COMMENT ON FUNCTION billing_internal.document_kind(int, numeric, numeric) IS 'What a computed document is: without a boundary of its own it only corrects, as a credit note where what is due, or else its total, is in the customer''s favour.';
 
 CREATE FUNCTION billing_internal.bill_look(refs billing_internal.bill_ref[], apart boolean DEFAULT false) RETURNS TABLE (place int, bill_to text, document jsonb)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -342,7 +413,7 @@ DECLARE
 BEGIN
     PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
     RETURN QUERY SELECT row_number() OVER (ORDER BY d.boundary IS NULL, d.place)::int, d.bill_to, billing_internal.bill_document(handle, d.bill, d.place, NULL, NULL, NULL, NULL)::jsonb
-        || CASE WHEN apart AND d.boundary IS NULL THEN jsonb_build_object('kind', billing_internal.document_kind(d.boundary, d.total)) ELSE '{}' END
+        || CASE WHEN apart AND d.boundary IS NULL THEN jsonb_build_object('kind', billing_internal.document_kind(d.boundary, d.total, d.credits)) ELSE '{}' END
     FROM billing_internal.bill_documents(handle) d;
     PERFORM billing_internal.bill_close(handle);
 END
@@ -424,6 +495,7 @@ DECLARE
     travels boolean := billing_internal.travelling();
     handle bigint;
     broken record;
+    compares billing_internal.bill_ref[];
     notes uuid[];
     -- Of a correction: the boundary and the legal entity it is made for; NULL = the last boundary, all.
     at_n int;
@@ -451,7 +523,13 @@ BEGIN
     IF finalize THEN
         PERFORM billing_internal.bills_seen(ARRAY(SELECT r.customer_id FROM unnest(refs) r));
     END IF;
-    handle := billing_internal.bill_apart(refs || coalesce(compared, billing_internal.earlier_refs(refs)), false);
+    compares := coalesce(compared, billing_internal.earlier_refs(refs));
+    IF finalize THEN
+        -- Whoever else draws from the customers' credit waits, and what is read is what is posted.
+        PERFORM FROM billing.credit_block_balance b WHERE b.customer_id = ANY (ARRAY(SELECT DISTINCT r.customer_id FROM unnest(refs) r)) AND (b.open OR compares <> '{}')
+        ORDER BY b.customer_id, b.grant_id FOR UPDATE;
+    END IF;
+    handle := billing_internal.bill_apart(refs || compares, false);
     -- What can't be computed is an issue of the run, or an error where one contract was asked for.
     FOR broken IN SELECT o.customer_id, k.key, o.fault::jsonb AS fault FROM billing_internal.bill_outcomes(handle) o
         JOIN billing.contract k ON k.customer_id = o.customer_id AND k.contract_id = o.contract_id WHERE o.fault IS NOT NULL LOOP
@@ -474,7 +552,9 @@ BEGIN
     WITH made AS MATERIALIZED (
         SELECT billing_internal.uuid_v7() AS invoice_id, k.key AS contract_key, k.seller_id, k.currency, k.net_days, t.bill_to_id,
             row_number() OVER (PARTITION BY k.seller_id, CASE WHEN d.kind = 'credit_note' THEN 'CN' ELSE s.invoice_series END ORDER BY k.key, t.position, b.bill, b.place) AS place_in_series,
-            b.bill, b.place, b.customer_id, b.contract_id, d.boundary, d.kind, b.corrects, b.minor_units, b.contract_version, b.terms_version, b.starts_at, b.ends_at, b.total, b.sha256,
+            b.bill, b.place, b.customer_id, b.contract_id, d.boundary, d.kind, b.corrects, b.minor_units, b.contract_version, b.terms_version, b.total, b.credits, b.sha256,
+            -- Without lines it only gives back credit, or takes it.
+            coalesce(b.starts_at, k.starts_at) AS starts_at, coalesce(b.ends_at, b.starts_at, k.starts_at) AS ends_at,
             (today AT TIME ZONE coalesce(t.time_zone, k.time_zone))::date AS issued_on,
             CASE WHEN d.kind = 'credit_note' THEN 'CN' ELSE s.invoice_series END AS series, billing_internal.fiscal_year(today, s.time_zone, s.fiscal_year_start) AS fiscal_year,
             billing_internal.invoice_key(k.key, d.boundary, v.before + 1, CASE WHEN t.bill_to_id <> k.bill_to_id THEN t.key END) AS key,
@@ -485,7 +565,7 @@ BEGIN
         JOIN billing.bill_to t ON t.customer_id = b.customer_id AND t.key = b.bill_to
         CROSS JOIN LATERAL (
             SELECT coalesce(b.boundary, at_n, (SELECT max(p.n) FROM billing.billing_period p WHERE p.customer_id = b.customer_id AND p.contract_id = b.contract_id AND p.state <> 'due')) AS boundary,
-                billing_internal.document_kind(b.boundary, b.total) AS kind
+                billing_internal.document_kind(b.boundary, b.total, b.credits) AS kind
         ) d
         CROSS JOIN LATERAL (
             SELECT count(*) AS before, (array_agg(x.invoice_id ORDER BY x.created_at DESC) FILTER (WHERE x.kind = 'invoice' AND d.kind = 'invoice'))[1] AS replaces,
@@ -502,7 +582,7 @@ BEGIN
     ), numbered AS MATERIALIZED (
         -- One seller has one series of invoices and one of credit notes in one fiscal year at a time.
         SELECT m.*, x.last_number - count(*) OVER (PARTITION BY m.seller_id, m.series) + m.place_in_series AS counter,
-            CASE WHEN NOT finalize THEN 'draft' WHEN m.total = 0 THEN 'paid' ELSE 'open' END AS state
+            CASE WHEN NOT finalize THEN 'draft' WHEN m.total = m.credits THEN 'paid' ELSE 'open' END AS state
         FROM made m LEFT JOIN series x ON x.seller_id = m.seller_id AND x.series = m.series
     ), named AS MATERIALIZED (
         SELECT n.*, CASE WHEN travels AND finalize THEN 'PREVIEW-' || billing_internal.preview_number()
@@ -511,14 +591,14 @@ BEGIN
         FROM (SELECT x.* FROM numbered x ORDER BY x.seller_id, x.series, x.place_in_series) n
     ), inserted AS (
         INSERT INTO billing.invoice (customer_id, invoice_id, contract_id, n, seller_id, bill_to_id, kind, key, state, number, currency, minor_units, period_starts_at,
-            period_ends_at, issued_on, due_on, lines_total, total, contract_version, terms_version, cut_at, input_sha256, document, created_at, replaces, corrects, credits)
+            period_ends_at, issued_on, due_on, lines_total, total, credits_applied, contract_version, terms_version, cut_at, input_sha256, document, created_at, replaces, corrects, credits)
         SELECT n.customer_id, n.invoice_id, n.contract_id, n.boundary, n.seller_id, n.bill_to_id, n.kind, n.key, n.state, n.number, n.currency, n.minor_units,
-            n.starts_at, n.ends_at, n.issued_on, coalesce(n.due_on, n.issued_on), n.total, n.total, n.contract_version, n.terms_version, cut, n.sha256,
-            billing_internal.bill_document(handle, n.bill, n.place, n.state, n.number, n.issued_on, n.due_on)::jsonb
-                || CASE WHEN n.kind = 'invoice' THEN '{}' ELSE jsonb_strip_nulls(jsonb_build_object('kind', n.kind, 'credits', (SELECT o.number FROM billing.invoice o
-                    WHERE o.customer_id = n.customer_id AND o.invoice_id = of_invoice))) END,
+            n.starts_at, n.ends_at, n.issued_on, coalesce(n.due_on, n.issued_on), n.total, n.total, n.credits, n.contract_version, n.terms_version, cut, n.sha256,
+            d.document || CASE WHEN n.kind = 'invoice' THEN '{}' ELSE jsonb_strip_nulls(jsonb_build_object('kind', n.kind,
+                -- "credits" is what it credits; where it gives back what was drawn, that.
+                CASE WHEN d.document ? 'credits' THEN 'for_invoice' ELSE 'credits' END, (SELECT o.number FROM billing.invoice o WHERE o.customer_id = n.customer_id AND o.invoice_id = of_invoice))) END,
             clock_timestamp(), n.replaces, n.corrects, of_invoice
-        FROM named n
+        FROM named n CROSS JOIN LATERAL (SELECT billing_internal.bill_document(handle, n.bill, n.place, n.state, n.number, n.issued_on, n.due_on)::jsonb AS document) d
     ), lines AS (
         INSERT INTO billing.invoice_line (customer_id, invoice_id, line_n, key, kind, charge_key, product_id, meter_id, label, service_from, service_until, dimensions,
             line_by, match, quantity, unit, price, pricing, exact, amount, of_n, of_key, of_kind)
@@ -545,7 +625,20 @@ BEGIN
         RETURN;
     END IF;
 
-    -- 3. The boundary is billed (or had nothing to bill); the next one is due.
+    -- 3. What the documents drew, or gave back.
+    PERFORM billing_internal.credits_post(jsonb_agg(jsonb_build_object('customer_id', d.customer_id, 'invoice_id', i.invoice_id, 'contract_id', d.contract_id, 'n', coalesce(c.boundary, i.n),
+        'bill_to', c.bill_to, 'line_key', c.line_key, 'grant_id', g.grant_id, 'quantity', c.quantity, 'amount', c.amount, 'occurred_at', today) ORDER BY c.bill, c.place, c.credit_n))
+    FROM billing_internal.bill_credits(handle) c
+    JOIN billing_internal.bill_documents(handle) d USING (bill, place)
+    JOIN billing.bill_to t ON t.customer_id = d.customer_id AND t.key = d.bill_to
+    -- Of a document that was not issued, since one stands, nothing is drawn.
+    JOIN billing.invoice i ON i.customer_id = d.customer_id AND i.contract_id = d.contract_id AND i.cut_at = cut AND i.bill_to_id = t.bill_to_id AND i.n = coalesce(d.boundary, i.n)
+        AND i.kind = billing_internal.document_kind(d.boundary, d.total, d.credits)
+    JOIN billing.credit_grant g ON g.customer_id = d.customer_id AND g.key = c.block
+    WHERE c.amount <> 0
+    HAVING count(*) > 0;
+
+    -- 4. The boundary is billed (or had nothing to bill); the next one is due.
     UPDATE billing.billing_period p SET state = CASE WHEN o.documents = 0 THEN 'closed' ELSE 'billed' END, cut_at = cut,
         terms = CASE WHEN o.documents = 0 AND p.n > 0 THEN billing_internal.bill_terms(handle, o.bill)::jsonb END
     FROM billing_internal.bill_outcomes(handle) o JOIN billing_internal.each_ref(refs) r USING (customer_id, contract_id), unnest(r.boundaries) of_n
@@ -704,7 +797,7 @@ BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM billing_internal.contract_hold(x.customer_id, x.contract_id) FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
-    IF NOT (i.state IN ('open', 'uncollectible') OR (i.state = 'paid' AND i.total = 0)) THEN
+    IF NOT (i.state IN ('open', 'uncollectible') OR (i.state = 'paid' AND i.total = i.credits_applied)) THEN
         PERFORM billing_internal.fail('ZB005', format('invoice %s is %s and can''t be voided', coalesce(i.number, i.key), i.state),
             CASE i.state WHEN 'draft' THEN 'A draft has no number; make it anew with billing.invoice_generate().' WHEN 'paid' THEN 'A paid invoice is corrected by a credit note.' ELSE 'It is void already.' END);
     ELSIF coalesce(trim(reason), '') = '' THEN
@@ -721,6 +814,12 @@ BEGIN
         PERFORM billing_internal.require_reissuable(i.customer_id, i.invoice_id);
     END IF;
     UPDATE billing.invoice x SET state = 'void', voided_at = clock_timestamp(), void_reason = reason, reissue = invoice_void.reissue WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id;
+    -- What it drew goes back, each credit to its own block.
+    PERFORM billing_internal.credits_post(jsonb_agg(jsonb_build_object('customer_id', a.customer_id, 'invoice_id', i.invoice_id, 'contract_id', i.contract_id, 'n', a.n, 'bill_to', a.bill_to,
+        'line_key', a.line_key, 'grant_id', a.grant_id, 'quantity', -a.quantity, 'amount', -a.amount, 'occurred_at', billing.now()) ORDER BY a.line_key, a.place DESC))
+    FROM (SELECT x.customer_id, x.n, x.bill_to, x.line_key, x.grant_id, sum(x.quantity) AS quantity, sum(x.amount) AS amount, max(x.place) AS place FROM billing.credit_allocation x
+        WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id GROUP BY x.customer_id, x.n, x.bill_to, x.line_key, x.grant_id HAVING sum(x.amount) <> 0) a
+    HAVING count(*) > 0;
     IF invoice_void.reissue THEN
         -- Its differences are unbilled again; and what other legal entities were billed for the boundary may change with it.
         PERFORM billing_internal.late_note(i.customer_id, i.contract_id, i.corrects || ARRAY(SELECT i.n WHERE i.kind = 'invoice' AND EXISTS (SELECT FROM billing.invoice x
@@ -736,7 +835,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_void(text, text, boolean) IS
-    'Voids an open invoice or credit note; its number stays used. With reissue its boundary is due again and the next run issues it anew (of a correction or credit note, and of difference lines, the next run bills what is missing then); without, it stays void for good and counts as settled, also when another legal entity''s invoice of that boundary is issued again. One of total 0, which nobody had to pay, can be voided too. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note), it has credit notes, or it is to be issued again and events that its price needs have been removed, 55P03 another session holds the contract.';
+    'Voids an open invoice or credit note; its number stays used. With reissue its boundary is due again and the next run issues it anew (of a correction or credit note, and of difference lines, the next run bills what is missing then); without, it stays void for good and counts as settled, also when another legal entity''s invoice of that boundary is issued again. One with nothing due (a total of 0, or credit paid it all) can be voided too. What it drew from credit goes back to the blocks it came from; to one that has expired, to expire again. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note), it has credit notes, or it is to be issued again and events that its price needs have been removed, 55P03 another session holds the contract.';
 
 -- ── the run ──────────────────────────────────────────────────────────────────────────────────────
 

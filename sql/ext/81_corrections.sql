@@ -13,16 +13,18 @@ BEGIN
     -- Invoiced for good: open, paid, or void and not to be issued again. A recompute counts what was counted then.
     RETURN coalesce((SELECT jsonb_agg(jsonb_build_object('number', i.number, 'bill_to', i.document->>'bill_to', 'own', i.kind = 'invoice' AND i.n = of_n, 'lines', (
             SELECT coalesce(jsonb_agg(l.value ORDER BY l.place), '[]') FROM jsonb_array_elements(i.document->'lines') WITH ORDINALITY l (value, place)
-            WHERE coalesce((l.value->>'boundary')::int, i.n) = of_n)) ORDER BY array_position(numbers, i.number), i.created_at, i.number)
+            WHERE coalesce((l.value->>'boundary')::int, i.n) = of_n), 'credits', (
+            SELECT jsonb_agg(c.value ORDER BY c.place) FROM jsonb_array_elements(CASE jsonb_typeof(i.document->'credits') WHEN 'array' THEN i.document->'credits' ELSE '[]' END) WITH ORDINALITY c (value, place)
+            WHERE coalesce((c.value->>'boundary')::int, i.n) = of_n)) ORDER BY array_position(numbers, i.number), i.created_at, i.number)
         FROM billing.invoice i
         WHERE i.customer_id = of_customer_id AND i.contract_id = of_contract_id AND (i.n = of_n AND i.kind = 'invoice' OR i.corrects @> ARRAY[of_n])
             AND CASE WHEN numbers IS NULL THEN i.number IS NOT NULL AND i.reissue IS NOT true ELSE i.number = ANY (numbers) END), '[]')::text;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.standing(bigint, uuid, int, text[]) IS
-    'The documents that stand for a boundary, with their lines of it: its invoices, and the differences of it on others. With numbers: those documents, whatever became of them.';
+    'The documents that stand for a boundary, with their lines of it and what those drew from credit: its invoices, and the differences of it on others. With numbers: those documents, whatever became of them.';
 
-CREATE FUNCTION billing_internal.compared_ref(of_customer_id bigint, of_contract_id uuid, of_n int) RETURNS billing_internal.bill_ref
+CREATE FUNCTION billing_internal.compared_ref(of_customer_id bigint, of_contract_id uuid, of_n int, credits jsonb DEFAULT NULL) RETURNS billing_internal.bill_ref
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT billing_internal.ref_by(of_customer_id, of_contract_id, ARRAY[of_n],
@@ -31,9 +33,9 @@ AS $$
                 WHERE i.customer_id = of_customer_id AND i.contract_id = of_contract_id AND i.n = of_n AND i.kind = 'invoice' AND i.number IS NOT NULL AND i.reissue IS NOT true
                 ORDER BY i.cut_at DESC, i.number LIMIT 1),
             (SELECT p.terms FROM billing.billing_period p WHERE p.customer_id = of_customer_id AND p.contract_id = of_contract_id AND p.n = of_n)) #- '{inputs,contract_version}',
-        NULL, true, billing_internal.standing(of_customer_id, of_contract_id, of_n, NULL))
+        NULL, true, billing_internal.standing(of_customer_id, of_contract_id, of_n, NULL), credits)
 $$;
-COMMENT ON FUNCTION billing_internal.compared_ref(bigint, uuid, int) IS
+COMMENT ON FUNCTION billing_internal.compared_ref(bigint, uuid, int, jsonb) IS
     'An earlier boundary to be compared: by the newest version of its contract and otherwise (prices, policies) the terms of its latest invoice that stands (all its legal entities are one bill), or those it was closed by, with the usage of now, beside the documents that stand for it.';
 
 CREATE FUNCTION billing_internal.events_gone(of_customer_id bigint, of_contract_id uuid, of_n int) RETURNS boolean
@@ -67,17 +69,38 @@ AS $$
 DECLARE
     removed boolean := EXISTS (SELECT FROM billing.event_retention r WHERE r.removed_until > '-infinity');
 BEGIN
-    RETURN QUERY SELECT e.customer_id, e.contract_id, e.key, e.n, removed AND billing_internal.events_gone(e.customer_id, e.contract_id, e.n) FROM (
+    RETURN QUERY
+    WITH noted AS MATERIALIZED (
         SELECT DISTINCT r.customer_id, r.contract_id, k.key, l.n
         FROM billing_internal.each_ref(refs) r
         JOIN billing.late_usage l ON l.customer_id = r.customer_id AND l.contract_id = r.contract_id AND l.closed_at IS NULL
         JOIN billing.billing_period p ON p.customer_id = l.customer_id AND p.contract_id = l.contract_id AND p.n = l.n AND p.state <> 'due'
         JOIN billing.contract k ON k.customer_id = r.customer_id AND k.contract_id = r.contract_id
-        WHERE cardinality(r.boundaries) = 0 OR l.n < r.boundaries[1]) e;
+        WHERE cardinality(r.boundaries) = 0 OR l.n < r.boundaries[1]
+    ), checked AS MATERIALIZED (
+        SELECT e.*, removed AND billing_internal.events_gone(e.customer_id, e.contract_id, e.n) AS gone FROM noted e
+    ), settled AS MATERIALIZED (
+        -- What is used earlier is paid first: where credit or a commitment is shared, boundaries after one that is compared, or billed again, may come to something else.
+        SELECT f.customer_id, f.contract_id, f.key, p.n FROM (
+            SELECT c.customer_id, c.contract_id, c.key, min(c.n) AS n FROM checked c WHERE NOT c.gone GROUP BY c.customer_id, c.contract_id, c.key
+            UNION ALL
+            SELECT r.customer_id, r.contract_id, k.key, r.boundaries[1] FROM billing_internal.each_ref(refs) r JOIN billing.contract k USING (customer_id, contract_id)
+            WHERE r.boundaries[1] > 0 AND k.billed_until > k.next_bill_at
+        ) f
+        JOIN billing.billing_period p ON p.customer_id = f.customer_id AND p.contract_id = f.contract_id AND p.n > f.n AND p.state <> 'due'
+        WHERE EXISTS (SELECT FROM billing.credit_grant g WHERE g.customer_id = f.customer_id)
+            OR EXISTS (SELECT FROM billing.contract_term t WHERE t.customer_id = f.customer_id AND t.contract_id = f.contract_id AND t.kind = 'commitment')
+    )
+    SELECT c.customer_id, c.contract_id, c.key, c.n, c.gone FROM checked c
+    UNION
+    SELECT s.customer_id, s.contract_id, s.key, s.n, false FROM settled s
+    WHERE NOT EXISTS (SELECT FROM checked c WHERE c.customer_id = s.customer_id AND c.contract_id = s.contract_id AND c.n = s.n)
+        AND NOT EXISTS (SELECT FROM billing_internal.each_ref(refs) r WHERE r.customer_id = s.customer_id AND r.contract_id = s.contract_id AND s.n = ANY (r.boundaries))
+        AND NOT (removed AND billing_internal.events_gone(s.customer_id, s.contract_id, s.n));
 END
 $$;
 COMMENT ON FUNCTION billing_internal.late_boundaries(billing_internal.bill_ref[]) IS
-    'The earlier boundaries with open notes, not due themselves, of a batch of bills; gone: what such a one needs has been removed, so it can''t be compared.';
+    'The earlier boundaries with open notes, not due themselves, of a batch of bills; gone: what such a one needs has been removed, so it can''t be compared. Where credit or commitments are shared by boundaries, also those billed after one of them, or after one that is billed again.';
 
 CREATE FUNCTION billing_internal.earlier_refs(refs billing_internal.bill_ref[]) RETURNS billing_internal.bill_ref[]
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -140,14 +163,16 @@ $$;
 COMMENT ON FUNCTION billing_internal.usage_changed(bigint[], timestamptz[], timestamptz[], boolean) IS
     'Notes every boundary billed or closed whose usage in [from_at, until_at) of a customer may have changed; columns of equal length. Only inserts. The caller holds the customers'' stripes, shared or exclusive, or what it wrote could be billed before it is noted; without them it notes always, since a bill may be about to close the note there is. Usage that is carried over periods changes them until infinity.';
 
-CREATE FUNCTION billing_internal.unbilled_usage(of_customer_id bigint, of_contract_id uuid, boundaries int[])
+CREATE FUNCTION billing_internal.unbilled_usage(of_customer_id bigint, of_contract_id uuid, boundaries int[], credits jsonb DEFAULT NULL)
     RETURNS TABLE (n int, bill_to text, line_key text, of_kind text, quantity numeric, amount numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     handle bigint;
+    main billing_internal.bill_ref := billing_internal.ref_now(of_customer_id, of_contract_id, '{}', billing.now());
 BEGIN
-    SELECT billing_internal.bill_batch(billing_internal.ref_now(of_customer_id, of_contract_id, '{}', billing.now()) || array_agg(billing_internal.compared_ref(of_customer_id, of_contract_id, b)), false) INTO handle
+    main.credits := unbilled_usage.credits;
+    SELECT billing_internal.bill_batch(main || array_agg(billing_internal.compared_ref(of_customer_id, of_contract_id, b, unbilled_usage.credits)), false) INTO handle
     FROM unnest(boundaries) b;
     PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
     RETURN QUERY SELECT l.of_n, d.bill_to, l.of_key, l.of_kind, l.quantity, l.amount
@@ -155,8 +180,8 @@ BEGIN
     PERFORM billing_internal.bill_close(handle);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.unbilled_usage(bigint, uuid, int[]) IS
-    'How boundaries of a contract differ from what stands for them, line by line: quantity in the meter''s unit (NULL or 0 where only the amount changes), amount in the contract''s currency. What can''t be computed is raised.';
+COMMENT ON FUNCTION billing_internal.unbilled_usage(bigint, uuid, int[], jsonb) IS
+    'With credits {"frozen": true} as if there were no more credit than they drew. How boundaries of a contract differ from what stands for them, line by line: quantity in the meter''s unit (NULL or 0 where only the amount changes), amount in the contract''s currency. What can''t be computed is raised.';
 
 -- ── correcting an invoice ────────────────────────────────────────────────────────────────────────
 

@@ -57,7 +57,8 @@ CREATE FUNCTION billing_internal.issued_ref(of_customer_id bigint, of_invoice_id
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT billing_internal.ref_by(i.customer_id, i.contract_id, CASE WHEN i.kind = 'invoice' THEN ARRAY[i.n] ELSE '{}' END,
-        jsonb_build_object('inputs', i.document->'inputs', 'minor_units', i.minor_units), recorded_until, false, '[]')
+        jsonb_build_object('inputs', i.document->'inputs', 'minor_units', i.minor_units), recorded_until, false, '[]',
+        CASE WHEN recorded_until IS NOT NULL THEN i.document->'inputs'->'credits' END)
     FROM billing.invoice i WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id
 $$;
 COMMENT ON FUNCTION billing_internal.issued_ref(bigint, uuid, timestamptz) IS 'The bill of an invoice''s boundary with the terms, price versions and policies that the invoice recorded, and the events recorded until an instant (NULL = all there are); nothing that it corrects.';
@@ -76,7 +77,7 @@ BEGIN
     ref.usage_until := CASE WHEN i.kind <> 'invoice' THEN (i.document->'inputs'->>'due_until')::timestamptz END;
     SELECT coalesce(max(billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) FILTER (WHERE d.terms IS NULL), '[]'),
         coalesce(array_agg(billing_internal.ref_by(i.customer_id, i.contract_id, ARRAY[d.boundary], d.terms, recorded_until, true,
-            billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) ORDER BY d.boundary) FILTER (WHERE d.terms IS NOT NULL), '{}') INTO ref.standing, refs
+            billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on), i.document->'inputs'->'credits') ORDER BY d.boundary) FILTER (WHERE d.terms IS NOT NULL), '{}') INTO ref.standing, refs
     FROM jsonb_to_recordset(coalesce(i.document->'inputs'->'differences', '[]')) d (boundary int, billed_on text[], terms jsonb);
     -- The legal entity's own document; if nothing is left for it, the bill's without lines.
     SELECT jsonb_agg(CASE WHEN d.bill_to = i.document->>'bill_to' THEN d.document ELSE d.document || '{"lines": []}' END ORDER BY d.bill_to <> i.document->>'bill_to', d.place) INTO documents
@@ -85,6 +86,47 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.recomputed(bigint, uuid, timestamptz) IS 'An invoice''s document computed again from the events recorded until an instant, with the terms, price versions and policies it recorded, and of what it corrects the documents that it counted as billed, whatever became of them.';
+
+CREATE FUNCTION billing_internal.credit_pending_usage(of_customer_id bigint, of_unit text) RETURNS TABLE (grant_id uuid, amount numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    k record;
+    at_n int;
+    begins date;
+    today date;
+    boundaries int[];
+    refs billing_internal.bill_ref[] := '{}';
+    handle bigint;
+BEGIN
+    FOR k IN SELECT * FROM billing.contract c WHERE c.customer_id = of_customer_id AND (c.next_bill_at IS NOT NULL AND c.starts_at <= billing.now() OR EXISTS (SELECT FROM billing.late_usage l
+            WHERE l.customer_id = c.customer_id AND l.contract_id = c.contract_id AND l.closed_at IS NULL)) ORDER BY c.contract_id LOOP
+        -- The boundaries whose period has begun and was not billed.
+        boundaries := '{}';
+        at_n := greatest(k.next_n, 1);
+        today := (billing.now() AT TIME ZONE k.time_zone)::date;
+        WHILE k.next_bill_at IS NOT NULL LOOP
+            SELECT p.starts_on INTO begins FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, at_n - 1) p;
+            EXIT WHEN begins IS NULL OR begins > today;
+            IF NOT EXISTS (SELECT FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = at_n AND p.state <> 'due') THEN
+                boundaries := boundaries || at_n;
+            END IF;
+            at_n := at_n + 1;
+        END LOOP;
+        refs := refs || billing_internal.ref_now(k.customer_id, k.contract_id, boundaries, billing.now());
+    END LOOP;
+    IF refs = '{}' THEN
+        RETURN;
+    END IF;
+    handle := billing_internal.bill_batch(refs || billing_internal.earlier_refs(refs), false);
+    PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
+    RETURN QUERY SELECT g.grant_id, sum(c.amount) FROM billing_internal.bill_credits(handle) c JOIN billing.credit_grant g ON g.customer_id = of_customer_id AND g.key = c.block
+        WHERE g.unit = of_unit GROUP BY g.grant_id HAVING sum(c.amount) <> 0;
+    PERFORM billing_internal.bill_close(handle);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_pending_usage(bigint, text) IS
+    'What the unbilled usage of a customer (and what corrections of billed usage come to) would draw from each block now, by the path of bills, in the caller''s snapshot. Below 0 = it would be given back. Locks nothing. Errors: ZB007 usage that no price matches.';
 
 CREATE FUNCTION billing_internal.comparable(document jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -140,7 +182,7 @@ DECLARE
     since record;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT x.customer_id, x.invoice_id, x.contract_id, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to, x.document INTO i
+    SELECT x.customer_id, x.invoice_id, x.contract_id, x.n, x.number, x.key, x.cut_at, x.document->>'bill_to' AS bill_to, x.document INTO i
     FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     SELECT x.key, coalesce(x.of_kind, x.kind) AS kind, x.of_n, x.of_key, x.meter_id, x.service_from, x.service_until, x.dimensions, x.line_by, x.match, m.key AS meter,
         billing_internal.meter_version(i.document, x.of_n, m.key) AS meter_version INTO l
@@ -155,8 +197,7 @@ BEGIN
     SELECT x.cut_at, x.document, CASE WHEN x.kind <> 'invoice' OR x.n <> l.of_n THEN l.of_n END AS n INTO since FROM billing.invoice c, jsonb_array_elements(c.document->'lines') d, jsonb_array_elements_text(d->'billed_on') b (number)
     JOIN billing.invoice x ON x.customer_id = i.customer_id AND x.contract_id = i.contract_id AND x.number = b.number
     WHERE l.of_key IS NOT NULL AND c.customer_id = i.customer_id AND c.invoice_id = i.invoice_id AND d->>'key' = l.key ORDER BY x.cut_at DESC LIMIT 1;
-    SELECT t.key INTO default_bill_to FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
-    WHERE k.customer_id = i.customer_id AND k.contract_id = i.contract_id;
+    default_bill_to := billing_internal.contract_bill_to(i.customer_id, i.contract_id, coalesce(l.of_n, i.n));
     RETURN QUERY
     SELECT e.occurred_at, e.event_id, e.value, e.dimensions, e.properties, e.change
     FROM (
@@ -213,8 +254,7 @@ AS $$
         FROM billing.invoice i
         JOIN billing.invoice_line l USING (customer_id, invoice_id)
         JOIN billing.meter m USING (meter_id)
-        JOIN billing.contract k ON k.customer_id = i.customer_id AND k.contract_id = i.contract_id
-        JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
+        CROSS JOIN LATERAL (SELECT billing_internal.contract_bill_to(i.customer_id, i.contract_id, i.n) AS key) t
         WHERE i.customer_id = of_customer_id AND i.invoice_id = of_invoice_id AND coalesce(l.of_kind, l.kind) = 'usage'
     ) n
 $$;
@@ -260,20 +300,18 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH document AS (
-        SELECT 'billed' AS state, i.document, t.key AS default_bill_to
-        FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id)
-        JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
+        SELECT 'billed' AS state, i.document, i.customer_id, i.contract_id, i.n FROM billing.invoice i
         WHERE i.customer_id = of_customer_id AND i.state NOT IN ('draft', 'void') AND i.period_starts_at < until_at AND i.period_ends_at > from_at
         UNION ALL
-        SELECT 'unbilled', d, t.key
-        FROM billing.contract k JOIN billing.bill_to t ON t.customer_id = k.customer_id AND t.bill_to_id = k.bill_to_id
+        SELECT 'unbilled', d, k.customer_id, k.contract_id, k.next_n
+        FROM billing.contract k
         CROSS JOIN LATERAL (SELECT billing.invoice_preview(k.key) AS doc) p
         CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(p.doc) WHEN 'array' THEN p.doc ELSE jsonb_build_array(p.doc) END) d
         WHERE k.customer_id = of_customer_id AND (k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL OR k.state IN ('ended', 'cancelled')
             AND EXISTS (SELECT FROM billing.late_usage n WHERE n.customer_id = k.customer_id AND n.contract_id = k.contract_id AND n.closed_at IS NULL))
     )
     SELECT row_number() OVER (), d.state, d.document->>'currency', coalesce(l->>'corrects_kind', l->>'kind'), m.meter_id, l->>'charge', l->>'product', (l->>'from')::timestamptz, (l->>'until')::timestamptz,
-        l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', d.default_bill_to, (l->>'amount')::numeric
+        l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', CASE WHEN m.meter_id IS NOT NULL THEN billing_internal.contract_bill_to(d.customer_id, d.contract_id, coalesce((l->>'boundary')::int, d.n)) END, (l->>'amount')::numeric
     FROM document d CROSS JOIN LATERAL jsonb_array_elements(d.document->'lines') l
     LEFT JOIN billing.meter m ON m.key = l->>'meter'
     WHERE (l->>'from')::timestamptz < until_at AND (l->>'until')::timestamptz > from_at;

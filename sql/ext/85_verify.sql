@@ -149,7 +149,7 @@ DECLARE
     detail text;
 BEGIN
     seen := cardinality(boundaries); missing := 0; waiting := 0;
-    FOR x IN SELECT u.n, u.line_key, trim_scale(u.quantity) AS quantity, u.amount FROM billing_internal.unbilled_usage(of_customer_id, of_contract_id, boundaries) u LOOP
+    FOR x IN SELECT u.n, u.line_key, trim_scale(u.quantity) AS quantity, u.amount FROM billing_internal.unbilled_usage(of_customer_id, of_contract_id, boundaries, '{"frozen": true}') u LOOP
         said := format('%s of contract %s boundary %s: %s%s, on no invoice yet', x.line_key, contract, x.n, coalesce('quantity ' || x.quantity || ', amount ', 'amount '), x.amount);
         IF rebuilding OR x.n = ANY (noted) THEN
             waiting := waiting + 1;
@@ -203,10 +203,21 @@ BEGIN
     RETURN QUERY
     SELECT 'invoices: total = lines = document', count(*), count(*) FILTER (WHERE x.wrong), min(x.name) FILTER (WHERE x.wrong)
     FROM (
-        SELECT coalesce(i.number, i.key) AS name, i.lines_total <> coalesce(l.amount, 0) OR i.total <> i.lines_total OR (i.document->'totals'->>'due')::numeric <> i.total
+        SELECT coalesce(i.number, i.key) AS name, i.lines_total <> coalesce(l.amount, 0) OR i.total <> i.lines_total OR (i.document->'totals'->>'due')::numeric <> i.total - i.credits_applied
             OR l.lines IS DISTINCT FROM jsonb_array_length(i.document->'lines') OR l.keys IS DISTINCT FROM (SELECT array_agg(d->>'key') FROM jsonb_array_elements(i.document->'lines') d) AS wrong
         FROM billing.invoice i LEFT JOIN LATERAL (SELECT sum(x.amount) AS amount, count(*)::int AS lines, array_agg(x.key ORDER BY x.line_n) AS keys FROM billing.invoice_line x
             WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id) l ON true
+        WHERE i.invoice_id >= first_id
+    ) x
+    UNION ALL
+    SELECT 'invoices: credits are what was drawn from blocks', count(*), count(*) FILTER (WHERE x.wrong), min(x.name) FILTER (WHERE x.wrong)
+    FROM (
+        SELECT coalesce(i.number, i.key) AS name, coalesce(a.drawn, 0) <> CASE WHEN i.state IN ('draft', 'void') THEN 0 ELSE coalesce(d.said, 0) END OR i.credits_applied <> coalesce(d.money, 0)
+            OR i.credits_applied <> -(i.document->'totals'->>'credits')::numeric AS wrong
+        FROM billing.invoice i
+        LEFT JOIN LATERAL (SELECT sum(x.amount) AS drawn FROM billing.credit_allocation x WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id) a ON true
+        LEFT JOIN LATERAL (SELECT sum((c->>'amount')::numeric) AS said, sum((c->>'amount')::numeric) FILTER (WHERE NOT c ? 'unit') AS money
+            FROM jsonb_array_elements(CASE jsonb_typeof(i.document->'credits') WHEN 'array' THEN i.document->'credits' ELSE '[]' END) c) d ON true
         WHERE i.invoice_id >= first_id
     ) x
     UNION ALL

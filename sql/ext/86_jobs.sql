@@ -14,7 +14,10 @@ AS $$
         (20, 'meter_rebuild', 'billing_internal.meter_rebuild_due($1, $2)', NULL, 'billing.meter_rebuild_step($1)', false),
         (40, 'renewal', 'billing_internal.renewal_due($1, $2)', NULL, 'billing.renewal_step($1)', true),
         (50, 'bill_run', 'billing_internal.bill_run_due($1, $2)', 'billing.bill_run_start()', 'billing.bill_run_step($1)', true),
-        (80, 'retention', 'billing_internal.retention_due($1, $2)', 'billing_internal.retention_go_on()', 'billing.retention_step($1)', false),
+        -- After the bill run: a block pays for usage of before its end.
+        (60, 'credit_expiry', 'billing_internal.credit_expiry_due($1, $2)', NULL, 'billing_internal.credit_expiry_round($1)', true),
+        (70, 'top_up', 'billing_internal.top_up_due($1, $2)', 'billing_internal.job_go_on(''top_up'')', 'billing_internal.top_up_round($1)', true),
+        (80, 'retention', 'billing_internal.retention_due($1, $2)', 'billing_internal.job_go_on(''retention'')', 'billing.retention_step($1)', false),
         (90, 'audit_seal', 'billing_internal.audit_seal_due($1, $2)', NULL, 'billing_internal.audit_seal_round($1)', false)
 $$;
 COMMENT ON FUNCTION billing_internal.jobs() IS
@@ -89,16 +92,62 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.retention_due(timestamptz, timestamptz) IS 'When the job retention is due: some events are kept for a time, and no run has come to its end for a day.';
 
-CREATE FUNCTION billing_internal.retention_go_on() RETURNS uuid
+CREATE FUNCTION billing_internal.credit_expiry_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN from_at = '-infinity' THEN (SELECT billing.now() WHERE EXISTS (SELECT FROM billing_internal.credits_ending(1))
+        -- What evergreen contracts grant is made a year ahead.
+        OR EXISTS (SELECT FROM billing.contract_term t JOIN billing.contract k USING (customer_id, contract_id) WHERE t.kind IN ('credit', 'commitment') AND t.until_version IS NULL
+            AND upper_inf(t.valid_during) AND t.terms ? 'every' AND k.ends_at IS NULL AND k.state IN ('scheduled', 'active', 'paused')))
+    ELSE (SELECT min(g.expires_at + s.value::interval) FROM billing.credit_grant g JOIN billing.customer c USING (customer_id)
+            JOIN billing_internal.seller_policies('{credit_expiry_grace}') s USING (seller_id)
+        WHERE g.expired_at IS NULL AND g.voided_at IS NULL AND g.expires_at <= until_at AND g.expires_at + s.value::interval > from_at AND g.expires_at + s.value::interval <= until_at) END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_expiry_due(timestamptz, timestamptz) IS 'When the job credit_expiry is due: a block has ended, its grace is over, and what it could pay for is billed; or an evergreen contract grants again and again.';
+
+CREATE FUNCTION billing_internal.credit_expiry_round(run uuid) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    blocks bigint := billing.credit_expiry_step();
+BEGIN
+    UPDATE billing.job_run r SET done = r.done + blocks WHERE r.job_run_id = run;
+    RETURN blocks;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_expiry_round(uuid) IS 'credit_expiry_step() as a step of a run.';
+
+CREATE FUNCTION billing_internal.top_up_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT billing.now() WHERE from_at = '-infinity' AND EXISTS (SELECT FROM billing.top_up_rule r WHERE r.ended_at IS NULL)
+$$;
+COMMENT ON FUNCTION billing_internal.top_up_due(timestamptz, timestamptz) IS 'When the job top_up is due: always, if there are rules. Nobody knows when usage will have drawn enough.';
+
+CREATE FUNCTION billing_internal.top_up_round(run uuid) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    step record;
+BEGIN
+    SELECT s.* INTO step FROM billing.job_run r CROSS JOIN LATERAL billing.top_up_step(coalesce((r.result->>'after_customer')::bigint, 0)) s WHERE r.job_run_id = run;
+    UPDATE billing.job_run r SET done = r.done + step.looked, result = r.result || jsonb_build_object('after_customer', step.last_customer, 'top_ups', coalesce((r.result->>'top_ups')::bigint, 0) + step.fired)
+    WHERE r.job_run_id = run;
+    RETURN step.looked;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.top_up_round(uuid) IS 'top_up_step() as a step of a run, which says how far it is.';
+
+CREATE FUNCTION billing_internal.job_go_on(of_job text) RETURNS uuid
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     -- Where an earlier round stopped; a run by hand is its caller's.
-    RETURN coalesce((SELECT r.job_run_id FROM billing.job_run r WHERE r.job = 'retention' AND r.state = 'running' AND r.arguments ? 'tick' AND r.started_at > clock_timestamp() - interval '7 days'
-        ORDER BY r.started_at DESC LIMIT 1), billing.job_start('retention', '{"tick": true}'));
+    RETURN coalesce((SELECT r.job_run_id FROM billing.job_run r WHERE r.job = of_job AND r.state = 'running' AND r.arguments ? 'tick' AND r.started_at > clock_timestamp() - interval '7 days'
+        ORDER BY r.started_at DESC LIMIT 1), billing.job_start(of_job, '{"tick": true}'));
 END
 $$;
-COMMENT ON FUNCTION billing_internal.retention_go_on() IS 'The run of the job retention that an earlier tick() began and did not end; else a new one.';
+COMMENT ON FUNCTION billing_internal.job_go_on(text) IS 'The run of a job that an earlier tick() began and did not end; else a new one. For jobs whose runs say by themselves where to go on.';
 
 CREATE FUNCTION billing_internal.audit_seal_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -178,7 +227,7 @@ BEGIN
     state := coalesce(state, 'done');
     SELECT coalesce(max(r.done) - before, 0), (SELECT count(*) FROM billing.job_issue i WHERE i.job_run_id = run) INTO did, issues FROM billing.job_run r WHERE r.job_run_id = run;
     -- A run that says by itself where to go on stays open until it is through.
-    IF start IS DISTINCT FROM 'billing_internal.retention_go_on()' OR remaining = 0 THEN
+    IF start NOT LIKE '%job_go_on(%' OR start IS NULL OR remaining = 0 THEN
         PERFORM billing.job_end(run);
     END IF;
 END

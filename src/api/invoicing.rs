@@ -9,6 +9,7 @@ use crate::domain::foundation::{Exact, Fault, instant};
 use crate::domain::invoicing::batch::{Batch, Meter, Opened, Slot, UsageRow, Version};
 use crate::domain::invoicing::document::{Document, Documents, Issue};
 use crate::domain::invoicing::explain::explain;
+use crate::domain::invoicing::settlement::Credit;
 use crate::domain::metering::Dimensions;
 use crate::domain::rating::Pricing;
 use crate::pg::instant::{from_date, from_timestamptz, to_date, to_timestamptz};
@@ -215,6 +216,73 @@ fn bill_stretches(
     TableIterator::new(rows)
 }
 
+/// The stretches of time whose usage is needed by hour.
+#[pg_extern(sql = false)]
+fn bill_hours(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(n, i32),
+        name!(customer_id, i64),
+        name!(meter_id, i32),
+        name!(from_at, TimestampWithTimeZone),
+        name!(until_at, TimestampWithTimeZone),
+        name!(recorded_until, Option<TimestampWithTimeZone>),
+        name!(meter_version, Option<i32>),
+        name!(matches, String),
+        name!(dropped, Vec<String>),
+        name!(bill_to, String),
+    ),
+> {
+    let rows = with_batch(handle, |batch| {
+        let stretches = batch.hour_stretches().into_iter().enumerate();
+        stretches
+            .map(|(n, s)| {
+                Ok((
+                    n as i32,
+                    s.customer_id,
+                    s.meter_id,
+                    timestamp(s.from)?,
+                    timestamp(s.until)?,
+                    s.recorded_until.map(timestamp).transpose()?,
+                    s.meter_version.map(|version| version as i32),
+                    s.matches.canonical(),
+                    s.dropped,
+                    s.bill_to,
+                ))
+            })
+            .collect::<Result<Vec<_>, Fault>>()
+    });
+    TableIterator::new(rows)
+}
+
+/// Usage by hour: columns of equal length.
+#[pg_extern(sql = false)]
+fn bill_add_hours<'a>(
+    handle: i64,
+    stretches: Vec<i32>,
+    at: Vec<TimestampWithTimeZone>,
+    dimensions: Array<'a, &'a str>,
+    quantities: Vec<Numeric>,
+) {
+    with_batch(handle, |batch| {
+        same_length(&[stretches.len(), at.len(), dimensions.len(), quantities.len()])?;
+        let places = stretches.into_iter().zip(at).zip(dimensions.iter());
+        for (((stretch, at), dimensions), quantity) in places.zip(quantities) {
+            let stretch =
+                usize::try_from(stretch).map_err(|_| Fault::value("a stretch's number is negative"))?;
+            let tree = json::parse_nested(dimensions.unwrap_or("{}"), DOCUMENT_DEPTH_MAX, "dimensions")?;
+            let dimensions = Dimensions::read(&Node::root(&tree))?;
+            match quantity.value {
+                Ok(quantity) => batch.add_hour(stretch, instant_of(at)?, dimensions, quantity)?,
+                Err(fault) => batch.refuse_hour(stretch, fault),
+            }
+        }
+        Ok(())
+    });
+}
+
 /// Usage of the stretches: columns of equal length; amounts are JSON arrays of [place, decimal in a string], or NULL.
 #[pg_extern(sql = false)]
 fn bill_add_usage<'a>(
@@ -361,6 +429,7 @@ fn bill_documents(
         name!(starts_at, Option<TimestampWithTimeZone>),
         name!(ends_at, Option<TimestampWithTimeZone>),
         name!(total, Numeric),
+        name!(credits, Numeric),
         name!(sha256, String),
         name!(corrects, Vec<i32>),
     ),
@@ -381,6 +450,7 @@ fn bill_documents(
                     document.lines.iter().map(|line| line.from).min().map(timestamp).transpose()?,
                     document.lines.iter().map(|line| line.until).max().map(timestamp).transpose()?,
                     Numeric::fixed(document.total, documents.minor_units),
+                    Numeric::fixed(document.paid, documents.minor_units),
                     documents.sha256.clone(),
                     document.corrects().into_iter().map(|boundary| boundary as i32).collect(),
                 ))
@@ -468,6 +538,49 @@ fn each_document(batch: &Batch) -> impl Iterator<Item = (i32, i32, &Slot, &Docum
             list.map(move |(place, document)| (bill as i32, place as i32, slot, documents, document))
         })
     })
+}
+
+/// What the documents draw from blocks, in order.
+#[pg_extern(sql = false)]
+fn bill_credits(
+    handle: i64,
+) -> TableIterator<
+    'static,
+    (
+        name!(bill, i32),
+        name!(place, i32),
+        name!(credit_n, i32),
+        name!(boundary, Option<i32>),
+        name!(bill_to, String),
+        name!(line_key, String),
+        name!(block, String),
+        name!(unit, Option<String>),
+        name!(quantity, Numeric),
+        name!(amount, Numeric),
+    ),
+> {
+    let rows = with_batch(handle, |batch| {
+        let row = |(bill, place, _, _, document): (i32, i32, &Slot, &Documents, &Document)| {
+            let credits = document.credits.clone().into_iter().enumerate();
+            let row = move |(n, credit): (usize, Credit)| {
+                (
+                    bill,
+                    place,
+                    n as i32 + 1,
+                    credit.boundary.map(|boundary| boundary as i32),
+                    credit.bill_to,
+                    credit.line,
+                    credit.block,
+                    credit.unit,
+                    Numeric::from(credit.quantity),
+                    Numeric::from(credit.amount),
+                )
+            };
+            credits.map(row).collect::<Vec<_>>()
+        };
+        Ok(each_document(batch).flat_map(row).collect::<Vec<_>>())
+    });
+    TableIterator::new(rows)
 }
 
 /// A document's canonical JSON, with what is known once it is issued.
@@ -761,6 +874,46 @@ mod tests {
         rows(&format!("SELECT billing_internal.bill_close({handle})"));
         let closed = error_of(&document("NULL, NULL, NULL, NULL"));
         assert_eq!(closed, format!("XX000 bill batch {handle} is not open"));
+    }
+
+    /// Where a block may pay, usage is asked for by hour, cut where the block ends; what lines draw from it stands on the
+    /// document, in order. Other charges are not asked for.
+    #[pg_test]
+    fn credit_is_asked_for_by_hour_and_drawn() {
+        let credits = r#""credits":{"blocks":[{"key":"requests","unit":"USD","category":"paid","granted":"5","priority":50,"scope":{"meters":["requests"]},
+            "effective_at":"2023-11-01T04:00:00Z","expires_at":"2023-11-10T10:30:00Z","left":"5"}]}}"#;
+        let acme = ACME.strip_suffix('}').unwrap();
+        let handle = value(&format!(
+            "SELECT billing_internal.bill_open('{{7}}', '{{00000000-0000-0000-0000-000000000001}}', ARRAY['{acme},{credits}'], '{{f}}', '{{NULL}}')"
+        ))
+        .unwrap();
+        give_meters(&handle);
+        give_prices_and_midnights(&handle);
+        rows(&format!("SELECT * FROM billing_internal.bill_stretches({handle})"));
+        give_usage_and_rows(&handle);
+        assert_eq!(
+            rows(&format!(
+                "SELECT n, customer_id, meter_id, from_at AT TIME ZONE 'UTC', until_at AT TIME ZONE 'UTC', recorded_until, meter_version, matches, dropped, bill_to
+                 FROM billing_internal.bill_hours({handle})"
+            )),
+            [
+                "0|7|2|2023-11-01 04:00:00|2023-11-10 10:30:00|||{}|{model}|acme",
+                "1|7|2|2023-11-10 10:30:00|2023-12-01 05:00:00|||{}|{model}|acme"
+            ]
+        );
+        rows(&format!(
+            "SELECT billing_internal.bill_add_hours({handle}, '{{0,1}}', '{{2023-11-02 10:00Z,2023-11-20 10:00Z}}', ARRAY['{{}}','{{}}'], '{{5000,4395}}')"
+        ));
+        rows(&format!("SELECT billing_internal.bill_compute({handle}, false)"));
+        assert_eq!(ask("bill_credits", &handle), ["0|0|1||acme|requests/2023-11-01|requests||5000|4"]);
+        assert_eq!(
+            rows(&format!("SELECT total, credits FROM billing_internal.bill_documents({handle})")),
+            ["243.21|4.00"]
+        );
+        let twice = error_of(&format!(
+            "SELECT billing_internal.bill_add_hours({handle}, '{{9}}', '{{2023-11-02 10:00Z}}', ARRAY['{{}}'], '{{1}}')"
+        ));
+        assert!(twice.contains("no stretch 9 was asked for by hour"), "{twice}");
     }
 
     /// Documents that mean the same have the same bytes: keys sorted, numbers trimmed; what is no JSON is NULL.

@@ -38,6 +38,7 @@ static SCHEMA_FILES: &[SchemaFile] = schema_files![
     11 "0011_late_usage",
     12 "0012_contract_changes",
     13 "0013_credits",
+    14 "0014_settlement",
 ];
 
 /// The schema this library works with.

@@ -42,7 +42,11 @@ SELECT 1 / (count(*) = 1 AND sum(credited) = - :difference)::int AS credit_note 
 SELECT billing.test_clock_set('2024-02-01 00:00Z');
 SELECT 1 / (bool_and(billing.ingest_event(c, 'llm.request', 'january', '2024-01-15 10:00Z', '{"model": "gpt-4", "input_tokens": 2000, "output_tokens": 1000}') = 'accepted'))::int AS january
 FROM unnest('{startup,acme,mega}'::text[]) c;
+-- What was agreed changes from here on like any contract.
+SELECT 1 / (billing.contract_amend('mega-1', '{"purchase_order": "PO-7"}', '2024-01-20Z') = 2)::int AS amended, 1 / (billing.contract_cancel('startup-1', '2024-01-21') = 2)::int AS cancelled;
 CALL billing.bill_run();
+SELECT 1 / (count(*) = 1)::int AS cancelled FROM billing.contract WHERE key = 'startup-1' AND state = 'cancelled';
+SELECT 1 / (i.document->>'purchase_order' = 'PO-7')::int AS ordered FROM billing.invoice i WHERE i.document->>'contract' = 'mega-1' ORDER BY i.n DESC LIMIT 1;
 SELECT 1 / (count(*) = 3 AND bool_and(l.quantity = 2500))::int AS january FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id)
 WHERE i.number IS NOT NULL AND l.key = 'tokens/2024-01-01/model=gpt-4' AND l.kind = 'usage';
 SELECT 1 / (bool_and(r.same_bytes AND r.difference = 0))::int AS recomputed FROM billing.invoice i, billing.invoice_recompute(i.key) r WHERE i.number IS NOT NULL;

@@ -4,7 +4,7 @@
 //! inside one scope the override with most matched dimensions wins alone. A percentage is off the list,
 //! unless it stacks: then off what the next scope gives.
 
-use super::overrides::{Change, Target};
+use super::overrides::{Change, Override, Target};
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::Node;
 use crate::domain::foundation::{Code, Exact, Fault};
@@ -72,6 +72,12 @@ impl ListPrice {
 }
 
 impl Agreed {
+    /// An override without dates, agreed in a contract: what a commitment asks for beyond it.
+    pub fn of_contract(node: &Node) -> Result<Agreed, Fault> {
+        let Override { target, matches, change, stackable, .. } = Override::read(node)?;
+        Ok(Agreed { scope: Scope::Contract, target, matches, change, stackable, from: None, until: None })
+    }
+
     /// An override of a document, its scope beside it and its dates as instants.
     pub fn read(node: &Node) -> Result<Agreed, Fault> {
         let mut fields = node.fields_of(&[

@@ -109,6 +109,8 @@ pub struct Settled {
     pub left: Vec<Exact>,
     /// Line and event of each piece that [`Mode::CreditOnly`] refused, in order of time.
     pub refused: Vec<(String, Uuid)>,
+    /// The part of each piece that no credit covered, in the order they were given.
+    pub unpaid: Vec<Ratio>,
 }
 
 /// Settles in the order of (time, event key, line). For each piece: filter (same unit, scope, usage time inside the
@@ -129,18 +131,20 @@ pub fn settle(
     };
     let payers: Vec<Vec<usize>> = subjects.iter().map(payers).collect();
 
-    let mut by_time: Vec<&Piece> = pieces.iter().collect();
-    by_time.sort_by_key(|piece| (piece.at, piece.event_key, &subjects[piece.subject].line));
+    let mut by_time: Vec<(usize, &Piece)> = pieces.iter().enumerate().collect();
+    by_time.sort_by_key(|(_, piece)| (piece.at, piece.event_key, &subjects[piece.subject].line));
     let left = blocks.iter().map(|open| open.left).collect();
     let mut till = Till { blocks, left, lines: BTreeMap::new(), terms };
     let mut refused = Vec::new();
-    for piece in by_time {
+    let mut unpaid = vec![Ratio::from(1i64); pieces.len()];
+    for (place, piece) in by_time {
         let line = &subjects[piece.subject].line;
-        if !till.draw(line, piece, &payers[piece.subject])? {
-            refused.push((line.clone(), piece.event_key));
+        match till.draw(line, piece, &payers[piece.subject])? {
+            Some(share) => unpaid[place] = share,
+            None => refused.push((line.clone(), piece.event_key)),
         }
     }
-    Ok(till.settled(refused))
+    Ok(Settled { refused, unpaid, ..till.settled() })
 }
 
 /// What would settle to something, but not to what was meant.
@@ -216,8 +220,8 @@ struct Unpaid {
 }
 
 impl<'a> Till<'a> {
-    /// Whether the piece was taken.
-    fn draw(&mut self, key: &'a str, piece: &Piece, payers: &[usize]) -> Result<bool, Fault> {
+    /// The part of the piece that nobody paid; none if it was refused.
+    fn draw(&mut self, key: &'a str, piece: &Piece, payers: &[usize]) -> Result<Option<Ratio>, Fault> {
         let payers = || payers.iter().copied().filter(|at| self.blocks[*at].block.holds(piece.at));
         let funded: Vec<usize> = payers().filter(|at| self.left[*at] > Exact::ZERO).collect();
         let nothing = || Line { exact: Ratio::ZERO, posted: Exact::ZERO, draws: Vec::new(), rest: None };
@@ -227,13 +231,13 @@ impl<'a> Till<'a> {
         let mut unpaid = Unpaid { due: posted.sub(line.posted)?, share: Ratio::from(1i64) };
         if piece.price.is_zero() {
             unpaid.rest(piece, line);
-            return Ok(true);
+            return Ok(Some(Ratio::from(1i64)));
         }
         if self.terms.mode == Mode::CreditOnly {
             let credit = funded.iter().map(|at| self.left[*at]).try_fold(Exact::ZERO, Exact::add)?;
             // Credit that is used up pays for nothing, not even for what is too small to ask for any.
             if funded.is_empty() || credit < unpaid.due {
-                return Ok(false);
+                return Ok(None);
             }
         }
         (line.exact, line.posted) = (exact, posted);
@@ -246,11 +250,12 @@ impl<'a> Till<'a> {
             let taken = unpaid.pay(piece, at, room, line)?;
             self.left[at] = self.left[at].sub(taken)?;
         }
+        let share = unpaid.share.clone();
         unpaid.rest(piece, line);
-        Ok(true)
+        Ok(Some(share))
     }
 
-    fn settled(self, refused: Vec<(String, Uuid)>) -> Settled {
+    fn settled(self) -> Settled {
         let mut rows = Rows::default();
         for (key, mut line) in self.lines {
             line.draws.sort_by_key(|taken| taken.last);
@@ -263,7 +268,7 @@ impl<'a> Till<'a> {
             let rest = |(quantity, amount)| Rest { line: key.into(), quantity, amount };
             rows.rests.extend(line.rest.map(rest));
         }
-        Settled { rows, left: self.left, refused }
+        Settled { rows, left: self.left, ..Settled::default() }
     }
 }
 

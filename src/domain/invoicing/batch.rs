@@ -7,9 +7,11 @@
 
 mod bill;
 
+use super::commitments;
 use super::difference::{Earlier, Standing, read_standing};
-use super::document::Documents;
+use super::document::{Documents, Funding, Rated};
 use super::inputs::{ChargeKind, Inputs, Usage};
+use super::settlement::{self, Credit, Hour, Part, Purse};
 use crate::domain::contracts::charge::PriceSource;
 use crate::domain::contracts::overrides::Change;
 use crate::domain::contracts::resolve::Agreed;
@@ -35,10 +37,15 @@ pub struct Batch {
     /// The versions of each meter, in order.
     meters: HashMap<i32, Vec<Meter>>,
     lists: HashMap<PriceKey, Vec<Version>>,
-    midnights: HashMap<(String, NaiveDate), Instant>,
+    midnights: Midnights,
     /// Where each stretch's usage goes, by its number.
     places: Vec<Place>,
+    /// The bill and charge of each stretch that is asked for by hour.
+    hours: Vec<(usize, String)>,
 }
+
+/// By zone and day.
+type Midnights = HashMap<(String, NaiveDate), Instant>;
 
 /// A bill, or what is wrong with it.
 pub struct Slot {
@@ -88,6 +95,12 @@ impl Slot {
 
     fn of(&self) -> (i64, Uuid) {
         (self.customer_id, self.contract_id)
+    }
+
+    /// What the documents that stand for its boundary drew.
+    fn standing_credits(&self) -> Vec<Credit> {
+        let (Role::Main(standing) | Role::Earlier(standing)) = &self.role;
+        standing.iter().flat_map(|document| document.credits.iter().cloned()).collect()
     }
 
     pub fn fault(&self) -> Option<&Fault> {
@@ -245,6 +258,7 @@ impl Batch {
             lists: HashMap::new(),
             midnights: HashMap::new(),
             places: Vec::new(),
+            hours: Vec::new(),
         }
     }
 
@@ -284,6 +298,8 @@ impl Batch {
     pub fn days(&self) -> Vec<(String, NaiveDate)> {
         let mut days: BTreeSet<(&str, NaiveDate)> = BTreeSet::new();
         for bill in self.good() {
+            let unknown = bill.due_days().into_iter().filter(|day| !bill.fixed.contains_key(day));
+            days.extend(unknown.map(|day| (bill.zone.as_str(), day)));
             let pieces = bill.charges.iter().flat_map(|item| bill.pieces(item));
             let mut of_bill = |period: Period, ends: &[NaiveDate]| {
                 let ends = ends.iter().copied().filter(|day| !bill.fixed.contains_key(day));
@@ -467,26 +483,129 @@ impl Batch {
         Ok(())
     }
 
+    /// The stretches whose usage is needed by hour, since credit or a commitment's price for what goes beyond it may have
+    /// to do with it: cut where what blocks pay for changes.
+    pub fn hour_stretches(&mut self) -> Vec<Stretch> {
+        let (mut stretches, mut hours) = (Vec::new(), Vec::new());
+        for (at, slot) in self.bills.iter().enumerate() {
+            let Ok(bill) = &slot.bill else { continue };
+            let Some(inputs) = bill.inputs.as_ref().filter(|_| bill.settles()) else { continue };
+            let purse = bill.purse.as_ref();
+            let (mut cuts, names) = purse.map(Purse::looks_at).unwrap_or_default();
+            cuts.extend(inputs.commitments.iter().flat_map(|row| row.ends()));
+            for (item, charge) in bill.charges.iter().zip(&inputs.charges) {
+                let (ItemTerms::Usage { charge: usage, meter_id, .. }, ChargeKind::Usage(terms)) =
+                    (&item.terms, &charge.kind)
+                else {
+                    continue;
+                };
+                let Ok((version, meter)) = bill.meter(self, *meter_id) else { continue };
+                if !meter.aggregation.adds_up_in_time || meter.aggregation.read != Read::Numbers {
+                    continue;
+                }
+                let prices = inputs.prices(&charge.key, terms);
+                let mut looked_at =
+                    super::compute::line_dimensions(&prices, &terms.matches, &terms.lines_by);
+                looked_at.extend(names.iter().cloned());
+                looked_at.extend(inputs.commitments.iter().flat_map(|row| row.scope.dimensions.keys().cloned()));
+                let what = (charge.product.as_str(), terms.meter.as_str(), terms.unit.as_deref());
+                for period in &charge.periods {
+                    let until = bill.usage_until.map_or(period.until, |until| until.min(period.until));
+                    let span = (period.from, until);
+                    let paid = purse.is_some_and(|p| p.may_pay(&inputs.header.currency, what, span));
+                    let beyond = inputs.commitments.iter().any(|row| !row.overage.is_empty());
+                    if period.from >= until || !(paid || beyond) {
+                        continue;
+                    }
+                    let inside = cuts.iter().copied().filter(|cut| *cut > period.from && *cut < until);
+                    let mut starts: Vec<Instant> = [period.from].into_iter().chain(inside).collect();
+                    starts.push(until);
+                    for ends in starts.windows(2) {
+                        hours.push((at, charge.key.clone()));
+                        stretches.push(Stretch {
+                            customer_id: slot.customer_id,
+                            meter_id: *meter_id,
+                            from: ends[0],
+                            until: ends[1],
+                            source: bill.recorded_until.map_or(Source::Cells, |_| Source::Events),
+                            recorded_until: bill.recorded_until,
+                            meter_version: bill.known_meters.as_ref().map(|_| version),
+                            known_meters: None,
+                            matches: usage.matches.clone(),
+                            dropped: (meter.dimensions.iter())
+                                .filter(|name| !looked_at.contains(name))
+                                .cloned()
+                                .collect(),
+                            bill_to: inputs.header.bill_to.clone(),
+                        });
+                    }
+                }
+            }
+        }
+        self.hours = hours;
+        stretches
+    }
+
+    /// Usage of one of those stretches in an hour, by what lines and blocks look at.
+    pub fn add_hour(
+        &mut self,
+        stretch: usize,
+        at: Instant,
+        dimensions: Dimensions,
+        quantity: Exact,
+    ) -> Result<(), Fault> {
+        let (bill, charge) = self
+            .hours
+            .get(stretch)
+            .ok_or_else(|| Fault::new(Code::State, format!("no stretch {stretch} was asked for by hour")))?;
+        if let Ok(bill) = &mut self.bills[*bill].bill {
+            bill.hours.push(Hour { charge: charge.clone(), at, dimensions, quantity });
+        }
+        Ok(())
+    }
+
+    /// Usage of an hour that can't be billed is wrong with its bill, and with no other.
+    pub fn refuse_hour(&mut self, stretch: usize, fault: Fault) {
+        let Some((bill, charge)) = self.hours.get(stretch) else { return };
+        let message = format!("the usage of charge {charge} can't be settled: {}", fault.message);
+        self.bills[*bill].bill = Err(Fault { message, ..fault });
+    }
+
     /// Computes every bill. With `with_empty` a bill without lines gives one document all the same. The differences
     /// of earlier boundaries go to the contract's bill of no boundary, if it has one, whatever the order of the bills.
     pub fn compute(&mut self, with_empty: bool) {
-        let mut earlier: HashMap<(i64, Uuid), Vec<Result<Earlier, Fault>>> = HashMap::new();
+        let mut rated = Vec::with_capacity(self.bills.len());
         for slot in &mut self.bills {
+            let made = match &mut slot.bill {
+                Ok(bill) => bill.rated(&self.midnights),
+                Err(fault) => Err(fault.clone()),
+            };
+            rated.push(made.map_err(|fault| slot.bill = Err(fault)).ok());
+        }
+        let mut funding = self.fund(&mut rated);
+        let mut earlier: HashMap<(i64, Uuid), Vec<Result<Earlier, Fault>>> = HashMap::new();
+        for (at, slot) in self.bills.iter_mut().enumerate() {
             let Role::Earlier(standing) = &mut slot.role else { continue };
             let standing = std::mem::take(standing);
-            let computed = match &mut slot.bill {
-                Ok(bill) => bill.compute(Vec::new(), None, false).map(|now| Earlier {
-                    boundary: bill.boundaries.last().copied().unwrap_or_default(),
-                    now: Some(now),
-                    standing,
-                }),
-                Err(fault) => Err(fault.clone()),
+            let computed = match (&slot.bill, rated[at].take()) {
+                (Ok(bill), Some(rated)) => {
+                    let Funding { own: credits, spent, .. } = std::mem::take(&mut funding[at]);
+                    let now = Funding { spent, ..Funding::default() };
+                    Documents::compute(rated, now, (Vec::new(), None), false).map(|now| Earlier {
+                        boundary: bill.boundaries.last().copied().unwrap_or_default(),
+                        now: Some(now),
+                        standing,
+                        credits,
+                    })
+                }
+                (Ok(_), None) => unreachable!("what was not rated has a fault"),
+                (Err(fault), _) => Err(fault.clone()),
             };
             earlier.entry(slot.of()).or_default().push(computed);
         }
         let apart: HashSet<(i64, Uuid)> =
             self.bills.iter().filter(|slot| slot.is_apart()).map(Slot::of).collect();
-        for slot in &mut self.bills {
+        for (at, slot) in self.bills.iter_mut().enumerate() {
             let (of, is_apart) = (slot.of(), slot.is_apart());
             let (Role::Main(standing), Ok(bill)) = (&mut slot.role, &mut slot.bill) else { continue };
             let due = bill.due_until(&self.midnights);
@@ -499,15 +618,122 @@ impl Batch {
                 earlier.sort_by_key(|earlier| earlier.boundary);
                 if let (Some(boundary), false) = (bill.boundaries.last(), standing.is_empty()) {
                     let standing = std::mem::take(standing);
-                    earlier.push(Earlier { boundary: *boundary, now: None, standing });
+                    earlier.push(Earlier { boundary: *boundary, now: None, standing, credits: Vec::new() });
                 }
-                bill.compute(earlier, due, with_empty)
+                let rated = rated[at].take().expect("what was not rated has a fault");
+                Documents::compute(rated, std::mem::take(&mut funding[at]), (earlier, due), with_empty)
             });
             match computed {
                 Ok(documents) => slot.made = Some(documents),
                 Err(fault) => slot.bill = Err(fault),
             }
         }
+    }
+
+    /// Credit and true-ups, contract by contract in order of their ids, so that contracts that share blocks never spend
+    /// one credit twice. Inside a contract the boundaries that are compared come before the bill's own.
+    fn fund(&mut self, rated: &mut [Option<Rated>]) -> Vec<Funding> {
+        let mut funding: Vec<Funding> = self.bills.iter().map(|_| Funding::default()).collect();
+        let mut contracts: BTreeMap<(i64, Uuid), Vec<usize>> = BTreeMap::new();
+        for (at, slot) in self.bills.iter().enumerate() {
+            if slot.bill.as_ref().is_ok_and(Bill::settles) {
+                contracts.entry(slot.of()).or_default().push(at);
+            }
+        }
+        let mut left: HashMap<i64, BTreeMap<String, Exact>> = HashMap::new();
+        for ((customer_id, contract_id), mut places) in contracts {
+            let of = |slot: &&Slot| slot.of() == (customer_id, contract_id);
+            if self.bills.iter().filter(of).any(|slot| slot.bill.is_err()) {
+                continue; // nothing of the contract is billed
+            }
+            places.sort_by_key(|at| {
+                let slot = &self.bills[*at];
+                (!slot.is_earlier(), !slot.is_apart(), slot.boundary())
+            });
+            let funded = self.fund_contract(&places, rated, left.entry(customer_id).or_default());
+            match funded {
+                Ok(funds) => places.iter().zip(funds).for_each(|(at, funds)| funding[*at] = funds),
+                Err(fault) => {
+                    for at in places {
+                        self.bills[at].bill = Err(fault.clone());
+                    }
+                }
+            }
+        }
+        funding
+    }
+
+    fn fund_contract(
+        &self,
+        places: &[usize],
+        rated: &mut [Option<Rated>],
+        left: &mut BTreeMap<String, Exact>,
+    ) -> Result<Vec<Funding>, Fault> {
+        let bills: Vec<&Bill> =
+            places.iter().map(|at| self.bills[*at].bill.as_ref().expect("no fault in the contract")).collect();
+        let standing: Vec<Vec<Credit>> = places.iter().map(|at| self.bills[*at].standing_credits()).collect();
+        let last = *places.last().expect("a contract in the batch");
+        let mut purse = bills[places.len() - 1].purse.clone();
+        debug_assert!(!self.bills[last].is_earlier(), "a boundary is compared for a bill of its contract");
+        let mut now: Vec<Vec<Credit>> = vec![Vec::new(); places.len()];
+        let mut relevant = Vec::new();
+        let mut of_places: Vec<Rated> = places.iter().map(|at| rated[*at].take().expect("rated")).collect();
+        if let Some(purse) = &mut purse {
+            purse.opens_with(left);
+            purse.again(&standing.concat())?;
+        }
+        // Commitments may have prices for what no credit covers, also where there is none.
+        let none = Purse::default();
+        let mut parts: Vec<Part> = (of_places.iter_mut().zip(&bills))
+            .map(|(rated, bill)| Part {
+                inputs: &rated.inputs,
+                hours: &bill.hours,
+                lines: &mut rated.lines,
+                usage_until: bill.usage_until,
+            })
+            .collect();
+        let settlement = settlement::settle(purse.as_ref().unwrap_or(&none), &mut parts)?;
+        if let Some(purse) = &purse {
+            now = settlement.credits;
+            relevant = settlement.relevant;
+            left.extend(purse.remains(&settlement.left));
+        }
+        let boundaries: Vec<i64> = bills.iter().flat_map(|bill| bill.boundaries.iter().copied()).collect();
+        let mut funds = Vec::new();
+        for at in 0..places.len() {
+            let spent = match commitments::asks_for_spend(&of_places[at].dues) {
+                false => None,
+                true => {
+                    let mut spent = bills[at].spent.clone();
+                    spent.without(&boundaries);
+                    // All of them: what was used after its period does not count for it.
+                    for (earlier, credits) in of_places.iter().zip(&now) {
+                        let n = bills[at].boundaries.last().copied().unwrap_or_default();
+                        spent.add(n, &earlier.lines, credits)?;
+                    }
+                    Some(spent)
+                }
+            };
+            let Rated { inputs, dues, lines, .. } = &mut of_places[at];
+            if let Some(spent) = &spent {
+                let midnight = |day| bills[at].midnight(&self.midnights, day);
+                let bill_to = &inputs.header.bill_to;
+                lines.extend(commitments::true_up_lines(&inputs.commitments, dues, spent, bill_to, midnight)?);
+            }
+            let slot = &self.bills[places[at]];
+            let boundary = slot.boundary().filter(|_| slot.is_earlier());
+            let own = settlement::difference(now[at].clone(), &standing[at], boundary)?;
+            // What it was settled from stands on the bill, without what the bill of the differences has.
+            let mut purse = purse.clone().filter(|_| !slot.is_earlier());
+            if let Some(purse) = purse.as_mut().filter(|_| at > 0 && self.bills[places[at - 1]].is_apart()) {
+                now[..at].iter().try_for_each(|credits| purse.without(credits))?;
+            }
+            funds.push(Funding { own, purse: purse.map(|purse| (purse, relevant.clone())), spent });
+        }
+        for (at, of_place) in places.iter().zip(of_places) {
+            rated[*at] = Some(of_place);
+        }
+        Ok(funds)
     }
 
     /// The bills in the order they were opened, earlier boundaries among them.

@@ -27,6 +27,8 @@ pub enum LineKind {
     Fee,
     TrueUp,
     Cap,
+    /// An instalment of a prepaid commitment.
+    Commitment,
     Difference,
     Proration,
 }
@@ -38,6 +40,7 @@ impl LineKind {
             LineKind::Fee => "fee",
             LineKind::TrueUp => "true_up",
             LineKind::Cap => "cap",
+            LineKind::Commitment => "commitment",
             LineKind::Difference => "difference",
             LineKind::Proration => "proration",
         }
@@ -45,7 +48,7 @@ impl LineKind {
 
     /// The kinds that are computed; a difference is of one of them.
     pub fn parse(word: &str) -> Option<LineKind> {
-        [LineKind::Usage, LineKind::Fee, LineKind::TrueUp, LineKind::Cap]
+        [LineKind::Usage, LineKind::Fee, LineKind::TrueUp, LineKind::Cap, LineKind::Commitment]
             .into_iter()
             .find(|kind| kind.as_str() == word)
     }
@@ -186,7 +189,7 @@ fn post_by_invoice(inputs: &Inputs, lines: &mut [Line]) -> Result<(), Fault> {
 }
 
 /// `ai-api` → `Ai api`, `tokens` → `Tokens`.
-fn label_of(key: &str) -> String {
+pub(super) fn label_of(key: &str) -> String {
     let spaced = key.replace(['-', '_'], " ");
     let mut letters = spaced.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
@@ -227,9 +230,12 @@ fn fee_lines(
     basis: ProrationBasis,
 ) -> Result<Vec<Line>, Fault> {
     let whole = pricing.rate(&Ratio::from(quantity), &Dimensions::new(), 1)?;
+    // Where nothing is prorated, the terms that a period begins with have billed it whole.
+    let is_due = |period: &&ServicePeriod| !(basis == ProrationBasis::None && period.cut.paid);
     charge
         .periods
         .iter()
+        .filter(is_due)
         .map(|period| {
             let share = period.share(charge.every, basis);
             let gross = whole.mul(&share);

@@ -4,6 +4,7 @@
 
 use super::compute::{Line, LineKind};
 use super::document::{Document, Documents};
+use super::settlement::Credit;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Fields, Node, Tree};
 use crate::domain::foundation::{Exact, Fault, Ratio};
@@ -18,6 +19,8 @@ pub struct Standing {
     /// Whether it is the boundary's own invoice, not one that corrects it.
     pub own: bool,
     pub lines: Vec<Billed>,
+    /// What its lines of the boundary drew, or gave back.
+    pub credits: Vec<Credit>,
 }
 
 /// A line that stands.
@@ -60,6 +63,8 @@ pub struct Earlier {
     /// None: the boundary of the bill itself, which is issued again while documents that correct it stand.
     pub now: Option<Documents>,
     pub standing: Vec<Standing>,
+    /// What has to be drawn or given back so that its credits are what they should be.
+    pub credits: Vec<Credit>,
 }
 
 /// Up to when the service of what is made of changed terms may begin, to be due on a bill.
@@ -198,6 +203,9 @@ impl Earlier {
                 let quantity = sums.quantity.map_or("-".to_string(), |quantity| quantity.to_string());
                 writeln!(out, "line {:?} {quantity} {} {}", line.key, sums.exact.shown(), sums.amount)?;
             }
+            for Credit { line, block, quantity, amount, .. } in &document.credits {
+                writeln!(out, "credit {line:?} {block:?} {quantity} {amount}")?;
+            }
         }
         Ok(())
     }
@@ -298,7 +306,9 @@ impl Standing {
         let mut fields = node.fields()?;
         let bill_to = fields.required("bill_to")?.text()?.to_string();
         let lines = fields.required("lines")?;
+        let credits = fields.optional("credits").map_or(Ok(Vec::new()), |node| node.items())?;
         Ok(Standing {
+            credits: credits.iter().map(|node| Credit::read(node, &bill_to)).collect::<Result<_, _>>()?,
             number: fields.required("number")?.text()?.to_string(),
             own: fields.required("own")?.boolean()?,
             lines: lines

@@ -3,14 +3,17 @@
 //! What is computed is lines, totals, inputs; status, number and dates are known when it is issued. A recompute
 //! compares the former.
 
-use super::compute::{Line, Position, Unpriced, lines};
+use super::commitments::{Owed, Spent};
+use super::compute::{Line, Position, Unpriced};
 use super::difference::{Due, Earlier};
 use super::inputs::{Header, Inputs};
+use super::settlement::{Credit, Purse};
 use crate::domain::foundation::hash::sha256_hex;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::Tree;
 use crate::domain::foundation::{Code, Exact, Fault, Ratio};
 use chrono::NaiveDate;
+use std::fmt::Write;
 
 /// A computed bill: the documents of its legal entities, the default one first.
 #[derive(Debug)]
@@ -27,6 +30,9 @@ pub struct Documents {
     earlier: Vec<Earlier>,
     /// The earlier boundaries that have usage nothing prices yet, or differences that are not due yet.
     left_out: Vec<i64>,
+    /// What credit was settled from, and the documents whose usage counts for commitments, as a recompute needs it.
+    credits: Option<Tree<'static>>,
+    counted: Vec<String>,
     /// Until when what changed terms make of later service was due, where some was not and no boundary says it.
     due_until: Option<Instant>,
     pub sha256: String,
@@ -40,17 +46,49 @@ pub struct Document {
     /// In the document's order.
     pub lines: Vec<Line>,
     pub total: Exact,
+    /// What its lines draw from credit.
+    pub credits: Vec<Credit>,
+    /// What credit pays of its total.
+    pub paid: Exact,
+}
+
+/// A bill's lines, before its documents.
+#[derive(Debug)]
+pub struct Rated {
+    pub inputs: Inputs,
+    pub lines: Vec<Line>,
+    pub unpriced: Vec<Unpriced>,
+    /// What falls due of commitments.
+    pub dues: Vec<Owed>,
+}
+
+/// What credit and commitments add to a bill.
+#[derive(Debug, Default)]
+pub struct Funding {
+    /// What has to be drawn for the bill's own boundary.
+    pub own: Vec<Credit>,
+    /// What it was settled from, and which blocks mattered.
+    pub purse: Option<(Purse, Vec<bool>)>,
+    /// Of a bill with a true-up: what is spent on documents that stand.
+    pub spent: Option<Spent>,
 }
 
 impl Document {
     fn new(bill_to: String) -> Document {
-        Document { bill_to, lines: Vec::new(), total: Exact::ZERO }
+        Document {
+            bill_to,
+            lines: Vec::new(),
+            total: Exact::ZERO,
+            credits: Vec::new(),
+            paid: Exact::ZERO,
+        }
     }
 
     /// The boundaries whose lines it corrects.
     pub fn corrects(&self) -> Vec<i64> {
+        let of_lines = self.lines.iter().filter_map(|line| Some(line.difference.as_ref()?.boundary));
         let mut boundaries: Vec<i64> =
-            self.lines.iter().filter_map(|line| Some(line.difference.as_ref()?.boundary)).collect();
+            of_lines.chain(self.credits.iter().filter_map(|credit| credit.boundary)).collect();
         boundaries.sort_unstable();
         boundaries.dedup();
         boundaries
@@ -70,13 +108,13 @@ impl Documents {
     /// One document per legal entity that has lines; with `with_empty` the default one's also when it has none.
     /// What differs from what stands for earlier boundaries comes after the bill's own lines.
     pub fn compute(
-        inputs: Inputs,
-        earlier: Vec<Earlier>,
-        due: Option<Due>,
+        rated: Rated,
+        funding: Funding,
+        (earlier, due): (Vec<Earlier>, Option<Due>),
         with_empty: bool,
     ) -> Result<Documents, Fault> {
+        let Rated { inputs, lines: own, unpriced, .. } = rated;
         let sha256 = inputs.sha256();
-        let (own, unpriced) = lines(&inputs)?;
         let Inputs { header, minor_units, policies, prices, price_ends, later_prices, meters, .. } = inputs;
         let mut documents = Documents {
             header,
@@ -89,12 +127,16 @@ impl Documents {
             unpriced,
             earlier: Vec::new(),
             left_out: Vec::new(),
+            credits: None,
+            counted: funding.spent.iter().flat_map(|spent| spent.numbers.clone()).collect(),
             due_until: None,
             sha256,
             list: Vec::new(),
         };
         documents.add(own);
-        for boundary in earlier {
+        documents.credit(funding.own);
+        let mut purse = funding.purse;
+        for mut boundary in earlier {
             let (differences, waits) = boundary.lines(&documents.list, due)?;
             if let Some(odd) = differences.iter().find(|line| line.amount.to_fixed(minor_units).is_none()) {
                 let message =
@@ -107,10 +149,26 @@ impl Documents {
             if waits || boundary.now.as_ref().is_some_and(|now| !now.unpriced.is_empty()) {
                 documents.left_out.push(boundary.boundary);
             }
-            if !differences.is_empty() {
+            // Of a boundary issued again, what stands for it is settled with it.
+            let again = boundary.now.is_none() && boundary.standing.iter().any(|s| !s.credits.is_empty());
+            if !differences.is_empty() || !boundary.credits.is_empty() || again {
                 documents.add(differences);
+                documents.credit(std::mem::take(&mut boundary.credits));
                 documents.earlier.push(boundary);
+            } else if let Some((purse, _)) = purse.as_mut() {
+                for document in &boundary.standing {
+                    purse.without(&document.credits)?;
+                }
             }
+        }
+        documents.credits = purse.and_then(|(purse, relevant)| purse.record(&relevant));
+        if documents.credits.is_some() || funding.spent.is_some() {
+            let mut text = format!("{}\n", documents.sha256);
+            if let Some(credits) = &documents.credits {
+                writeln!(text, "credits {}", credits.canonical()?).expect("a string");
+            }
+            funding.spent.iter().try_for_each(|spent| spent.describe(&mut text))?;
+            documents.sha256 = sha256_hex(text.as_bytes());
         }
         if !documents.earlier.is_empty() {
             let mut text = format!("{}\n", documents.sha256);
@@ -127,21 +185,32 @@ impl Documents {
         });
         for document in &mut documents.list {
             document.total = document.lines.iter().try_fold(Exact::ZERO, |sum, line| sum.add(line.amount))?;
+            let paid = document.credits.iter().filter(|credit| credit.unit.is_none());
+            document.paid = paid.map(|credit| credit.amount).try_fold(Exact::ZERO, Exact::add)?;
         }
         Ok(documents)
+    }
+
+    /// Credits go to the documents of their lines' legal entities.
+    fn credit(&mut self, credits: Vec<Credit>) {
+        for credit in credits {
+            self.of_bill_to(&credit.bill_to).credits.push(credit);
+        }
+    }
+
+    fn of_bill_to(&mut self, bill_to: &str) -> &mut Document {
+        let at = self.list.iter().position(|document| document.bill_to == bill_to);
+        let at = at.unwrap_or_else(|| {
+            self.list.push(Document::new(bill_to.to_string()));
+            self.list.len() - 1
+        });
+        &mut self.list[at]
     }
 
     /// Lines go to the documents of their legal entities.
     fn add(&mut self, lines: Vec<Line>) {
         for line in lines {
-            match self.list.iter_mut().find(|document| document.bill_to == line.bill_to) {
-                Some(document) => document.lines.push(line),
-                None => {
-                    let mut document = Document::new(line.bill_to.clone());
-                    document.lines.push(line);
-                    self.list.push(document);
-                }
-            }
+            self.of_bill_to(&line.bill_to.clone()).lines.push(line);
         }
     }
 
@@ -176,13 +245,18 @@ impl Documents {
                     ("discount", money(Exact::ZERO)),
                     ("tax", money(Exact::ZERO)),
                     ("total", money(total)),
-                    ("credits", money(Exact::ZERO)),
-                    ("due", money(total)),
+                    ("credits", money(document.paid.neg())),
+                    ("due", money(total.sub(document.paid)?)),
                 ]),
             ),
             ("inputs".into(), self.inputs_tree()),
         ];
+        if !document.credits.is_empty() {
+            let credits = document.credits.iter().map(|credit| credit.to_tree(self.minor_units)).collect();
+            fields.push(("credits".into(), Tree::List(credits)));
+        }
         let issued = [
+            ("purchase_order", header.purchase_order.clone()),
             ("status", issue.status.clone()),
             ("number", issue.number.clone()),
             ("issued_on", issue.issued_on.map(|day| day.to_string())),
@@ -229,6 +303,11 @@ impl Documents {
                 (name.clone().into(), end.map_or(Tree::Null, |at| Tree::text(at.to_string())))
             });
             fields.push(("later_prices", Tree::Object(later.collect())));
+        }
+        fields.extend(self.credits.clone().map(|credits| ("credits", credits)));
+        if !self.counted.is_empty() {
+            let numbers = self.counted.iter().map(|number| Tree::text(number.clone()));
+            fields.push(("counted", Tree::List(numbers.collect())));
         }
         if let Some(until) = self.due_until {
             fields.push(("due_until", Tree::text(until.to_string())));

@@ -23,6 +23,14 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
         let of_this = lines.iter().any(|other| self::text(other, "key") == self::text(line, "corrects"));
         branches.push(line_branch(line, &currency, notes, of_this)?);
     }
+    let credits = credit_leaves(document, &currency)?;
+    if !credits.is_empty() {
+        let totals = |name: &str| {
+            document.tree.get("totals").and_then(|totals| totals.get(name)).map(leaf_text).unwrap_or_default()
+        };
+        branches.push(Branch::leaf(format!("lines {} {currency}", totals("total"))));
+        branches.push(Branch { text: format!("credits {} {currency}", totals("credits")), leaves: credits });
+    }
     branches.push(Branch::leaf(format!("total {total} {currency}")));
     branches.push(Branch::leaf(inputs_leaf(document)));
     let number = match text("number") {
@@ -50,6 +58,42 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
     )];
     render(&branches, "", &mut out);
     Ok(out)
+}
+
+/// What lines draw from each block, in order of burning, or give back.
+fn credit_leaves(document: &Node, currency: &str) -> Result<Vec<Branch>, Fault> {
+    // Of a credit note it may be the number of what it credits.
+    let Some(tree @ Tree::List(_)) = document.tree.get("credits") else { return Ok(Vec::new()) };
+    let lines = document.tree.get("lines").and_then(|lines| match lines {
+        Tree::List(lines) => Some(lines.as_slice()),
+        _ => None,
+    });
+    let unit_of = |key: &str| {
+        let line = lines.unwrap_or_default().iter().find(|line| line.get("key").is_some_and(|k| leaf_text(k) == key));
+        line.and_then(|line| line.get("unit")).map(leaf_text).filter(|unit| !unit.is_empty())
+    };
+    let node = Node { tree, path: "credits".into() };
+    let leaf = |credit: &Node| {
+        let text = |name: &str| text(credit, name);
+        let (amount, back) = match text("amount").strip_prefix('-') {
+            Some(amount) => (amount.to_string(), true),
+            None => (text("amount"), false),
+        };
+        let unit = text("unit");
+        let unit = if unit.is_empty() { currency.to_string() } else { unit };
+        let quantity = text("quantity");
+        let quantity = quantity.trim_start_matches('-');
+        let of = unit_of(&text("line")).map_or(String::new(), |unit| format!(" {unit}"));
+        let verb = if back { "gives back to" } else { "draws from" };
+        Branch::leaf(format!(
+            "{} {verb} {}: {} {unit} for {}{of}",
+            text("line"),
+            text("block"),
+            grouped(&amount),
+            grouped(quantity)
+        ))
+    };
+    Ok(node.items()?.iter().map(leaf).collect())
 }
 
 struct Branch {
@@ -109,11 +153,12 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes, of_this: bool) -> Res
     let key = text("key");
     let mut leaves = vec![Branch::leaf(format!("for {} until {}", text("from"), text("until")))];
     let extra = notes.iter().filter(|(of, _)| *of == key).flat_map(|(_, notes)| notes.clone());
-    if text("kind") == "difference" {
+    let kind = text("kind");
+    if matches!(kind.as_str(), "difference" | "proration") {
         leaves.extend(difference_leaves(line, of_this)?);
         leaves.extend(extra.map(Branch::leaf));
         return Ok(Branch {
-            text: format!("{}, difference: {} {currency}   [{key}]", text("label"), text("amount")),
+            text: format!("{}, {kind}: {} {currency}   [{key}]", text("label"), text("amount")),
             leaves,
         });
     }
@@ -125,20 +170,47 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes, of_this: bool) -> Res
     if let Some(price) = line.tree.get("price") {
         leaves.push(Branch { text: format!("price: {}", leaf_text(price)), leaves: working(line, line)? });
     }
-    let (exact, share) = (text("exact"), text("share"));
+    let discounts = discount_leaves(line);
+    // What is off comes after the price has been worked out.
+    let exact = if discounts.is_empty() { text("exact") } else { text("list_exact") };
+    let share = text("share");
     let part = if share.is_empty() { "the" } else { &format!("{share} of the") };
     leaves.push(Branch::leaf(match (text("kind").as_str(), share.as_str()) {
+        ("true_up", _) if line.tree.get("meter").is_none() => {
+            "what is missing to what was committed for the period".into()
+        }
         ("true_up", _) => format!("what this charge's other lines leave missing to {part} minimum"),
+        ("commitment", _) => String::new(),
         ("cap", _) => format!("what this charge's other lines exceed {part} maximum by"),
-        (_, "") if exact == text("amount") => String::new(),
+        (_, "") if exact == text("amount") || !discounts.is_empty() => String::new(),
         (_, "") => format!("exact {exact}, rounded once"),
         ("usage", share) if model(line) == "percentage" => {
             format!("for {share} of the period: exact {exact}, rounded once")
         }
         (_, share) => format!("× {share} of the period = exact {exact}, rounded once"),
     }));
+    leaves.extend(discounts);
     leaves.extend(extra.map(Branch::leaf));
     Ok(Branch { text: format!("{}: {} {currency}   [{key}]", text("label"), text("amount")), leaves })
+}
+
+/// What is off a line, in order, from what to what.
+fn discount_leaves(line: &Node) -> Vec<Branch> {
+    let Some(Tree::List(discounts)) = line.tree.get("discounts") else { return Vec::new() };
+    let field = |tree: &Tree, name: &str| tree.get(name).map(leaf_text);
+    let off = |discount: &Tree| {
+        let how = match (field(discount, "percent_off"), field(discount, "amount_off")) {
+            (Some(percent), _) => format!("{percent}%"),
+            (None, amount) => amount.unwrap_or_default(),
+        };
+        format!("{} {how} off", field(discount, "key").unwrap_or_default())
+    };
+    let all = discounts.iter().map(off).collect::<Vec<_>>().join(", ");
+    vec![Branch::leaf(format!(
+        "{} less discounts: {all} = exact {}",
+        text(line, "list_amount"),
+        text(line, "exact")
+    ))]
 }
 
 /// What a difference is between: what its line comes to now, and what was billed for it before.
@@ -179,7 +251,8 @@ fn working(line: &Node, sums: &Node) -> Result<Vec<Branch>, Fault> {
     };
     let pricing = Pricing::read(&Node { tree: pricing, path: format!("{}.pricing", line.path) })?;
     let quantity = Ratio::from(Exact::parse(quantity)?);
-    let exact = sums.tree.get("exact").map(leaf_text).unwrap_or_default();
+    let list = sums.tree.get("list_exact").or(sums.tree.get("exact"));
+    let exact = list.map(leaf_text).unwrap_or_default();
     let kind = Some(text(line, "corrects_kind"))
         .filter(|kind| !kind.is_empty())
         .unwrap_or_else(|| text(line, "kind"));
@@ -206,6 +279,9 @@ fn working(line: &Node, sums: &Node) -> Result<Vec<Branch>, Fault> {
     if pricing.counts_events() && !fits {
         // The line doesn't say how many events there were, and a working with another number would be wrong.
         return Ok(vec![Branch::leaf("rate on the amount, and a fixed part for each event".into())]);
+    }
+    if !fits && kind == "fee" {
+        return Ok(Vec::new()); // discounts are in what it comes to
     }
     if !fits {
         return Ok(vec![Branch::leaf(format!(

@@ -1,5 +1,6 @@
 //! What one bill is computed from: a contract's charges with prices and quantities for one boundary.
 
+use super::commitments::Commitment;
 use crate::domain::contracts::overrides::{Change, Target};
 use crate::domain::contracts::resolve::{Agreed, ListPrice, Prices};
 use crate::domain::foundation::calendar::{Interval, Period};
@@ -28,6 +29,8 @@ pub struct Inputs {
     pub charges: Vec<Charge>,
     /// Overrides of both scopes; each charge takes those that target it.
     pub agreed: Vec<Agreed>,
+    /// Rows of commitments, in order of their priority, key and time.
+    pub commitments: Vec<Commitment>,
     /// Price versions in play, `book/key@version`, as the document records them.
     pub prices: Vec<String>,
     /// Meters that are not in their first version, `key@version`.
@@ -84,6 +87,8 @@ pub struct Header {
     pub currency: String,
     /// The legal entity that gets what names none.
     pub bill_to: String,
+    /// The customer's order in force at the boundary.
+    pub purchase_order: Option<String>,
     pub contract_version: i64,
     pub terms_version: i64,
 }
@@ -208,7 +213,6 @@ impl ServicePeriod {
     /// The share of a whole period that it is.
     pub fn share(&self, every: Interval, basis: ProrationBasis) -> Ratio {
         match basis {
-            ProrationBasis::None if self.cut.paid => Ratio::ZERO,
             ProrationBasis::Second if self.cut.inside_day => {
                 Ratio::new(self.elapsed.part_micros.into(), self.elapsed.whole_micros.into())
             }
@@ -277,6 +281,7 @@ impl Inputs {
         for agreed in &self.agreed {
             describe_agreed(agreed, out)?;
         }
+        self.commitments.iter().try_for_each(|commitment| commitment.describe(out))?;
         for off in &self.amounts_off {
             let AmountOff { key, scope: Scope { charges, products }, amount, from, until } = off;
             writeln!(

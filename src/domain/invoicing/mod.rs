@@ -6,12 +6,14 @@
 //! person. The same inputs always give the same bytes.
 
 pub mod batch;
+pub mod commitments;
 pub mod compute;
 pub mod difference;
 pub mod discount;
 pub mod document;
 pub mod explain;
 pub mod inputs;
+pub mod settlement;
 pub mod total;
 
 #[cfg(test)]

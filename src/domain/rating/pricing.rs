@@ -144,6 +144,18 @@ impl Pricing {
         &self.terms
     }
 
+    /// The quantities at which the price of a further unit changes, where it is known from the quantity alone: where free
+    /// units end, and tiers.
+    pub fn bends(&self) -> Vec<Exact> {
+        let free = self.terms.free_units;
+        let tiers = match &self.model {
+            Model::Tiered { tiers, .. } => tiers.iter().filter_map(|tier| tier.up_to).collect(),
+            _ => Vec::new(),
+        };
+        let ends = tiers.into_iter().filter_map(|up_to| up_to.add(free).ok());
+        [free].into_iter().filter(|free| !free.is_zero()).chain(ends).collect()
+    }
+
     /// The word of the `model` field, e.g. `graduated`.
     pub fn model_name(&self) -> &'static str {
         match &self.model {

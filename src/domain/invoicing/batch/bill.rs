@@ -1,6 +1,6 @@
 //! One bill of a batch: read from its contract, given what else it needs to know, computed.
 
-use super::{Batch, Meter, PriceKey, Version};
+use super::{Batch, Meter, Midnights, PriceKey, Version};
 use crate::domain::contracts::CHARGES_MAX;
 use crate::domain::contracts::charge::{Fee, PriceSource, UsageCharge};
 use crate::domain::contracts::overrides::Target;
@@ -11,11 +11,14 @@ use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Fields, Node};
 use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
 use crate::domain::foundation::{Code, Exact, Fault, Ratio, RoundingLevel, RoundingMode};
-use crate::domain::invoicing::difference::{Due, Earlier};
-use crate::domain::invoicing::document::Documents;
+use crate::domain::invoicing::commitments::{self, Commitment, Owed, Spent};
+use crate::domain::invoicing::compute::lines;
+use crate::domain::invoicing::difference::Due;
+use crate::domain::invoicing::document::Rated;
 use crate::domain::invoicing::inputs::{
     AmountOff, Charge, ChargeKind, Cut, Header, Inputs, PercentOff, Scope, Segment, ServicePeriod, UsageTerms,
 };
+use crate::domain::invoicing::settlement::{Hour, Purse};
 use crate::domain::metering::Dimensions;
 use crate::domain::metering::dimensions::BILL_TO;
 use crate::domain::rating::TierContinuity;
@@ -50,6 +53,13 @@ pub(super) struct Bill {
     signed_at: Instant,
     pub(super) charges: Vec<Item>,
     agreed: Vec<Agreed>,
+    commitments: Vec<Commitment>,
+    /// The customer's credit; none where there is no block.
+    pub(super) purse: Option<Purse>,
+    /// What of postpaid commitments is spent by documents that stand.
+    pub(super) spent: Spent,
+    /// What was used by hour, where credit may pay for it.
+    pub(super) hours: Vec<Hour>,
     /// In the order in which they apply: percents, then amounts.
     discounts: Vec<Discount>,
     /// Where the contract ends inside a day.
@@ -125,11 +135,16 @@ impl Bill {
             seller: text("seller")?,
             currency: text("currency")?,
             bill_to: text("bill_to")?,
+            purchase_order: None,
             contract_version: 0,
             terms_version: 0,
         };
         let (zone, every, alignment) = (text("zone")?, text("every")?, text("alignment")?);
         let header = Header {
+            purchase_order: fields
+                .optional("purchase_order")
+                .map(|n| n.text().map(str::to_string))
+                .transpose()?,
             contract_version: fields.required("version")?.integer()?,
             terms_version: fields.required("terms_version")?.integer()?,
             ..header
@@ -158,6 +173,10 @@ impl Bill {
         let integers = |node: Node| node.items()?.iter().map(Node::integer).collect::<Result<Vec<_>, _>>();
         let (periods, charges, overrides) =
             (fields.optional("periods"), fields.optional("charges"), fields.optional("overrides"));
+        let read_commitments = |node: Node| node.items()?.iter().map(Commitment::read).collect();
+        let purse = fields.optional("credits").map(|node| Purse::read(&node)).transpose()?;
+        let spent = fields.optional("spent").map(|node| Spent::read(&node)).transpose()?;
+        let commitments = fields.optional("commitments").map(read_commitments).transpose()?;
         let discounts = fields.optional("discounts");
         let read_discounts =
             |node: Node| node.items()?.iter().map(Discount::read).collect::<Result<Vec<_>, _>>();
@@ -198,6 +217,10 @@ impl Bill {
             signed_at: fields.required("signed_at")?.instant()?,
             charges: charges.map(read_charges).transpose()?.unwrap_or_default(),
             agreed: overrides.map(read_agreed).transpose()?.unwrap_or_default(),
+            commitments: commitments.unwrap_or_default(),
+            purse: purse.filter(|purse| !purse.is_empty()),
+            spent: spent.unwrap_or_default(),
+            hours: Vec::new(),
             discounts,
             ends: fields.optional("ends").map(|node| Edge::read(&node)).transpose()?,
             inputs: None,
@@ -447,6 +470,7 @@ impl Bill {
             policies: self.policies.clone().into_iter().collect(),
             charges,
             agreed: self.agreed.clone(),
+            commitments: self.commitments.clone(),
             price_ends: prices.iter().filter_map(|(name, end)| Some((name.clone(), (*end)?))).collect(),
             prices: prices.into_keys().collect(),
             later_prices: later.into_iter().collect(),
@@ -672,12 +696,25 @@ impl Bill {
         Some(Due { until: *until, said: false })
     }
 
-    pub(super) fn compute(
-        &mut self,
-        earlier: Vec<Earlier>,
-        due: Option<Due>,
-        with_empty: bool,
-    ) -> Result<Documents, Fault> {
+    /// Whether credit or commitments have to do with it.
+    pub(super) fn settles(&self) -> bool {
+        self.purse.is_some() || !self.commitments.is_empty()
+    }
+
+    /// What falls due of its commitments.
+    pub(super) fn dues(&self) -> Result<Vec<Owed>, Fault> {
+        let rounding = RoundingMode::parse(self.policy("rounding_mode"))?;
+        commitments::dues(&self.commitments, &self.calendar, &self.boundaries, (self.minor_units, rounding))
+    }
+
+    /// The days whose midnights that needs; what is wrong with them is said when they are billed.
+    pub(super) fn due_days(&self) -> Vec<NaiveDate> {
+        let days = self.dues().and_then(|dues| commitments::days(&self.commitments, &dues));
+        days.unwrap_or_default()
+    }
+
+    /// Its lines by themselves: before credit, true-ups, and what stands on other documents.
+    pub(super) fn rated(&mut self, midnights: &Midnights) -> Result<Rated, Fault> {
         let mut inputs = self
             .inputs
             .take()
@@ -686,7 +723,20 @@ impl Bill {
         for segment in inputs.charges.iter_mut().flat_map(|c| &mut c.periods).flat_map(|p| &mut p.segments) {
             segment.usage.sort_by(|a, b| a.dimensions.cmp(&b.dimensions));
         }
-        Documents::compute(inputs, earlier, due, with_empty)
+        let (of_charges, unpriced) = lines(&inputs)?;
+        let dues = self.dues()?;
+        let midnight = |day| self.midnight(midnights, day);
+        let mut lines =
+            commitments::instalment_lines(&inputs.commitments, &dues, &inputs.header.bill_to, midnight)?;
+        lines.extend(of_charges);
+        Ok(Rated { inputs, lines, unpriced, dues })
+    }
+
+    pub(super) fn midnight(&self, midnights: &Midnights, day: NaiveDate) -> Result<Instant, Fault> {
+        let known = || midnights.get(&(self.zone.clone(), day)).copied();
+        self.fixed.get(&day).copied().or_else(known).ok_or_else(|| {
+            Fault::new(Code::State, format!("the midnight of {day} in {} was not given", self.zone))
+        })
     }
 }
 

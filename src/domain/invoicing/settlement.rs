@@ -1,0 +1,867 @@
+//! Credits on bills: what the usage lines of a bill draw from the customer's blocks, by the time of the usage (rules.md 3).
+//!
+//! Each line is cut into what was used by hour (and where a block begins, ends or a window changes), and all hours of all
+//! lines and legal entities are settled in one order of time. Blocks of a meter's unit come first: what they cover costs
+//! nothing. Then blocks of the currency pay. What is beyond credit, where a commitment has a price for that, or where
+//! units were covered, is a line of its own.
+
+use super::commitments::Commitment;
+use super::compute::{Line, LineKind};
+use super::inputs::{ChargeKind, Inputs};
+use crate::domain::contracts::overrides::Target;
+use crate::domain::contracts::resolve::{Prices, Resolved, Scope as AgreedIn};
+use crate::domain::credits::draw::{Beyond, Mode, Open, Piece, Settled, Terms, settle as draw};
+use crate::domain::credits::{Block, Category, Order, Overdraft, PLACES_MAX, Pool, Scope, Subject, Window};
+use crate::domain::foundation::instant::Instant;
+use crate::domain::foundation::json::{Node, Tree};
+use crate::domain::foundation::money::Unit;
+use crate::domain::foundation::{Exact, Fault, Ratio, RoundingMode, allocate};
+use crate::domain::metering::Dimensions;
+use crate::domain::metering::dimensions::BILL_TO;
+use crate::domain::rating::Pricing;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use uuid::Uuid;
+
+/// What a customer's blocks hold when a bill is settled, and how they are drawn.
+#[derive(Debug, Clone, Default)]
+pub struct Purse {
+    blocks: Vec<Opened>,
+    order: Order,
+    /// As the contract says it; none = the default.
+    order_tree: Option<Tree<'static>>,
+    mode: Option<String>,
+    /// Blocks hold only what the documents that stand drew: of a comparison that is not to depend on what else happened.
+    frozen: bool,
+    /// As a document recorded it: what is settled again is in it.
+    opened: bool,
+}
+
+/// A block as it is when a bill begins to draw. Its id is its place: only their order matters here.
+#[derive(Debug, Clone)]
+struct Opened {
+    key: String,
+    unit: String,
+    block: Block,
+    left: Exact,
+    /// Its terms, as documents record them.
+    terms: Tree<'static>,
+}
+
+/// What a line drew from a block.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Credit {
+    pub block: String,
+    /// Of a block that is not in the bill's currency.
+    pub unit: Option<String>,
+    pub line: String,
+    pub bill_to: String,
+    /// Of an earlier boundary than the bill's own.
+    pub boundary: Option<i64>,
+    pub quantity: Exact,
+    /// In the block's unit; below 0 where it is given back.
+    pub amount: Exact,
+}
+
+/// What was used in an hour, or in a part of one.
+#[derive(Debug, Clone)]
+pub struct Hour {
+    pub charge: String,
+    pub at: Instant,
+    /// Those of lines and those that blocks look at; `bill_to` where it is not the contract's own.
+    pub dimensions: Dimensions,
+    pub quantity: Exact,
+}
+
+/// The lines of one boundary, to be settled with those of others.
+pub struct Part<'a> {
+    pub inputs: &'a Inputs,
+    pub hours: &'a [Hour],
+    pub lines: &'a mut Vec<Line>,
+    /// Usage is only known until then.
+    pub usage_until: Option<Instant>,
+}
+
+/// What settlement leads to.
+#[derive(Debug, Clone, Default)]
+pub struct Settlement {
+    /// By part, in the order of lines, then of burning.
+    pub credits: Vec<Vec<Credit>>,
+    /// What each block then holds.
+    pub left: Vec<Exact>,
+    /// Whether a block could have paid for anything.
+    pub relevant: Vec<bool>,
+}
+
+// ── the purse ────────────────────────────────────────────────────────────────────────────────────
+
+impl Purse {
+    /// `{"blocks": [{"key", …the block, "left"}, …], "order", "mode", "frozen", "opened"}`: blocks in order of their ids.
+    pub fn read(node: &Node) -> Result<Purse, Fault> {
+        let mut fields = node.fields()?;
+        let blocks = fields.required("blocks")?.items()?;
+        let blocks =
+            blocks.iter().enumerate().map(|(at, node)| Opened::read(at, node)).collect::<Result<_, _>>()?;
+        let order = fields.optional("order");
+        let mode = fields.optional("mode").map(|node| node.text().map(str::to_string)).transpose()?;
+        mode.as_deref().map(Mode::parse).transpose()?;
+        Ok(Purse {
+            blocks,
+            order: order.as_ref().map(Order::read).transpose()?.unwrap_or_default(),
+            order_tree: order.map(|node| node.tree.clone().into_owned()),
+            mode,
+            frozen: fields.optional("frozen").map_or(Ok(false), |node| node.boolean())?,
+            opened: fields.optional("opened").map_or(Ok(false), |node| node.boolean())?,
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Usage has happened, so what credit does not cover is billed, also where calls would be refused.
+    fn mode(&self) -> Mode {
+        match self.mode.as_deref() {
+            Some("allow_negative") => Mode::AllowNegative,
+            _ => Mode::CreditThenInvoice,
+        }
+    }
+
+    /// What an earlier contract of the customer left.
+    pub fn opens_with(&mut self, left: &BTreeMap<String, Exact>) {
+        for opened in &mut self.blocks {
+            if let Some(left) = left.get(&opened.key) {
+                opened.left = *left;
+            }
+        }
+    }
+
+    /// Adds what the documents that stand drew, which is settled again.
+    pub fn again(&mut self, standing: &[Credit]) -> Result<(), Fault> {
+        if self.opened {
+            return Ok(());
+        }
+        if self.frozen {
+            self.blocks.iter_mut().for_each(|opened| opened.left = Exact::ZERO);
+        }
+        self.add(standing.iter(), false)
+    }
+
+    /// Takes off what is settled again and comes to the same, so that a document need not record it.
+    pub fn without(&mut self, standing: &[Credit]) -> Result<(), Fault> {
+        self.add(standing.iter(), true)
+    }
+
+    fn add<'c>(&mut self, credits: impl Iterator<Item = &'c Credit>, less: bool) -> Result<(), Fault> {
+        for credit in credits {
+            if let Some(opened) = self.blocks.iter_mut().find(|opened| opened.key == credit.block) {
+                let amount = if less { credit.amount.neg() } else { credit.amount };
+                opened.left = opened.left.add(amount)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left of each block, by key.
+    pub fn remains(&self, left: &[Exact]) -> BTreeMap<String, Exact> {
+        self.blocks.iter().zip(left).map(|(opened, left)| (opened.key.clone(), *left)).collect()
+    }
+
+    /// The instants at which what blocks pay for changes, and the dimensions that decides it.
+    pub fn looks_at(&self) -> (BTreeSet<Instant>, BTreeSet<String>) {
+        let scopes = self.blocks.iter().map(|opened| &opened.block.scope);
+        let windows = scopes.clone().flat_map(|scope| &scope.windows).flat_map(|w| [w.from, w.until]);
+        let ends = self.blocks.iter().flat_map(|Opened { block, .. }| {
+            [Some(block.effective_at), block.expires_at].into_iter().flatten()
+        });
+        let names = scopes.flat_map(|scope| scope.dimensions.keys().cloned());
+        (ends.chain(windows).collect(), names.collect())
+    }
+
+    /// Whether some block may pay for usage of a charge in a stretch of time.
+    pub fn may_pay(
+        &self,
+        currency: &str,
+        (product, meter, unit): (&str, &str, Option<&str>),
+        (from, until): (Instant, Instant),
+    ) -> bool {
+        let fits = |list: &BTreeSet<String>, value: &str| list.is_empty() || list.contains(value);
+        self.blocks.iter().any(|Opened { unit: of, block, .. }| {
+            (of == currency || Some(of.as_str()) == unit)
+                && fits(&block.scope.products, product)
+                && fits(&block.scope.meters, meter)
+                && block.effective_at < until
+                && block.expires_at.is_none_or(|end| end > from)
+        })
+    }
+
+    /// What a recompute needs: the blocks that could have paid for something, as they were opened.
+    pub fn record(&self, relevant: &[bool]) -> Option<Tree<'static>> {
+        let matters = |(opened, relevant): &(&Opened, &bool)| {
+            **relevant && (!opened.left.is_zero() || opened.block.overdraft != Overdraft::None)
+        };
+        let blocks: Vec<Tree> = (self.blocks.iter().zip(relevant).filter(matters))
+            .map(|(opened, _)| {
+                let Tree::Object(mut fields) = opened.terms.clone() else { unreachable!("an object") };
+                fields.push(("left".into(), Tree::text(opened.left.to_string())));
+                Tree::Object(fields)
+            })
+            .collect();
+        if blocks.is_empty() {
+            return None;
+        }
+        let mut fields = vec![("blocks".into(), Tree::List(blocks))];
+        fields.extend(self.order_tree.clone().map(|order| ("order".into(), order)));
+        fields.extend(self.mode.clone().map(|mode| ("mode".into(), Tree::text(mode))));
+        Some(Tree::Object(fields))
+    }
+}
+
+impl Opened {
+    fn read(at: usize, node: &Node) -> Result<Opened, Fault> {
+        let mut fields = node.fields()?;
+        let (key, unit) = (fields.required("key")?.text()?.to_string(), fields.required("unit")?.text()?);
+        let unit = unit.to_string();
+        let pool = fields.optional("pool").map(|node| {
+            let mut pool = node.fields()?;
+            let amount = |node: Node| node.decimal();
+            Pool::new(Uuid::nil(), money(), amount(pool.required("paid")?)?, amount(pool.required("credits")?)?)
+        });
+        let instant = |node: Node| node.instant();
+        let overdraft = match fields.optional("overdraft") {
+            None => Overdraft::None,
+            Some(node) if node.text()? == "unlimited" => Overdraft::Unlimited,
+            Some(node) => Overdraft::UpTo(node.decimal()?),
+        };
+        let block = Block {
+            id: Uuid::from_u128(at as u128),
+            unit: money(),
+            category: Category::parse(fields.required("category")?.text()?)?,
+            granted: Exact::ONE,
+            pool: pool.transpose()?,
+            priority: i32::try_from(fields.required("priority")?.integer()?).unwrap_or(i32::MAX),
+            scope: fields.optional("scope").map_or(Ok(Scope::default()), |node| read_scope(&node))?,
+            effective_at: instant(fields.required("effective_at")?)?,
+            expires_at: fields.optional("expires_at").map(instant).transpose()?,
+            rollover: None,
+            overdraft,
+            rolled_from: None,
+        };
+        let said = ["key", "unit", "category", "priority", "effective_at", "expires_at", "overdraft"];
+        let mut terms: Vec<_> = said
+            .into_iter()
+            .filter_map(|name| Some((name, node.tree.get(name)?)))
+            .filter(|(_, tree)| **tree != Tree::Null)
+            .map(|(name, tree)| (name.into(), tree.clone().into_owned()))
+            .collect();
+        if let Some(scope) = node.tree.get("scope").filter(|_| block.scope != Scope::default()) {
+            terms.push(("scope".into(), scope.clone().into_owned()));
+        }
+        if let Some(pool) = &block.pool {
+            let both = [("paid", pool.paid()), ("credits", pool.credits())];
+            let both = both.map(|(name, amount)| (name, Tree::text(amount.to_string())));
+            terms.push(("pool".into(), Tree::object(both)));
+        }
+        Ok(Opened { key, unit, block, left: fields.required("left")?.decimal()?, terms: Tree::Object(terms) })
+    }
+}
+
+/// Blocks and usage that meet here are of one unit already.
+fn money() -> Unit {
+    Unit::parse("XXX").expect("a unit")
+}
+
+/// `{"products", "meters", "dimensions", "bill_tos", "windows"}`, windows as instants.
+pub fn read_scope(node: &Node) -> Result<Scope, Fault> {
+    let mut fields = node.fields()?;
+    let texts = |node: Node| -> Result<BTreeSet<String>, Fault> {
+        node.items()?.iter().map(|item| item.text().map(str::to_string)).collect()
+    };
+    let mut list =
+        |name: &str| fields.optional(name).map_or(Ok(BTreeSet::new()), texts);
+    let (products, meters, bill_tos) = (list("products")?, list("meters")?, list("bill_tos")?);
+    let mut dimensions = BTreeMap::new();
+    if let Some(node) = fields.optional("dimensions") {
+        for (name, values) in node.entries()? {
+            dimensions.insert(name.to_string(), texts(values)?);
+        }
+    }
+    let mut windows = Vec::new();
+    if let Some(node) = fields.optional("windows") {
+        for window in node.items()? {
+            let mut ends = window.fields()?;
+            let (from, until) = (ends.required("from")?.instant()?, ends.required("until")?.instant()?);
+            windows.push(Window { from, until });
+        }
+    }
+    Ok(Scope { products, meters, dimensions, bill_tos, windows })
+}
+
+// ── credits as documents have them ───────────────────────────────────────────────────────────────
+
+impl Credit {
+    pub fn to_tree(&self, minor_units: u32) -> Tree<'static> {
+        let amount = match self.unit {
+            None => self.amount.to_fixed(minor_units).unwrap_or_else(|| self.amount.to_string()),
+            Some(_) => self.amount.to_string(),
+        };
+        let mut fields = vec![
+            ("block".into(), Tree::text(self.block.clone())),
+            ("line".into(), Tree::text(self.line.clone())),
+            ("quantity".into(), Tree::text(self.quantity.to_string())),
+            ("amount".into(), Tree::text(amount)),
+        ];
+        fields.extend(self.unit.clone().map(|unit| ("unit".into(), Tree::text(unit))));
+        fields.extend(self.boundary.map(|boundary| ("boundary".into(), Tree::number(boundary))));
+        Tree::Object(fields)
+    }
+
+    pub fn read(node: &Node, bill_to: &str) -> Result<Credit, Fault> {
+        let mut fields = node.fields()?;
+        let text = |node: Node| node.text().map(str::to_string);
+        Ok(Credit {
+            block: text(fields.required("block")?)?,
+            unit: fields.optional("unit").map(text).transpose()?,
+            line: text(fields.required("line")?)?,
+            bill_to: bill_to.to_string(),
+            boundary: fields.optional("boundary").map(|node| node.integer()).transpose()?,
+            quantity: fields.required("quantity")?.decimal()?,
+            amount: fields.required("amount")?.decimal()?,
+        })
+    }
+
+    fn is_of(&self, other: &Credit) -> bool {
+        (&self.line, &self.block, &self.bill_to) == (&other.line, &other.block, &other.bill_to)
+    }
+}
+
+/// What has to be posted where `standing` was drawn and `now` should be, for a boundary.
+pub fn difference(
+    now: Vec<Credit>,
+    standing: &[Credit],
+    boundary: Option<i64>,
+) -> Result<Vec<Credit>, Fault> {
+    let mut credits = now;
+    for was in standing {
+        match credits.iter_mut().find(|credit| credit.is_of(was)) {
+            Some(credit) => {
+                credit.quantity = credit.quantity.sub(was.quantity)?;
+                credit.amount = credit.amount.sub(was.amount)?;
+            }
+            None => credits.push(Credit {
+                quantity: was.quantity.neg(),
+                amount: was.amount.neg(),
+                ..was.clone()
+            }),
+        }
+    }
+    credits.retain(|credit| !credit.amount.is_zero() || !credit.quantity.is_zero());
+    credits.iter_mut().for_each(|credit| credit.boundary = boundary);
+    Ok(credits)
+}
+
+// ── settling ─────────────────────────────────────────────────────────────────────────────────────
+
+/// Usage of a line at a time, at one price: cut where a tier ends, so that credit ends at an exact quantity.
+struct Item {
+    at: Instant,
+    dimensions: Dimensions,
+    /// What of it no credit in its own unit has covered.
+    quantity: Exact,
+    /// What that asks of the currency.
+    price: Ratio,
+    /// The part of both that no money has covered.
+    unpaid: Ratio,
+}
+
+impl Item {
+    /// Leaves what its own unit did not cover.
+    fn without_units(&mut self) -> Result<(), Fault> {
+        let rest = Ratio::from(self.quantity).mul(&self.unpaid);
+        self.quantity = rest.round(PLACES_MAX, RoundingMode::HalfUp)?;
+        self.price = self.price.mul(&self.unpaid);
+        self.unpaid = Ratio::from(1i64);
+        Ok(())
+    }
+}
+
+/// A line on its way.
+struct Settling {
+    part: usize,
+    place: usize,
+    subject: Subject,
+    unit: Option<String>,
+    items: Vec<Item>,
+    /// What was drawn for it: block, quantity, amount; of its unit, then of the currency.
+    units: Vec<Taken>,
+    money: Vec<Taken>,
+}
+
+struct Taken {
+    block: usize,
+    quantity: Ratio,
+    amount: Exact,
+}
+
+/// Settles the lines of some boundaries of one contract, splitting those that credit covers in part only.
+pub fn settle(purse: &Purse, parts: &mut [Part]) -> Result<Settlement, Fault> {
+    let mut left: Vec<Exact> = purse.blocks.iter().map(|opened| opened.left).collect();
+    let mut relevant = vec![false; left.len()];
+    let mut lines = Vec::new();
+    for (part, of) in parts.iter().enumerate() {
+        lines.extend(settling(purse, part, of)?);
+    }
+    let Some(inputs) = parts.first().map(|part| part.inputs) else { return Ok(Settlement::default()) };
+    let currency = inputs.header.currency.clone();
+    let mut units: Vec<&str> = purse.blocks.iter().map(|opened| opened.unit.as_str()).collect();
+    units.retain(|unit| *unit != currency);
+    units.sort_unstable();
+    units.dedup();
+    let terms =
+        |places, rounding| Terms { mode: purse.mode(), places, rounding };
+    for unit in units {
+        let of = |line: &Settling| line.unit.as_deref() == Some(unit);
+        let price = |item: &Item| Ratio::from(item.quantity).mul(&item.unpaid);
+        let terms = terms(PLACES_MAX, RoundingMode::HalfUp);
+        for (line, taken) in stage(purse, unit, &mut lines, (of, price), &terms, &mut left, &mut relevant)? {
+            lines[line].units.push(taken);
+        }
+    }
+    for line in lines.iter_mut().filter(|line| !line.units.is_empty()) {
+        line.items.iter_mut().try_for_each(Item::without_units)?;
+    }
+    let of = |_: &Settling| true;
+    let price = |item: &Item| item.price.mul(&item.unpaid);
+    let terms = terms(inputs.minor_units, inputs.rounding_mode);
+    for (line, taken) in stage(purse, &currency, &mut lines, (of, price), &terms, &mut left, &mut relevant)? {
+        lines[line].money.push(taken);
+    }
+    let mut credits = Vec::new();
+    for (at, part) in parts.iter_mut().enumerate() {
+        let of_part: HashMap<usize, &Settling> =
+            lines.iter().filter(|line| line.part == at).map(|line| (line.place, line)).collect();
+        credits.push(finish(purse, part, &of_part)?);
+    }
+    Ok(Settlement { credits, left, relevant })
+}
+
+/// The lines that credit or a commitment may have to do with.
+fn settling(purse: &Purse, part: usize, of: &Part) -> Result<Vec<Settling>, Fault> {
+    let asks = asks(of)?;
+    let mut lines = Vec::new();
+    for (place, line) in of.lines.iter().enumerate() {
+        let (Some(ask), Some(meter)) = (&asks[place], &line.meter) else { continue };
+        let currency = &of.inputs.header.currency;
+        let what = (line.product.as_str(), meter.as_str(), line.unit.as_deref());
+        let beyond = of.inputs.commitments.iter().any(|commitment| commitment.has_overage(line));
+        if !purse.may_pay(currency, what, (line.from, line.until)) && !beyond {
+            continue;
+        }
+        let subject = Subject {
+            line: format!("{part}/{place}"),
+            product: line.product.clone(),
+            meter: meter.clone(),
+            dimensions: Dimensions::new(),
+            bill_to: line.bill_to.clone(),
+            unit: money(),
+        };
+        let items = items(of, line, ask)?;
+        let unit = line.unit.clone();
+        lines.push(Settling { part, place, subject, unit, items, units: Vec::new(), money: Vec::new() });
+    }
+    Ok(lines)
+}
+
+/// What each usage line asks of credit: its amount, less its part of what a maximum takes off.
+fn asks(part: &Part) -> Result<Vec<Option<Ratio>>, Fault> {
+    let usage = |line: &Line| line.kind == LineKind::Usage && !line.amount.is_negative();
+    let mut posted: Vec<Option<Exact>> =
+        part.lines.iter().map(|line| usage(line).then_some(line.amount)).collect();
+    for cap in part.lines.iter().filter(|line| line.kind == LineKind::Cap) {
+        let capped = |line: &Line| {
+            line.charge == cap.charge && line.from >= cap.from && line.until <= cap.until
+                && line.dimensions.matches(&cap.dimensions)
+        };
+        let places: Vec<usize> =
+            (0..posted.len()).filter(|at| posted[*at].is_some() && capped(&part.lines[*at])).collect();
+        let amounts: Vec<Exact> = places.iter().filter_map(|at| posted[*at]).collect();
+        let whole = amounts.iter().try_fold(cap.amount, |sum, amount| sum.add(*amount))?.max(Exact::ZERO);
+        let weights: Vec<Ratio> = amounts.into_iter().map(Ratio::from).collect();
+        for (at, amount) in places.iter().zip(allocate(whole, &weights, part.inputs.minor_units)?) {
+            posted[*at] = Some(amount);
+        }
+    }
+    let (places, mode) = (part.inputs.minor_units, part.inputs.rounding_mode);
+    let ask = |(line, posted): (&Line, Option<Exact>)| {
+        let Some(posted) = posted else { return Ok(None) };
+        // Exact, where rounding it leads to what is posted: a block ends at an exact quantity.
+        let same = posted == line.amount && line.exact.round(places, mode)? == posted;
+        Ok(Some(if same { line.exact.clone() } else { posted.into() }))
+    };
+    part.lines.iter().zip(posted).map(ask).collect()
+}
+
+/// A line by time. What does not add up in time is known at its period's end, and counts there.
+fn items(part: &Part, line: &Line, ask: &Ratio) -> Result<Vec<Item>, Fault> {
+    let item = |at, dimensions, quantity, price| Item {
+        at,
+        dimensions,
+        quantity,
+        price,
+        unpaid: Ratio::from(1i64),
+    };
+    let default = &part.inputs.header.bill_to;
+    let mut used: Vec<(Instant, Dimensions, Exact)> = Vec::new();
+    for hour in part.hours.iter().filter(|hour| hour.charge == line.charge) {
+        let of_line = line.from <= hour.at
+            && hour.at < line.until
+            && hour.dimensions.get(BILL_TO).unwrap_or(default) == line.bill_to
+            && hour.dimensions.project(&line.line_by) == line.dimensions;
+        if of_line {
+            used.push((hour.at, hour.dimensions.clone(), hour.quantity));
+        }
+    }
+    used.sort();
+    net(&mut used)?;
+    let whole = used.iter().try_fold(Exact::ZERO, |sum, (_, _, quantity)| sum.add(*quantity))?;
+    if whole.is_zero() || whole.is_negative() {
+        let until = part.usage_until.map_or(line.until, |until| until.min(line.until));
+        let last = Instant((until.0 - 1).max(line.from.0));
+        let mut dimensions = line.dimensions.clone();
+        dimensions.set(BILL_TO, line.bill_to.clone());
+        let quantity = line.quantity.filter(|quantity| !quantity.is_negative()).unwrap_or(Exact::ZERO);
+        return Ok(vec![item(last, dimensions, quantity, ask.clone())]);
+    }
+    let (used, prices) = match by_place(line, &used, whole, ask)? {
+        Some(by_place) => by_place,
+        None => {
+            let part = |quantity: Exact| Ratio::from(quantity).div(&whole.into()).expect("not zero");
+            let prices = used.iter().map(|(_, _, quantity)| ask.mul(&part(*quantity))).collect::<Vec<_>>();
+            (used, prices)
+        }
+    };
+    let used = used.into_iter().zip(prices);
+    Ok(used.map(|((at, dimensions, quantity), price)| item(at, dimensions, quantity, price)).collect())
+}
+
+/// What corrections took away in one hour is taken off what was used after it, or else before.
+fn net(used: &mut Vec<(Instant, Dimensions, Exact)>) -> Result<(), Fault> {
+    for backwards in [false, true] {
+        let mut owed = Exact::ZERO;
+        let mut take = |quantity: &mut Exact| -> Result<(), Fault> {
+            let sum = quantity.add(owed)?;
+            (*quantity, owed) = (sum.max(Exact::ZERO), sum.min(Exact::ZERO));
+            Ok(())
+        };
+        match backwards {
+            false => used.iter_mut().try_for_each(|(_, _, quantity)| take(quantity))?,
+            true => used.iter_mut().rev().try_for_each(|(_, _, quantity)| take(quantity))?,
+        }
+        if !backwards && !owed.is_zero() {
+            // What is still owed at the end goes back from there.
+            let at = used.last().map(|(at, dimensions, _)| (*at, dimensions.clone()));
+            used.extend(at.map(|(at, dimensions)| (at, dimensions, owed)));
+        }
+    }
+    used.retain(|(_, _, quantity)| !quantity.is_zero());
+    Ok(())
+}
+
+/// Usage in order of time, with what each part of it asks.
+type Placed = (Vec<(Instant, Dimensions, Exact)>, Vec<Ratio>);
+
+/// Under tiers and packages each hour costs what it adds, where the line alone shows it; an hour in two tiers is two parts.
+fn by_place(
+    line: &Line,
+    used: &[(Instant, Dimensions, Exact)],
+    whole: Exact,
+    ask: &Ratio,
+) -> Result<Option<Placed>, Fault> {
+    let shown = |pricing: &&Pricing| {
+        !(pricing.is_linear()
+            || pricing.needs_events()
+            || pricing.counts_events()
+            || pricing.prices_the_whole()
+            || pricing.model_name() == "flat")
+            && line.position.is_none()
+            && line.share.is_none()
+            && line.quantity == Some(whole)
+    };
+    let Some(pricing) = line.pricing.as_ref().filter(shown) else { return Ok(None) };
+    let rate = |quantity: Exact| pricing.rate_without_bounds(&quantity.into(), &Dimensions::new(), 1);
+    let total = rate(whole)?;
+    if total != line.exact || total.is_zero() {
+        return Ok(None);
+    }
+    let bends = pricing.bends();
+    let (mut so_far, mut cost) = (Exact::ZERO, Ratio::ZERO);
+    let (mut parts, mut prices) = (Vec::new(), Vec::new());
+    for (at, dimensions, quantity) in used {
+        let end = so_far.add(*quantity)?;
+        let cuts = bends.iter().copied().filter(|bend| so_far < *bend && *bend < end);
+        for next in cuts.chain([end]).collect::<Vec<_>>() {
+            let up_to = rate(next)?;
+            let adds = up_to.sub(&cost);
+            if adds.is_negative() {
+                return Ok(None);
+            }
+            parts.push((*at, dimensions.clone(), next.sub(so_far)?));
+            prices.push(adds.mul(ask).div(&total).expect("not zero"));
+            (so_far, cost) = (next, up_to);
+        }
+    }
+    Ok(Some((parts, prices)))
+}
+
+/// One unit: all items of the lines it may pay for, in one order of time.
+fn stage(
+    purse: &Purse,
+    unit: &str,
+    lines: &mut [Settling],
+    (of, price): (impl Fn(&Settling) -> bool, impl Fn(&Item) -> Ratio),
+    terms: &Terms,
+    left: &mut [Exact],
+    relevant: &mut [bool],
+) -> Result<Vec<(usize, Taken)>, Fault> {
+    let blocks: Vec<usize> = (0..left.len()).filter(|at| purse.blocks[*at].unit == unit).collect();
+    if blocks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut order: Vec<(usize, usize)> = Vec::new();
+    for (at, line) in lines.iter().enumerate().filter(|(_, line)| of(line)) {
+        order.extend((0..line.items.len()).map(|item| (at, item)));
+    }
+    // Of one hour by line: the same whatever came first.
+    order.sort_by_key(|(line, item)| {
+        let (of, item) = (&lines[*line], &lines[*line].items[*item]);
+        (item.at, of.part, of.place, item.dimensions.clone())
+    });
+    let mut subjects = Vec::new();
+    let mut of_subject: HashMap<(usize, Dimensions), usize> = HashMap::new();
+    let mut pieces = Vec::new();
+    for (n, (line, item)) in order.iter().enumerate() {
+        let (of, item) = (&lines[*line], &lines[*line].items[*item]);
+        let subject = *of_subject.entry((*line, item.dimensions.clone())).or_insert_with(|| {
+            subjects.push(Subject { dimensions: item.dimensions.clone(), ..of.subject.clone() });
+            subjects.len() - 1
+        });
+        let covered = Ratio::from(item.quantity).mul(&item.unpaid);
+        pieces.push(Piece {
+            subject,
+            at: item.at,
+            event_key: Uuid::from_u128(n as u128),
+            quantity: covered.round(PLACES_MAX, RoundingMode::HalfUp)?,
+            price: price(item),
+            beyond: Beyond::Same,
+        });
+    }
+    // No document is asked for less than the smallest part of its currency.
+    let whole = |left: Exact| -> Result<Exact, Fault> {
+        let down = Ratio::from(left).truncate(terms.places).1;
+        Ratio::from(left).sub(&down).round(terms.places, RoundingMode::HalfUp)
+    };
+    let opened: Vec<Open> = blocks
+        .iter()
+        .map(|at| Ok(Open { block: &purse.blocks[*at].block, left: whole(left[*at])? }))
+        .collect::<Result<_, Fault>>()?;
+    for (of, open) in blocks.iter().zip(&opened) {
+        relevant[*of] |= pieces.iter().any(|piece| {
+            open.block.holds(piece.at) && open.block.scope.admits(&subjects[piece.subject])
+        });
+    }
+    let Settled { rows, left: after, unpaid, .. } = draw(&subjects, &pieces, &opened, &purse.order, terms)?;
+    for ((of, open), after) in blocks.iter().zip(&opened).zip(after) {
+        left[*of] = left[*of].sub(open.left.sub(after)?)?;
+    }
+    for ((line, item), unpaid) in order.iter().zip(unpaid) {
+        let item = &mut lines[*line].items[*item];
+        item.unpaid = item.unpaid.mul(&unpaid);
+    }
+    let places: HashMap<&str, usize> =
+        lines.iter().enumerate().map(|(at, line)| (line.subject.line.as_str(), at)).collect();
+    let taken = |draw: crate::domain::credits::Draw| {
+        let block = draw.block.as_u128() as usize;
+        (places[draw.line.as_str()], Taken { block, quantity: draw.quantity, amount: draw.amount })
+    };
+    Ok(rows.draws.into_iter().map(taken).collect())
+}
+
+/// The lines of a part, those that credit covers in part only split, and its credits.
+fn finish(purse: &Purse, part: &mut Part, settled: &HashMap<usize, &Settling>) -> Result<Vec<Credit>, Fault> {
+    let mut credits = Vec::new();
+    let mut lines = Vec::with_capacity(part.lines.len());
+    for (place, line) in std::mem::take(part.lines).into_iter().enumerate() {
+        let Some(settled) = settled.get(&place) else {
+            lines.push(line);
+            continue;
+        };
+        let beyond = beyond(part.inputs, &line, settled)?;
+        let of_units = settled.units.iter().fold(Ratio::ZERO, |sum, taken| sum.add(&taken.quantity));
+        // Of the lines made, the one that money is drawn for.
+        let (mut made, paid) = match (beyond.is_empty(), of_units.is_zero()) {
+            (true, true) => (vec![line.clone()], 0),
+            (true, false) => (split_units(part.inputs, &line, settled, &of_units)?, 1),
+            (false, _) => (split_beyond(part.inputs, &line, settled, beyond)?, 0),
+        };
+        for (taken, place) in [(&settled.units, 0), (&settled.money, paid)] {
+            credits.extend(entries(purse, part.inputs, &line, &made[place].key, taken)?);
+        }
+        made.retain(|line| !(line.amount.is_zero() && line.quantity.is_none_or(Exact::is_zero)));
+        lines.append(&mut made);
+    }
+    *part.lines = lines;
+    Ok(credits)
+}
+
+/// Quantities in decimals whose sum is that of the exact ones (rules.md 0.7).
+fn entries(
+    purse: &Purse,
+    inputs: &Inputs,
+    line: &Line,
+    key: &str,
+    taken: &[Taken],
+) -> Result<Vec<Credit>, Fault> {
+    let (mut exact, mut said) = (Ratio::ZERO, Exact::ZERO);
+    let credit = |taken: &Taken| {
+        exact = exact.add(&taken.quantity);
+        let so_far = exact.round(PLACES_MAX, RoundingMode::HalfUp)?;
+        let quantity = so_far.sub(std::mem::replace(&mut said, so_far))?;
+        let Opened { key: block, unit, .. } = &purse.blocks[taken.block];
+        Ok(Credit {
+            block: block.clone(),
+            unit: (*unit != inputs.header.currency).then(|| unit.clone()),
+            line: key.to_string(),
+            bill_to: line.bill_to.clone(),
+            boundary: None,
+            quantity,
+            amount: taken.amount,
+        })
+    };
+    let credits: Vec<Credit> = taken.iter().map(credit).collect::<Result<_, Fault>>()?;
+    Ok(credits.into_iter().filter(|credit| !credit.amount.is_zero() || !credit.quantity.is_zero()).collect())
+}
+
+/// What units cover costs nothing; the rest is a line of its own at the same price.
+fn split_units(inputs: &Inputs, line: &Line, settled: &Settling, covered: &Ratio) -> Result<Vec<Line>, Fault> {
+    let covered = covered.round(PLACES_MAX, RoundingMode::HalfUp)?;
+    let exact = sum_of(settled, |_| Ratio::from(1i64));
+    let rest = Line {
+        key: format!("{}/overage", line.key),
+        label: format!("{} · overage", line.label),
+        list: None,
+        quantity: Some(line.quantity.unwrap_or(covered).sub(covered)?),
+        amount: exact.round(inputs.minor_units, inputs.rounding_mode)?,
+        exact,
+        ..line.clone()
+    };
+    let base = Line {
+        quantity: Some(covered),
+        price: Some("credits".into()),
+        pricing: None,
+        list: None,
+        exact: Ratio::ZERO,
+        amount: Exact::ZERO,
+        ..line.clone()
+    };
+    Ok(vec![base, rest])
+}
+
+/// What parts of a line's items cost.
+fn sum_of(settled: &Settling, part: impl Fn(&Item) -> Ratio) -> Ratio {
+    settled.items.iter().fold(Ratio::ZERO, |sum, item| sum.add(&item.price.mul(&part(item))))
+}
+
+/// What of a line is beyond credit under commitments that have a price for it: price, quantity and what it would have
+/// cost at the line's own.
+type BeyondOf = Vec<(Resolved, Ratio, Ratio)>;
+
+fn beyond(inputs: &Inputs, line: &Line, settled: &Settling) -> Result<BeyondOf, Fault> {
+    let mut of_commitment: BTreeMap<usize, (Ratio, Ratio)> = BTreeMap::new();
+    for item in settled.items.iter().filter(|item| !item.unpaid.is_zero()) {
+        let subject = Subject { dimensions: item.dimensions.clone(), ..settled.subject.clone() };
+        let holds = |c: &Commitment| {
+            c.has_overage(line) && c.holds(item.at) && c.scope.matches(&subject, item.at)
+        };
+        if let Some(at) = inputs.commitments.iter().position(holds) {
+            let (quantity, price) = of_commitment.entry(at).or_insert((Ratio::ZERO, Ratio::ZERO));
+            *quantity = quantity.add(&Ratio::from(item.quantity).mul(&item.unpaid));
+            *price = price.add(&item.price.mul(&item.unpaid));
+        }
+    }
+    let resolved = |(at, (quantity, price)): (usize, (Ratio, Ratio))| {
+        Ok((commitment_price(inputs, line, &inputs.commitments[at])?, quantity, price))
+    };
+    of_commitment.into_iter().map(resolved).collect()
+}
+
+/// The price of what goes beyond a commitment.
+fn commitment_price(inputs: &Inputs, line: &Line, commitment: &Commitment) -> Result<Resolved, Fault> {
+    let terms = inputs.charges.iter().filter(|charge| charge.key == line.charge).find_map(|charge| {
+        let holds = charge.periods.iter().any(|period| period.from <= line.from && line.from < period.until);
+        match &charge.kind {
+            ChargeKind::Usage(terms) if holds => Some(terms),
+            _ => None,
+        }
+    });
+    let terms = terms.ok_or_else(|| Fault::value(format!("line {} is of no charge", line.key)))?;
+    let prices = inputs.prices(&line.charge, terms);
+    let of_customer = prices.agreed.iter().filter(|agreed| agreed.scope == AgreedIn::Customer);
+    let agreed = commitment.overage.iter().filter(|agreed| targets(&agreed.target, line)).chain(of_customer);
+    let prices = Prices { agreed: agreed.cloned().collect(), ..prices };
+    let mut lookup = line.dimensions.clone();
+    lookup.set(BILL_TO, line.bill_to.clone());
+    prices.resolve(&lookup, line.from)
+}
+
+fn targets(target: &Target, line: &Line) -> bool {
+    match target {
+        Target::Charge(key) => *key == line.charge,
+        Target::Meter(key) => Some(key) == line.meter.as_ref(),
+    }
+}
+
+impl Commitment {
+    /// Whether what goes beyond it has a price of its own on this line.
+    fn has_overage(&self, line: &Line) -> bool {
+        let mut lookup = line.dimensions.clone();
+        lookup.set(BILL_TO, line.bill_to.clone());
+        self.overage.iter().any(|agreed| targets(&agreed.target, line) && lookup.matches(&agreed.matches))
+    }
+}
+
+/// What credit paid stays on the line; what is beyond stands on a line at the price for that.
+fn split_beyond(inputs: &Inputs, line: &Line, settled: &Settling, beyond: BeyondOf) -> Result<Vec<Line>, Fault> {
+    let mut kept = line.quantity.unwrap_or(Exact::ZERO);
+    // What is beyond credit, but not under such a commitment, stays at the line's price.
+    let mut elsewhere = sum_of(settled, |item| item.unpaid.clone());
+    let mut made = Vec::new();
+    for (n, (price, quantity, at_own)) in beyond.into_iter().enumerate() {
+        let shown = quantity.round(PLACES_MAX, RoundingMode::HalfUp)?;
+        (kept, elsewhere) = (kept.sub(shown)?, elsewhere.sub(&at_own));
+        let exact = price.pricing.rate_without_bounds(&quantity, &Dimensions::new(), 1)?;
+        let suffix = if n == 0 { String::new() } else { format!("/{}", n + 1) };
+        made.push(Line {
+            key: format!("{}/overage{suffix}", line.key),
+            label: format!("{} · overage", line.label),
+            quantity: Some(shown),
+            price: Some(price.label.replacen("contract override", "overage", 1)),
+            pricing: Some(price.pricing),
+            share: None,
+            position: None,
+            list: None,
+            amount: exact.round(inputs.minor_units, inputs.rounding_mode)?,
+            exact,
+            ..line.clone()
+        });
+    }
+    let drawn = settled.money.iter().try_fold(Exact::ZERO, |sum, taken| sum.add(taken.amount))?;
+    let paid = sum_of(settled, |item| Ratio::from(1i64).sub(&item.unpaid));
+    let base = Line {
+        quantity: Some(kept),
+        list: None,
+        exact: paid.add(&elsewhere),
+        amount: drawn.add(elsewhere.round(inputs.minor_units, inputs.rounding_mode)?)?,
+        ..line.clone()
+    };
+    made.insert(0, base);
+    Ok(made)
+}
