@@ -26,7 +26,12 @@ extension_sql_file!(
     name = "contract_changes",
     requires = ["contracts"]
 );
-extension_sql_file!("../sql/ext/60_credits.sql", name = "credits", requires = ["contract_changes"]);
+extension_sql_file!(
+    "../sql/ext/53_contract_words.sql",
+    name = "contract_words",
+    requires = ["contract_changes"]
+);
+extension_sql_file!("../sql/ext/60_credits.sql", name = "credits", requires = ["contract_words"]);
 extension_sql_file!("../sql/ext/61_credit_movements.sql", name = "credit_movements", requires = ["credits"]);
 extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["credit_movements"]);
 extension_sql_file!("../sql/ext/81_corrections.sql", name = "corrections", requires = ["invoicing"]);

@@ -184,6 +184,8 @@ mod tests {
         ("catalogues_are_read_item_by_item", &["catalogue_items", "catalogue_items_error"]),
         ("timelines_fold_changes", &["contract_timeline", "contract_timeline_error"]),
         ("changes_are_read_by_kind", &["contract_change_read", "contract_change_read_error"]),
+        ("deals_are_told_in_sentences", &["contract_describe", "contract_describe_error"]),
+        ("timelines_are_compared", &["contract_diff"]),
         ("uplifts_are_clamped", &["contract_uplift", "contract_uplift_error"]),
         ("charges_fit_their_meter", &["charge_error"]),
         ("overrides_change_one_thing", &["overrides_read", "overrides_read_error"]),
@@ -221,6 +223,7 @@ mod tests {
     const SOURCES: &[&str] = &[
         include_str!("agg/usage.rs"),
         include_str!("api/contracts.rs"),
+        include_str!("api/credits.rs"),
         include_str!("api/foundation.rs"),
         include_str!("api/ingestion.rs"),
         include_str!("api/invoicing.rs"),

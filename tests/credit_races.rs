@@ -77,7 +77,9 @@ fn sixteen_clients_spend_exactly_the_credit_there_is() {
                 start.wait();
                 for n in 0.. {
                     let amount = 1 + rng.below(1500) as i64;
-                    match draw(&mut client, amount, &format!("{who}/{n}")).unwrap_or_else(|e| panic!("{}", told(&e))) {
+                    match draw(&mut client, amount, &format!("{who}/{n}"))
+                        .unwrap_or_else(|e| panic!("{}", told(&e)))
+                    {
                         Drew::Drawn => drop(spent.fetch_add(amount, Ordering::SeqCst)),
                         Drew::Duplicate => panic!("every key was sent once"),
                         Drew::TooLittle => break,
@@ -85,7 +87,9 @@ fn sixteen_clients_spend_exactly_the_credit_there_is() {
                 }
                 // The last cents, so that nothing is left.
                 for n in 0.. {
-                    match draw(&mut client, 1, &format!("{who}/cent/{n}")).unwrap_or_else(|e| panic!("{}", told(&e))) {
+                    match draw(&mut client, 1, &format!("{who}/cent/{n}"))
+                        .unwrap_or_else(|e| panic!("{}", told(&e)))
+                    {
                         Drew::Drawn => drop(spent.fetch_add(1, Ordering::SeqCst)),
                         Drew::Duplicate => panic!("every key was sent once"),
                         Drew::TooLittle => break,
@@ -115,7 +119,9 @@ fn a_key_sent_by_many_sessions_draws_once() {
                 let mut client = db.connect_as("billing_app");
                 for n in 0..40 {
                     start.wait();
-                    match draw(&mut client, 100, &format!("key {n}")).unwrap_or_else(|e| panic!("{}", told(&e))) {
+                    match draw(&mut client, 100, &format!("key {n}"))
+                        .unwrap_or_else(|e| panic!("{}", told(&e)))
+                    {
                         Drew::Drawn => drop(drawn.fetch_add(1, Ordering::SeqCst)),
                         Drew::Duplicate => {}
                         Drew::TooLittle => panic!("a key drew twice"),
@@ -147,7 +153,8 @@ fn a_crossing_seen_by_many_sessions_tops_up_once() {
                 let mut client = db.connect_as("billing_app");
                 start.wait();
                 for n in 0..100 {
-                    let drew = draw(&mut client, 100, &format!("{who}/{n}")).unwrap_or_else(|e| panic!("{}", told(&e)));
+                    let drew = draw(&mut client, 100, &format!("{who}/{n}"))
+                        .unwrap_or_else(|e| panic!("{}", told(&e)));
                     assert_eq!(drew, Drew::Drawn, "credit is bought before it ends");
                 }
             });
@@ -225,10 +232,13 @@ fn what_expires_is_not_drawn_and_what_is_drawn_does_not_expire() {
     let of = |admin: &mut Client, kind: &str| {
         cents(
             admin,
-            &format!("SELECT coalesce(-sum(amount), 0) FROM billing.credit_ledger_entry WHERE account = 'customer_balance' AND kind = '{kind}'"),
+            &format!(
+                "SELECT coalesce(-sum(amount), 0) FROM billing.credit_ledger_entry WHERE account = 'customer_balance' AND kind = '{kind}'"
+            ),
         )
     };
-    let (burnt, expired, moved) = (of(&mut admin, "burnt"), of(&mut admin, "expired"), of(&mut admin, "rolled_out"));
+    let (burnt, expired, moved) =
+        (of(&mut admin, "burnt"), of(&mut admin, "expired"), of(&mut admin, "rolled_out"));
     println!("burnt {burnt}, expired {expired}, rolled over {moved} of 60000");
     assert_eq!(burnt, spent.load(Ordering::SeqCst));
     assert_eq!(burnt + expired + moved, 60_000);

@@ -218,7 +218,8 @@ fn change(client: &mut Client, rng: &mut Rng, n: usize) {
 
 /// What one may try in another time.
 fn what_if(client: &mut Client, rng: &mut Rng, n: usize) {
-    let statement = match rng.below(6) {
+    let statement = match rng.below(7) {
+        6 => "SELECT billing.contract_cancel('u2-1', 'now', 'what if')".to_owned(),
         0 => "SELECT billing.invoice_void(i.number, 'what if') FROM (SELECT number FROM billing.invoice WHERE state = 'open' ORDER BY random() LIMIT 1) i".to_owned(),
         1 => format!("SELECT billing.time_travel(billing.now() + interval '{} hours')", 1 + rng.below(24 * 60)),
         2 => "SELECT billing.tick()".to_owned(),
@@ -243,7 +244,9 @@ fn a_travel_leaves_no_trace() {
     let mut admin = billable(&db, 4);
     admin
         .batch_execute(
-            "SELECT billing.customer_upsert('{\"key\":\"ends\"}'), billing.subscribe('ends', 'usage', '2026-02-10', '{\"term\":\"3 months\",\"fees\":[{\"key\":\"f\",\"product\":\"ai\",\"pricing\":{\"model\":\"flat\",\"amount\":\"10\"}}]}')",
+            "SELECT billing.customer_upsert('{\"key\":\"ends\"}'), billing.subscribe('ends', 'usage', '2026-02-10', '{\"term\":\"3 months\",\"fees\":[{\"key\":\"f\",\"product\":\"ai\",\"pricing\":{\"model\":\"flat\",\"amount\":\"10\"}}]}');
+             SELECT billing.customer_upsert('{\"key\":\"renews\"}'), billing.subscribe('renews', 'usage', '2026-02-01', '{\"term\":\"2 months\",\"renewal\":{\"auto\":true,\"notice_days\":10}}');
+             SELECT billing.credit_purchase(c, '{\"amount\":\"5\",\"price\":\"4\",\"effective_on\":\"2026-02-01\",\"expires\":\"2026-06-15\",\"rollover\":{\"cap\":\"1\",\"for\":\"3 months\"}}') FROM unnest('{u0,u1}'::text[]) c",
         )
         .map_err(|e| told(&e))
         .expect("a contract that ends");
@@ -387,6 +390,47 @@ fn travellers_and_real_life_side_by_side() {
         .query("SELECT count(*), max(counter) FROM billing.invoice_number GROUP BY seller_id, series", &[])
         .expect("numbers");
     assert!(series.iter().all(|row| row.get::<_, i64>(0) == row.get::<_, i64>(1)), "no number is left out");
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+/// What somebody draws is not kept from him by who looks at it, only by who has billed against it; and nobody looks for ever.
+#[test]
+fn credit_is_held_only_where_a_bill_drew_it() {
+    let db = Db::fresh("travel_credit");
+    let mut admin = billable(&db, 2);
+    admin
+        .batch_execute(
+            "SELECT billing.credit_purchase(c, '{\"key\":\"bought\",\"amount\":\"100\",\"price\":\"80\",\"effective_on\":\"2026-02-01\"}') FROM unnest('{u0,u1}'::text[]) c;
+             SELECT billing.customer_upsert('{\"key\":\"draws\"}'), billing.credit_purchase('draws', '{\"amount\":\"100\",\"price\":\"100\"}'),
+                billing.top_up_rule_set('draws', '{\"threshold\":\"50\",\"amount\":\"100\"}')",
+        )
+        .map_err(|e| told(&e))
+        .expect("credit");
+    let before = picture(&db);
+    let mut one = traveller(&db, "2026-04-15Z");
+    let drawn: i64 =
+        one.query_one("SELECT count(*) FROM billing.credit_allocation", &[]).expect("allocations").get(0);
+    assert!(drawn > 0, "the bills draw from what was bought");
+    let mut app = db.connect_as("billing_operator");
+    app.batch_execute("SET statement_timeout = '2s'").expect("a setting");
+    for n in 0..3 {
+        app.execute("SELECT billing.draw_down('draws', 30, $1)", &[&format!("d{n}")])
+            .map_err(|e| told(&e))
+            .expect("nobody billed that");
+    }
+    let refused = common::refusal(app.execute("SELECT billing.draw_down('u0', 1, 'held')", &[]));
+    assert_eq!(refused.code, "57014", "{refused:?}");
+    let patience: String =
+        one.query_one("SHOW idle_in_transaction_session_timeout", &[]).expect("a setting").get(0);
+    assert_eq!(patience, "1min");
+    one.batch_execute("ROLLBACK").expect("rollback");
+    let patience: String =
+        one.query_one("SHOW idle_in_transaction_session_timeout", &[]).expect("a setting").get(0);
+    assert_eq!(patience, "0");
+    app.execute("SELECT billing.draw_down('u0', 1, 'free')", &[]).map_err(|e| told(&e)).expect("free again");
+    assert_ne!(before, picture(&db), "what was drawn meanwhile stays");
+    assert_eq!(count(&mut admin, "billing.credit_draw"), 4);
+    assert_eq!(count(&mut admin, "billing.credit_allocation"), 0);
     assert_eq!(db.verify(), Vec::<String>::new());
 }
 

@@ -22,3 +22,15 @@ COMMENT ON FUNCTION billing_internal.contract_uplift(text, text) IS 'By how many
 CREATE FUNCTION billing_internal.contract_uplift_error(renewal text, index text) RETURNS text
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_uplift_error_wrapper';
 COMMENT ON FUNCTION billing_internal.contract_uplift_error(text, text) IS 'Why contract_uplift() gave NULL.';
+
+CREATE FUNCTION billing_internal.contract_describe(document text, plan text) RETURNS SETOF text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 20 AS 'MODULE_PATHNAME', 'contract_describe_wrapper';
+COMMENT ON FUNCTION billing_internal.contract_describe(text, text) IS 'A contract document with its plan (NULL = none) in English sentences, one a term, with dates (the last day is named) and amounts. No row where contract_describe_error() says why.';
+CREATE FUNCTION billing_internal.contract_describe_error(document text, plan text) RETURNS text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_describe_error_wrapper';
+COMMENT ON FUNCTION billing_internal.contract_describe_error(text, text) IS 'Why contract_describe() gave no row.';
+
+CREATE FUNCTION billing_internal.contract_diff(before text, after text)
+    RETURNS TABLE (kind text, item text, change text, before_terms text, after_terms text)
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 20 AS 'MODULE_PATHNAME', 'contract_diff_wrapper';
+COMMENT ON FUNCTION billing_internal.contract_diff(text, text) IS 'What two timelines, as contract_timeline() gave them, say differently: kind is a row''s kind or contract, item its key or the name of a fact (ends_on, renewal, …), change is added, removed or changed; before_terms and after_terms are JSON: the item''s stretches, or the fact.';

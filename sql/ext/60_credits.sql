@@ -439,7 +439,7 @@ BEGIN
     -- An evergreen contract gets what begins within a year; the job makes more (credit_expiry_step).
     until_at := CASE WHEN k.ends_at IS NULL THEN greatest(now_at, k.starts_at) + interval '1 year' ELSE 'infinity' END;
     PERFORM FROM billing.credit_block_balance b JOIN billing.credit_grant x USING (customer_id, grant_id)
-    WHERE b.customer_id = of_customer_id AND (x.contract_id = of_contract_id OR x.contract_id IN (
+    WHERE NOT billing_internal.travelling() AND b.customer_id = of_customer_id AND (x.contract_id = of_contract_id OR x.contract_id IN (
         SELECT c.contract_id FROM billing.contract_term t JOIN billing.contract c ON c.customer_id = t.customer_id AND c.key = t.terms->'carry_from'->>'contract'
         WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.kind = 'credit' AND t.until_version IS NULL))
     ORDER BY b.customer_id, b.grant_id FOR UPDATE OF b;

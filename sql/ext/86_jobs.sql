@@ -277,6 +277,10 @@ BEGIN
         PERFORM billing_internal.fail('ZB005', 'time travel ends with its transaction, and none was begun', format('BEGIN; SELECT * FROM billing.time_travel(%L); then look at what there is, and ROLLBACK;', to_at));
     END IF;
     PERFORM billing_internal.require_read_committed('nobody travels in time');
+    -- Who goes for lunch there keeps nobody waiting.
+    IF current_setting('idle_in_transaction_session_timeout') = '0' OR current_setting('idle_in_transaction_session_timeout')::interval > interval '1 minute' THEN
+        PERFORM set_config('idle_in_transaction_session_timeout', '1min', true);
+    END IF;
     LOOP
         PERFORM billing_internal.travel_to(here);
         FOR j IN SELECT * FROM billing_internal.jobs() x WHERE x.travels ORDER BY x.place LOOP
@@ -296,4 +300,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.time_travel(timestamptz) IS
-    'Moves billing.now() of this transaction to an instant in the future, through every instant at which a job is due, and runs what is due there, on the real data: BEGIN; SELECT * FROM billing.time_travel(''2027-01-01''); look around; ROLLBACK; One row for each run of a job: when, which, state and issues as in tick(), and what it did. What it issues has numbers PREVIEW-1, PREVIEW-2 …, and nothing leaves the database. The transaction can''t be committed or prepared (55000), in no installation; rolled back to a savepoint before, it never travelled. It takes no lock that ingest or other contracts'' bills wait for; the contracts it bills are held until it ends: a bill run leaves them out, other changes of them wait. Errors: ZB004 in the past or more than ten years ahead, ZB005 outside a transaction or above READ COMMITTED.';
+    'Moves billing.now() of this transaction to an instant in the future, through every instant at which a job is due, and runs what is due there, on the real data: BEGIN; SELECT * FROM billing.time_travel(''2027-01-01''); look around; ROLLBACK; One row for each run of a job: when, which, state and issues as in tick(), and what it did. What it issues has numbers PREVIEW-1, PREVIEW-2 …, and nothing leaves the database. The transaction can''t be committed or prepared (55000), in no installation; rolled back to a savepoint before, it never travelled. It takes no lock that ingest or other contracts'' bills wait for; the contracts it bills and the blocks of credit that these draw from are held until it ends: a bill run leaves them out, other changes of them and draw_down() wait. So a session that does nothing for a minute there is ended (SET LOCAL idle_in_transaction_session_timeout, afterwards, for longer). Errors: ZB004 in the past or more than ten years ahead, ZB005 outside a transaction or above READ COMMITTED.';

@@ -2,6 +2,9 @@
 
 use crate::domain::contracts::catalogue;
 use crate::domain::contracts::charge::UsageCharge;
+use crate::domain::contracts::contract::Contract;
+use crate::domain::contracts::describe::describe;
+use crate::domain::contracts::diff::differences;
 use crate::domain::contracts::overrides::{Override, read_list};
 use crate::domain::contracts::plan::Plan;
 use crate::domain::contracts::renewal::Renewal;
@@ -73,6 +76,50 @@ fn contract_change_read_error(kind: &str, change: &str) -> Option<String> {
 
 fn change_of(kind: &str, change: &str) -> Result<String, Fault> {
     What::read(kind, &Node::root(&json::parse(change)?))?.to_tree().canonical()
+}
+
+/// A contract document with its plan in sentences; none where `contract_describe_error` says why.
+#[pg_extern(sql = false)]
+fn contract_describe(document: &str, plan: Option<&str>) -> SetOfIterator<'static, String> {
+    SetOfIterator::new(sentences(document, plan).unwrap_or_default())
+}
+
+#[pg_extern(sql = false)]
+fn contract_describe_error(document: &str, plan: Option<&str>) -> Option<String> {
+    sentences(document, plan).err().as_ref().map(FaultJson::text)
+}
+
+fn sentences(document: &str, plan: Option<&str>) -> Result<Vec<String>, Fault> {
+    let contract = Contract::read(&Node::root(&json::parse(document)?))?;
+    let plan = plan
+        .map(|plan| Plan::read(&Node::root(&json::parse_nested(plan, json::DOCUMENT_DEPTH_MAX, "plan")?)))
+        .transpose()?;
+    describe(contract, plan)
+}
+
+/// The items of which two timelines speak differently.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity, reason = "a row of a set-returning function")]
+fn contract_diff(
+    before: &str,
+    after: &str,
+) -> TableIterator<
+    'static,
+    (
+        name!(kind, String),
+        name!(item, String),
+        name!(change, String),
+        name!(before, Option<String>),
+        name!(after, Option<String>),
+    ),
+> {
+    let parse = |text| json::parse_nested(text, json::DOCUMENT_DEPTH_MAX + 2, "");
+    let compare = || differences(&Node::root(&parse(before)?), &Node::root(&parse(after)?));
+    let rows = compare().unwrap_or_default();
+    TableIterator::new(rows.into_iter().map(|row| {
+        let change = row.change().to_string();
+        (row.kind, row.item, change, row.before, row.after)
+    }))
 }
 
 /// By how many percent a renewal raises prices, of a timeline's `renewal` and the value of the index it follows.
@@ -255,6 +302,60 @@ mod tests {
             fault(&read("contract_change_read_error", "amend", wrong)),
             "ZB003 currency: can't be amended"
         );
+    }
+
+    /// Each term is a sentence; a document with a fault has none.
+    #[pg_test]
+    fn deals_are_told_in_sentences() {
+        let deal = r#"'{"key":"a","customer":"acme","starts_on":"2026-01-01","term":"12 months","plan":"pro","fees":[{"key":"platform","product":"ai-api","pricing":{"model":"flat","amount":"49"}}]}'"#;
+        let told = format!("SELECT s FROM billing_internal.contract_describe({deal}, {PLAN}) s");
+        assert_eq!(
+            rows(&told),
+            [
+                "Contract a with acme runs from 1 January 2026 to 31 December 2026 (12 months), on plan Pro.",
+                "It is billed every month by the calendar, in USD; invoices are due after 30 days.",
+                "Usage of tokens (tokens) costs the list price tokens of list, per month.",
+                "Usage of requests (requests) costs the list price requests of list, per month.",
+                "Fee platform is USD 49 per month, billed in advance."
+            ]
+        );
+        assert_eq!(value(&format!("SELECT billing_internal.contract_describe_error({deal}, {PLAN})")), None);
+        let wrong = "'{\"key\":\"a\"}'";
+        assert!(
+            rows(&format!("SELECT s FROM billing_internal.contract_describe({wrong}, NULL) s")).is_empty()
+        );
+        assert_eq!(
+            fault(&format!("SELECT billing_internal.contract_describe_error({wrong}, NULL)")),
+            "ZB003 customer: is missing"
+        );
+    }
+
+    /// What is new, gone and otherwise between two timelines, item by item.
+    #[pg_test]
+    fn timelines_are_compared() {
+        let timeline = |fees: &str, term: &str| {
+            format!(
+                r#"billing_internal.contract_timeline('[{{"version":1,"kind":"create","on":"2026-01-01","change":{{"key":"a","customer":"acme","starts_on":"2026-01-01","term":"{term}","fees":[{fees}]}}}}]', '{{}}')"#
+            )
+        };
+        let fee = |key: &str, amount: &str| {
+            format!(r#"{{"key":"{key}","product":"p","pricing":{{"model":"flat","amount":"{amount}"}}}}"#)
+        };
+        let (was, is) =
+            (format!("{},{}", fee("a", "1"), fee("b", "2")), format!("{},{}", fee("a", "3"), fee("c", "4")));
+        let compare = format!(
+            "SELECT kind, item, change, CAST(before_terms AS json)->0->'terms'->'pricing'->>'amount' AS before, CAST(after_terms AS json)->0->'terms'->'pricing'->>'amount' AS after
+             FROM billing_internal.contract_diff({}, {}) WHERE kind <> 'contract'",
+            timeline(&was, "12 months"),
+            timeline(&is, "12 months")
+        );
+        assert_eq!(rows(&compare), ["fee|a|changed|1|3", "fee|c|added||4", "fee|b|removed|2|"]);
+        let longer = format!(
+            "SELECT kind, item, change, before_terms, after_terms FROM billing_internal.contract_diff({}, {}) WHERE item = 'ends_on'",
+            timeline(&was, "12 months"),
+            timeline(&was, "24 months")
+        );
+        assert_eq!(rows(&longer), [r#"contract|ends_on|changed|"2027-01-01"|"2028-01-01""#]);
     }
 
     /// rules.md 7: CPI 8.1 between 3 and 7 is 7; without its value there is no uplift.

@@ -9,7 +9,7 @@ CREATE TEMP TABLE added (name text, columns text[]);
 INSERT INTO added VALUES ('billing.rejected_event', '{format, retried_at, resolution}'), ('billing.meter', '{version, state, additive}'),
     ('billing.usage_delta', '{moment, placed_at, event_key}'), ('billing.usage_bucket', '{moment, placed_at, event_key}'), ('billing.usage_value', '{placed_at, event_key, present}'),
     ('billing.price', '{cuts, withdrawn_at, withdrawn_by, withdrawn_reason}'), ('billing.contract', '{billed_until, cancelled_at, notice_given_at, renewal}'), ('billing.contract_version', '{change, plan, ends_on, ends_at}'), ('billing.billing_period', '{terms}'),
-    ('billing.invoice', '{kind, corrects, credits}'), ('billing.invoice_line', '{of_n, of_key, of_kind}');
+    ('billing.invoice', '{kind, corrects, credits, credits_applied}'), ('billing.invoice_line', '{of_n, of_key, of_kind}');
 CREATE TEMP TABLE picture (n bigint GENERATED ALWAYS AS IDENTITY, line text);
 DO $$
 DECLARE

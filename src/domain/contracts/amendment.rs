@@ -227,18 +227,14 @@ impl Amendment {
             put_override(&mut contract.overrides, entry, &index_path("overrides", at), day)?;
         }
         self.put_extras(contract, day)?;
+        let start = contract.starts_on;
         for (key, quantity) in &self.quantities {
             let path = field_path("quantities", key);
             if contract.all_items(plan).charges.iter().any(|charge| charge.item.key == *key) {
                 return Err(Fault::document(&path, "is a usage charge, which has no quantity of its own"));
             }
             let to = Restated { path: &path, day, quantity: Some(*quantity), pricing: None };
-            match contract
-                .add_ons
-                .iter_mut()
-                .flat_map(|add_on| add_on.items_since(contract.starts_on).1)
-                .find(|(_, fee)| fee.item.key == *key)
-            {
+            match contract.add_ons.iter_mut().find_map(|add_on| add_on.fee_mut(key, start)) {
                 Some((since, fee)) => to.put(fee, since.max(begins))?,
                 None => to.put_own(&mut contract.fees, base.1, key, begins)?,
             }
@@ -246,18 +242,16 @@ impl Amendment {
         for (key, pricing) in &self.prices {
             let path = field_path("prices", key);
             let to = Restated { path: &path, day, quantity: None, pricing: Some(pricing.clone()) };
-            let start = contract.starts_on;
-            let (charges, fees): (Vec<_>, Vec<_>) =
-                contract.add_ons.iter_mut().map(|add_on| add_on.items_since(start)).unzip();
-            let charge = charges.into_iter().flatten().find(|(_, charge)| charge.item.key == *key);
-            let fee = fees.into_iter().flatten().find(|(_, fee)| fee.item.key == *key);
-            match (charge, fee) {
-                (Some((since, charge)), _) => to.put(charge, since)?,
-                (None, Some((since, fee))) => to.put(fee, since.max(begins))?,
-                _ if find(&contract.charges, base.0, key).is_some() => {
-                    to.put_own(&mut contract.charges, base.0, key, start)?
-                }
-                _ => to.put_own(&mut contract.fees, base.1, key, begins)?,
+            if let Some((since, charge)) = contract.add_ons.iter_mut().find_map(|a| a.charge_mut(key, start))
+            {
+                to.put(charge, since)?;
+            } else if let Some((since, fee)) = contract.add_ons.iter_mut().find_map(|a| a.fee_mut(key, start))
+            {
+                to.put(fee, since.max(begins))?;
+            } else if find(&contract.charges, base.0, key).is_some() {
+                to.put_own(&mut contract.charges, base.0, key, start)?;
+            } else {
+                to.put_own(&mut contract.fees, base.1, key, begins)?;
             }
         }
         if let Some(renewal) = &self.renewal {

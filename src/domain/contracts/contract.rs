@@ -268,8 +268,19 @@ impl Contract {
             }
         }
         let all = self.all_items(plan);
-        let (charges, fees) = (all.charges.iter().map(|c| &c.item), all.fees.iter().map(|f| &f.item));
-        check_every("", &self.billing(plan), charges, fees)?;
+        let interval = self.billing(plan).interval();
+        let every =
+            |path: &str, charges: &[Entry<Scheduled<UsageCharge>>], fees: &[Entry<Scheduled<Fee>>]| {
+                check_entries_every(path, charges, interval)?;
+                check_entries_every(path, fees, interval)
+            };
+        every("", &self.charges, &self.fees)?;
+        for (n, phase) in self.phases.iter().enumerate() {
+            every(&index_path("phases", n), &phase.charges, &phase.fees)?;
+        }
+        // What add-ons and the plan say, by its key.
+        all.charges.iter().try_for_each(|charge| check_every("", &charge.item, interval))?;
+        all.fees.iter().try_for_each(|fee| check_every("", &fee.item, interval))?;
         if self.price_book(plan).is_none()
             && all.charges.iter().any(|c| matches!(c.item.source, PriceSource::Book(_)))
         {
@@ -660,6 +671,20 @@ fn merge<T: Item>(base: &[Scheduled<T>], entries: &[Entry<Scheduled<T>>]) -> Vec
         }
     }
     merged
+}
+
+fn check_entries_every<T: Item>(
+    path: &str,
+    entries: &[Entry<Scheduled<T>>],
+    interval: Interval,
+) -> Result<(), Fault> {
+    entries.iter().enumerate().try_for_each(|(at, entry)| match entry {
+        Entry::Item(item) => {
+            let path = field_path(&index_path(&field_path(path, T::LIST), at), "every");
+            check_every(&path, &item.item, interval)
+        }
+        Entry::Remove(_) => Ok(()),
+    })
 }
 
 /// Whether the steps of items can be taken, for items that begin on a day unless they say a later one.

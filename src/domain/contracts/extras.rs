@@ -636,14 +636,20 @@ impl AddOn {
         Ok(AddOn { key, charges, fees, from, until, term })
     }
 
-    /// Its items, with the day on which it begins in a contract that starts on a day.
-    pub fn items_since(
+    /// Its charge of a key, with the day on which it begins in a contract that starts on a day.
+    pub fn charge_mut(
         &mut self,
+        key: &str,
         start: NaiveDate,
-    ) -> (Vec<(NaiveDate, &mut Scheduled<UsageCharge>)>, Vec<(NaiveDate, &mut Scheduled<Fee>)>) {
+    ) -> Option<(NaiveDate, &mut Scheduled<UsageCharge>)> {
         let (from, _) = self.window(start);
-        let charges = self.charges.iter_mut().map(|charge| (from, charge)).collect();
-        (charges, self.fees.iter_mut().map(|fee| (from, fee)).collect())
+        self.charges.iter_mut().find(|charge| charge.item.key == key).map(|charge| (from, charge))
+    }
+
+    /// As [`charge_mut`](AddOn::charge_mut), of a fee.
+    pub fn fee_mut(&mut self, key: &str, start: NaiveDate) -> Option<(NaiveDate, &mut Scheduled<Fee>)> {
+        let (from, _) = self.window(start);
+        self.fees.iter_mut().find(|fee| fee.item.key == key).map(|fee| (from, fee))
     }
 
     /// From when until when it holds in a contract that starts on a day.

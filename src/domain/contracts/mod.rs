@@ -4,6 +4,8 @@ pub mod amendment;
 pub mod catalogue;
 pub mod charge;
 pub mod contract;
+pub mod describe;
+pub mod diff;
 pub mod extras;
 pub mod overrides;
 pub mod plan;

@@ -278,7 +278,9 @@ impl Plan {
             &node.path,
             charges.iter().map(|c| c.item.key.as_str()).chain(fees.iter().map(|f| f.item.key.as_str())),
         )?;
-        check_every(&node.path, &billing, charges.iter().map(|c| &c.item), fees.iter().map(|f| &f.item))?;
+        let interval = billing.interval();
+        charges.iter().try_for_each(|charge| check_every(&node.path, &charge.item, interval))?;
+        fees.iter().try_for_each(|fee| check_every(&node.path, &fee.item, interval))?;
         if price_book.is_none() && charges.iter().any(|c| matches!(c.item.source, PriceSource::Book(_))) {
             return Err(fields.fault("has charges with a price key, so it must name its price_book"));
         }
@@ -330,33 +332,23 @@ fn read_undated<T: Item>(node: &Node) -> Result<Scheduled<T>, Fault> {
 }
 
 /// `every` of a usage charge must divide the billing interval (definitions 5), that of a fee may be a multiple of it.
-pub fn check_every<'i>(
-    path: &str,
-    billing: &Billing,
-    charges: impl Iterator<Item = &'i UsageCharge>,
-    fees: impl Iterator<Item = &'i Fee>,
-) -> Result<(), Fault> {
-    let interval = billing.interval();
+/// `path` is where the item stands.
+pub fn check_every<T: Item>(path: &str, item: &T, interval: Interval) -> Result<(), Fault> {
+    let Some(every) = item.every() else { return Ok(()) };
+    if every.divides(interval) || (T::IS_FEE && interval.divides(every)) {
+        return Ok(());
+    }
     let place = if path.is_empty() { String::new() } else { format!("{path}: ") };
-    for charge in charges {
-        if let Some(every) = charge.every.filter(|every| !every.divides(interval)) {
-            let message = format!(
-                "{place}\"{}\" is per {every}, which does not divide the billing interval of {interval}",
-                charge.key
-            );
-            return Err(Fault::new(Code::Document, message)
-                .with_hint("Use an interval that divides it: 1 month or 3 months inside 3 months."));
-        }
-    }
-    for fee in fees {
-        if let Some(every) = fee.every.filter(|every| !every.divides(interval) && !interval.divides(*every)) {
-            let message = format!(
-                "{place}\"{}\" is per {every}, which neither divides the billing interval of {interval} nor is a multiple of it",
-                fee.key
-            );
-            return Err(Fault::new(Code::Document, message)
-                .with_hint("Use an interval that fits: 1 month, 6 months or 1 year with 3 months."));
-        }
-    }
-    Ok(())
+    let (wrong, hint) = match T::IS_FEE {
+        true => (
+            format!("neither divides the billing interval of {interval} nor is a multiple of it"),
+            "Use an interval that fits: 1 month, 6 months or 1 year with 3 months.",
+        ),
+        false => (
+            format!("does not divide the billing interval of {interval}"),
+            "Use an interval that divides it: 1 month or 3 months inside 3 months.",
+        ),
+    };
+    let message = format!("{place}\"{}\" is per {every}, which {wrong}", item.key());
+    Err(Fault::new(Code::Document, message).with_hint(hint))
 }

@@ -205,20 +205,19 @@ impl<T: Item> Scheduled<T> {
                 step.price = None;
             }
         }
-        if pricing.is_some() {
-            if let Some(StepUp { every, .. }) = self.step_up {
-                // The next raise is of the new price, on its own day: the fee begins anew on the last day that raised it.
-                let passed =
-                    (0..).take_while(|n| every.nth_after(begins, *n).is_some_and(|at| at <= day)).last();
-                let passed = passed.unwrap_or(0);
-                let since = every.nth_after(begins, passed).unwrap_or(begins);
-                if (1..=12).any(|n| every.nth_after(since, n) != every.nth_after(begins, passed + n)) {
-                    let message = format!("counted from {begins} can't go on from {since}");
-                    return Err(Fault::document("step_up", message)
-                        .with_hint("Amend the whole fee instead, with the step_up from here on."));
-                }
-                self.from = Some(since);
+        if pricing.is_some()
+            && let Some(StepUp { every, .. }) = self.step_up
+        {
+            // The next raise is of the new price, on its own day: the fee begins anew on the last day that raised it.
+            let passed = (0..).take_while(|n| every.nth_after(begins, *n).is_some_and(|at| at <= day)).last();
+            let passed = passed.unwrap_or(0);
+            let since = every.nth_after(begins, passed).unwrap_or(begins);
+            if (1..=12).any(|n| every.nth_after(since, n) != every.nth_after(begins, passed + n)) {
+                let message = format!("counted from {begins} can't go on from {since}");
+                return Err(Fault::document("step_up", message)
+                    .with_hint("Amend the whole fee instead, with the step_up from here on."));
             }
+            self.from = Some(since);
         }
         // A step with nothing left to say is none.
         self.ramp.retain(|step| step.quantity.is_some() || step.price.is_some());

@@ -303,8 +303,8 @@ struct Piece {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Said {
-    Usage(Scheduled<UsageCharge>, Option<String>),
-    Fee(Scheduled<Fee>),
+    Usage(Box<Scheduled<UsageCharge>>, Option<String>),
+    Fee(Box<Scheduled<Fee>>),
     /// Terms that hold as they are, `[from, until)`.
     Plain(Option<NaiveDate>, Option<NaiveDate>, Tree<'static>),
 }
@@ -394,7 +394,9 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
                 None => break,
             },
         };
-        if renewal.is_none() && state.ends.is_some_and(|end| change.at >= end) {
+        // What comes at the end or after it changes nothing; a cancellation at the very end keeps it from being renewed.
+        let last = matches!(change.what, What::Cancel);
+        if renewal.is_none() && state.ends.is_some_and(|end| change.at > end || (change.at == end && !last)) {
             continue;
         }
         let plan = plan_of(&change.plan)?;
@@ -688,8 +690,9 @@ fn said_by(document: &Contract, plan: Option<&Plan>) -> Result<Now, Fault> {
         let taken = document.phases.iter().zip(&windows).filter(|(phase, _)| says(phase));
         whole.without(&taken.map(|(_, window)| *window).collect::<Vec<_>>())
     };
-    let usage =
-        |charge: &Scheduled<UsageCharge>| Said::Usage(charge.clone(), document.price_book(plan).cloned());
+    let usage = |charge: &Scheduled<UsageCharge>| {
+        Said::Usage(Box::new(charge.clone()), document.price_book(plan).cloned())
+    };
     let items = document.items(plan);
     for charge in &items.charges {
         let key = &charge.item.key;
@@ -699,7 +702,7 @@ fn said_by(document: &Contract, plan: Option<&Plan>) -> Result<Now, Fault> {
     for fee in &items.fees {
         let key = &fee.item.key;
         let within = beside(&|phase| phase.fees.iter().any(|entry| entry.key() == key));
-        now.say(Kind::Fee, key, within, fees_begin, Said::Fee(fee.clone()));
+        now.say(Kind::Fee, key, within, fees_begin, Said::Fee(Box::new(fee.clone())));
     }
     for (phase, window) in document.phases.iter().zip(&windows) {
         let begins = window.from.day;
@@ -707,7 +710,13 @@ fn said_by(document: &Contract, plan: Option<&Plan>) -> Result<Now, Fault> {
             now.say(Kind::Usage, &charge.item.key, vec![*window], begins, usage(charge));
         }
         for fee in phase.fees.iter().filter_map(Entry::item) {
-            now.say(Kind::Fee, &fee.item.key, vec![*window], begins.max(fees_begin), Said::Fee(fee.clone()));
+            now.say(
+                Kind::Fee,
+                &fee.item.key,
+                vec![*window],
+                begins.max(fees_begin),
+                Said::Fee(Box::new(fee.clone())),
+            );
         }
     }
     for add_on in &document.add_ons {
@@ -717,7 +726,13 @@ fn said_by(document: &Contract, plan: Option<&Plan>) -> Result<Now, Fault> {
             now.say(Kind::Usage, &charge.item.key, vec![window], begins, usage(charge));
         }
         for fee in &add_on.fees {
-            now.say(Kind::Fee, &fee.item.key, vec![window], begins.max(fees_begin), Said::Fee(fee.clone()));
+            now.say(
+                Kind::Fee,
+                &fee.item.key,
+                vec![window],
+                begins.max(fees_begin),
+                Said::Fee(Box::new(fee.clone())),
+            );
         }
     }
     let agreed = |item: &Override| {
@@ -928,5 +943,7 @@ impl Row {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

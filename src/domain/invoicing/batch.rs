@@ -504,10 +504,10 @@ impl Batch {
                     continue;
                 }
                 let prices = inputs.prices(&charge.key, terms);
-                let mut looked_at =
-                    super::compute::line_dimensions(&prices, &terms.matches, &terms.lines_by);
+                let mut looked_at = super::compute::line_dimensions(&prices, &terms.matches, &terms.lines_by);
                 looked_at.extend(names.iter().cloned());
-                looked_at.extend(inputs.commitments.iter().flat_map(|row| row.scope.dimensions.keys().cloned()));
+                looked_at
+                    .extend(inputs.commitments.iter().flat_map(|row| row.scope.dimensions.keys().cloned()));
                 let what = (charge.product.as_str(), terms.meter.as_str(), terms.unit.as_deref());
                 for period in &charge.periods {
                     let until = bill.usage_until.map_or(period.until, |until| until.min(period.until));
@@ -669,8 +669,10 @@ impl Batch {
         rated: &mut [Option<Rated>],
         left: &mut BTreeMap<String, Exact>,
     ) -> Result<Vec<Funding>, Fault> {
-        let bills: Vec<&Bill> =
-            places.iter().map(|at| self.bills[*at].bill.as_ref().expect("no fault in the contract")).collect();
+        let bills: Vec<&Bill> = places
+            .iter()
+            .map(|at| self.bills[*at].bill.as_ref().expect("no fault in the contract"))
+            .collect();
         let standing: Vec<Vec<Credit>> = places.iter().map(|at| self.bills[*at].standing_credits()).collect();
         let last = *places.last().expect("a contract in the batch");
         let mut purse = bills[places.len() - 1].purse.clone();
@@ -699,6 +701,7 @@ impl Batch {
             left.extend(purse.remains(&settlement.left));
         }
         let boundaries: Vec<i64> = bills.iter().flat_map(|bill| bill.boundaries.iter().copied()).collect();
+        let apart = places.iter().any(|at| self.bills[*at].is_apart()) && places.len() > 1;
         let mut funds = Vec::new();
         for at in 0..places.len() {
             let spent = match commitments::asks_for_spend(&of_places[at].dues) {
@@ -718,15 +721,24 @@ impl Batch {
             if let Some(spent) = &spent {
                 let midnight = |day| bills[at].midnight(&self.midnights, day);
                 let bill_to = &inputs.header.bill_to;
-                lines.extend(commitments::true_up_lines(&inputs.commitments, dues, spent, bill_to, midnight)?);
+                lines.extend(commitments::true_up_lines(
+                    &inputs.commitments,
+                    dues,
+                    spent,
+                    bill_to,
+                    midnight,
+                )?);
             }
             let slot = &self.bills[places[at]];
             let boundary = slot.boundary().filter(|_| slot.is_earlier());
             let own = settlement::difference(now[at].clone(), &standing[at], boundary)?;
-            // What it was settled from stands on the bill, without what the bill of the differences has.
+            // What it was settled from stands on the bill, without what another bill of the contract has: a bill of
+            // differences alone those of the boundary, and the other way round.
             let mut purse = purse.clone().filter(|_| !slot.is_earlier());
-            if let Some(purse) = purse.as_mut().filter(|_| at > 0 && self.bills[places[at - 1]].is_apart()) {
-                now[..at].iter().try_for_each(|credits| purse.without(credits))?;
+            if let Some(purse) = purse.as_mut().filter(|_| apart) {
+                let elsewhere = |other: &usize| self.bills[*other].is_earlier() != slot.is_apart();
+                let elsewhere = places.iter().zip(&now).filter(|(other, _)| elsewhere(other));
+                elsewhere.into_iter().try_for_each(|(_, credits)| purse.without(credits))?;
             }
             funds.push(Funding { own, purse: purse.map(|purse| (purse, relevant.clone())), spent });
         }

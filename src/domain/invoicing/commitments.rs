@@ -151,9 +151,8 @@ pub fn dues(
                 let Some(row) = chain.iter().find(begins).copied() else { continue };
                 let terms = &rows[row];
                 let committed = terms.committed(period.n);
-                let due = Owed {
-                    row, starts_on: period.starts_on, ends_on: period.ends_on, instalment: None,
-                };
+                let due =
+                    Owed { row, starts_on: period.starts_on, ends_on: period.ends_on, instalment: None };
                 if !terms.prepaid {
                     dues.extend(falls(period.ends_on).then_some(due));
                     continue;
@@ -181,7 +180,13 @@ pub fn dues(
 }
 
 /// A line of the contract's own legal entity that is for no usage.
-fn line(row: &Commitment, bill_to: &str, key: String, kind: LineKind, (from, until): (Instant, Instant)) -> Line {
+fn line(
+    row: &Commitment,
+    bill_to: &str,
+    key: String,
+    kind: LineKind,
+    (from, until): (Instant, Instant),
+) -> Line {
     Line {
         key,
         kind,
@@ -277,8 +282,9 @@ impl Spent {
                 let boundary = line.optional("boundary").map_or(Ok(own), |node| node.integer())?;
                 let key = text("corrects").or(text("key")).unwrap_or_default();
                 let product = text("product").unwrap_or_default();
-                let dimensions =
-                    line.optional("dimensions").map_or(Ok(Dimensions::new()), |node| Dimensions::read(&node))?;
+                let dimensions = line
+                    .optional("dimensions")
+                    .map_or(Ok(Dimensions::new()), |node| Dimensions::read(&node))?;
                 let (at, amount) = (line.required("from")?.instant()?, line.required("amount")?.decimal()?);
                 places.insert(key.clone(), spent.lines.len());
                 let what = (key, product, meter);
@@ -289,7 +295,11 @@ impl Spent {
             for node in credits.map_or(Ok(Vec::new()), |node| node.items())? {
                 let credit = Credit::read(&node, &bill_to)?;
                 if credit.unit.is_none() {
-                    spent.credited(&credit, places.get(&credit.line).copied(), credit.boundary.unwrap_or(own))?;
+                    spent.credited(
+                        &credit,
+                        places.get(&credit.line).copied(),
+                        credit.boundary.unwrap_or(own),
+                    )?;
                 }
             }
         }
@@ -322,7 +332,9 @@ impl Spent {
     /// Adds the lines of a boundary as computed.
     pub fn add(&mut self, boundary: i64, lines: &[Line], credits: &[Credit]) -> Result<(), Fault> {
         for line in lines {
-            let Some(meter) = line.meter.clone().filter(|_| counts(line.kind.as_str(), true)) else { continue };
+            let Some(meter) = line.meter.clone().filter(|_| counts(line.kind.as_str(), true)) else {
+                continue;
+            };
             let what = (line.key.clone(), line.product.clone(), meter);
             let of = (line.dimensions.clone(), line.bill_to.clone());
             self.lines.push((boundary, charge(what, of, line.from, line.amount)));
@@ -379,8 +391,7 @@ pub fn true_up_lines(
         let row = &rows[due.row];
         let span = (at(due.starts_on)?, at(due.ends_on)?);
         let overlapping = overlapping(rows, due, &at)?;
-        let charges: Vec<Charge> =
-            spent.charges()?.into_iter().filter(|charge| charge.at < span.1).collect();
+        let charges: Vec<Charge> = spent.charges()?.into_iter().filter(|charge| charge.at < span.1).collect();
         let filled = waterfall(&overlapping, &charges)?;
         let mine = filled.iter().find(|filled| filled.commitment == Uuid::nil()).expect("it is one of them");
         if mine.true_up.is_zero() {
@@ -420,7 +431,11 @@ fn overlapping(
             let begins = |at: &&usize| rows[**at].until_on.is_none_or(|end| period.starts_on < end);
             let Some(row) = chain.iter().find(begins).map(|at| &rows[*at]) else { continue };
             all.push(commitment::Commitment {
-                id: if is_due { Uuid::nil() } else { Uuid::from_u128((place as u128 + 1) << 32 | u128::from(period.n)) },
+                id: if is_due {
+                    Uuid::nil()
+                } else {
+                    Uuid::from_u128((place as u128 + 1) << 32 | u128::from(period.n))
+                },
                 priority: row.priority,
                 committed: row.committed(period.n),
                 scope: row.scope.clone(),

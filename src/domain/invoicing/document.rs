@@ -75,13 +75,7 @@ pub struct Funding {
 
 impl Document {
     fn new(bill_to: String) -> Document {
-        Document {
-            bill_to,
-            lines: Vec::new(),
-            total: Exact::ZERO,
-            credits: Vec::new(),
-            paid: Exact::ZERO,
-        }
+        Document { bill_to, lines: Vec::new(), total: Exact::ZERO, credits: Vec::new(), paid: Exact::ZERO }
     }
 
     /// The boundaries whose lines it corrects.

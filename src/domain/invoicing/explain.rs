@@ -69,7 +69,10 @@ fn credit_leaves(document: &Node, currency: &str) -> Result<Vec<Branch>, Fault> 
         _ => None,
     });
     let unit_of = |key: &str| {
-        let line = lines.unwrap_or_default().iter().find(|line| line.get("key").is_some_and(|k| leaf_text(k) == key));
+        let line = lines
+            .unwrap_or_default()
+            .iter()
+            .find(|line| line.get("key").is_some_and(|k| leaf_text(k) == key));
         line.and_then(|line| line.get("unit")).map(leaf_text).filter(|unit| !unit.is_empty())
     };
     let node = Node { tree, path: "credits".into() };

@@ -224,7 +224,12 @@ impl Opened {
         let pool = fields.optional("pool").map(|node| {
             let mut pool = node.fields()?;
             let amount = |node: Node| node.decimal();
-            Pool::new(Uuid::nil(), money(), amount(pool.required("paid")?)?, amount(pool.required("credits")?)?)
+            Pool::new(
+                Uuid::nil(),
+                money(),
+                amount(pool.required("paid")?)?,
+                amount(pool.required("credits")?)?,
+            )
         });
         let instant = |node: Node| node.instant();
         let overdraft = match fields.optional("overdraft") {
@@ -276,8 +281,7 @@ pub fn read_scope(node: &Node) -> Result<Scope, Fault> {
     let texts = |node: Node| -> Result<BTreeSet<String>, Fault> {
         node.items()?.iter().map(|item| item.text().map(str::to_string)).collect()
     };
-    let mut list =
-        |name: &str| fields.optional(name).map_or(Ok(BTreeSet::new()), texts);
+    let mut list = |name: &str| fields.optional(name).map_or(Ok(BTreeSet::new()), texts);
     let (products, meters, bill_tos) = (list("products")?, list("meters")?, list("bill_tos")?);
     let mut dimensions = BTreeMap::new();
     if let Some(node) = fields.optional("dimensions") {
@@ -347,11 +351,9 @@ pub fn difference(
                 credit.quantity = credit.quantity.sub(was.quantity)?;
                 credit.amount = credit.amount.sub(was.amount)?;
             }
-            None => credits.push(Credit {
-                quantity: was.quantity.neg(),
-                amount: was.amount.neg(),
-                ..was.clone()
-            }),
+            None => {
+                credits.push(Credit { quantity: was.quantity.neg(), amount: was.amount.neg(), ..was.clone() })
+            }
         }
     }
     credits.retain(|credit| !credit.amount.is_zero() || !credit.quantity.is_zero());
@@ -416,8 +418,7 @@ pub fn settle(purse: &Purse, parts: &mut [Part]) -> Result<Settlement, Fault> {
     units.retain(|unit| *unit != currency);
     units.sort_unstable();
     units.dedup();
-    let terms =
-        |places, rounding| Terms { mode: purse.mode(), places, rounding };
+    let terms = |places, rounding| Terms { mode: purse.mode(), places, rounding };
     for unit in units {
         let of = |line: &Settling| line.unit.as_deref() == Some(unit);
         let price = |item: &Item| Ratio::from(item.quantity).mul(&item.unpaid);
@@ -478,7 +479,9 @@ fn asks(part: &Part) -> Result<Vec<Option<Ratio>>, Fault> {
         part.lines.iter().map(|line| usage(line).then_some(line.amount)).collect();
     for cap in part.lines.iter().filter(|line| line.kind == LineKind::Cap) {
         let capped = |line: &Line| {
-            line.charge == cap.charge && line.from >= cap.from && line.until <= cap.until
+            line.charge == cap.charge
+                && line.from >= cap.from
+                && line.until <= cap.until
                 && line.dimensions.matches(&cap.dimensions)
         };
         let places: Vec<usize> =
@@ -502,13 +505,8 @@ fn asks(part: &Part) -> Result<Vec<Option<Ratio>>, Fault> {
 
 /// A line by time. What does not add up in time is known at its period's end, and counts there.
 fn items(part: &Part, line: &Line, ask: &Ratio) -> Result<Vec<Item>, Fault> {
-    let item = |at, dimensions, quantity, price| Item {
-        at,
-        dimensions,
-        quantity,
-        price,
-        unpaid: Ratio::from(1i64),
-    };
+    let item =
+        |at, dimensions, quantity, price| Item { at, dimensions, quantity, price, unpaid: Ratio::from(1i64) };
     let default = &part.inputs.header.bill_to;
     let mut used: Vec<(Instant, Dimensions, Exact)> = Vec::new();
     for hour in part.hours.iter().filter(|hour| hour.charge == line.charge) {
@@ -664,9 +662,9 @@ fn stage(
         .map(|at| Ok(Open { block: &purse.blocks[*at].block, left: whole(left[*at])? }))
         .collect::<Result<_, Fault>>()?;
     for (of, open) in blocks.iter().zip(&opened) {
-        relevant[*of] |= pieces.iter().any(|piece| {
-            open.block.holds(piece.at) && open.block.scope.admits(&subjects[piece.subject])
-        });
+        relevant[*of] |= pieces
+            .iter()
+            .any(|piece| open.block.holds(piece.at) && open.block.scope.admits(&subjects[piece.subject]));
     }
     let Settled { rows, left: after, unpaid, .. } = draw(&subjects, &pieces, &opened, &purse.order, terms)?;
     for ((of, open), after) in blocks.iter().zip(&opened).zip(after) {
@@ -741,7 +739,12 @@ fn entries(
 }
 
 /// What units cover costs nothing; the rest is a line of its own at the same price.
-fn split_units(inputs: &Inputs, line: &Line, settled: &Settling, covered: &Ratio) -> Result<Vec<Line>, Fault> {
+fn split_units(
+    inputs: &Inputs,
+    line: &Line,
+    settled: &Settling,
+    covered: &Ratio,
+) -> Result<Vec<Line>, Fault> {
     let covered = covered.round(PLACES_MAX, RoundingMode::HalfUp)?;
     let exact = sum_of(settled, |_| Ratio::from(1i64));
     let rest = Line {
@@ -778,9 +781,8 @@ fn beyond(inputs: &Inputs, line: &Line, settled: &Settling) -> Result<BeyondOf, 
     let mut of_commitment: BTreeMap<usize, (Ratio, Ratio)> = BTreeMap::new();
     for item in settled.items.iter().filter(|item| !item.unpaid.is_zero()) {
         let subject = Subject { dimensions: item.dimensions.clone(), ..settled.subject.clone() };
-        let holds = |c: &Commitment| {
-            c.has_overage(line) && c.holds(item.at) && c.scope.matches(&subject, item.at)
-        };
+        let holds =
+            |c: &Commitment| c.has_overage(line) && c.holds(item.at) && c.scope.matches(&subject, item.at);
         if let Some(at) = inputs.commitments.iter().position(holds) {
             let (quantity, price) = of_commitment.entry(at).or_insert((Ratio::ZERO, Ratio::ZERO));
             *quantity = quantity.add(&Ratio::from(item.quantity).mul(&item.unpaid));
@@ -829,7 +831,12 @@ impl Commitment {
 }
 
 /// What credit paid stays on the line; what is beyond stands on a line at the price for that.
-fn split_beyond(inputs: &Inputs, line: &Line, settled: &Settling, beyond: BeyondOf) -> Result<Vec<Line>, Fault> {
+fn split_beyond(
+    inputs: &Inputs,
+    line: &Line,
+    settled: &Settling,
+    beyond: BeyondOf,
+) -> Result<Vec<Line>, Fault> {
     let mut kept = line.quantity.unwrap_or(Exact::ZERO);
     // What is beyond credit, but not under such a commitment, stays at the line's price.
     let mut elsewhere = sum_of(settled, |item| item.unpaid.clone());

@@ -14,6 +14,8 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use uuid::Uuid;
 
+mod credits;
+
 /// A charge with what its meter holds. Meters have the charge's key and the dimensions model and region.
 #[derive(Clone)]
 struct Charge {
@@ -70,6 +72,10 @@ struct Case {
     prices: Vec<(Option<&'static str>, Option<&'static str>, &'static str)>,
     /// Of a recompute: which of them were known, and their ends then.
     known: Option<&'static str>,
+    /// More fields of the contract: credit, commitments.
+    more: String,
+    /// What was used when: charge, instant, dimensions, quantity.
+    hours: Vec<(usize, &'static str, &'static str, &'static str)>,
 }
 
 /// Charges of November 2023.
@@ -82,6 +88,8 @@ fn november(charges: impl IntoIterator<Item = Charge>) -> Case {
         policies: Vec::new(),
         prices: Vec::new(),
         known: None,
+        more: String::new(),
+        hours: Vec::new(),
     }
 }
 
@@ -126,14 +134,15 @@ impl Case {
         format!(
             r#"{{"key":"acme-1","customer":"acme","seller":"default","currency":"USD","bill_to":"acme","zone":"UTC",
             "starts_on":"{}","ends_on":null,"every":"1 month","alignment":"calendar","pinned":false,"signed_at":"{}T00:00:00Z",
-            "version":1,"terms_version":1,"boundaries":{},"minor_units":2,"policies":{{{}}},"charges":[{}],"overrides":[{}],"known_prices":{}}}"#,
+            "version":1,"terms_version":1,"boundaries":{},"minor_units":2,"policies":{{{}}},"charges":[{}],"overrides":[{}],"known_prices":{}{}}}"#,
             self.starts_on,
             self.starts_on,
             self.boundaries,
             policies.join(","),
             charges.join(","),
             self.overrides,
-            self.known.unwrap_or("null")
+            self.known.unwrap_or("null"),
+            self.more
         )
     }
 
@@ -214,6 +223,14 @@ impl Case {
                             places: used.amounts.iter().flatten().map(|(place, _)| *place).collect(),
                         })
                         .unwrap();
+                }
+            }
+        }
+        for (n, stretch) in batch.hour_stretches().into_iter().enumerate() {
+            for (charge, at, of, quantity) in &self.hours {
+                let at = instant(at);
+                if *charge == stretch.meter_id as usize && stretch.from <= at && at < stretch.until {
+                    batch.add_hour(n, at, dimensions(of), Exact::parse(quantity).unwrap()).unwrap();
                 }
             }
         }

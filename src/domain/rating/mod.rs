@@ -12,6 +12,7 @@ mod percentage;
 mod pricing;
 mod tiers;
 mod versions;
+mod words;
 
 #[cfg(test)]
 mod testing;
@@ -24,3 +25,4 @@ pub use matrix::{MATRIX_DIMENSIONS_MAX, MATRIX_ROWS_MAX, MatrixRow, match_candid
 pub use pricing::Pricing;
 pub use tiers::TIERS_MAX;
 pub use versions::{EventAmount, TierContinuity, Used, rate_versions};
+pub use words::number;

@@ -10,16 +10,6 @@ SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai-api"},{"key"
   "plans":[{"key":"enterprise","currency":"USD","price_book":"list","billing":{"interval":"3 months"},"charges":[{"key":"tokens","product":"ai-api","meter":"tokens","price":"tokens"}]}]}');
 CREATE FUNCTION pg_temp.used(customer text, id text, at timestamptz, n numeric, model text DEFAULT NULL, bill_to text DEFAULT NULL, kind text DEFAULT 'llm') RETURNS text LANGUAGE sql AS $$
   SELECT billing.ingest_event(customer, kind, id, at, jsonb_strip_nulls(jsonb_build_object('n', n, 'model', model)), bill_to) $$;
--- Terms of a contract that runs, as its document would have them.
-CREATE FUNCTION pg_temp.term(contract text, kind text, key text, terms jsonb) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-  INSERT INTO billing.contract_term (customer_id, contract_id, kind, term_key, valid_during, from_version, position, terms)
-  SELECT k.customer_id, k.contract_id, kind, term.key, tstzrange(k.starts_at, k.ends_at), k.version, (SELECT count(*) FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id),
-    CASE kind WHEN 'commitment' THEN jsonb_build_object('product', 'ai-api', 'priority', 100, 'from', k.starts_on, 'every', '12 months') ELSE jsonb_build_object('category', 'paid', 'priority', 50, 'effective_on', k.starts_on, 'expires', 'contract_end') END
-      || jsonb_build_object('key', term.key) || terms
-  FROM billing.contract k WHERE k.key = contract;
-  PERFORM billing_internal.contract_credits_apply(k.customer_id, k.contract_id) FROM billing.contract k WHERE k.key = contract;
-END $$;
 CREATE TEMP VIEW lines AS SELECT k.key AS contract, i.n, i.kind AS document, i.state, b.key AS bill_to, l.key, l.kind, trim_scale(l.quantity) AS quantity, trim_scale(l.exact) AS exact, l.amount
   FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id) JOIN billing.contract k USING (customer_id, contract_id) JOIN billing.bill_to b ON b.customer_id = i.customer_id AND b.bill_to_id = i.bill_to_id ORDER BY k.key, i.n, i.created_at, i.number, l.line_n;
 CREATE TEMP VIEW totals AS SELECT k.key AS contract, i.n, b.key AS bill_to, i.kind AS document, i.state, i.issued_on, i.total, i.document->'totals'->>'credits' AS credits, i.document->'totals'->>'due' AS due, i.due_on
@@ -35,11 +25,11 @@ CREATE FUNCTION pg_temp.well() RETURNS TABLE (what text) LANGUAGE sql AS $$
 
 -- rules.md 10.5: $100,000 with a 20% bonus, 120,000 credits, paid in four instalments. And read as a discount: 125,000.
 SELECT billing.customer_upsert(c::jsonb) FROM unnest(ARRAY['{"key":"acme"}', '{"key":"acme-discount"}']) c;
-SELECT billing.contract_create(jsonb_build_object('key', c || '-2026', 'customer', c, 'plan', 'enterprise', 'starts_on', '2026-01-01', 'term', '12 months', 'billing', '{"interval":"3 months","net_days":45}'::jsonb,
-  'overrides', '[{"meter":"tokens","match":{},"percent_off":"50"}]'::jsonb)) FROM unnest(ARRAY['acme', 'acme-discount']) c;
-SELECT billing.contract_activate(c) FROM unnest(ARRAY['acme-2026', 'acme-discount-2026']) c;
-SELECT pg_temp.term(c || '-2026', 'commitment', 'annual', '{"kind":"prepaid","amount":"100000","instalments":"3 months"}'), pg_temp.term(c || '-2026', 'credit', 'annual-credits', jsonb_build_object('amount', a, 'paid_by', 'annual', 'scope', '{"products":["ai-api"]}'::jsonb))
+SELECT billing.contract_create(jsonb_build_object('key', c || '-2026', 'customer', c, 'plan', 'enterprise', 'starts_on', '2026-01-01', 'term', '12 months', 'prices', 'pin', 'billing', '{"interval":"3 months","net_days":45}'::jsonb,
+  'overrides', '[{"meter":"tokens","match":{},"percent_off":"50"}]'::jsonb, 'commitments', '[{"key":"annual","kind":"prepaid","amount":"100000","instalments":"3 months"}]'::jsonb,
+  'credits', jsonb_build_array(jsonb_build_object('key', 'annual-credits', 'category', 'paid', 'amount', a, 'paid_by', 'annual', 'expires', 'contract_end', 'scope', '{"products":["ai-api"]}'::jsonb, 'priority', 50))))
 FROM (VALUES ('acme', '120000'), ('acme-discount', '125000')) v (c, a);
+SELECT billing.contract_activate(c) FROM unnest(ARRAY['acme-2026', 'acme-discount-2026']) c;
 SELECT e FROM billing.invoice_explain(billing.invoice_preview('acme-2026')) e;
 CALL billing.bill_run();
 CREATE FUNCTION pg_temp.quarter(at timestamptz, four numeric, three numeric) RETURNS void LANGUAGE plpgsql AS $$

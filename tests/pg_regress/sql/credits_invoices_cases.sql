@@ -14,16 +14,6 @@ SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai-api"},{"key"
 {"key":"enterprise","currency":"USD","price_book":"list","billing":{"interval":"3 months"},"charges":[{"key":"tokens","product":"ai-api","meter":"tokens","price":"tokens"}]}]}');
 CREATE FUNCTION pg_temp.used(customer text, id text, at timestamptz, n numeric, model text DEFAULT NULL, bill_to text DEFAULT NULL, kind text DEFAULT 'llm') RETURNS text LANGUAGE sql AS $$
   SELECT billing.ingest_event(customer, kind, id, at, jsonb_strip_nulls(jsonb_build_object('n', n, 'model', model)), bill_to) $$;
--- Terms of a contract that runs, as its document would have them.
-CREATE FUNCTION pg_temp.term(contract text, kind text, key text, terms jsonb) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-  INSERT INTO billing.contract_term (customer_id, contract_id, kind, term_key, valid_during, from_version, position, terms)
-  SELECT k.customer_id, k.contract_id, kind, term.key, tstzrange(k.starts_at, k.ends_at), k.version, (SELECT count(*) FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id),
-    CASE kind WHEN 'commitment' THEN jsonb_build_object('product', 'ai-api', 'priority', 100, 'from', k.starts_on, 'every', '12 months') ELSE jsonb_build_object('category', 'paid', 'priority', 50, 'effective_on', k.starts_on, 'expires', 'contract_end') END
-      || jsonb_build_object('key', term.key) || terms
-  FROM billing.contract k WHERE k.key = contract;
-  PERFORM billing_internal.contract_credits_apply(k.customer_id, k.contract_id) FROM billing.contract k WHERE k.key = contract;
-END $$;
 CREATE TEMP VIEW lines AS SELECT k.key AS contract, i.n, i.kind AS document, i.state, b.key AS bill_to, l.key, l.kind, trim_scale(l.quantity) AS quantity, trim_scale(l.exact) AS exact, l.amount
   FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id) JOIN billing.contract k USING (customer_id, contract_id) JOIN billing.bill_to b ON b.customer_id = i.customer_id AND b.bill_to_id = i.bill_to_id ORDER BY k.key, i.n, i.created_at, i.number, l.line_n;
 CREATE TEMP VIEW totals AS SELECT k.key AS contract, i.n, b.key AS bill_to, i.kind AS document, i.state, i.issued_on, i.total, i.document->'totals'->>'credits' AS credits, i.document->'totals'->>'due' AS due, i.due_on
@@ -39,9 +29,10 @@ CREATE FUNCTION pg_temp.well() RETURNS TABLE (what text) LANGUAGE sql AS $$
 
 -- rules.md 3 A: $50,000 prepaid against tokens, then $0.002 per 1,000: the same rate in commit, $0.0016, and $0.30 left before a call of 400,000 tokens
 SELECT billing.customer_upsert(jsonb_build_object('key', c)), billing.contract_create(jsonb_build_object('key', c || '-1', 'customer', c, 'plan', 'flat', 'starts_on', '2026-01-01', 'term', '12 months',
-  'overrides', CASE WHEN c = 'same' THEN '[]' ELSE '[{"meter":"tokens","match":{},"unit_price":"0.0016"}]' END::jsonb)), billing.contract_activate(c || '-1') FROM unnest(ARRAY['same', 'cheaper', 'straddle']) c;
-SELECT pg_temp.term(c || '-1', 'commitment', 'prepaid', jsonb_build_object('kind', 'prepaid', 'amount', a, 'overage', '[{"meter":"tokens","match":{},"unit_price":"0.002"}]'::jsonb)),
-  pg_temp.term(c || '-1', 'credit', 'tokens', jsonb_build_object('amount', a, 'paid_by', 'prepaid', 'scope', '{"meters":["tokens"]}'::jsonb)) FROM (VALUES ('same', '50000'), ('cheaper', '50000'), ('straddle', '0.30')) v (c, a);
+  'overrides', CASE WHEN c = 'same' THEN '[]' ELSE '[{"meter":"tokens","match":{},"unit_price":"0.0016"}]' END::jsonb,
+  'commitments', jsonb_build_array(jsonb_build_object('key', 'prepaid', 'kind', 'prepaid', 'amount', a, 'overage', '[{"meter":"tokens","match":{},"unit_price":"0.002"}]'::jsonb)),
+  'credits', jsonb_build_array(jsonb_build_object('key', 'tokens', 'category', 'paid', 'amount', a, 'paid_by', 'prepaid', 'scope', '{"meters":["tokens"]}'::jsonb)))), billing.contract_activate(c || '-1')
+FROM (VALUES ('same', '50000'), ('cheaper', '50000'), ('straddle', '0.30')) v (c, a);
 CALL billing.bill_run();
 SELECT billing.test_clock_set('2026-01-10T12:00:00Z') AS clock \gset
 SELECT pg_temp.used('same', '1', '2026-01-10Z', 27.5e9), pg_temp.used('cheaper', '1', '2026-01-10Z', 35e9), pg_temp.used('straddle', '1', '2026-01-10Z', 400000);
@@ -78,8 +69,8 @@ SELECT * FROM pg_temp.well();
 
 -- rules.md 10.6: two legal entities share a pool of a year. 1,000 are left on 15 January; Inc uses 1,200 on the 16th, GmbH 2,300 on the 20th
 SELECT billing.customer_upsert('{"key":"globex","bill_tos":[{"key":"inc","name":"Globex Inc"},{"key":"gmbh","name":"Globex GmbH"}]}'), billing.contract_create('{"key":"globex-1","customer":"globex","plan":"one","starts_on":"2026-03-01","term":"36 months",
-  "billing":{"interval":"12 months","alignment":"anniversary"}}'), billing.contract_activate('globex-1');
-SELECT pg_temp.term('globex-1', 'commitment', 'pool', '{"kind":"prepaid","amounts":["30000","50000","70000"]}'), pg_temp.term('globex-1', 'credit', 'pool', '{"amount":"30000","paid_by":"pool","every":"12 months","expires":"period_end"}');
+  "billing":{"interval":"12 months","alignment":"anniversary"},"commitments":[{"key":"pool","kind":"prepaid","amounts":["30000","50000","70000"],"every":"12 months"}],
+  "credits":[{"key":"pool","category":"paid","amount":"30000","paid_by":"pool","expires":"period_end"}]}'), billing.contract_activate('globex-1');
 CALL billing.bill_run();
 SELECT billing.test_clock_set('2027-02-20T00:00:00Z') AS clock \gset
 SELECT pg_temp.used('globex', 'before', '2026-06-01Z', 29000, bill_to => 'inc'), pg_temp.used('globex', 'gmbh', '2027-02-20T00:00:00Z', 2300, bill_to => 'gmbh'), pg_temp.used('globex', 'inc', '2027-02-16T00:00:00Z', 1200, bill_to => 'inc');
@@ -91,10 +82,9 @@ SELECT * FROM blocks WHERE customer = 'globex';
 
 -- rules.md 3 D: three monthly minimums of 10,000 bill 36,000, one quarterly commitment of 30,000 bills 30,000; 97,500 of 120,000 leave 22,500; two that overlap
 SELECT billing.test_clock_set('2027-04-01T00:00:00Z') AS clock \gset
-SELECT billing.customer_upsert(jsonb_build_object('key', c)), billing.contract_create(jsonb_build_object('key', c || '-1', 'customer', c, 'plan', 'one', 'starts_on', '2027-04-01', 'term', '3 months')), billing.contract_activate(c || '-1') FROM unnest(ARRAY['months', 'quarter', 'year', 'two']) c;
-SELECT pg_temp.term('months-1', 'commitment', 'monthly', '{"kind":"postpaid","amount":"10000","every":"1 month"}'), pg_temp.term('quarter-1', 'commitment', 'quarterly', '{"kind":"postpaid","amount":"30000","every":"3 months"}'),
-  pg_temp.term('year-1', 'commitment', 'annual', '{"kind":"postpaid","amount":"120000","scope":{"products":["ai-api"]}}'), pg_temp.term('two-1', 'commitment', 'a', '{"kind":"postpaid","amount":"1000","every":"3 months","priority":1}'),
-  pg_temp.term('two-1', 'commitment', 'b', '{"kind":"postpaid","amount":"200","every":"3 months","priority":2}');
+SELECT billing.customer_upsert(jsonb_build_object('key', c)), billing.contract_create(jsonb_build_object('key', c || '-1', 'customer', c, 'plan', 'one', 'starts_on', '2027-04-01', 'term', '3 months', 'commitments', m::jsonb)), billing.contract_activate(c || '-1')
+FROM (VALUES ('months', '[{"key":"monthly","kind":"postpaid","amount":"10000","every":"1 month"}]'), ('quarter', '[{"key":"quarterly","kind":"postpaid","amount":"30000"}]'),
+  ('year', '[{"key":"annual","kind":"postpaid","amount":"120000","scope":{"products":["ai-api"]}}]'), ('two', '[{"key":"a","kind":"postpaid","amount":"1000","priority":1},{"key":"b","kind":"postpaid","amount":"200","priority":2}]')) v (c, m);
 CREATE FUNCTION pg_temp.month(at timestamptz, n numeric, year numeric, two numeric) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM billing.test_clock_set(at);
@@ -157,4 +147,24 @@ SELECT billing.test_clock_set('2028-06-01T00:00:00Z') AS clock \gset
 CALL billing.bill_run();
 SELECT contract, total, credits, due FROM totals WHERE contract LIKE 'pair%';
 SELECT * FROM blocks WHERE customer = 'pair';
+SELECT * FROM pg_temp.well();
+
+-- Credit that comes back to what was billed as overage: what is due then is given back by a credit note, no invoice goes below zero
+SELECT billing.test_clock_set('2028-07-01T00:00:00Z') AS clock \gset
+SELECT billing.customer_upsert('{"key":"again"}'), billing.subscribe('again', 'one', '2028-07-01'), billing.credit_grant_create('again', '{"key":"again","amount":"100"}');
+SELECT billing.test_clock_set('2028-07-20T00:00:00Z') AS clock \gset
+SELECT pg_temp.used('again', '1', '2028-07-10Z', 90);
+SELECT billing.test_clock_set('2028-08-20T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT pg_temp.used('again', '2', '2028-08-10Z', 30);
+SELECT billing.test_clock_set('2028-09-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT billing.event_void('again', '1', 'never happened');
+SELECT billing.test_clock_set('2028-10-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT n, document, state, total, credits, due FROM totals WHERE contract = 'again-1';
+SELECT key, posted FROM blocks WHERE customer = 'again';
+-- … usage taken back by one hour counts in others; a void that stands gives credit back, too
+SELECT billing.invoice_void(number, 'goodwill', false) FROM billing.invoice WHERE key = 'again-1/2';
+SELECT key, posted FROM blocks WHERE customer = 'again';
 SELECT * FROM pg_temp.well();

@@ -218,6 +218,17 @@ fn a_cancellation_ends_everything() {
     assert_eq!(text("renewal"), "null");
 }
 
+/// Cancelled at the end of its term it is not renewed, whichever was recorded first.
+#[test]
+fn a_cancellation_at_the_end_forbids_renewal() {
+    let renewed = ("renew", "2027-01-01", r#"{"term":"12 months"}"#);
+    for more in [[("cancel", "2027-01-01", "{}"), renewed], [renewed, ("cancel", "2027-01-01", "{}")]] {
+        let line = timeline(&deal(""), &more).unwrap();
+        assert_eq!(shown(&line, Kind::Fee, "platform"), ["2026-01-01 2027-01-01 100"]);
+        assert_eq!(point(line.cancelled), "2027-01-01");
+    }
+}
+
 /// rules.md 7: 50,000 and 7 percent: 53,500; the term goes on from where it ends, counted from the first day.
 #[test]
 fn renewals_extend_the_term_and_raise_prices() {
@@ -473,7 +484,7 @@ fn faults_name_their_place() {
         ),
         (
             r#""fees":[{"key":"f","product":"ai","pricing":{"model":"flat","amount":"1"},"every":"5 weeks"}]"#,
-            "\"f\" is per 35 days, which neither divides the billing interval of 1 month nor is a multiple of it",
+            "fees[0].every: \"f\" is per 35 days, which neither divides the billing interval of 1 month nor is a multiple of it",
         ),
         (
             r#""charges":[{"key":"c","product":"ai","meter":"calls","price":"calls","ramp":[{"after":"2 months","percent":"1"}]}]"#,

@@ -1,0 +1,519 @@
+//! A contract in words: one sentence a term, with its dates and amounts, for the people who sign it.
+
+use super::charge::{Fee, PriceSource, Timing, UsageCharge};
+use super::contract::Contract;
+use super::extras::{Commitment, Expires, Grant, ScopeTerms};
+use super::overrides::{Change as Agreed, Override, Target};
+use super::plan::{Aligned, Billing, Plan};
+use super::renewal::{Renewal, RenewalPrices, Uplift};
+use super::timeline::{self, Change, Kind, Point, Row, Timeline, What};
+use crate::domain::foundation::calendar::Interval;
+use crate::domain::foundation::json::{Node, Tree};
+use crate::domain::foundation::{Exact, Fault};
+use crate::domain::metering::Dimensions;
+use crate::domain::rating::{Pricing, number};
+use chrono::{Datelike, NaiveDate};
+use std::collections::BTreeMap;
+
+/// The sentences of a contract document with its plan, in the order in which people read a deal.
+pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, Fault> {
+    const PLAN: &str = "plan";
+    let created = Change {
+        version: 1,
+        at: Point::midnight(contract.starts_on),
+        plan: plan.as_ref().map(|_| PLAN.to_string()),
+        what: What::Create(Box::new(contract)),
+    };
+    let currency = plan.as_ref().map(|plan| plan.currency.clone());
+    let named = plan.as_ref().map(|plan| plan.name.clone());
+    let plans: BTreeMap<String, Plan> = plan.into_iter().map(|plan| (PLAN.to_string(), plan)).collect();
+    let line = timeline::fold(vec![created], &plans)?;
+    let unit = line
+        .document
+        .currency
+        .clone()
+        .or(currency)
+        .unwrap_or_else(|| "units of the customer's currency".into());
+    let teller = Teller { line: &line, unit: &unit };
+    let mut told = teller.frame(named.as_deref());
+    for row in &line.rows {
+        told.push(teller.row(row)?);
+    }
+    let document = &line.document;
+    if let Some(mode) = document.credit_mode.as_deref() {
+        told.push(match mode {
+            "credit_only" => "Usage that no credit covers is refused.".to_string(),
+            "allow_negative" => "When credit has ended, usage may draw blocks below zero as far as they allow it; the rest is billed.".to_string(),
+            _ => "Usage that no credit covers is billed.".to_string(),
+        });
+    }
+    if let Some(renewal) = &document.renewal {
+        told.push(teller.renewal(renewal));
+    }
+    Ok(told)
+}
+
+struct Teller<'t> {
+    line: &'t Timeline,
+    unit: &'t str,
+}
+
+/// `1 January 2026`.
+fn date(day: NaiveDate) -> String {
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    format!("{} {} {}", day.day(), MONTHS[day.month0() as usize], day.year())
+}
+
+/// The day before: people name the last day, documents the first one after.
+fn last(day: NaiveDate) -> String {
+    date(day.pred_opt().unwrap_or(day))
+}
+
+/// `month`, `3 months`: what stands after "per" or "every".
+fn per(interval: Interval) -> String {
+    match interval {
+        Interval::Months(1) => "month".to_string(),
+        Interval::Months(12) => "year".to_string(),
+        Interval::Days(1) => "day".to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn list(words: &[String], last: &str) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [init @ .., end] => format!("{} {last} {end}", init.join(", ")),
+    }
+}
+
+/// ` with model gpt-4 and region eu`.
+fn of(matches: &Dimensions) -> String {
+    let matched: Vec<String> = matches.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    if matched.is_empty() { String::new() } else { format!(" with {}", list(&matched, "and")) }
+}
+
+impl Teller<'_> {
+    fn money(&self, amount: Exact) -> String {
+        format!("{} {}", self.unit, number(amount))
+    }
+
+    /// What holds for the whole contract.
+    fn frame(&self, plan: Option<&str>) -> Vec<String> {
+        let (line, document) = (self.line, &self.line.document);
+        let until = match (line.ends, document.term) {
+            (Some(end), Some(term)) => format!("to {} ({term})", last(end.day)),
+            _ => "until it is cancelled".to_string(),
+        };
+        let on = plan.map_or(String::new(), |plan| format!(", on plan {plan}"));
+        let mut told = vec![format!(
+            "Contract {} with {} runs from {} {until}{on}.",
+            document.key,
+            document.customer,
+            date(line.starts_on)
+        )];
+        told.push(self.billing(&line.billing));
+        if document.pinned {
+            told.push(
+                "List prices are those in force when the contract is signed, for as long as it runs.".into(),
+            );
+        }
+        if let Some(until) = line.trial_until {
+            told.push(format!(
+                "Until {} it is a trial: usage costs nothing, and fees have not begun.",
+                last(until)
+            ));
+        }
+        if let Some(number) = &document.purchase_order {
+            told.push(format!("Invoices name purchase order {number}."));
+        }
+        if let Some(bill_to) = &document.bill_to {
+            told.push(format!("Invoices are addressed to {bill_to}."));
+        }
+        for phase in super::extras::phase_windows(&document.phases, line.starts_on)
+            .unwrap_or_default()
+            .into_iter()
+            .zip(&document.phases)
+        {
+            let ((from, until), phase) = phase;
+            let until = until.or(line.ends.map(|end| end.day));
+            let until = until.map_or(String::new(), |until| format!(" to {}", last(until)));
+            told.push(format!("Phase {} is from {}{until}.", phase.key, date(from)));
+        }
+        told
+    }
+
+    fn billing(&self, billing: &Billing) -> String {
+        let aligned = match (billing.aligned, billing.fiscal_year_starts) {
+            (Some(Aligned::Anniversary), _) => {
+                let ends = if billing.end_of_month == Some(true) {
+                    ", at months' ends where it began at one"
+                } else {
+                    ""
+                };
+                format!("counted from {}{ends}", date(self.line.anchor_on))
+            }
+            (Some(Aligned::Fiscal), Some((month, day))) => {
+                let start = NaiveDate::from_ymd_opt(2023, month, day).map_or(String::new(), date);
+                format!("by the fiscal year that starts on {}", start.trim_end_matches(" 2023"))
+            }
+            _ => "by the calendar".to_string(),
+        };
+        let collected = match billing.collection() {
+            "charge_automatically" => ", and charged automatically",
+            _ => "",
+        };
+        format!(
+            "It is billed every {} {aligned}, in {}; invoices are due after {} days{collected}.",
+            per(billing.interval()),
+            self.unit,
+            billing.net_days()
+        )
+    }
+
+    /// ` from 1 February 2026 to 30 April 2026`, or nothing where it is the contract's whole time.
+    fn during(&self, from: NaiveDate, until: Option<NaiveDate>) -> String {
+        let begins =
+            if from == self.line.starts_on { String::new() } else { format!(" from {}", date(from)) };
+        let ends = until.filter(|until| Some(Point::midnight(*until)) != self.line.ends);
+        format!("{begins}{}", ends.map_or(String::new(), |until| format!(" until {}", last(until))))
+    }
+
+    fn row(&self, row: &Row) -> Result<String, Fault> {
+        let node = Node::root(&row.terms);
+        let (from, until) = (row.during.from.day, row.during.until.map(|until| until.day));
+        let during = self.during(from, until);
+        Ok(match row.kind {
+            Kind::Usage => self.usage(&UsageCharge::read_terms(&node)?, row, &during),
+            Kind::Fee => self.fee(&Fee::read(&node)?, row, &during, from),
+            Kind::Override => self.agreed(&Override::read(&node)?, &during),
+            Kind::Discount => self.discount(&row.terms, &during),
+            Kind::Commitment => self.commitment(&Commitment::read(&node)?, from, until)?,
+            Kind::Credit => self.grant(&Grant::read(&node)?),
+            Kind::Entitlement => {
+                let Tree::Object(fields) = &row.terms else { unreachable!("an entitlement is an object") };
+                let rest: Vec<_> = fields.iter().filter(|(name, _)| name != "feature").cloned().collect();
+                let with = if rest.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({})", Tree::Object(rest).canonical()?)
+                };
+                format!("The customer may use {}{with}{during}.", row.key)
+            }
+        })
+    }
+
+    fn usage(&self, charge: &UsageCharge, row: &Row, during: &str) -> String {
+        let what = format!("Usage of {}{} ({})", charge.meter, of(&charge.matches), charge.key);
+        if charge.trial {
+            return format!("{what} costs nothing{during}.");
+        }
+        let every = row.every.map_or(String::new(), |every| format!(", per {}", per(every)));
+        match &charge.source {
+            PriceSource::Book(price) => {
+                let book = row.price_book.as_deref().unwrap_or("the price book");
+                format!("{what} costs the list price {price} of {book}{every}{during}.")
+            }
+            PriceSource::Own(pricing) => {
+                format!("{what} costs {}{every}{during}.", pricing.in_words(self.unit))
+            }
+        }
+    }
+
+    fn fee(&self, fee: &Fee, row: &Row, during: &str, from: NaiveDate) -> String {
+        let price = self.fee_price(&fee.pricing, fee.quantity);
+        if fee.once {
+            return format!("Fee {} is {price}, once, on {}.", fee.key, date(from));
+        }
+        let every = row.every.map_or(String::new(), per);
+        let timing = match fee.timing {
+            Timing::Advance => "in advance",
+            Timing::Arrears => "in arrears",
+        };
+        format!("Fee {} is {price} per {every}, billed {timing}{during}.", fee.key)
+    }
+
+    fn fee_price(&self, pricing: &Pricing, quantity: Exact) -> String {
+        let words = pricing.in_words(self.unit);
+        match (pricing.model_name(), quantity == Exact::ONE) {
+            ("flat", _) | (_, true) => words.trim_end_matches(" each").to_string(),
+            _ => format!("{} at {words}", number(quantity)),
+        }
+    }
+
+    fn agreed(&self, item: &Override, during: &str) -> String {
+        let what = match &item.target {
+            Target::Meter(meter) => format!("Usage of {meter}{}", of(&item.matches)),
+            Target::Charge(charge) => format!("Charge {charge}{}", of(&item.matches)),
+        };
+        match &item.change {
+            Agreed::UnitPrice(price) => {
+                format!("{what} costs {} for what the list prices as one unit{during}.", self.money(*price))
+            }
+            Agreed::PercentOff(percent) => {
+                let stacked = if item.stackable { ", on top of the customer's own prices" } else { "" };
+                format!("{what} costs {percent} percent less than the list price{stacked}{during}.")
+            }
+            Agreed::Pricing(pricing) => {
+                format!("{what} costs {} instead of the list price{during}.", pricing.in_words(self.unit))
+            }
+        }
+    }
+
+    fn discount(&self, terms: &Tree, during: &str) -> String {
+        let texts = |name: &str| -> Vec<String> {
+            match terms.get(name) {
+                Some(Tree::List(items)) => items
+                    .iter()
+                    .filter_map(|item| match item {
+                        Tree::Text(text) => Some(text.to_string()),
+                        _ => None,
+                    })
+                    .collect(),
+                _ => Vec::new(),
+            }
+        };
+        let text = |name: &str| match terms.get(name) {
+            Some(Tree::Text(text)) => Some(text.to_string()),
+            _ => None,
+        };
+        let off =
+            match (text("percent_off"), text("amount_off").and_then(|amount| Exact::parse(&amount).ok())) {
+                (Some(percent), _) => format!("{percent} percent"),
+                (None, Some(amount)) => format!("{} per {}", self.money(amount), per(self.line.interval)),
+                (None, None) => String::new(),
+            };
+        let (charges, products) = (texts("charges"), texts("products"));
+        let scope = match (charges.is_empty(), products.is_empty()) {
+            (true, true) => "all charges and fees".to_string(),
+            (false, true) => list(&charges, "and"),
+            (true, false) => format!("what is for {}", list(&products, "and")),
+            (false, false) => {
+                format!("{} where they are for {}", list(&charges, "and"), list(&products, "or"))
+            }
+        };
+        format!("Discount {}: {off} off {scope}{during}.", text("key").unwrap_or_default())
+    }
+
+    fn scope(&self, scope: &ScopeTerms) -> String {
+        let mut parts = Vec::new();
+        if !scope.products.is_empty() {
+            parts.push(list(&scope.products, "or"));
+        }
+        if !scope.meters.is_empty() {
+            parts.push(format!("usage of {}", list(&scope.meters, "or")));
+        }
+        for (name, values) in &scope.dimensions {
+            parts.push(format!("{name} {}", list(values, "or")));
+        }
+        if !scope.bill_tos.is_empty() {
+            parts.push(format!("invoices to {}", list(&scope.bill_tos, "or")));
+        }
+        for (from, until) in &scope.windows {
+            parts.push(format!("usage from {} to {}", date(*from), last(*until)));
+        }
+        if parts.is_empty() { "all usage".to_string() } else { list(&parts, "and") }
+    }
+
+    fn commitment(
+        &self,
+        commitment: &Commitment,
+        from: NaiveDate,
+        until: Option<NaiveDate>,
+    ) -> Result<String, Fault> {
+        let amounts: Vec<String> = commitment.amounts.iter().map(|amount| self.money(*amount)).collect();
+        let every = commitment.every.map_or(String::new(), per);
+        let how_much = match &amounts[..] {
+            [one] => format!("{one} for each {every}"),
+            many => format!("{} for one {every} after the other", list(many, "and")),
+        };
+        let during = match until {
+            Some(until) => format!("from {} to {}", date(from), last(until)),
+            None => format!("from {}", date(from)),
+        };
+        let scope = self.scope(&commitment.scope);
+        let mut told = if commitment.prepaid {
+            let paid = match commitment.instalments {
+                None => "paid in advance when each begins".to_string(),
+                Some(instalments) => format!("paid in advance in equal parts every {}", per(instalments)),
+            };
+            format!("Commitment {}: the customer buys {how_much} {during}, {paid}", commitment.key)
+        } else {
+            format!(
+                "Commitment {}: the customer spends at least {how_much} {during} on {scope}; what is missing is billed when each ends",
+                commitment.key
+            )
+        };
+        if !commitment.overage.is_empty() {
+            let overage: Vec<String> = commitment
+                .overage
+                .iter()
+                .map(|item| {
+                    self.agreed(item, "")
+                        .trim_end_matches('.')
+                        .replacen("Usage", "usage", 1)
+                        .replacen("Charge", "charge", 1)
+                })
+                .collect();
+            told += &format!("; beyond it, {}", list(&overage, "and"));
+        }
+        Ok(format!("{told}."))
+    }
+
+    fn grant(&self, grant: &Grant) -> String {
+        let unit = grant.unit.as_deref().unwrap_or(self.unit);
+        let carried =
+            grant.carry_from.as_ref().map(|contract| format!("what is unused of contract {contract}"));
+        let own = grant
+            .amount
+            .map(|amount| format!("{unit} {} of {} credit", number(amount), grant.category.as_str()));
+        let what = list(&[own, carried].into_iter().flatten().collect::<Vec<_>>(), "and");
+        let begins = grant.effective_on.unwrap_or(self.line.starts_on);
+        let when = match grant.every {
+            None => format!("on {}", date(begins)),
+            Some(every) => format!("every {} from {}", per(every), date(begins)),
+        };
+        let expires = match grant.expires {
+            Expires::ContractEnd => "it expires with the contract".to_string(),
+            Expires::PeriodEnd => "it expires when its period ends".to_string(),
+            Expires::Never => "it does not expire".to_string(),
+            Expires::On(day) => format!("it expires after {}", last(day)),
+        };
+        let paid =
+            grant.paid_by.as_ref().map_or(String::new(), |by| format!(", paid for by commitment {by}"));
+        let rest = grant.rollover.map_or(String::new(), |rollover| {
+            let cap = rollover.cap.map_or("all".to_string(), |cap| format!("up to {unit} {}", number(cap)));
+            format!("; {cap} of what is unused then lives on for {}", rollover.lasts)
+        });
+        format!(
+            "Credit {}: the customer gets {what} {when}{paid}, for {}; {expires}{rest}.",
+            grant.key,
+            self.scope(&grant.scope)
+        )
+    }
+
+    fn renewal(&self, renewal: &Renewal) -> String {
+        let Some(end) = self.line.ends else { return String::new() };
+        let term =
+            renewal.term.or(self.line.document.term).map_or(String::new(), |term| format!(" for {term}"));
+        let deadline = date(renewal.notice_deadline(end.day));
+        let mut told = match renewal.auto {
+            true => format!("On {} it renews{term} unless notice is given by {deadline}", date(end.day)),
+            false => format!("On {} it may be renewed{term}; notice is due by {deadline}", date(end.day)),
+        };
+        match &renewal.uplift {
+            None => (),
+            Some(Uplift::Percent(percent)) => {
+                told += &format!("; fees and agreed prices rise by {percent} percent")
+            }
+            Some(Uplift::Index { index, min, max }) => {
+                let name = index.as_deref().unwrap_or("an index");
+                told += &format!("; fees and agreed prices rise by {name}");
+                let bounds =
+                    [min.map(|min| format!("at least {min}")), max.map(|max| format!("at most {max}"))];
+                let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+                if !bounds.is_empty() {
+                    told += &format!(", {} percent", list(&bounds, "and"));
+                }
+            }
+        }
+        if renewal.prices == RenewalPrices::List {
+            told += "; agreed prices and discounts end, and list prices hold";
+        }
+        told + "."
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::foundation::json;
+
+    fn told(contract: &str, plan: Option<&str>) -> Vec<String> {
+        let tree = json::parse(contract).unwrap();
+        let contract = Contract::read(&Node::root(&tree)).unwrap();
+        let plan = plan.map(|plan| Plan::read(&Node::root(&json::parse(plan).unwrap())).unwrap());
+        describe(contract, plan).unwrap()
+    }
+
+    /// rules.md 10.5, as its signers read it.
+    #[test]
+    fn acmes_deal_in_words() {
+        let plan = r#"{"key":"enterprise","name":"Enterprise","currency":"USD","price_book":"list","charges":[{"key":"tokens","product":"ai-api","meter":"tokens","price":"tokens"}]}"#;
+        let contract = r#"{"key":"acme-2026","customer":"acme","starts_on":"2026-01-01","term":"12 months","plan":"enterprise","prices":"pin","billing":{"interval":"3 months","net_days":45},
+            "overrides":[{"meter":"tokens","percent_off":"50"}],
+            "commitments":[{"key":"annual","kind":"prepaid","amount":"100000","instalments":"3 months"}],
+            "credits":[{"key":"annual-credits","category":"paid","amount":"120000","paid_by":"annual","scope":{"products":["ai-api"]}}],
+            "renewal":{"auto":true,"notice_days":60,"uplift":{"index":"cpi","min":"3","max":"7"}}}"#;
+        assert_eq!(
+            told(contract, Some(plan)),
+            [
+                "Contract acme-2026 with acme runs from 1 January 2026 to 31 December 2026 (12 months), on plan Enterprise.",
+                "It is billed every 3 months by the calendar, in USD; invoices are due after 45 days.",
+                "List prices are those in force when the contract is signed, for as long as it runs.",
+                "Usage of tokens (tokens) costs the list price tokens of list, per 3 months.",
+                "Usage of tokens costs 50 percent less than the list price.",
+                "Commitment annual: the customer buys USD 100,000 for each year from 1 January 2026 to 31 December 2026, paid in advance in equal parts every 3 months.",
+                "Credit annual-credits: the customer gets USD 120,000 of paid credit every year from 1 January 2026, paid for by commitment annual, for ai-api; it expires with the contract.",
+                "On 1 January 2027 it renews for 12 months unless notice is given by 2 November 2026; fees and agreed prices rise by cpi, at least 3 and at most 7 percent.",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_term_is_a_sentence() {
+        let contract = r#"{"key":"c","customer":"acme","currency":"USD","starts_on":"2026-01-15","plan":null,"term":"24 months","trial":{"duration":"14 days"},"purchase_order":"PO-1","bill_to":"inc",
+            "billing":{"alignment":"anniversary","end_of_month":true,"collection":"charge_automatically"},
+            "charges":[{"key":"calls","product":"api","meter":"calls","match":{"region":"eu"},"pricing":{"model":"per_unit","unit_price":"0.5","per":1000}}],
+            "fees":[{"key":"seats","product":"p","pricing":{"model":"per_unit","unit_price":"20"},"quantity":"5","timing":"arrears","until":"2027-01-15"},
+                {"key":"platform","product":"p","every":"12 months","pricing":{"model":"flat","amount":"40000"},"ramp":[{"after":"12 months","percent":"25"}]},
+                {"key":"setup","product":"p","pricing":{"model":"flat","amount":"500"},"once":true}],
+            "phases":[{"key":"pilot","duration":"3 months","overrides":[{"charge":"calls","match":{"region":"eu"},"unit_price":"0.1"}]}],
+            "discounts":[{"key":"launch","percent_off":"20","charges":["seats","platform"],"duration":"6 months"},{"key":"flat","amount_off":"10"}],
+            "commitments":[{"key":"spend","kind":"postpaid","amounts":["1000","2000"],"every":"12 months","overage":[{"meter":"calls","unit_price":"0.4"}]}],
+            "credits":[{"key":"pilot","category":"pilot","carry_from":{"contract":"pilot-1"},"expires":"never"},
+                {"key":"monthly","category":"promotional","amount":"100","unit":"call","every":"1 month","expires":"period_end","rollover":{"cap":"50","for":"1 month"},"scope":{"meters":["calls"],"dimensions":{"region":["eu","us"]}}}],
+            "credit_mode":"credit_only","entitlements":[{"feature":"sso"},{"feature":"api_rate","value":100}],
+            "renewal":{"term":"12 months","uplift":{"percent":"5"},"prices":"list"}}"#;
+        assert_eq!(
+            told(contract, None),
+            [
+                "Contract c with acme runs from 15 January 2026 to 14 January 2028 (24 months).",
+                "It is billed every month counted from 29 January 2026, at months' ends where it began at one, in USD; invoices are due after 30 days, and charged automatically.",
+                "Until 28 January 2026 it is a trial: usage costs nothing, and fees have not begun.",
+                "Invoices name purchase order PO-1.",
+                "Invoices are addressed to inc.",
+                "Phase pilot is from 15 January 2026 to 14 April 2026.",
+                "Usage of calls with region eu (calls) costs nothing until 28 January 2026.",
+                "Usage of calls with region eu (calls) costs USD 0.50 per 1,000, per month from 29 January 2026.",
+                "Fee seats is 5 at USD 20 each per month, billed in arrears from 29 January 2026 until 14 January 2027.",
+                "Fee platform is USD 40,000 per year, billed in advance from 29 January 2026 until 28 January 2027.",
+                "Fee platform is USD 50,000 per year, billed in advance from 29 January 2027.",
+                "Fee setup is USD 500, once, on 29 January 2026.",
+                "Discount launch: 20 percent off seats and platform until 14 July 2026.",
+                "Discount flat: USD 10 per month off all charges and fees.",
+                "Charge calls with region eu costs USD 0.10 for what the list prices as one unit until 14 April 2026.",
+                "Commitment spend: the customer spends at least USD 1,000 and USD 2,000 for one year after the other from 15 January 2026 to 14 January 2028 on all usage; what is missing is billed when each ends; beyond it, usage of calls costs USD 0.40 for what the list prices as one unit.",
+                "Credit pilot: the customer gets what is unused of contract pilot-1 on 15 January 2026, for all usage; it does not expire.",
+                "Credit monthly: the customer gets call 100 of promotional credit every month from 15 January 2026, for usage of calls and region eu or us; it expires when its period ends; up to call 50 of what is unused then lives on for 1 month.",
+                "The customer may use sso.",
+                "The customer may use api_rate ({\"value\":100}).",
+                "Usage that no credit covers is refused.",
+                "On 15 January 2028 it may be renewed for 12 months; notice is due by 15 January 2028; fees and agreed prices rise by 5 percent; agreed prices and discounts end, and list prices hold.",
+            ]
+        );
+    }
+}

@@ -1,0 +1,341 @@
+//! Bills of customers with credit and commitments (rules.md 3, 10.5, 10.6).
+
+use super::*;
+
+/// A block as the database gives it; `more` says what is not usual of it.
+fn block(key: &str, left: &str, more: &str) -> String {
+    let usual = r#""category":"paid","priority":50,"effective_at":"2023-01-01T00:00:00Z""#;
+    let more = if more.is_empty() { String::new() } else { format!(",{more}") };
+    let unit = if more.contains("\"unit\"") { "" } else { r#","unit":"USD""# };
+    format!(r#"{{"key":"{key}",{usual}{unit}{more},"left":"{left}"}}"#)
+}
+
+/// A bill of November 2023 with blocks.
+fn paid(charges: impl IntoIterator<Item = Charge>, blocks: &[String]) -> Case {
+    Case { more: format!(r#","credits":{{"blocks":[{}]}}"#, blocks.join(",")), ..november(charges) }
+}
+
+const PER_1000: &str = r#"{"model":"per_unit","unit_price":"0.0016","per":1000}"#;
+const ONE: &str = r#"{"model":"per_unit","unit_price":"1"}"#;
+
+fn tokens(pricing: &str, quantity: &str) -> Charge {
+    usage("tokens", pricing, &[used("{}", quantity, 1)])
+}
+
+/// Line, block, quantity, amount.
+fn draws(documents: &Documents) -> Vec<(String, String, String, String)> {
+    let credits = documents.list.iter().flat_map(|document| &document.credits);
+    let shown = |credit: &crate::domain::invoicing::settlement::Credit| {
+        let (quantity, amount) = (credit.quantity.to_string(), credit.amount.to_string());
+        (credit.line.clone(), credit.block.clone(), quantity, amount)
+    };
+    credits.map(shown).collect()
+}
+
+fn drawn(list: &[(&str, &str, &str, &str)]) -> Vec<(String, String, String, String)> {
+    let text = |text: &str| text.to_string();
+    list.iter().map(|(a, b, c, d)| (text(a), text(b), text(c), text(d))).collect()
+}
+
+fn due(documents: &Documents) -> Vec<String> {
+    let due = |document: &super::super::document::Document| {
+        document.total.sub(document.paid).unwrap().to_fixed(2).unwrap()
+    };
+    documents.list.iter().map(due).collect()
+}
+
+fn lines_of(documents: &Documents) -> Vec<(String, String, String)> {
+    let lines = documents.list.iter().flat_map(|document| &document.lines);
+    let shown = |line: &Line| {
+        let quantity = line.quantity.map_or(String::new(), |quantity| quantity.to_string());
+        (line.key.clone(), quantity, line.amount.to_fixed(2).unwrap())
+    };
+    lines.map(shown).collect()
+}
+
+fn made(list: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
+    list.iter().map(|(a, b, c)| (a.to_string(), b.to_string(), c.to_string())).collect()
+}
+
+/// 3 A: in commit $0.0016 per 1,000, beyond it $0.002: 31.25 bn and 3.75 bn at $7,500; of a call with $0.30 left 187,500
+/// tokens burn it and 212,500 are 0.425, rounded at the line.
+#[test]
+fn a_line_splits_at_the_exact_quantity_where_credit_ends() {
+    let commitment = r#","commitments":[{"from":"2023-11-01T00:00:00Z","until":null,"until_on":null,"terms":{"key":"prepaid","kind":"prepaid","amount":"50000",
+        "product":"p","every":"12 months","from":"2023-11-01","overage":[{"meter":"tokens","match":{},"unit_price":"0.002"}]}}]"#;
+    let run = |left: &str, quantity: &'static str| {
+        let mut case = paid([tokens(PER_1000, quantity)], &[block("tokens", left, "")]);
+        case.more.push_str(commitment);
+        case.hours = vec![(0, "2023-11-10T10:00:00Z", "{}", quantity)];
+        case.documents()
+    };
+    let year = run("50000", "35000000000");
+    assert_eq!(
+        lines_of(&year),
+        made(&[
+            ("tokens/2023-11-01", "31250000000", "50000.00"),
+            ("tokens/2023-11-01/overage", "3750000000", "7500.00")
+        ])
+    );
+    assert_eq!(due(&year), ["7500.00"]);
+    let call = run("0.30", "400000");
+    assert_eq!(
+        lines_of(&call),
+        made(&[("tokens/2023-11-01", "187500", "0.30"), ("tokens/2023-11-01/overage", "212500", "0.43")])
+    );
+    assert_eq!(call.list[0].lines[1].exact.shown(), "0.425");
+    assert_eq!(call.list[0].lines[1].price.as_deref(), Some("overage, charge"));
+    assert_eq!(draws(&call), drawn(&[("tokens/2023-11-01", "tokens", "187500", "0.3")]));
+    // Without credit all of it is beyond.
+    assert_eq!(lines_of(&run("0", "1000000")), made(&[("tokens/2023-11-01/overage", "1000000", "2.00")]));
+}
+
+/// 3 C: 400 of tokens take D 50, C 200, B 100, A 50; 350 of images, used later, E 300 and A 50.
+#[test]
+fn blocks_pay_in_their_order_whichever_line_stands_first() {
+    let images = usage("images", ONE, &[used("{}", "350", 1)]);
+    let ends = |day: &str, more: &str| format!(r#""expires_at":"{day}T00:00:00Z"{more}"#);
+    let promotional = r#","category":"promotional""#;
+    let blocks = [
+        block("A", "500", &ends("2024-01-01", "")),
+        block("B", "100", &ends("2024-01-01", promotional)).replacen(r#""category":"paid","#, "", 1),
+        block("C", "200", &ends("2023-12-31", promotional)).replacen(r#""category":"paid","#, "", 1),
+        block("D", "50", r#""scope":{"meters":["tokens"]}"#).replacen(
+            r#""priority":50"#,
+            r#""priority":10"#,
+            1,
+        ),
+        block("E", "300", &ends("2023-12-31", r#","scope":{"meters":["images"]}"#)),
+    ];
+    let mut case = paid([images, tokens(ONE, "400")], &blocks);
+    case.hours = vec![(0, "2023-11-11T10:00:00Z", "{}", "350"), (1, "2023-11-10T10:00:00Z", "{}", "400")];
+    let documents = case.documents();
+    assert_eq!(
+        draws(&documents),
+        drawn(&[
+            ("images/2023-11-01", "E", "300", "300"),
+            ("images/2023-11-01", "A", "50", "50"),
+            ("tokens/2023-11-01", "D", "50", "50"),
+            ("tokens/2023-11-01", "C", "200", "200"),
+            ("tokens/2023-11-01", "B", "100", "100"),
+            ("tokens/2023-11-01", "A", "50", "50"),
+        ])
+    );
+    assert_eq!(due(&documents), ["0.00"]);
+    let text = documents.text(&documents.list[0], &Issue::default()).unwrap();
+    let tree = json::parse(&text).unwrap();
+    assert_eq!(tree.get("totals").unwrap().get("credits").unwrap(), &json::Tree::text("-750.00"));
+    let told = explain(&Node::root(&tree), &Vec::new()).unwrap();
+    assert!(told.contains(&"├─ credits -750.00 USD".to_string()), "{told:#?}");
+    // Computed again from what the document recorded.
+    let recorded = tree.get("inputs").unwrap().get("credits").unwrap().canonical().unwrap();
+    case.more = format!(r#","credits":{}"#, recorded.replacen('{', r#"{"opened":true,"#, 1));
+    assert_eq!(case.text(), text);
+}
+
+/// 10.6: 1,000 are left; Inc's 1,200 on the 16th take them, GmbH's 2,300 on the 20th are all overage.
+#[test]
+fn legal_entities_share_a_pool_in_order_of_time() {
+    let both = [used(r#"{"bill_to":"gmbh"}"#, "2300", 1), used("{}", "1200", 1)];
+    let mut case = paid([usage("tokens", ONE, &both)], &[block("pool", "1000", "")]);
+    case.hours = vec![
+        (0, "2023-11-20T00:00:00Z", r#"{"bill_to":"gmbh"}"#, "2300"),
+        (0, "2023-11-16T00:00:00Z", "{}", "1200"),
+    ];
+    let documents = case.documents();
+    assert_eq!(draws(&documents), drawn(&[("tokens/2023-11-01", "pool", "1000", "1000")]));
+    assert_eq!(due(&documents), ["200.00", "2300.00"]);
+}
+
+/// A block pays for usage of its time, and of the dimensions it names, also where lines don't keep them apart; fees are
+/// not paid from credit, and what a maximum takes off is not asked for.
+#[test]
+fn scope_is_that_of_the_usage() {
+    let capped = r#"{"model":"per_unit","unit_price":"1","maximum":"80"}"#;
+    let block = block(
+        "gpt-4",
+        "50",
+        r#""expires_at":"2023-11-15T12:30:00Z","scope":{"dimensions":{"model":["gpt-4"]}}"#,
+    );
+    let mut case = paid(
+        [tokens(capped, "100"), fee(r#""pricing":{"model":"flat","amount":"49"},"timing":"arrears""#)],
+        &[block],
+    );
+    case.hours = vec![
+        (0, "2023-11-10T00:00:00Z", r#"{"model":"gpt-4"}"#, "30"),
+        (0, "2023-11-11T00:00:00Z", r#"{"model":"other"}"#, "30"),
+        (0, "2023-11-15T12:30:00Z", r#"{"model":"gpt-4"}"#, "40"),
+    ];
+    // 30 of 100 at the 80 that are billed
+    let documents = case.documents();
+    assert_eq!(draws(&documents), drawn(&[("tokens/2023-11-01", "gpt-4", "30", "24")]));
+    assert_eq!(due(&documents), ["105.00"]);
+    let stretches: Vec<(String, String)> = {
+        let contract = case.contract();
+        let mut batch = Batch::open([opened(&contract, false, None)]);
+        batch.add_meter(0, case_meter());
+        batch.days().into_iter().for_each(|(zone, day)| batch.add_midnight(zone, day, midnight(day)));
+        batch.stretches();
+        let stretches = batch.hour_stretches();
+        assert!(stretches.iter().all(|s| s.dropped == ["region"]), "the block looks at the model");
+        stretches.iter().map(|s| (s.from.to_string(), s.until.to_string())).collect()
+    };
+    assert_eq!(stretches.len(), 2);
+    assert_eq!(stretches[1].0, "2023-11-15T12:30:00Z");
+}
+
+fn case_meter() -> Meter {
+    let meter = r#"{"key":"tokens","event_type":"e","aggregation":"sum","value":"n","dimensions":["model","region"],"unit":"token"}"#;
+    Meter::from(&crate::domain::metering::Meter::read(&Node::root(&json::parse(meter).unwrap())).unwrap())
+}
+
+/// 1,200 tokens of their own unit cost nothing; the other 300 cost what they do in their tier, however usage was cut; then
+/// money pays.
+#[test]
+fn units_come_first_and_tiers_cut_exactly() {
+    let tiers =
+        r#"{"model":"graduated","tiers":[{"up_to":"1000","unit_price":"0.10"},{"unit_price":"0.05"}]}"#;
+    let blocks = [block("tokens", "1200", r#""unit":"token""#), block("money", "10", "")];
+    let cuts: [&[(usize, &str, &str, &str)]; 3] = [
+        &[(0, "2023-11-10T00:00:00Z", "{}", "1500")],
+        &[(0, "2023-11-11T00:00:00Z", "{}", "700"), (0, "2023-11-10T00:00:00Z", "{}", "800")],
+        // Corrections that outweigh their hour are taken off what follows.
+        &[
+            (0, "2023-11-10T00:00:00Z", "{}", "1600"),
+            (0, "2023-11-11T00:00:00Z", "{}", "-300"),
+            (0, "2023-11-12T00:00:00Z", "{}", "200"),
+        ],
+    ];
+    for hours in cuts {
+        let mut case = paid([tokens(tiers, "1500")], &blocks);
+        case.hours = hours.to_vec();
+        let documents = case.documents();
+        assert_eq!(
+            lines_of(&documents),
+            made(&[("tokens/2023-11-01", "1200", "0.00"), ("tokens/2023-11-01/overage", "300", "15.00")])
+        );
+        assert_eq!(
+            draws(&documents),
+            drawn(&[
+                ("tokens/2023-11-01", "tokens", "1200", "1200"),
+                ("tokens/2023-11-01/overage", "money", "200", "10")
+            ])
+        );
+        assert_eq!(due(&documents), ["5.00"]);
+    }
+}
+
+/// A boundary compared again draws the difference; frozen, blocks hold no more than what the documents drew.
+#[test]
+fn late_usage_draws_the_difference() {
+    let month = |quantity: &'static str, left: &str, more: &str| {
+        let mut case = paid([tokens(ONE, quantity)], &[block("b", left, "")]);
+        case.more = case.more.replacen(r#"{"blocks""#, &format!(r#"{{{more}"blocks""#), 1);
+        case.hours = vec![(0, "2023-11-10T00:00:00Z", "{}", quantity)];
+        case
+    };
+    let was = month("60", "100", "").documents();
+    let stands = {
+        let text = was.text(&was.list[0], &Issue::default()).unwrap();
+        let tree = json::parse(&text).unwrap();
+        let part = |name: &str| tree.get(name).unwrap().canonical().unwrap();
+        let (lines, credits) = (part("lines"), part("credits"));
+        format!(r#"[{{"number":"INV-1","bill_to":"acme","own":true,"lines":{lines},"credits":{credits}}}]"#)
+    };
+    let differs = |quantity, left, more| month(quantity, left, more).differences(&stands).unwrap();
+    let late = differs("110", "40", "");
+    assert_eq!(draws(&late), drawn(&[("tokens/2023-11-01", "b", "40", "40")]));
+    assert_eq!((due(&late), late.list[0].corrects()), (vec!["10.00".to_string()], vec![1]));
+    let taken_back = differs("25", "40", "");
+    assert_eq!(draws(&taken_back), drawn(&[("tokens/2023-11-01", "b", "-35", "-35")]));
+    assert_eq!(due(&taken_back), ["0.00"]);
+    assert!(differs("60", "40", "").list.is_empty());
+    let frozen = differs("70", "40", r#""frozen":true,"#);
+    assert_eq!((draws(&frozen), due(&frozen)), (drawn(&[]), vec!["10.00".to_string()]));
+}
+
+/// 3 D: what is missing to 120,000 is 22,500, credit paid not counted; instalments sum to what was promised.
+#[test]
+fn commitments_are_paid_and_tested_on_their_boundaries() {
+    let commitment = |terms: &str| {
+        format!(
+            r#","commitments":[{{"from":"2023-11-01T00:00:00Z","until":null,"until_on":null,"terms":{{"key":"c","product":"p","from":"2023-11-01",{terms}}}}}]"#
+        )
+    };
+    let standing = r#","spent":[{"number":"INV-1","boundary":0,"bill_to":"acme","lines":[{"key":"tokens/2023-10-01","kind":"usage","charge":"tokens","product":"ai-api",
+        "meter":"tokens","from":"2023-11-01T00:00:00Z","amount":"50000.00"}],"credits":[{"block":"b","line":"tokens/2023-10-01","quantity":"1","amount":"2500.00"}]}]"#;
+    let mut case = november([tokens(ONE, "50000")]);
+    case.more = commitment(r#""kind":"postpaid","amount":"120000","every":"1 month""#) + standing;
+    case.hours = vec![(0, "2023-11-10T00:00:00Z", "{}", "50000")];
+    assert_eq!(case.shown()[1], line("c/2023-11-01/true_up", "22500.00"));
+    let text = case.text();
+    assert!(text.contains(r#""counted":["INV-1"]"#), "{text}");
+    case.charges = vec![tokens(ONE, "131000")];
+    assert_eq!(case.amounts(), ["131000.00"]);
+
+    let mut prepaid = november([]);
+    prepaid.boundaries = "[0, 1, 2, 3]";
+    prepaid.more =
+        commitment(r#""kind":"prepaid","amount":"100","every":"3 months","instalments":"1 month""#);
+    assert_eq!(
+        prepaid.shown(),
+        [
+            line("c/2023-11-01", "33.33"),
+            line("c/2023-12-01", "33.34"),
+            line("c/2024-01-01", "33.33"),
+            line("c/2024-02-01", "33.33"),
+        ]
+    );
+    assert_eq!(prepaid.lines()[1].label, "Commitment c 2/3");
+}
+
+proptest! {
+    /// Whatever the order in which hours are given, the bytes are the same; no block gives more than it holds, and what is
+    /// drawn and what is due sum to the lines.
+    #[test]
+    fn any_order_of_arrival_settles_to_the_same(
+        used in proptest::collection::vec((0i64..700, 1i64..40), 1..12), left in proptest::collection::vec(0i64..200, 1..4), turn in 0usize..12
+    ) {
+        let total: i64 = used.iter().map(|(_, quantity)| quantity).sum();
+        let blocks: Vec<String> = left.iter().enumerate().map(|(n, left)| {
+            let ends = format!(r#""expires_at":"2023-11-{:02}T00:00:00Z""#, 5 + n * 9);
+            block(&format!("b{n}"), &left.to_string(), &ends)
+        }).collect();
+        let charge = || usage("tokens", ONE, &[self::used("{}", &total.to_string(), 1)]);
+        let run = |turned: &[(i64, i64)]| {
+            let case = paid([charge()], &blocks);
+            let contract = case.contract();
+            let mut batch = Batch::open([opened(&contract, false, None)]);
+            batch.add_meter(0, case_meter());
+            batch.days().into_iter().for_each(|(zone, day)| batch.add_midnight(zone, day, midnight(day)));
+            batch.stretches();
+            batch.add_usage(UsageRow { stretch: 0, dimensions: Dimensions::new(), quantity: Exact::from_i64(total), events: 1, amounts: None, places: Vec::new() }).unwrap();
+            let begins = instant("2023-11-01T00:00:00Z");
+            // As the database has them: summed by hour.
+            let mut hours = std::collections::HashMap::new();
+            turned.iter().for_each(|(hour, quantity)| *hours.entry(*hour).or_insert(0) += quantity);
+            let stretches = batch.hour_stretches();
+            for (hour, quantity) in hours {
+                let at = Instant(begins.0 + hour * crate::domain::foundation::instant::HOUR);
+                let place = stretches.iter().position(|s| s.from <= at && at < s.until).unwrap();
+                batch.add_hour(place, at, Dimensions::new(), Exact::from_i64(quantity)).unwrap();
+            }
+            batch.compute(true);
+            batch.one().unwrap()
+        };
+        let mut turned = used.clone();
+        turned.rotate_left(turn % used.len());
+        let (one, other) = (run(&used), run(&turned));
+        let text = |documents: &Documents| documents.text(&documents.list[0], &Issue::default()).unwrap();
+        prop_assert_eq!(text(&one), text(&other));
+        for (n, left) in left.iter().enumerate() {
+            let of_block = one.list[0].credits.iter().filter(|credit| credit.block == format!("b{n}"));
+            let sum = of_block.fold(Exact::ZERO, |sum, credit| sum.add(credit.amount).unwrap());
+            prop_assert!(sum <= Exact::from_i64(*left));
+        }
+        prop_assert_eq!(one.list[0].total, Exact::from_i64(total));
+        let paid = one.list[0].credits.iter().fold(Exact::ZERO, |sum, credit| sum.add(credit.amount).unwrap());
+        prop_assert_eq!(paid, one.list[0].paid);
+        prop_assert!(paid <= Exact::from_i64(total));
+    }
+}
