@@ -5,6 +5,7 @@ use pg_billing::domain::contracts::catalogue;
 use pg_billing::domain::contracts::contract::Contract;
 use pg_billing::domain::contracts::overrides::{Override, read_list};
 use pg_billing::domain::contracts::plan::Plan;
+use pg_billing::domain::contracts::timeline::{self, Change, Point, What};
 use pg_billing::domain::foundation::calendar::{Alignment, Calendar, Interval};
 use pg_billing::domain::foundation::hash::text_key;
 use pg_billing::domain::foundation::instant::{Instant, parse_date};
@@ -274,9 +275,16 @@ pub fn contracts(text: &str) -> bool {
     assert_eq!(again.to_tree(), printed);
     let plan = json::parse(crate::text::PLANS[0]).expect("a plan of ours");
     let plan = Plan::read(&Node::root(&plan)).expect("a plan of ours");
-    for plan in [None, Some(&plan)] {
-        if let Some(terms) = good(contract.terms(plan)) {
-            terms.to_tree().canonical().expect("stored terms");
+    let plans = [("pro".to_string(), plan)].into();
+    for plan in [None, Some("pro".to_string())] {
+        let created = Change {
+            version: 1,
+            at: Point::midnight(contract.starts_on),
+            plan,
+            what: What::Create(Box::new(contract.clone())),
+        };
+        if let Some(timeline) = good(timeline::fold(vec![created], &plans)) {
+            timeline.to_tree().canonical().expect("a stored timeline");
         }
     }
     true

@@ -283,6 +283,9 @@ BEGIN
     PERFORM billing_internal.check_places(of_amount, of_unit, 'amount:');
     PERFORM billing_internal.check_places((of_terms->>'overdraft')::numeric, of_unit, 'overdraft:') WHERE of_terms->>'overdraft' <> 'unlimited';
     PERFORM billing_internal.check_places((of_terms->'rollover'->>'cap')::numeric, of_unit, 'rollover.cap:') WHERE of_terms->'rollover' ? 'cap';
+    IF of_expires_at <= of_effective_at THEN
+        PERFORM billing_internal.fail('ZB004', format('credit that takes effect at %s can''t expire at %s', of_effective_at, of_expires_at), 'It must expire after it takes effect; a date is its first instant.');
+    END IF;
     INSERT INTO billing.credit_grant (customer_id, grant_id, key, contract_id, pool_id, unit, category, amount, priority, scope, effective_at, expires_at, rollover, overdraft,
         rolled_from, source_key, reason, created_at)
     VALUES (of_customer_id, id, of_key, of_contract_id, of_pool_id, of_unit, of_category, of_amount, coalesce((of_terms->>'priority')::int, 50), coalesce(of_terms->'scope', '{}'),
@@ -292,7 +295,8 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM billing_internal.fail('ZB005', format('key: credit %s exists', quote_literal(of_key)), 'Choose another key: a grant that exists never changes.');
     END IF;
-    INSERT INTO billing.credit_block_balance (customer_id, grant_id, unit, posted, open) VALUES (of_customer_id, id, of_unit, 0, true);
+    INSERT INTO billing.credit_block_balance (customer_id, grant_id, unit, places, posted, open)
+    VALUES (of_customer_id, id, of_unit, billing_internal.unit_places(of_unit, (billing.now() AT TIME ZONE 'UTC')::date), 0, true);
     SELECT o.block INTO block FROM billing_internal.credit_opens(ARRAY[of_customer_id], false, true) o WHERE o.grant_id = id;
     PERFORM billing_internal.raise_fault(billing_internal.credit_block_error(block)::jsonb);
     IF of_amount > carried THEN

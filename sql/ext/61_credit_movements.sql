@@ -134,7 +134,7 @@ BEGIN
     END IF;
     grant_id := billing_internal.credit_grant_make(of_customer_id, of_key, of_contract_id, pool_id, of_unit, 'paid', of_amount, of_terms, of_effective_at, of_expires_at, NULL, why);
     IF of_bonus IS NOT NULL THEN
-        PERFORM billing_internal.credit_grant_make(of_customer_id, of_key || '-bonus', of_contract_id, pool_id, of_unit, 'promotional', of_bonus, of_terms, of_effective_at, of_expires_at, NULL, why);
+        PERFORM billing_internal.credit_grant_make(of_customer_id, of_key || '-bonus', of_contract_id, pool_id, of_unit, 'promotional', of_bonus, of_terms - 'rollover', of_effective_at, of_expires_at, NULL, why);
     END IF;
 END
 $$;
@@ -159,7 +159,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.credit_purchase(text, jsonb) IS
-    'Sells a customer credit: as credit_grant_create(), with "price" (in the customer''s currency) and "bonus" (free credits of the same purchase: a block <key>-bonus of category promotional). All blocks share one pool, so each credit is worth price ÷ (amount + bonus). "20% discount" and "20% bonus" are different deals: say how many credits the price buys. Usable at once. Returns the key. Errors: as credit_grant_create().';
+    'Sells a customer credit: as credit_grant_create(), with "price" (in the customer''s currency) and "bonus" (free credits of the same purchase: a block <key>-bonus of category promotional, which does not roll over). All blocks share one pool, so each credit is worth price ÷ (amount + bonus). "20% discount" and "20% bonus" are different deals: say how many credits the price buys. Usable at once. Returns the key. Errors: as credit_grant_create().';
 
 CREATE FUNCTION billing_internal.credit_change_begin("grant" text, reason text, OUT customer_id bigint, OUT grant_id uuid, OUT key text, OUT unit text, OUT pool_id uuid, OUT amount numeric,
     OUT left_over numeric, OUT effective_at timestamptz, OUT expires_at timestamptz, OUT expired_at timestamptz, OUT voided_at timestamptz)
@@ -427,7 +427,6 @@ CREATE FUNCTION billing.draw_down(customer text, amount numeric, idempotency_key
 AS $$
 #variable_conflict use_variable
 DECLARE
-    c record;
     b record;
     d record;
     at timestamptz := billing.now();
@@ -435,11 +434,13 @@ DECLARE
     amounts numeric[];
     new_id uuid;
 BEGIN
-    PERFORM billing_internal.require_installed();
-    IF amount IS NULL OR amount <= 0 OR amount IN ('NaN', 'Infinity') OR amount >= 1e16 THEN
+    -- Each statement and expression here is paid for by every draw: expressions instead of PERFORM, and all that is asked of
+    -- tables in one statement, by key, so that what a session plans while they are small will do when they are large.
+    IF (billing_internal.require_installed() IS NULL) IS NULL OR (amount > 0 AND amount < 1e16 AND idempotency_key <> '' AND octet_length(idempotency_key) <= 255) IS NOT TRUE THEN
+        IF coalesce(octet_length(idempotency_key), 0) NOT BETWEEN 1 AND 255 THEN
+            PERFORM billing_internal.fail('ZB004', format('the idempotency key has %s bytes', coalesce(octet_length(idempotency_key), 0)), 'Give each draw a key of 1 to 255 bytes of its own, and send the same one when you try again.');
+        END IF;
         PERFORM billing_internal.fail('ZB004', format('%s can''t be drawn', coalesce(amount::text, 'NULL')), 'Draw an amount above 0; what was drawn too much is granted again.');
-    ELSIF coalesce(octet_length(idempotency_key), 0) NOT BETWEEN 1 AND 255 THEN
-        PERFORM billing_internal.fail('ZB004', format('the idempotency key has %s bytes', coalesce(octet_length(idempotency_key), 0)), 'Give each draw a key of 1 to 255 bytes of its own, and send the same one when you try again.');
     END IF;
     IF doc IS DISTINCT FROM '{}' THEN
         doc := billing_internal.read_credit_document('draw', doc);
@@ -448,34 +449,40 @@ BEGIN
             PERFORM billing_internal.fail('ZB004', format('occurred_at: %s is after billing.now()', doc->>'occurred_at'), 'Draw when it happens.');
         END IF;
     END IF;
-    -- Everything here is asked by key: what a session plans while tables are small must do when they are large.
-    SELECT k.customer_id, k.key, k.currency INTO c FROM billing.customer k WHERE k.key = customer;
-    IF c.customer_id IS NULL THEN
-        SELECT k.customer_id, k.key, k.currency INTO c FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(customer);
-    END IF;
-    unit := coalesce(unit, c.currency);
-    IF amount <> trunc(amount) THEN
+    LOOP
+        -- All that the customer has of the unit is locked, by id. Whether there is more to look at than one block is asked along.
+        SELECT k.customer_id, k.key AS customer, coalesce(unit, k.currency) AS unit, x.*,
+            EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = k.customer_id AND h.kind = 'usage' AND h.until_version IS NULL) AS has_usage,
+            EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = k.customer_id AND r.unit = coalesce(unit, k.currency) AND r.ended_at IS NULL) AS has_rule
+        INTO b
+        FROM billing.customer k
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS blocks, (array_agg(y.grant_id))[1] AS grant_id, min(y.grant_key) AS grant_key, min(y.left_over) AS left_over, bool_and(y.plain) AS plain, min(y.places) AS places
+            FROM (
+                SELECT l.grant_id, l.posted - l.reserved AS left_over, l.places, g.key AS grant_key,
+                    g.scope = '{}' AND g.effective_at <= at AND (g.expires_at > at) IS NOT FALSE AND g.overdraft IS NULL AS plain
+                FROM billing.credit_block_balance l JOIN billing.credit_grant g ON g.customer_id = l.customer_id AND g.grant_id = l.grant_id
+                WHERE l.customer_id = k.customer_id AND l.unit = coalesce(unit, k.currency) AND l.open ORDER BY l.grant_id FOR UPDATE OF l
+            ) y
+        ) x
+        WHERE k.key = customer;
+        EXIT WHEN FOUND;
+        -- By an alias or id; or this raises.
+        SELECT k.key INTO customer FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(customer);
+    END LOOP;
+    unit := b.unit;
+    IF scale(amount) > b.places THEN
         PERFORM billing_internal.check_places(amount, unit, 'amount');
     END IF;
-    -- All that the customer has of the unit is locked, by id. Whether there is more to look at than one block is asked along.
-    SELECT count(*) AS blocks, min(x.grant_id::text)::uuid AS grant_id, min(x.key) AS key, min(x.left_over) AS left_over, bool_and(x.plain) AS plain,
-        EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = c.customer_id AND h.kind = 'usage' AND h.until_version IS NULL) AS has_usage,
-        EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = c.customer_id AND r.unit = unit AND r.ended_at IS NULL) AS has_rule
-    INTO b
-    FROM (
-        SELECT l.grant_id, l.posted - l.reserved AS left_over, g.key, g.scope = '{}' AND g.effective_at <= at AND (g.expires_at > at) IS NOT FALSE AND g.overdraft IS NULL AS plain
-        FROM billing.credit_block_balance l JOIN billing.credit_grant g ON g.customer_id = l.customer_id AND g.grant_id = l.grant_id
-        WHERE l.customer_id = c.customer_id AND l.unit = unit AND l.open ORDER BY l.grant_id FOR UPDATE OF l
-    ) x;
     IF b.blocks = 1 AND b.plain AND NOT b.has_usage AND NOT doc ? 'contract' THEN
         available := b.left_over;
         IF b.left_over >= amount THEN
             grants := ARRAY[b.grant_id];
             amounts := ARRAY[amount];
-            drawn := jsonb_build_array(jsonb_build_object('grant', b.key, 'amount', trim_scale(amount)::text));
+            drawn := jsonb_build_array(jsonb_build_object('grant', b.grant_key, 'amount', trim_scale(amount)::text));
         END IF;
     ELSIF b.blocks > 0 THEN
-        SELECT x.grants, x.amounts, x.drawn, x.available INTO grants, amounts, drawn, available FROM billing_internal.credit_choose(c.customer_id, unit, at, amount, doc) x;
+        SELECT x.grants, x.amounts, x.drawn, x.available INTO grants, amounts, drawn, available FROM billing_internal.credit_choose(b.customer_id, unit, at, amount, doc) x;
     ELSE
         available := 0;
     END IF;
@@ -484,34 +491,35 @@ BEGIN
         available := available - amount;
         WITH draw AS (
             INSERT INTO billing.credit_draw AS n (customer_id, idempotency_key, draw_id, unit, amount, doc, drawn, available, occurred_at, recorded_at)
-            VALUES (c.customer_id, idempotency_key, new_id, unit, amount, doc, drawn, available, at, clock_timestamp())
+            VALUES (b.customer_id, idempotency_key, new_id, unit, amount, doc, drawn, available, at, clock_timestamp())
             ON CONFLICT ON CONSTRAINT credit_draw_pkey DO NOTHING RETURNING n.recorded_at
         ), part AS (
             SELECT p.grant_id, p.amount, n.recorded_at FROM draw n, unnest(grants, amounts) p (grant_id, amount)
         ), entries AS (
             INSERT INTO billing.credit_ledger_entry (customer_id, grant_id, entry_id, transaction_id, kind, account, unit, amount, occurred_at, recorded_at, draw_id)
-            SELECT c.customer_id, p.grant_id, billing_internal.uuid_v7(), new_id, 'burnt', e.account, unit, p.amount * e.sign, at, p.recorded_at, new_id
+            SELECT b.customer_id, p.grant_id, billing_internal.uuid_v7(), new_id, 'burnt', e.account, unit, p.amount * e.sign, at, p.recorded_at, new_id
             FROM part p, (VALUES ('customer_balance', -1), ('consumed', 1)) e (account, sign)
         )
         UPDATE billing.credit_block_balance l SET posted = l.posted - p.amount, open = l.posted - p.amount <> 0 OR l.reserved <> 0
-        FROM part p WHERE l.customer_id = c.customer_id AND l.grant_id = p.grant_id;
+        FROM part p WHERE l.customer_id = b.customer_id AND l.grant_id = p.grant_id;
         IF FOUND THEN
             result := 'drawn';
             draw_id := new_id;
             IF b.has_rule THEN
-                PERFORM billing_internal.top_up_look_at(c.customer_id, unit, available);
+                PERFORM billing_internal.top_up_look_at(b.customer_id, unit, available);
             END IF;
             RETURN NEXT;
             RETURN;
         END IF;
     END IF;
     -- The key was used before, or there is too little.
-    SELECT * INTO d FROM billing.credit_draw n WHERE n.customer_id = c.customer_id AND n.idempotency_key = idempotency_key;
+    SELECT * INTO d FROM billing.credit_draw n WHERE n.customer_id = b.customer_id AND n.idempotency_key = idempotency_key;
     IF d.draw_id IS NULL THEN
-        PERFORM billing_internal.fail('ZB014', format('customer %s has %s %s available, not %s', c.key, trim_scale(greatest(available, 0)), unit, trim_scale(amount)),
+        PERFORM billing_internal.fail('ZB014', format(CASE WHEN available < amount THEN 'customer %s has %s %s available, not %s' ELSE 'customer %s has %s %s available, but not %s for this usage' END,
+                b.customer, trim_scale(greatest(available, 0)), unit, trim_scale(amount)),
             'Grant or sell credit, or draw less. Usage that is not billed yet counts as drawn.', 'available ' || trim_scale(greatest(available, 0)));
     ELSIF (d.unit, d.amount, d.doc) IS DISTINCT FROM (unit, amount, doc) THEN
-        PERFORM billing_internal.fail('ZB009', format('draw %s of customer %s was %s %s%s', quote_literal(idempotency_key), c.key, trim_scale(d.amount), d.unit, CASE WHEN d.doc <> '{}' THEN ' ' || d.doc::text ELSE '' END),
+        PERFORM billing_internal.fail('ZB009', format('draw %s of customer %s was %s %s%s', quote_literal(idempotency_key), b.customer, trim_scale(d.amount), d.unit, CASE WHEN d.doc <> '{}' THEN ' ' || d.doc::text ELSE '' END),
             'Nothing was drawn. A draw that differs needs another key.');
     END IF;
     result := 'duplicate';

@@ -277,6 +277,51 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.verify_invoices(timestamptz) IS 'The invoice checks of verify(): invoices made and boundaries billed since.';
 
+CREATE FUNCTION billing_internal.verify_credits(since timestamptz) RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+    WITH entry AS MATERIALIZED (
+        SELECT e.customer_id, e.grant_id, e.transaction_id, e.unit, e.account, e.amount, e.invoice_id, e.line_key, e.draw_id FROM billing.credit_ledger_entry e WHERE e.recorded_at >= since
+    ), block AS MATERIALIZED (
+        SELECT e.customer_id, e.grant_id FROM entry e UNION SELECT g.customer_id, g.grant_id FROM billing.credit_grant g WHERE g.created_at >= since
+        UNION SELECT b.customer_id, b.grant_id FROM billing.credit_block_balance b WHERE since <= '0001-01-01 00:00+00'
+    )
+    SELECT 'credits: every transaction sums to zero', count(*), count(*) FILTER (WHERE t.amount <> 0), min(format('transaction %s %s', t.transaction_id, t.unit)) FILTER (WHERE t.amount <> 0)
+    FROM (SELECT e.transaction_id, e.unit, sum(e.amount) AS amount FROM entry e GROUP BY e.customer_id, e.transaction_id, e.unit) t
+    UNION ALL
+    SELECT 'credits: a block holds what its entries say, never below what it may', count(*), count(*) FILTER (WHERE x.wrong), min(format('block %s holds %s, its entries %s', coalesce(x.key, x.grant_id::text), x.posted, x.sum)) FILTER (WHERE x.wrong)
+    FROM (
+        SELECT k.grant_id, g.key, b.posted, s.sum, (b.posted = s.sum AND b.unit = g.unit AND g.amount = s.granted AND s.units AND s.used >= 0
+            AND (b.posted - b.reserved >= 0 OR b.posted - b.reserved >= -g.overdraft)
+            AND (g.voided_at IS NULL OR b.posted = 0) AND (g.expired_at IS NULL OR b.posted - b.reserved <= 0)) IS NOT TRUE AS wrong
+        FROM block k
+        LEFT JOIN billing.credit_grant g ON g.customer_id = k.customer_id AND g.grant_id = k.grant_id
+        LEFT JOIN billing.credit_block_balance b ON b.customer_id = k.customer_id AND b.grant_id = k.grant_id
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sum(e.amount), 0) AS sum, coalesce(sum(e.amount) FILTER (WHERE e.kind IN ('granted', 'rolled_in')), 0) AS granted,
+                coalesce(-sum(e.amount) FILTER (WHERE e.kind IN ('burnt', 'reinstated')), 0) AS used, coalesce(bool_and(e.unit = b.unit AND (e.amount > 0) = (e.kind IN ('granted', 'rolled_in', 'reinstated'))), true) AS units
+            FROM billing.credit_ledger_entry e WHERE e.customer_id = k.customer_id AND e.grant_id = k.grant_id AND e.account = 'customer_balance') s
+    ) x
+    UNION ALL
+    SELECT 'credits: what invoices and draws took is what the ledger says', count(*), count(*) FILTER (WHERE x.wrong), min(x.what) FILTER (WHERE x.wrong)
+    FROM (
+        SELECT sum(m.amount) <> 0 AS wrong, format('%s of invoice %s, block %s', m.line_key, m.invoice_id, m.grant_id) AS what
+        FROM (
+            SELECT a.customer_id, a.invoice_id, a.line_key, a.grant_id, a.amount FROM billing.credit_allocation a WHERE a.recorded_at >= since
+            UNION ALL
+            SELECT e.customer_id, e.invoice_id, e.line_key, e.grant_id, e.amount FROM entry e WHERE e.invoice_id IS NOT NULL AND e.account = 'customer_balance'
+        ) m GROUP BY m.customer_id, m.invoice_id, m.line_key, m.grant_id
+        UNION ALL
+        SELECT sum(m.amount) <> 0, format('draw %s', m.draw_id)
+        FROM (
+            SELECT d.customer_id, d.draw_id, d.unit, d.amount FROM billing.credit_draw d WHERE d.recorded_at >= since
+            UNION ALL
+            SELECT e.customer_id, e.draw_id, e.unit, e.amount FROM entry e WHERE e.draw_id IS NOT NULL AND e.account = 'customer_balance'
+        ) m GROUP BY m.customer_id, m.draw_id, m.unit
+    ) x
+$$;
+COMMENT ON FUNCTION billing_internal.verify_credits(timestamptz) IS 'The credit checks of verify(): entries recorded since, and the blocks they are of.';
+
 CREATE FUNCTION billing.verify(scope text DEFAULT 'recent', since timestamptz DEFAULT NULL)
     RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -291,6 +336,7 @@ BEGIN
     RETURN QUERY SELECT * FROM billing_internal.verify_usage(since);
     RETURN QUERY SELECT * FROM billing_internal.verify_contracts(since);
     RETURN QUERY SELECT * FROM billing_internal.verify_invoices(since);
+    RETURN QUERY SELECT * FROM billing_internal.verify_credits(since);
     RETURN QUERY
     SELECT 'audit: the sealed chain is unbroken', (SELECT count(*) FROM billing.audit_log a WHERE a.audit_id >= billing_internal.first_id(since)), count(*), min(v.fault) FROM billing_internal.audit_faults(since) v;
     RETURN QUERY
@@ -300,4 +346,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.verify(text, timestamptz) IS
-    'Checks what always holds: usage against events, charges, periods, invoices against their events, numbers, the audit chain, row security, names, roles and logins. Clean = failed is 0 in every row; example names one failure. scope recent looks at usage, contracts, invoices and audit entries since an instant (default 35 days ago), full at everything. Changes nothing. Errors: ZB004.';
+    'Checks what always holds: usage against events, charges, periods, invoices against their events, numbers, credits against their ledger, the audit chain, row security, names, roles and logins. Clean = failed is 0 in every row; example names one failure. scope recent looks at usage, contracts, invoices and audit entries since an instant (default 35 days ago), full at everything. Changes nothing. Errors: ZB004.';

@@ -93,6 +93,7 @@ CREATE TABLE billing.credit_block_balance (
     customer_id bigint NOT NULL,
     grant_id uuid NOT NULL,
     unit text COLLATE "C" NOT NULL,
+    places smallint NOT NULL,
     posted numeric NOT NULL,
     reserved numeric NOT NULL DEFAULT 0 CHECK (reserved >= 0),
     open boolean NOT NULL CHECK (open OR (posted = 0 AND reserved = 0)),
@@ -105,10 +106,11 @@ COMMENT ON TABLE billing.credit_block_balance IS 'What each block holds: the sum
 COMMENT ON COLUMN billing.credit_block_balance.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.credit_block_balance.grant_id IS 'The block.';
 COMMENT ON COLUMN billing.credit_block_balance.unit IS 'Its unit.';
+COMMENT ON COLUMN billing.credit_block_balance.places IS 'Decimals that its unit is counted in: a currency''s minor units, 12 of any other.';
 COMMENT ON COLUMN billing.credit_block_balance.posted IS 'Granted − burnt + reinstated − expired − voided − refunded − rolled out; below 0 it is debt.';
 COMMENT ON COLUMN billing.credit_block_balance.reserved IS 'Part of posted that is promised to calls under way.';
 COMMENT ON COLUMN billing.credit_block_balance.open IS 'Whether there is anything in it; false only where posted and reserved are 0.';
-SELECT billing_internal.declare_table('billing.credit_block_balance', 'customer-owned', '{posted, reserved, open}', '{customer_id, grant_id, unit, posted, reserved, open}');
+SELECT billing_internal.declare_table('billing.credit_block_balance', 'customer-owned', '{posted, reserved, open}', '{customer_id, grant_id, unit, places, posted, reserved, open}');
 
 -- ── movements ────────────────────────────────────────────────────────────────────────────────────
 
