@@ -893,12 +893,12 @@ mod tests {
         give_usage_and_rows(&handle);
         assert_eq!(
             rows(&format!(
-                "SELECT n, customer_id, meter_id, from_at AT TIME ZONE 'UTC', until_at AT TIME ZONE 'UTC', recorded_until, meter_version, matches, dropped, bill_to
-                 FROM billing_internal.bill_hours({handle})"
+                "SELECT n, customer_id, meter_id, to_char(from_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), to_char(until_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'),
+                    recorded_until, meter_version, matches, array_to_string(dropped, ','), bill_to FROM billing_internal.bill_hours({handle})"
             )),
             [
-                "0|7|2|2023-11-01 04:00:00|2023-11-10 10:30:00|||{}|{model}|acme",
-                "1|7|2|2023-11-10 10:30:00|2023-12-01 05:00:00|||{}|{model}|acme"
+                "0|7|2|2023-11-01 04:00:00|2023-11-10 10:30:00|||{}|model|acme",
+                "1|7|2|2023-11-10 10:30:00|2023-12-01 05:00:00|||{}|model|acme"
             ]
         );
         rows(&format!(
