@@ -28,10 +28,12 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
         let totals = |name: &str| {
             document.tree.get("totals").and_then(|totals| totals.get(name)).map(leaf_text).unwrap_or_default()
         };
-        branches.push(Branch::leaf(format!("lines {} {currency}", totals("total"))));
+        branches.push(Branch::leaf(format!("total {} {currency}", totals("total"))));
         branches.push(Branch { text: format!("credits {} {currency}", totals("credits")), leaves: credits });
+        branches.push(Branch::leaf(format!("due {total} {currency}")));
+    } else {
+        branches.push(Branch::leaf(format!("total {total} {currency}")));
     }
-    branches.push(Branch::leaf(format!("total {total} {currency}")));
     branches.push(Branch::leaf(inputs_leaf(document)));
     let number = match text("number") {
         number if number.is_empty() => String::new(),
