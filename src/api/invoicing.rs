@@ -905,7 +905,8 @@ mod tests {
             "SELECT billing_internal.bill_add_hours({handle}, '{{0,1}}', '{{2023-11-02 10:00Z,2023-11-20 10:00Z}}', ARRAY['{{}}','{{}}'], '{{5000,4395}}')"
         ));
         rows(&format!("SELECT billing_internal.bill_compute({handle}, false)"));
-        assert_eq!(ask("bill_credits", &handle), ["0|0|1||acme|requests/2023-11-01|requests||5000|4"]);
+        // The first thousand are free, so no credit pays for them.
+        assert_eq!(ask("bill_credits", &handle), ["0|0|1||acme|requests/2023-11-01|requests||4000|4"]);
         assert_eq!(
             rows(&format!("SELECT total, credits FROM billing_internal.bill_documents({handle})")),
             ["243.21|4.00"]
