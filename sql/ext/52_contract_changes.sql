@@ -232,6 +232,7 @@ DECLARE
     at timestamptz;
     wanted text;
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT c.* INTO k FROM billing_internal.contract_lock(contract) f JOIN billing.contract c USING (customer_id, contract_id);
     IF change IS NULL OR jsonb_typeof(change) <> 'object' THEN
         PERFORM billing_internal.fail('ZB003', 'the amendment must be an object', 'Pass {"quantities": {"seats": "15"}}; docs/contracts.md lists what can be amended.');
@@ -256,6 +257,7 @@ DECLARE
     found_plan record;
     at_instant timestamptz;
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT c.* INTO k FROM billing_internal.contract_lock(contract) f JOIN billing.contract c USING (customer_id, contract_id);
     IF plan IS NULL THEN
         PERFORM billing_internal.fail('ZB004', 'the plan is NULL', 'Name a plan: SELECT key, name FROM billing.plan;');
@@ -279,6 +281,7 @@ DECLARE
     k record;
     effective timestamptz;
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT c.* INTO k FROM billing_internal.contract_lock(contract) f JOIN billing.contract c USING (customer_id, contract_id);
     effective := greatest(billing_internal.contract_day(k.customer_id, k.contract_id, k.time_zone, coalesce(at, billing.now())), k.starts_at);
     PERFORM billing_internal.require_live(k.key, k.state, k.ends_at, effective, 'paused');
@@ -298,6 +301,7 @@ DECLARE
     k record;
     effective timestamptz;
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT c.* INTO k FROM billing_internal.contract_lock(contract) f JOIN billing.contract c USING (customer_id, contract_id);
     effective := billing_internal.contract_day(k.customer_id, k.contract_id, k.time_zone, coalesce(at, billing.now()));
     PERFORM billing_internal.require_live(k.key, k.state, k.ends_at, effective, 'resumed');
@@ -319,6 +323,7 @@ DECLARE
     asked timestamptz;
     effective timestamptz;
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT c.* INTO k FROM billing_internal.contract_lock(contract) f JOIN billing.contract c USING (customer_id, contract_id);
     IF k.state IN ('ended', 'cancelled') THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s', k.key, k.state), 'There is nothing left to cancel.');
@@ -348,6 +353,7 @@ DECLARE
     k record;
     given timestamptz;
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT c.* INTO k FROM billing_internal.contract_lock(contract) f JOIN billing.contract c USING (customer_id, contract_id);
     given := billing_internal.contract_day(k.customer_id, k.contract_id, k.time_zone, coalesce(given_at, billing.now()));
     PERFORM billing_internal.require_live(k.key, k.state, k.ends_at, given, 'given notice of');
@@ -369,6 +375,7 @@ DECLARE
     k record;
     percent text;
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT c.* INTO k FROM billing_internal.contract_lock(contract) f JOIN billing.contract c USING (customer_id, contract_id);
     IF k.state = 'draft' OR k.cancelled_at IS NOT NULL OR k.ends_at IS NULL THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s %s and can''t be renewed', k.key, CASE WHEN k.cancelled_at IS NOT NULL THEN 'is cancelled' WHEN k.ends_at IS NULL THEN 'has no end' ELSE 'is a draft' END),
@@ -389,13 +396,18 @@ COMMENT ON FUNCTION billing.contract_renew(text, numeric, text) IS
 
 CREATE FUNCTION billing.renewals_due(within interval DEFAULT '90 days')
     RETURNS TABLE (contract text, customer text, ends_on date, notice_deadline date, notice_given_at timestamptz, auto boolean, renews_on date, new_term text, uplift jsonb)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM billing_internal.require_installed();
+    RETURN QUERY
     SELECT k.key, c.key, k.ends_on, (k.renewal->>'notice_deadline')::date, k.notice_given_at, coalesce((k.renewal->>'auto')::boolean, false),
         CASE WHEN billing_internal.renews(k.renewal, k.notice_given_at, k.time_zone) THEN k.ends_on END, k.renewal->>'term', nullif(k.renewal->'uplift', 'null')
     FROM billing.contract k JOIN billing.customer c USING (customer_id)
     WHERE k.state IN ('scheduled', 'active', 'paused') AND k.cancelled_at IS NULL AND k.ends_at <= billing.now() + within
-    ORDER BY k.ends_at, k.key
+    ORDER BY k.ends_at, k.key;
+END
 $$;
 COMMENT ON FUNCTION billing.renewals_due(interval) IS
     'Contracts whose term ends within some time from billing.now(), the next one first: the last day on which notice counts, the notice given, whether they renew by themselves and on which day (NULL = they end), for how long, and the uplift agreed.';

@@ -107,6 +107,7 @@ DECLARE
     of_key text;
     id uuid;
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT * INTO b FROM billing_internal.credit_begin(customer, 'grant', doc);
     of_key := coalesce(b.doc->>'key', billing_internal.credit_key(b.customer_id, 'grant-' || (SELECT count(*) + 1 FROM billing.credit_grant g WHERE g.customer_id = b.customer_id)));
     PERFORM billing_internal.credit_lock(b.customer_id, b.unit);
@@ -147,6 +148,7 @@ DECLARE
     b record;
     of_key text;
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT * INTO b FROM billing_internal.credit_begin(customer, 'purchase', doc);
     of_key := coalesce(b.doc->>'key', billing_internal.credit_key(b.customer_id, 'purchase-' || (SELECT count(*) + 1 FROM billing.credit_pool p WHERE p.customer_id = b.customer_id AND p.source_key IS NULL)));
     PERFORM billing_internal.check_places((b.doc->>'price')::numeric, b.currency, 'price:');
@@ -193,6 +195,7 @@ DECLARE
     g record;
     free numeric;
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT * INTO g FROM billing_internal.credit_change_begin("grant", reason);
     SELECT f.amount INTO free FROM billing_internal.credit_free(g.customer_id, ARRAY[g.grant_id]) f;
     IF g.expired_at IS NOT NULL THEN
@@ -218,6 +221,7 @@ DECLARE
     minor_units int;
     rounding text;
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT * INTO g FROM billing_internal.credit_change_begin("grant", reason);
     -- What other blocks of the pool lose at the same time would be counted from the same place twice.
     SELECT * INTO p FROM billing.credit_pool x WHERE x.customer_id = g.customer_id AND x.pool_id = g.pool_id FOR NO KEY UPDATE;
@@ -258,6 +262,7 @@ DECLARE
     g record;
     new_end timestamptz := nullif(credit_extend.expires_at, 'infinity');
 BEGIN
+    PERFORM billing_internal.require_installed();
     SELECT * INTO g FROM billing_internal.credit_change_begin("grant", reason);
     IF g.expires_at IS NULL THEN
         PERFORM billing_internal.fail('ZB005', format('credit %s never expires', g.key), 'It needs no extension.');
@@ -506,7 +511,7 @@ BEGIN
             result := 'drawn';
             draw_id := new_id;
             IF b.has_rule THEN
-                PERFORM billing_internal.top_up_look_at(b.customer_id, unit, available);
+                PERFORM billing_internal.top_up_look_at(b.customer_id, unit);
             END IF;
             RETURN NEXT;
             RETURN;
@@ -652,7 +657,7 @@ COMMENT ON PROCEDURE billing.credit_expiry() IS 'Ends every block that is due, c
 
 -- ── top-ups ──────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.top_up_look_at(of_customer_id bigint, of_unit text, balance numeric) RETURNS boolean
+CREATE FUNCTION billing_internal.top_up_look_at(of_customer_id bigint, of_unit text) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
@@ -664,6 +669,7 @@ DECLARE
     bought record;
     paid numeric;
     expires_at timestamptz;
+    balance numeric;
 BEGIN
     IF NOT billing_internal.travelling() THEN
         PERFORM FROM billing.top_up_rule x WHERE x.customer_id = of_customer_id AND x.unit = of_unit AND x.ended_at IS NULL FOR UPDATE;
@@ -674,6 +680,8 @@ BEGIN
     END IF;
     SELECT * INTO c FROM billing.customer x WHERE x.customer_id = of_customer_id;
     today := (billing.now() AT TIME ZONE c.time_zone)::date;
+    -- Asked here, under the rule's lock: whoever had it before may have bought a block that a statement of before doesn't see.
+    balance := coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing.now()) s), 0);
     LOOP
         SELECT * INTO seen FROM billing_internal.top_up_look(r.mode, r.threshold, r.amount, r.monthly_cap, r.crossings, r.below, r.waiting, r.month, r.bought, balance, today);
         IF NOT FOUND THEN
@@ -699,7 +707,7 @@ BEGIN
     RETURN fired;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.top_up_look_at(bigint, text, numeric) IS 'Shows the rule of a customer''s unit what is available, under the rule''s lock; the customer''s blocks are locked. Buys where it fires. Whether it did.';
+COMMENT ON FUNCTION billing_internal.top_up_look_at(bigint, text) IS 'Shows the rule of a customer''s unit what is available, under the rule''s lock; the customer''s blocks are locked. Buys where it fires. Whether it did.';
 
 CREATE FUNCTION billing_internal.top_up_check(of_customer_id bigint, of_unit text) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
@@ -709,10 +717,10 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM billing_internal.credit_lock(of_customer_id, of_unit);
-    RETURN billing_internal.top_up_look_at(of_customer_id, of_unit, coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing.now()) s), 0));
+    RETURN billing_internal.top_up_look_at(of_customer_id, of_unit);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.top_up_check(bigint, text) IS 'As top_up_look_at(), with what is available now. Locks the blocks first.';
+COMMENT ON FUNCTION billing_internal.top_up_check(bigint, text) IS 'As top_up_look_at(), where there is a rule. Locks the blocks first.';
 
 CREATE FUNCTION billing.top_up_rule_set(customer text, doc jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
