@@ -166,8 +166,7 @@ fn release(
     rounding: &str,
 ) -> Result<Exact, Fault> {
     // What it is a pool of plays no part in its quotient.
-    let currency = Unit::parse("XXX")?;
-    let pool = Pool::new(Uuid::nil(), currency, paid.value?, credits.value?)?;
+    let pool = Pool::new(Uuid::nil(), Unit::NONE, paid.value?, credits.value?)?;
     let minor_units =
         u32::try_from(minor_units).map_err(|_| Fault::value("a currency has no minor units below 0"))?;
     pool.release(before.value?, leaving.value?, minor_units, RoundingMode::parse(rounding)?)

@@ -14,6 +14,13 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// ISO 4217's "no currency", where what meets is of one unit already, or the unit plays no part.
+    pub const NONE: Unit = {
+        let mut bytes = [0; UNIT_MAX];
+        (bytes[0], bytes[1], bytes[2]) = (b'X', b'X', b'X');
+        Unit { bytes }
+    };
+
     pub fn parse(text: &str) -> Result<Unit, Fault> {
         let bytes = text.as_bytes();
         let well_formed = (2..=UNIT_MAX).contains(&bytes.len())

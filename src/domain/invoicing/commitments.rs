@@ -5,7 +5,7 @@
 //! stands on the first boundary on or after its date, a true-up on the first on or after the period's end.
 
 use super::compute::{Line, LineKind, label_of};
-use super::settlement::{Credit, read_scope};
+use super::settlement::Credit;
 use crate::domain::contracts::resolve::Agreed;
 use crate::domain::credits::commitment::{self, Charge, waterfall};
 use crate::domain::credits::{Scope, Subject, Window};
@@ -77,7 +77,7 @@ impl Commitment {
             product: text(fields.required("product")?)?,
             every: interval(fields.required("every")?)?,
             instalments: fields.optional("instalments").map(interval).transpose()?,
-            scope: fields.optional("scope").map_or(Ok(Scope::default()), |scope| read_scope(&scope))?,
+            scope: fields.optional("scope").map_or(Ok(Scope::default()), |scope| Scope::read(&scope))?,
             priority: match fields.optional("priority") {
                 None => 100,
                 Some(node) => i32::try_from(node.integer()?).unwrap_or(i32::MAX),
@@ -257,7 +257,7 @@ fn charge(
     amount: Exact,
 ) -> Charge {
     dimensions.set(BILL_TO, bill_to.clone());
-    let unit = Unit::parse("XXX").expect("a unit");
+    let unit = Unit::NONE;
     Charge { subject: Subject { line: key, product, meter, dimensions, bill_to, unit }, at, amount }
 }
 

@@ -11,7 +11,7 @@ use super::inputs::{ChargeKind, Inputs};
 use crate::domain::contracts::overrides::Target;
 use crate::domain::contracts::resolve::{Prices, Resolved, Scope as AgreedIn};
 use crate::domain::credits::draw::{Beyond, Mode, Open, Piece, Settled, Terms, settle as draw};
-use crate::domain::credits::{Block, Category, Order, Overdraft, PLACES_MAX, Pool, Scope, Subject, Window};
+use crate::domain::credits::{Block, Category, Order, Overdraft, PLACES_MAX, Pool, Scope, Subject};
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{Node, Tree};
 use crate::domain::foundation::money::Unit;
@@ -226,25 +226,22 @@ impl Opened {
             let amount = |node: Node| node.decimal();
             Pool::new(
                 Uuid::nil(),
-                money(),
+                Unit::NONE,
                 amount(pool.required("paid")?)?,
                 amount(pool.required("credits")?)?,
             )
         });
         let instant = |node: Node| node.instant();
-        let overdraft = match fields.optional("overdraft") {
-            None => Overdraft::None,
-            Some(node) if node.text()? == "unlimited" => Overdraft::Unlimited,
-            Some(node) => Overdraft::UpTo(node.decimal()?),
-        };
+        let overdraft =
+            fields.optional("overdraft").map_or(Ok(Overdraft::None), |node| Overdraft::read(&node))?;
         let block = Block {
             id: Uuid::from_u128(at as u128),
-            unit: money(),
+            unit: Unit::NONE,
             category: Category::parse(fields.required("category")?.text()?)?,
             granted: Exact::ONE,
             pool: pool.transpose()?,
             priority: i32::try_from(fields.required("priority")?.integer()?).unwrap_or(i32::MAX),
-            scope: fields.optional("scope").map_or(Ok(Scope::default()), |node| read_scope(&node))?,
+            scope: fields.optional("scope").map_or(Ok(Scope::default()), |node| Scope::read(&node))?,
             effective_at: instant(fields.required("effective_at")?)?,
             expires_at: fields.optional("expires_at").map(instant).transpose()?,
             rollover: None,
@@ -268,36 +265,6 @@ impl Opened {
         }
         Ok(Opened { key, unit, block, left: fields.required("left")?.decimal()?, terms: Tree::Object(terms) })
     }
-}
-
-/// Blocks and usage that meet here are of one unit already.
-fn money() -> Unit {
-    Unit::parse("XXX").expect("a unit")
-}
-
-/// `{"products", "meters", "dimensions", "bill_tos", "windows"}`, windows as instants.
-pub fn read_scope(node: &Node) -> Result<Scope, Fault> {
-    let mut fields = node.fields()?;
-    let texts = |node: Node| -> Result<BTreeSet<String>, Fault> {
-        node.items()?.iter().map(|item| item.text().map(str::to_string)).collect()
-    };
-    let mut list = |name: &str| fields.optional(name).map_or(Ok(BTreeSet::new()), texts);
-    let (products, meters, bill_tos) = (list("products")?, list("meters")?, list("bill_tos")?);
-    let mut dimensions = BTreeMap::new();
-    if let Some(node) = fields.optional("dimensions") {
-        for (name, values) in node.entries()? {
-            dimensions.insert(name.to_string(), texts(values)?);
-        }
-    }
-    let mut windows = Vec::new();
-    if let Some(node) = fields.optional("windows") {
-        for window in node.items()? {
-            let mut ends = window.fields()?;
-            let (from, until) = (ends.required("from")?.instant()?, ends.required("until")?.instant()?);
-            windows.push(Window { from, until });
-        }
-    }
-    Ok(Scope { products, meters, dimensions, bill_tos, windows })
 }
 
 // ── credits as documents have them ───────────────────────────────────────────────────────────────
@@ -463,7 +430,7 @@ fn settling(purse: &Purse, part: usize, of: &Part) -> Result<Vec<Settling>, Faul
             meter: meter.clone(),
             dimensions: Dimensions::new(),
             bill_to: line.bill_to.clone(),
-            unit: money(),
+            unit: Unit::NONE,
         };
         let items = items(of, line, ask)?;
         let unit = line.unit.clone();
