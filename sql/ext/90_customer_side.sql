@@ -153,7 +153,7 @@ CREATE FUNCTION billing_internal.commitments_filled_error(periods text, spent te
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'commitments_filled_error_wrapper';
 COMMENT ON FUNCTION billing_internal.commitments_filled_error(text, text) IS 'The fault that commitments_filled() found, as JSON.';
 
-CREATE FUNCTION billing_internal.summary_commitments(of_customer_id bigint, bills jsonb, credits jsonb) RETURNS jsonb
+CREATE FUNCTION billing_internal.summary_commitments(of_customer_id bigint, bills jsonb, held jsonb) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -193,7 +193,7 @@ BEGIN
                 WHERE q.place = (SELECT count(*) FROM jsonb_array_elements(found) WITH ORDINALITY o (e, i) WHERE e->>'kind' = 'postpaid' AND o.i <= x.place))
             -- What the credits it pays for were used, at its price of them; one that pays for none is only paid.
             WHEN f->>'pool_id' IS NOT NULL THEN (SELECT p.paid * least(1, sum((b->>'used')::numeric + (b->>'pending')::numeric) / p.credits)
-                FROM billing.credit_pool p JOIN billing.credit_grant g USING (customer_id, pool_id) JOIN jsonb_array_elements(credits) b ON b->>'block' = g.key
+                FROM billing.credit_pool p JOIN billing.credit_grant g USING (customer_id, pool_id) JOIN jsonb_array_elements(held) b ON b->>'block' = g.key
                 WHERE p.customer_id = of_customer_id AND p.pool_id = (f->>'pool_id')::uuid GROUP BY p.paid, p.credits) END AS consumed) u
         WHERE (f->>'shown')::boolean;
     END LOOP;

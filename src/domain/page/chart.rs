@@ -19,14 +19,14 @@ pub struct Rect {
     pub series: usize,
 }
 
-/// The least of 1, 2, 2.5, 5 × 10^n that is not below a value; for 0 it is 1 (all in 10^-12).
+/// The least of 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8 × 10^n that is not below a value; for 0 it is 1 (all in 10^-12).
 pub fn ceiling(value: &BigInt) -> BigInt {
     let mut ten = BigInt::from(1);
     if !value.is_positive() {
         return ten * 1_000_000_000_000i64;
     }
     loop {
-        for (num, den) in [(1, 1), (2, 1), (5, 2), (5, 1)] {
+        for (num, den) in [(1, 1), (6, 5), (3, 2), (2, 1), (5, 2), (3, 1), (4, 1), (5, 1), (6, 1), (8, 1)] {
             let step: BigInt = &ten * num;
             if (&step % den) == BigInt::zero() && &step / den >= *value {
                 return step / den;

@@ -113,7 +113,7 @@ pub struct Burn {
 #[derive(Debug, Deserialize)]
 pub struct Forecast {
     pub amount: String,
-    pub formula: String,
+    pub days_left: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -28,6 +28,7 @@ pub struct Page {
     zone: String,
     problem: bool,
     cards: Vec<Card>,
+    columns: usize,
     spend: Vec<SpendView>,
     several_currencies: bool,
     commitments: Vec<CommitmentView>,
@@ -42,11 +43,23 @@ pub struct Page {
 #[derive(Serialize)]
 struct Card {
     title: String,
-    figure: String,
+    figure: Figure,
     /// What the figure is made of.
     note: String,
     /// good, warn, bad or nothing.
     tone: &'static str,
+}
+
+/// A number with its unit apart, so that the unit may be small.
+#[derive(Serialize)]
+struct Figure {
+    number: String,
+    unit: String,
+    unit_first: bool,
+}
+
+fn figure(number: &str, unit: &str) -> Figure {
+    Figure { number: grouped(number), unit: unit.to_string(), unit_first: is_money(unit) }
 }
 
 #[derive(Serialize)]
@@ -102,7 +115,6 @@ struct Row {
 #[derive(Serialize)]
 struct BurnView {
     per_day: String,
-    days: String,
     so_far: String,
     line: String,
     area: String,
@@ -165,7 +177,7 @@ struct QuotaView {
 #[derive(Serialize)]
 struct UsageView {
     meter: String,
-    quantity: String,
+    quantity: Figure,
     events: String,
 }
 
@@ -217,6 +229,7 @@ pub fn page(s: &Summary) -> Result<Page, Fault> {
     } else {
         format!("day {} of {}", grouped(&s.period.day), grouped(&s.period.days))
     };
+    let cards = cards(s, &live)?;
     let spend = s.spend.as_deref().unwrap_or_default();
     let shown_spend: Vec<SpendView> =
         spend.iter().map(|one| spend_view(one, from, until, today)).collect::<Result<_, _>>()?;
@@ -229,7 +242,12 @@ pub fn page(s: &Summary) -> Result<Page, Fault> {
         as_of: local_time(&s.as_of_local)?,
         zone: s.time_zone.clone(),
         problem: s.problem,
-        cards: cards(s, &live)?,
+        columns: match cards.len() {
+            few @ 0..=5 => few,
+            6 => 3,
+            _ => 4,
+        },
+        cards,
         several_currencies: spend.len() > 1,
         spend: shown_spend,
         commitments: each(s.commitments.as_deref().unwrap_or_default(), commitment_view)?,
@@ -240,7 +258,7 @@ pub fn page(s: &Summary) -> Result<Page, Fault> {
             .iter()
             .map(|usage| UsageView {
                 meter: usage.meter.clone(),
-                quantity: amount(usage.quantity.as_deref().unwrap_or("0"), &usage.unit),
+                quantity: figure(usage.quantity.as_deref().unwrap_or("0"), &usage.unit),
                 events: usage.events.as_deref().map_or(String::new(), grouped),
             })
             .collect(),
@@ -272,7 +290,7 @@ fn percent(thousandths: i64) -> String {
 }
 
 fn capital(word: &str) -> String {
-    let word = word.replace('_', " ");
+    let word = word.replace(['_', '-'], " ");
     let mut letters = word.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
@@ -285,46 +303,46 @@ fn is_zero(number: &str) -> bool {
 
 fn cards(s: &Summary, live: &[&Contract]) -> Result<Vec<Card>, Fault> {
     let mut cards = Vec::new();
-    let card = |title: &str, figure: String, note: String, tone| Card { title: title.into(), figure, note, tone };
+    let card = |title: &str, figure: Figure, note: String, tone| Card { title: title.into(), figure, note, tone };
     for spend in s.spend.as_deref().unwrap_or_default() {
         let money = |number: &str| amount(number, &spend.currency);
         let note = format!("usage {} + fees {}", grouped(&spend.usage), grouped(&spend.fees));
-        cards.push(card("Spend this period", money(&spend.amount), note, ""));
+        cards.push(card("Spend this period", figure(&spend.amount, &spend.currency), note, ""));
         if let (Some(forecast), Some(burn)) = (&spend.forecast, &spend.burn) {
             let note = format!("at {} of usage a day", money(&burn.per_day));
-            cards.push(card("Forecast for the period", money(&forecast.amount), note, ""));
+            cards.push(card("Forecast for the period", figure(&forecast.amount, &spend.currency), note, ""));
         }
     }
     if s.spend.as_ref().is_some_and(Vec::is_empty) {
-        cards.push(card("Spend this period", amount("0", &s.currency), "nothing so far".into(), ""));
+        cards.push(card("Spend this period", figure("0", &s.currency), "nothing so far".into(), ""));
     }
     let next = live.iter().filter_map(|c| c.next_invoice.as_ref().map(|next| (c, next)));
     let mut by_day: Vec<_> = next.filter_map(|(c, n)| n.due.as_ref().map(|due| (n.on.clone(), c, n, due))).collect();
     by_day.sort_by_key(|(on, c, ..)| (on.clone(), c.contract.clone()));
     for (on, contract, next, due) in by_day.into_iter().take(if live.len() > 2 { 1 } else { 2 }) {
-        let mut note = on.as_deref().map_or(Ok("so far".to_string()), |on| day(on).map(|on| format!("so far, due to be issued {}", date(on))))?;
+        let mut note = on.as_deref().map_or(Ok("so far".to_string()), |on| day(on).map(|on| format!("so far, issued on {}", date(on))))?;
         if live.len() > 1 {
             note = format!("{}, {note}", contract.contract);
         }
-        cards.push(card("Next invoice", amount(due, &next.currency), note, ""));
+        cards.push(card("Next invoice", figure(due, &next.currency), note, ""));
     }
-    for credit in s.credits.as_deref().unwrap_or_default().iter().take(3) {
+    for credit in s.credits.as_deref().unwrap_or_default().iter().take(2) {
         let note = if is_zero(&credit.pending) {
-            "none of it promised to usage".to_string()
+            "all usage is counted".to_string()
         } else {
             format!("after {} for usage not billed yet", amount(&credit.pending, &credit.unit))
         };
         let empty = exact(&credit.available).is_ok_and(|left| left.is_zero() || left.is_negative());
-        cards.push(card("Credit available", amount(&credit.available, &credit.unit), note, if empty { "warn" } else { "" }));
+        cards.push(card("Credit available", figure(&credit.available, &credit.unit), note, if empty { "warn" } else { "" }));
     }
     for balance in &s.balances {
         let overdue = !is_zero(&balance.overdue);
         let count = format!("{} open document{}", grouped(&balance.invoices), if balance.invoices == "1" { "" } else { "s" });
         let note = if overdue { format!("{count}, {} overdue", amount(&balance.overdue, &balance.currency)) } else { format!("{count}, none overdue") };
-        cards.push(card("To pay", amount(&balance.open, &balance.currency), note, if overdue { "bad" } else { "" }));
+        cards.push(card("To pay", figure(&balance.open, &balance.currency), note, if overdue { "bad" } else { "" }));
     }
     if s.balances.is_empty() {
-        cards.push(card("To pay", amount("0", &s.currency), "no open invoice".into(), "good"));
+        cards.push(card("To pay", figure("0", &s.currency), "no open invoice".into(), "good"));
     }
     Ok(cards)
 }
@@ -364,7 +382,7 @@ fn spend_view(s: &Spend, from: NaiveDate, until: NaiveDate, today: NaiveDate) ->
             Ok(PartView {
                 name: part.part.clone(),
                 amount: grouped(&part.amount),
-                percent: share(&own, &total, 100),
+                percent: (share(&own, &total, 200) + 1) / 2,
                 width: percent(share(&own, &largest, 1000)),
                 series: n.min(SERIES_MAX),
             })
@@ -489,7 +507,6 @@ fn burn_view(s: &Spend, from: NaiveDate, until: NaiveDate, today: NaiveDate, dai
     let height = |value: &BigInt| chart::SIDE - share(value, &top, chart::SIDE);
     Ok(Some(BurnView {
         per_day: amount(&burn.per_day, &s.currency),
-        days: burn.days.clone(),
         so_far: amount(&s.amount, &s.currency),
         area: format!("{line} {now},{}", chart::SIDE),
         line,
@@ -497,7 +514,15 @@ fn burn_view(s: &Spend, from: NaiveDate, until: NaiveDate, today: NaiveDate, dai
         forecast_line: forecast
             .filter(|_| now < chart::SIDE)
             .map(|end| format!("{now},{} {},{}", height(&sum), chart::SIDE, height(&end))),
-        formula: s.forecast.as_ref().map(|f| f.formula.clone()),
+        formula: s.forecast.as_ref().map(|f| {
+            format!(
+                "{} so far + {} of usage a day (average of the last {} complete days) × {} days left",
+                amount(&s.amount, &s.currency),
+                amount(&burn.per_day, &s.currency),
+                burn.days,
+                f.days_left
+            )
+        }),
         top: top_label,
         half: half_label,
         from: short_date(from),
@@ -611,6 +636,7 @@ fn next_view(c: &Contract, next: &NextInvoice) -> Result<Option<NextView>, Fault
     let lines = next.lines.as_deref().unwrap_or_default().iter().map(|line| {
         let quantity = line.quantity.as_deref().map_or(String::new(), |quantity| match &line.unit {
             Some(unit) => amount(quantity, unit),
+            None if quantity == "1" => String::new(),
             None => grouped(quantity),
         });
         (line.label.clone(), quantity, grouped(&line.amount))
