@@ -28,7 +28,9 @@ fn commitments_filled(
     spent: &str,
 ) -> TableIterator<'static, (name!(place, i32), name!(filled, Numeric))> {
     let filled = filled(periods, spent).unwrap_or_default();
-    TableIterator::new(filled.into_iter().enumerate().map(|(n, filled)| (n as i32 + 1, Numeric::from(filled))))
+    TableIterator::new(
+        filled.into_iter().enumerate().map(|(n, filled)| (n as i32 + 1, Numeric::from(filled))),
+    )
 }
 
 #[pg_extern(sql = false)]
@@ -55,7 +57,10 @@ fn filled(periods: &str, spent: &str) -> Result<Vec<Exact>, Fault> {
     let spent = Spent::read(&Node::root(&json::parse(spent)?))?;
     let filled = waterfall(&commitments, &spent.charges()?)?;
     let of = |commitment: &Commitment| {
-        filled.iter().find(|filled| filled.commitment == commitment.id).map_or(Exact::ZERO, |filled| filled.filled)
+        filled
+            .iter()
+            .find(|filled| filled.commitment == commitment.id)
+            .map_or(Exact::ZERO, |filled| filled.filled)
     };
     Ok(commitments.iter().map(of).collect())
 }
@@ -109,7 +114,9 @@ mod tests {
         let periods = format!("[{}]", periods.join(","));
         let call = format!("'{periods}', '{spent}'");
         assert_eq!(
-            rows(&format!("SELECT place, trim_scale(filled) FROM billing_internal.commitments_filled({call})")),
+            rows(&format!(
+                "SELECT place, trim_scale(filled) FROM billing_internal.commitments_filled({call})"
+            )),
             ["1|35.5", "2|100", "3|0"]
         );
         assert_eq!(value(&format!("SELECT billing_internal.commitments_filled_error({call})")), None);

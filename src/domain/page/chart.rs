@@ -50,7 +50,13 @@ pub fn stacks(stacks: &[Vec<BigInt>], top: &BigInt) -> Vec<Rect> {
             below += amount;
             let until = share(&below, top, SIDE);
             let height = (until - from).max(i64::from(from < SIDE)); // what is there is seen
-            rects.push(Rect { x: left + gap / 2, y: SIDE - from - height, width: (next - left - gap).max(1), height, series });
+            rects.push(Rect {
+                x: left + gap / 2,
+                y: SIDE - from - height,
+                width: (next - left - gap).max(1),
+                height,
+                series,
+            });
         }
     }
     rects

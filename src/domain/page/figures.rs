@@ -14,7 +14,15 @@ pub fn exact(text: &str) -> Result<Exact, Fault> {
 
 /// A number as it stands in the summary, in 10^-12: sums of usage may have more digits than an amount.
 pub fn fine(text: &str) -> Result<BigInt, Fault> {
-    let bad = || Fault::document("", format!("{} is no decimal of at most {PLACES} places", crate::domain::foundation::decimal::quoted(text)));
+    let bad = || {
+        Fault::document(
+            "",
+            format!(
+                "{} is no decimal of at most {PLACES} places",
+                crate::domain::foundation::decimal::quoted(text)
+            ),
+        )
+    };
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
     let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

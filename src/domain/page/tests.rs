@@ -63,7 +63,19 @@ fn hostile_texts_are_text() {
 #[test]
 fn the_page_loads_nothing() {
     let page = render(&summary("Acme").to_string()).unwrap();
-    for forbidden in ["http://", "https://", "url(", "@import", "<link", "<iframe", "<script", "javascript:", " onload", " onclick", "src="] {
+    for forbidden in [
+        "http://",
+        "https://",
+        "url(",
+        "@import",
+        "<link",
+        "<iframe",
+        "<script",
+        "javascript:",
+        " onload",
+        " onclick",
+        "src=",
+    ] {
         assert!(!page.contains(forbidden), "{forbidden}");
     }
     assert!(page.starts_with("<!DOCTYPE html>\n<html lang=\"en\">"));
@@ -136,7 +148,10 @@ fn long_periods_and_many_parts() {
     s["spend"][0]["by_day"] = days.into();
     let page = render(&s.to_string()).unwrap();
     assert!(page.contains("Spend by month") && page.contains("<li><i class=\"f5\"></i>Other</li>"));
-    assert!(page.contains("Jul\u{a0}2025: USD\u{a0}80.00 (m0 70.00, Other 10.00)"), "the seventh part is in Other");
+    assert!(
+        page.contains("Jul\u{a0}2025: USD\u{a0}80.00 (m0 70.00, Other 10.00)"),
+        "the seventh part is in Other"
+    );
     for n in 0..7 {
         assert!(page.contains(&format!(">m{n}<")));
     }
@@ -144,12 +159,24 @@ fn long_periods_and_many_parts() {
 
 #[test]
 fn numbers_and_days_are_written_by_one_rule() {
-    for (number, written) in [("0", "0"), ("-1234567.50", "−1,234,567.50"), ("123", "123"), ("1234", "1,234"), ("0.000001", "0.000001")] {
+    for (number, written) in [
+        ("0", "0"),
+        ("-1234567.50", "−1,234,567.50"),
+        ("123", "123"),
+        ("1234", "1,234"),
+        ("0.000001", "0.000001"),
+    ] {
         assert_eq!(grouped(number), written);
     }
     assert_eq!(amount("-5.00", "EUR"), "EUR\u{a0}−5.00");
     assert_eq!(amount("5", "credits"), "5\u{a0}credits");
-    for (value, places, written) in [("1.005", 2, "1.01"), ("-1.005", 2, "−1.01"), ("-0.001", 2, "0.00"), ("1999.999", 2, "2,000.00"), ("12.5", 0, "13")] {
+    for (value, places, written) in [
+        ("1.005", 2, "1.01"),
+        ("-1.005", 2, "−1.01"),
+        ("-0.001", 2, "0.00"),
+        ("1999.999", 2, "2,000.00"),
+        ("12.5", 0, "13"),
+    ] {
         assert_eq!(shown(&fine(value).unwrap(), places), written, "{value}");
     }
     for wrong in ["", "-", "1.", "1e5", ".5", "1,000", "0.1234567890123", "NaN", "+1"] {
@@ -166,10 +193,25 @@ fn numbers_and_days_are_written_by_one_rule() {
 #[test]
 fn charts_are_to_scale() {
     let number = |text: &str| fine(text).unwrap();
-    for (value, top) in [("0", "1"), ("0.03", "0.03"), ("1", "1"), ("1.01", "1.2"), ("2.2", "2.5"), ("573.4", "600"), ("9000", "10000")] {
+    for (value, top) in [
+        ("0", "1"),
+        ("0.03", "0.03"),
+        ("1", "1"),
+        ("1.01", "1.2"),
+        ("2.2", "2.5"),
+        ("573.4", "600"),
+        ("9000", "10000"),
+    ] {
         assert_eq!(ceiling(&number(value)), number(top), "{value}");
     }
-    let rects = stacks(&[vec![number("5"), number("2.5")], vec![number("0"), number("0.000001")], vec![number("-3"), number("10")]], &number("10"));
+    let rects = stacks(
+        &[
+            vec![number("5"), number("2.5")],
+            vec![number("0"), number("0.000001")],
+            vec![number("-3"), number("10")],
+        ],
+        &number("10"),
+    );
     let drawn: Vec<_> = rects.iter().map(|r| (r.series, r.y, r.height)).collect();
     assert_eq!(drawn, [(0, 500, 500), (1, 250, 250), (1, 999, 1), (1, 0, 1000)]);
     assert_eq!(line(&[number("5"), number("10")], 4, &number("10")), "0,1000 250,500 500,0");

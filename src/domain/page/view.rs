@@ -1,7 +1,9 @@
 //! From the summary to what the template prints: every number and day written out, every chart laid out.
 
 use super::chart::{self, Rect};
-use super::figures::{amount, date, day, exact, fine, grouped, is_money, month, places, share, short_date, shown, span};
+use super::figures::{
+    amount, date, day, exact, fine, grouped, is_money, month, places, share, short_date, shown, span,
+};
 use super::summary::{Commitment, Contract, Credit, Entitlement, Invoice, NextInvoice, Spend, Summary};
 use crate::domain::foundation::{Exact, Fault};
 use chrono::{Datelike, Days, NaiveDate};
@@ -221,7 +223,8 @@ pub fn page(s: &Summary) -> Result<Page, Fault> {
         return Err(Fault::document("period", "is empty or too long"));
     }
     let today = day(&s.today)?;
-    let live: Vec<&Contract> = s.contracts.iter().filter(|c| !matches!(c.state.as_str(), "ended" | "cancelled")).collect();
+    let live: Vec<&Contract> =
+        s.contracts.iter().filter(|c| !matches!(c.state.as_str(), "ended" | "cancelled")).collect();
     let progress = if s.period.over {
         "closed, its invoice is being made".to_string()
     } else if today < from {
@@ -303,7 +306,8 @@ fn is_zero(number: &str) -> bool {
 
 fn cards(s: &Summary, live: &[&Contract]) -> Result<Vec<Card>, Fault> {
     let mut cards = Vec::new();
-    let card = |title: &str, figure: Figure, note: String, tone| Card { title: title.into(), figure, note, tone };
+    let card =
+        |title: &str, figure: Figure, note: String, tone| Card { title: title.into(), figure, note, tone };
     for spend in s.spend.as_deref().unwrap_or_default() {
         let money = |number: &str| amount(number, &spend.currency);
         let note = format!("usage {} + fees {}", grouped(&spend.usage), grouped(&spend.fees));
@@ -317,10 +321,13 @@ fn cards(s: &Summary, live: &[&Contract]) -> Result<Vec<Card>, Fault> {
         cards.push(card("Spend this period", figure("0", &s.currency), "nothing so far".into(), ""));
     }
     let next = live.iter().filter_map(|c| c.next_invoice.as_ref().map(|next| (c, next)));
-    let mut by_day: Vec<_> = next.filter_map(|(c, n)| n.due.as_ref().map(|due| (n.on.clone(), c, n, due))).collect();
+    let mut by_day: Vec<_> =
+        next.filter_map(|(c, n)| n.due.as_ref().map(|due| (n.on.clone(), c, n, due))).collect();
     by_day.sort_by_key(|(on, c, ..)| (on.clone(), c.contract.clone()));
     for (on, contract, next, due) in by_day.into_iter().take(if live.len() > 2 { 1 } else { 2 }) {
-        let mut note = on.as_deref().map_or(Ok("so far".to_string()), |on| day(on).map(|on| format!("so far, issued on {}", date(on))))?;
+        let mut note = on.as_deref().map_or(Ok("so far".to_string()), |on| {
+            day(on).map(|on| format!("so far, issued on {}", date(on)))
+        })?;
         if live.len() > 1 {
             note = format!("{}, {note}", contract.contract);
         }
@@ -333,13 +340,31 @@ fn cards(s: &Summary, live: &[&Contract]) -> Result<Vec<Card>, Fault> {
             format!("after {} for usage not billed yet", amount(&credit.pending, &credit.unit))
         };
         let empty = exact(&credit.available).is_ok_and(|left| left.is_zero() || left.is_negative());
-        cards.push(card("Credit available", figure(&credit.available, &credit.unit), note, if empty { "warn" } else { "" }));
+        cards.push(card(
+            "Credit available",
+            figure(&credit.available, &credit.unit),
+            note,
+            if empty { "warn" } else { "" },
+        ));
     }
     for balance in &s.balances {
         let overdue = !is_zero(&balance.overdue);
-        let count = format!("{} open document{}", grouped(&balance.invoices), if balance.invoices == "1" { "" } else { "s" });
-        let note = if overdue { format!("{count}, {} overdue", amount(&balance.overdue, &balance.currency)) } else { format!("{count}, none overdue") };
-        cards.push(card("To pay", figure(&balance.open, &balance.currency), note, if overdue { "bad" } else { "" }));
+        let count = format!(
+            "{} open document{}",
+            grouped(&balance.invoices),
+            if balance.invoices == "1" { "" } else { "s" }
+        );
+        let note = if overdue {
+            format!("{count}, {} overdue", amount(&balance.overdue, &balance.currency))
+        } else {
+            format!("{count}, none overdue")
+        };
+        cards.push(card(
+            "To pay",
+            figure(&balance.open, &balance.currency),
+            note,
+            if overdue { "bad" } else { "" },
+        ));
     }
     if s.balances.is_empty() {
         cards.push(card("To pay", figure("0", &s.currency), "no open invoice".into(), "good"));
@@ -352,7 +377,11 @@ fn cards(s: &Summary, live: &[&Contract]) -> Result<Vec<Card>, Fault> {
 /// First days of the bars, and what each is called.
 fn buckets(from: NaiveDate, until: NaiveDate) -> Vec<(NaiveDate, String, String)> {
     if (until - from).num_days() <= DAYS_MAX {
-        return from.iter_days().take_while(|at| *at < until).map(|at| (at, short_date(at), date(at))).collect();
+        return from
+            .iter_days()
+            .take_while(|at| *at < until)
+            .map(|at| (at, short_date(at), date(at)))
+            .collect();
     }
     let mut all = Vec::new();
     let mut at = from;
@@ -372,7 +401,13 @@ fn spend_view(s: &Spend, from: NaiveDate, until: NaiveDate, today: NaiveDate) ->
     let place: BTreeMap<(bool, &str), usize> =
         parts.iter().enumerate().map(|(n, p)| ((p.dimension, p.part.as_str()), n.min(SERIES_MAX))).collect();
     let series = parts.len().min(SERIES_MAX + 1);
-    let largest = parts.iter().map(|p| fine(&p.amount)).collect::<Result<Vec<_>, _>>()?.into_iter().max().unwrap_or_default();
+    let largest = parts
+        .iter()
+        .map(|p| fine(&p.amount))
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .max()
+        .unwrap_or_default();
     let total = fine(&s.amount)?;
     let part_views = parts
         .iter()
@@ -419,11 +454,13 @@ fn spend_view(s: &Spend, from: NaiveDate, until: NaiveDate, today: NaiveDate) ->
     let mut rows = Vec::new();
     for (n, (_, _, long)) in buckets.iter().enumerate() {
         let (left, next) = (chart::SIDE * n as i64 / count, chart::SIDE * (n as i64 + 1) / count);
-        let (own, rest): (Vec<Rect>, Vec<Rect>) = rects.into_iter().partition(|rect| rect.x >= left && rect.x < next);
+        let (own, rest): (Vec<Rect>, Vec<Rect>) =
+            rects.into_iter().partition(|rect| rect.x >= left && rect.x < next);
         rects = rest;
         let sum: BigInt = stacks[n].iter().sum();
         let detail = names.iter().zip(&stacks[n]).filter(|(_, own)| !own.is_zero());
-        let detail: Vec<String> = detail.map(|(name, own)| format!("{name} {}", shown(own, money_places))).collect();
+        let detail: Vec<String> =
+            detail.map(|(name, own)| format!("{name} {}", shown(own, money_places))).collect();
         let title = if detail.is_empty() {
             format!("{long}: nothing")
         } else {
@@ -463,7 +500,8 @@ fn spend_view(s: &Spend, from: NaiveDate, until: NaiveDate, today: NaiveDate) ->
 fn scale(top: &BigInt, money_places: usize) -> (String, String) {
     let small = *top < BigInt::from(10_000_000_000_000i64); // ten
     let (places, half) = (if small { money_places.max(2) } else { 0 }, top / 2);
-    let half_places = if small || &half % BigInt::from(1_000_000_000_000i64) == BigInt::zero() { places } else { 1 };
+    let half_places =
+        if small || &half % BigInt::from(1_000_000_000_000i64) == BigInt::zero() { places } else { 1 };
     (shown(top, places), shown(&half, half_places))
 }
 
@@ -482,7 +520,13 @@ fn ticks(buckets: &[(NaiveDate, String, String)]) -> Vec<TickView> {
         .collect()
 }
 
-fn burn_view(s: &Spend, from: NaiveDate, until: NaiveDate, today: NaiveDate, daily: &BTreeMap<NaiveDate, BigInt>) -> Result<Option<BurnView>, Fault> {
+fn burn_view(
+    s: &Spend,
+    from: NaiveDate,
+    until: NaiveDate,
+    today: NaiveDate,
+    daily: &BTreeMap<NaiveDate, BigInt>,
+) -> Result<Option<BurnView>, Fault> {
     let Some(burn) = &s.burn else { return Ok(None) };
     if today < from {
         return Ok(None);
@@ -547,7 +591,9 @@ fn commitment_view(c: &Commitment) -> Result<CommitmentView, Fault> {
         (Some(own), _) if *own >= promised => ("good", Some("reached".to_string())),
         (_, Some(end)) if *end >= promised => ("good", Some("on the way to all of it".to_string())),
         (_, Some(end)) if prepaid => ("warn", Some(format!("{} would be left", unit(&(&promised - end))))),
-        (_, Some(end)) => ("warn", Some(format!("{} would be missing, and billed at its end", unit(&(&promised - end))))),
+        (_, Some(end)) => {
+            ("warn", Some(format!("{} would be missing, and billed at its end", unit(&(&promised - end)))))
+        }
         _ => ("", None),
     };
     Ok(CommitmentView {
@@ -593,13 +639,19 @@ fn credit_view(c: &Credit) -> Result<CreditView, Fault> {
             width: percent(share(&fine(&b.left)?, &fine(&b.granted)?, 1000)),
         })
     };
-    Ok(CreditView { unit: c.unit.clone(), available: amount(&c.available, &c.unit), note, blocks: each(&c.blocks, block)? })
+    Ok(CreditView {
+        unit: c.unit.clone(),
+        available: amount(&c.available, &c.unit),
+        note,
+        blocks: each(&c.blocks, block)?,
+    })
 }
 
 fn quota_view(e: &Entitlement) -> Result<QuotaView, Fault> {
     let unit = e.unit.as_deref().unwrap_or("");
     let with_unit = |number: &str| if unit.is_empty() { grouped(number) } else { amount(number, unit) };
-    let resets = e.resets_on.as_deref().map(|on| day(on).map(|on| format!("resets {}", date(on)))).transpose()?;
+    let resets =
+        e.resets_on.as_deref().map(|on| day(on).map(|on| format!("resets {}", date(on)))).transpose()?;
     let (Some(used), Some(quota)) = (&e.used, &e.quota) else {
         let state = match (e.value.as_deref(), &e.used) {
             (None, Some(used)) => format!("{} used, unlimited", with_unit(used)),
@@ -646,7 +698,11 @@ fn next_view(c: &Contract, next: &NextInvoice) -> Result<Option<NextView>, Fault
         on: next.on.as_deref().map_or(Ok(String::new()), |on| day(on).map(date))?,
         lines: lines.collect(),
         total: amount(total, &next.currency),
-        credits: next.credits.as_ref().filter(|credits| !is_zero(credits)).map(|credits| amount(credits, &next.currency)),
+        credits: next
+            .credits
+            .as_ref()
+            .filter(|credits| !is_zero(credits))
+            .map(|credits| amount(credits, &next.currency)),
         due: amount(due, &next.currency),
     }))
 }
@@ -665,7 +721,12 @@ fn contract_view(c: &Contract) -> Result<ContractView, Fault> {
         plan: c.plan.clone().unwrap_or_default(),
         state: capital(&c.state),
         term: until.map_or(format!("since {}", date(from)), |until| span(from, until)),
-        billing: format!("every {} in {}, net {} days", c.billed_every.trim_start_matches("1 "), c.currency, c.net_days),
+        billing: format!(
+            "every {} in {}, net {} days",
+            c.billed_every.trim_start_matches("1 "),
+            c.currency,
+            c.net_days
+        ),
         renewal,
     })
 }
