@@ -63,7 +63,7 @@ COMMENT ON FUNCTION billing_internal.usage_window_keep(bigint, int, timestamptz,
     'From now on the totals of a period are kept, where that can be (usage_window_fits) and no fold of the customer is under way. For whoever writes and will ask again, never for readers; it is cheap where it is kept already. Nothing but speed depends on it.';
 
 CREATE FUNCTION billing_internal.usage_windows_tidy(of_customer_id bigint) RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
     w record;
@@ -89,7 +89,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.usage_windows_tidy(bigint) IS
-    'Before a fold, under its lock: totals that were taken back are added up again, and periods that have been over for as long as they lasted are forgotten. Whoever asks for one later gets the same answer from buckets.';
+    'Before a fold, under its lock: totals that were taken back are added up again, and periods that have been over for as long as they lasted are forgotten. Whoever asks for one later gets the same answer from buckets. Runs as billing_owner.';
 
 CREATE FUNCTION billing_internal.usage_window(
     of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, match jsonb DEFAULT '{}', OUT quantity numeric, OUT events bigint

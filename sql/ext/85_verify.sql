@@ -79,7 +79,12 @@ AS $$
         min(format('customer %s meter %s from %s until %s: %s events, buckets say %s', t.customer_id, t.meter_id, t.starts_at, t.ends_at, t.total, t.folded)) FILTER (WHERE t.wrong)
     FROM (
         SELECT w.customer_id, w.meter_id, w.starts_at, w.ends_at, coalesce(sum(x.total), 0) AS total, coalesce(sum(x.folded), 0) AS folded, coalesce(bool_or(x.wrong), false) AS wrong
-        FROM billing.usage_window_kept w
+        FROM (
+            SELECT k.customer_id, k.meter_id, k.starts_at, k.ends_at, k.summed FROM billing.usage_window_kept k
+            UNION ALL
+            SELECT DISTINCT y.customer_id, y.meter_id, y.starts_at, y.ends_at, false FROM billing.usage_total y
+            WHERE NOT EXISTS (SELECT FROM billing.usage_window_kept k WHERE k.customer_id = y.customer_id AND k.meter_id = y.meter_id AND k.starts_at = y.starts_at AND k.ends_at = y.ends_at)
+        ) w
         LEFT JOIN LATERAL (
             SELECT u.events AS total, s.events AS folded, u.events IS DISTINCT FROM s.events OR u.quantity IS DISTINCT FROM s.quantity AS wrong
             FROM (SELECT * FROM billing.usage_total y WHERE y.customer_id = w.customer_id AND y.meter_id = w.meter_id AND y.starts_at = w.starts_at AND y.ends_at = w.ends_at) u

@@ -26,8 +26,7 @@ CREATE TABLE billing.usage_total (
     dimension_set_id bigint NOT NULL,
     events bigint NOT NULL,
     quantity numeric,
-    PRIMARY KEY (customer_id, meter_id, starts_at, ends_at, dimension_set_id),
-    FOREIGN KEY (customer_id, meter_id, starts_at, ends_at) REFERENCES billing.usage_window_kept
+    PRIMARY KEY (customer_id, meter_id, starts_at, ends_at, dimension_set_id)
 -- Every fold changes the same few rows; no index has what it changes, so that they stay on their page.
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
 COMMENT ON TABLE billing.usage_total IS 'Folded usage of whole periods: of a period that is summed exactly its buckets, added up (of a largest or smallest value, compared). Usage is total + unfolded deltas.';
