@@ -119,11 +119,7 @@ fn allot(
     };
     let open: Vec<Open> = blocks.iter().map(|(block, left)| Open { block, left: *left }).collect();
     // The whole amount or nothing; it is in credits already, so nothing is rounded.
-    let terms = Terms {
-        mode: Mode::CreditOnly,
-        places: PLACES_MAX,
-        rounding: RoundingMode::HalfUp,
-    };
+    let terms = Terms { mode: Mode::CreditOnly, places: PLACES_MAX, rounding: RoundingMode::HalfUp };
     let settled = settle(&[subject], &[piece], &open, &read_order(order)?, &terms)?;
     Ok(settled.rows.draws.iter().map(|draw| (draw.block, draw.amount)).collect())
 }
