@@ -188,7 +188,7 @@ fn changes_beside_bills_that_draw_the_same_credit_lose_none_of_it() {
             \"fees\":[{{\"key\":\"platform\",\"product\":\"p\",\"pricing\":{{\"model\":\"flat\",\"amount\":\"100\"}}}}]}}]}}');
          SELECT billing.customer_upsert(jsonb_build_object('key', 'u' || n)) FROM generate_series(0, {customers} - 1) n;
          SELECT billing.contract_create(jsonb_build_object('key', 'u' || n || '-1', 'customer', 'u' || n, 'plan', 'base', 'starts_on', '2026-02-01', 'term', '12 months',
-            'credits', '[{{\"key\":\"pool\",\"category\":\"paid\",\"amount\":\"50\",\"scope\":{{\"products\":[\"p\"]}}}}]'::jsonb)), billing.contract_activate('u' || n || '-1') FROM generate_series(0, {customers} - 1) n;
+            'credits', '[{{\"key\":\"pool\",\"category\":\"pilot\",\"amount\":\"50\",\"scope\":{{\"products\":[\"p\"]}}}}]'::jsonb)), billing.contract_activate('u' || n || '-1') FROM generate_series(0, {customers} - 1) n;
          SELECT billing.credit_grant_create('u' || n, '{{\"key\":\"shared\",\"amount\":\"30\"}}') FROM generate_series(0, {customers} - 1) n;
          SELECT billing.test_clock_set('2026-02-27T00:00:00Z');
          SELECT billing.ingest_event('u' || n, 'llm', 'one', '2026-02-10Z', '{{\"n\":60}}') FROM generate_series(0, {customers} - 1) n;
@@ -196,7 +196,7 @@ fn changes_beside_bills_that_draw_the_same_credit_lose_none_of_it() {
     );
     admin.batch_execute(&make).expect("customers and contracts");
     let barrier = Barrier::new(5);
-    let say = |mut order: Vec<usize>, role: &'static str, what: String| {
+    let mut say = |mut order: Vec<usize>, role: &'static str, what: String| {
         rng.shuffle(&mut order);
         let (db, barrier) = (&db, &barrier);
         move || {
@@ -214,7 +214,7 @@ fn changes_beside_bills_that_draw_the_same_credit_lose_none_of_it() {
     for (role, what) in [
         (
             "billing_operator",
-            "SELECT billing.contract_amend('KEY-1', '{\"credits\":[{\"key\":\"pool\",\"category\":\"paid\",\"amount\":\"70\",\"scope\":{\"products\":[\"p\"]}}]}', '2026-02-01T00:00:00Z')",
+            "SELECT billing.contract_amend('KEY-1', '{\"credits\":[{\"key\":\"pool\",\"category\":\"pilot\",\"amount\":\"70\",\"scope\":{\"products\":[\"p\"]}}]}', '2026-02-01T00:00:00Z')",
         ),
         ("billing_operator", "SELECT billing.contract_cancel('KEY-1', '2026-03-15')"),
         ("billing_app", "SELECT billing.draw_down('KEY', 7, 'app', 'USD', '{\"product\":\"p\"}')"),

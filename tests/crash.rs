@@ -492,7 +492,7 @@ fn a_killed_server_changes_contracts_and_sells_credit_wholly_or_not_at_all() {
                 \"fees\":[{{\"key\":\"platform\",\"product\":\"p\",\"pricing\":{{\"model\":\"flat\",\"amount\":\"100\"}}}}]}}]}}');
              SELECT billing.customer_upsert('{{\"key\":\"deals\"}}');
              SELECT billing.contract_create(jsonb_build_object('key', k, 'customer', 'deals', 'plan', 'base', 'starts_on', '2026-02-01', 'term', '12 months',
-                'credits', '[{{\"key\":\"monthly\",\"category\":\"paid\",\"amount\":\"10\",\"every\":\"1 month\"}}]'::jsonb))
+                'credits', '[{{\"key\":\"monthly\",\"category\":\"pilot\",\"amount\":\"10\",\"every\":\"1 month\"}}]'::jsonb))
              FROM (SELECT 'd' || r || '-' || n AS k FROM generate_series(0, {rounds} - 1) r, generate_series(0, {contracts} - 1) n UNION ALL SELECT unnest('{{whole-1-draft,whole-1,whole-2}}'::text[])) x;
              SELECT billing.contract_activate('whole-1'), billing.contract_activate('whole-2');
              SELECT billing.contract_amend('whole-2', '{AMENDMENT}');
@@ -572,4 +572,4 @@ fn a_killed_server_changes_contracts_and_sells_credit_wholly_or_not_at_all() {
 }
 
 /// A higher fee, and other credit from now on.
-const AMENDMENT: &str = r#"{"prices":{"platform":{"model":"flat","amount":"300"}},"credits":[{"key":"monthly","category":"paid","amount":"15","every":"1 month"}]}"#;
+const AMENDMENT: &str = r#"{"prices":{"platform":{"model":"flat","amount":"300"}},"credits":[{"key":"monthly","category":"pilot","amount":"15","every":"1 month"}]}"#;

@@ -333,7 +333,7 @@ BEGIN
     FROM moved m LEFT JOIN billing.credit_block_balance b USING (customer_id, grant_id) LEFT JOIN billing.credit_grant g USING (customer_id, grant_id)
     WHERE b.grant_id IS NULL OR (m.amount > 0 AND b.posted - b.reserved - m.amount < -coalesce(g.overdraft, 0)) LIMIT 1;
     IF FOUND THEN
-        PERFORM billing_internal.fail('ZB014', format('block %s has %s left, not the %s that its lines draw', short.key, short.left_over, short.amount), 'Bill again: what it held has changed.');
+        PERFORM billing_internal.fail('ZB014', format('block %s has %s left, not the %s that its lines draw', short.key, short.left_over, short.amount), 'Bill again: what it held has changed. Where one legal entity''s invoice of a boundary was voided, the others'' may have what it needs now: void theirs, too.');
     END IF;
     WITH post AS MATERIALIZED (
         SELECT p.*, x.place::int AS place, billing_internal.uuid_v7() AS allocation_id, clock_timestamp() AS recorded_at, coalesce(p.occurred_at, billing.now()) AS at
@@ -671,7 +671,7 @@ BEGIN
     JOIN billing.commitment m ON m.customer_id = of_customer_id AND m.contract_id = of_contract_id AND m.key = p->>'term_key'
     LEFT JOIN billing.meter t ON t.key = p->'terms'->>'meter' AND NOT (p->>'money')::boolean
     WHERE NOT EXISTS (SELECT FROM billing.commitment_period c WHERE c.customer_id = m.customer_id AND c.commitment_id = m.commitment_id AND c.n = (p->>'seq')::int AND c.until_version IS NULL);
-    PERFORM billing_internal.credit_debts_pay(of_customer_id, u.unit) FROM (SELECT DISTINCT g.unit FROM billing.credit_grant g WHERE g.customer_id = of_customer_id AND g.contract_id = of_contract_id) u;
+    PERFORM billing_internal.credit_debts_pay(of_customer_id, u.unit) FROM (SELECT DISTINCT x.unit FROM billing.credit_grant x WHERE x.customer_id = of_customer_id AND x.contract_id = of_contract_id) u;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.contract_credits_apply(bigint, uuid) IS

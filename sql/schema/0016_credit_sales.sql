@@ -12,6 +12,7 @@ COMMENT ON COLUMN billing.credit_pool.invoiced IS 'Whether its sale stands on an
 GRANT SELECT (invoiced) ON billing.credit_pool TO billing_customer;
 ALTER TABLE billing.top_up_rule ADD COLUMN invoiced boolean NOT NULL DEFAULT false;
 COMMENT ON COLUMN billing.top_up_rule.invoiced IS 'Whether each top-up makes an invoice.';
+GRANT SELECT (invoiced) ON billing.top_up_rule TO billing_customer;
 
 -- What is sold by itself is of no contract's boundary.
 ALTER TABLE billing.invoice
