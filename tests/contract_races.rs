@@ -242,10 +242,7 @@ fn changes_beside_bills_that_draw_the_same_credit_lose_none_of_it() {
     // All of it is billed then, whichever came first: 60 of usage; 7 of 100 credits were drawn by calls, the rest paid for it.
     admin.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e)).expect("the next run");
     clock(&mut admin, "2026-03-15T00:00:00Z");
-    admin
-        .batch_execute("CALL billing.bill_run(); CALL billing.bill_run()")
-        .map_err(|e| told(&e))
-        .expect("the last run");
+    admin.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e)).expect("the last run");
     assert_eq!(count(&mut admin, "billing.late_usage WHERE closed_at IS NULL"), 0);
     let wrong: Vec<String> = admin
         .query(
