@@ -480,7 +480,7 @@ fn done_before(result: Result<postgres::Row, postgres::Error>) -> Result<(), pos
 fn a_killed_server_changes_contracts_and_sells_credit_wholly_or_not_at_all() {
     let rounds = std::env::var("ROUNDS").map_or(6, |text| text.parse().expect("ROUNDS is a number"));
     let mut rng = load::seed("crash of changes");
-    let server = Server::spawn("crash_changes");
+    let server = Server::spawn("crash-changes");
     server.configure("recovery_init_sync_method = syncfs");
     let db = server.fresh("crash_changes");
     let (contracts, customers) = (12, 4);
