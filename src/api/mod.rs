@@ -6,5 +6,6 @@ mod credits;
 mod foundation;
 mod ingestion;
 mod invoicing;
+mod limits;
 mod metering;
 mod rating;

@@ -1,0 +1,1 @@
+-- Alerts and the feed of events.
