@@ -137,12 +137,12 @@ CREATE TABLE billing.event_feed (
     occurred_at timestamptz NOT NULL,
     recorded_at timestamptz NOT NULL,
     payload jsonb NOT NULL,
-    position bigint,
+    n bigint,
     PRIMARY KEY (customer_id, feed_id),
     UNIQUE (customer_id, key)
 );
-CREATE INDEX event_feed_position_idx ON billing.event_feed (position);
-CREATE INDEX event_feed_new_idx ON billing.event_feed (recorded_at, feed_id) WHERE position IS NULL;
+CREATE INDEX event_feed_n_idx ON billing.event_feed (n);
+CREATE INDEX event_feed_new_idx ON billing.event_feed (recorded_at, feed_id) WHERE n IS NULL;
 COMMENT ON TABLE billing.event_feed IS 'What happened to customers that others want to be told: alerts. Append-only; read in order by billing.events_after().';
 COMMENT ON COLUMN billing.event_feed.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.event_feed.feed_id IS 'UUIDv7.';
@@ -152,5 +152,5 @@ COMMENT ON COLUMN billing.event_feed.key IS 'What makes it happen once: of an al
 COMMENT ON COLUMN billing.event_feed.occurred_at IS 'When it was seen, by billing.now().';
 COMMENT ON COLUMN billing.event_feed.recorded_at IS 'Real time.';
 COMMENT ON COLUMN billing.event_feed.payload IS 'The figures.';
-COMMENT ON COLUMN billing.event_feed.position IS 'Its place in the feed, from 1, without gaps: given after the transaction that wrote it has committed, so nothing comes before what was read. NULL = not yet.';
-SELECT billing_internal.declare_table('billing.event_feed', 'customer-owned', '{position}', '{customer_id, feed_id, kind, subject, key, occurred_at, payload, position}');
+COMMENT ON COLUMN billing.event_feed.n IS 'Its place in the feed, from 1, without gaps: given after the transaction that wrote it has committed, so nothing comes before what was read. NULL = not yet.';
+SELECT billing_internal.declare_table('billing.event_feed', 'customer-owned', '{n}', '{customer_id, feed_id, kind, subject, key, occurred_at, payload, n}');

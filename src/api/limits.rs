@@ -1,7 +1,8 @@
-//! Rate limits: a request in shared memory, or on a state that SQL keeps in a row.
+//! Limits: a request in shared memory, or on a state that SQL keeps in a row; the documents of limits and alerts.
 
 use crate::domain::entitlements::gcra::{Limit, Outcome, State};
-use crate::domain::foundation::{Exact, Fault};
+use crate::domain::entitlements::limit_document;
+use crate::domain::foundation::{Exact, Fault, json};
 use crate::pg::clock::{real_now, stands_still};
 use crate::pg::instant::{from_timestamptz, to_timestamptz};
 use crate::pg::{FaultJson, Numeric};
@@ -96,6 +97,17 @@ fn clock_stands_still() -> bool {
     stands_still()
 }
 
+/// The canonical text of the document of a limit or rule whose form is right; NULL where `limit_document_error` says why not.
+#[pg_extern(sql = false)]
+fn limit_document(kind: &str, doc: &str) -> Option<String> {
+    json::parse(doc).and_then(|tree| limit_document::read(kind, &tree)).ok()
+}
+
+#[pg_extern(sql = false)]
+fn limit_document_error(kind: &str, doc: &str) -> Option<String> {
+    json::parse(doc).and_then(|tree| limit_document::read(kind, &tree)).err().as_ref().map(FaultJson::text)
+}
+
 #[cfg(any(test, feature = "pg_test"))]
 #[pg_schema]
 mod tests {
@@ -121,6 +133,20 @@ mod tests {
             fault("SELECT billing_internal.rate_error(0, 1000000, 5, 1)"),
             "ZB004 0 requests in 1000000 microseconds can't be a rate limit"
         );
+    }
+
+    /// The documents of limits, budgets and rules are read to their canonical text, or refused by path.
+    #[pg_test]
+    fn limit_documents_are_read() {
+        let doc = r#"{"period": "month", "key": "m", "amount": "500"}"#;
+        assert_eq!(
+            value(&format!("SELECT billing_internal.limit_document('spend_limit', '{doc}')")).as_deref(),
+            Some(r#"{"amount":"500","key":"m","period":"month"}"#)
+        );
+        assert_eq!(value(&format!("SELECT billing_internal.limit_document('budget', '{doc}')")), None);
+        assert_eq!(value(&format!("SELECT billing_internal.limit_document_error('spend_limit', '{doc}')")), None);
+        let missing = fault(&format!("SELECT billing_internal.limit_document_error('budget', '{doc}')"));
+        assert_eq!(missing, "ZB003 match: is missing");
     }
 
     /// The test server preloads the library: three of five requests at once are in shared memory, also after a savepoint that is
