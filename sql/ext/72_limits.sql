@@ -203,7 +203,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.spend_limit_set(text, jsonb) IS
-    'Limits what a customer''s usage may cost: {"key", "amount", "period": "day" | "week" | "month" (of the customer''s zone) | "billing_period", "mode": "hard" (the default: what would go beyond is denied) | "soft" (allowed, and said), "bill_to" (a legal entity), "match" (values of dimensions), "currency" (the customer''s), "reason"}. What counts is usage at its price, before it is rounded and before credit, billed or not; fees do not. Takes the place of the limit with that key; {"key","end":true} ends it. Asked by entitled(), entitlement_check() and consume(); ingest refuses nothing. Errors: ZB001, ZB003, ZB004, ZB005.';
+    'Limits what a customer''s usage may cost: {"key", "amount", "period": "day" | "week" | "month" (of the customer''s zone) | "billing_period", "mode": "hard" (the default: what would go beyond is denied) | "soft" (allowed, and said), "bill_to" (a legal entity), "match" (values of dimensions), "currency" (the customer''s), "reason"}. What counts is usage at its price, before it is rounded and before credit, billed or not; fees and true-ups do not. Takes the place of the limit with that key; {"key","end":true} ends it. Asked by entitled(), entitlement_check() and consume(); ingest refuses nothing. Errors: ZB001, ZB003, ZB004, ZB005.';
 
 CREATE FUNCTION billing.budget_set(customer text, doc jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -265,7 +265,7 @@ BEGIN
         FROM jsonb_to_recordset(asked) a (id text, meter_id int, currency text, filter jsonb, scope jsonb, bill_to text, contract_id uuid, from_at timestamptz, until_at timestamptz) WHERE a.meter_id IS NULL
     ), line AS MATERIALIZED (
         SELECT l.*, m.key AS meter, m.aggregation, m.state AS meter_state FROM billing_internal.spend_lines(of_customer_id, from_at, until_at, until_at) l LEFT JOIN billing.meter m USING (meter_id)
-        WHERE l.kind IN ('usage', 'true_up', 'cap')
+        WHERE l.kind IN ('usage', 'cap')
     ), pair AS (
         SELECT a.id, a.filter, a.from_at, a.until_at, l.line_n, l.kind, l.meter_id, l.aggregation, l.meter_state, l.service_from, l.service_until, l.dimensions, l.line_by, l.match, l.bill_to, l.default_bill_to, l.exact,
             a.filter = '{}' AND l.service_from >= a.from_at AND l.service_until <= a.until_at AS whole
@@ -293,7 +293,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.uses(bigint, jsonb) IS
-    'What was used, of a list of {"id", "from_at", "until_at", and "meter_id" (units) or "currency" (money), "filter" (as in usage()), "bill_to", "contract_id", "scope" (of a commitment: products, meters, bill_tos)}. Money is what usage costs, before it is rounded: the lines of usage, true-ups and caps among them, on issued documents and in previews.';
+    'What was used, of a list of {"id", "from_at", "until_at", and "meter_id" (units) or "currency" (money), "filter" (as in usage()), "bill_to", "contract_id", "scope" (of a commitment: products, meters, bill_tos)}. Money is what usage costs, before it is rounded: the lines of usage and caps on issued documents and in previews, not what is due anyway (fees, true-ups).';
 
 CREATE FUNCTION billing_internal.limit_cost(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, at timestamptz, OUT currency text, OUT amount numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -303,7 +303,8 @@ DECLARE
     m record;
     p record;
     k record;
-    used record;
+    used numeric := 0;
+    events bigint := 0;
 BEGIN
     amount := 0;
     SELECT x.key, x.time_zone INTO c FROM billing.customer x WHERE x.customer_id = of_customer_id;
@@ -322,18 +323,17 @@ BEGIN
         amount := billing.rate_events(p.pricing::text::billing.pricing, ARRAY[quantity]);
         RETURN;
     END IF;
-    SELECT 0 AS quantity, 0::bigint AS events INTO used;
     IF p.pricing->>'model' NOT IN ('per_unit', 'matrix', 'dynamic') OR p.pricing ?| '{free_units, minimum, maximum}' THEN
         -- Where it stands in the tiers of its service period.
-        SELECT coalesce(sum(q.quantity), 0) AS quantity, coalesce(sum(q.events), 0)::bigint AS events INTO used
+        SELECT coalesce(sum(q.quantity), 0), coalesce(sum(q.events), 0) INTO used, events
         FROM billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, (at AT TIME ZONE k.time_zone)::date) b
         CROSS JOIN LATERAL billing_internal.calendar_service_periods(k.starts_on, k.ends_on, k.billed_every, k.alignment, k.every, b.n) s
         CROSS JOIN LATERAL billing_internal.usage_quantities(of_customer_id, of_meter_id, billing_internal.local_midnight(s.starts_on, k.time_zone), billing_internal.local_midnight(s.ends_on, k.time_zone),
             NULL, c.time_zone, '{}', coalesce(k.terms->'match', '{}')) q
         WHERE s.starts_on <= (at AT TIME ZONE k.time_zone)::date AND (at AT TIME ZONE k.time_zone)::date < s.ends_on;
     END IF;
-    amount := billing.rate(p.pricing::text::billing.pricing, used.quantity + quantity, dimensions, used.events + 1)
-        - CASE WHEN used.events = 0 THEN 0 ELSE billing.rate(p.pricing::text::billing.pricing, used.quantity, dimensions, used.events) END;
+    amount := billing.rate(p.pricing::text::billing.pricing, used + quantity, dimensions, events + 1)
+        - CASE WHEN events = 0 THEN 0 ELSE billing.rate(p.pricing::text::billing.pricing, used, dimensions, events) END;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.limit_cost(bigint, int, numeric, jsonb, timestamptz) IS 'What a quantity more would cost, by the customer''s price at its place in the tiers: the difference of the rated total with and without it. 0 where nothing prices it. Discounts of the contract are left out.';
@@ -414,7 +414,8 @@ DECLARE
     payer text := bill_to;
     ids uuid[];
     asked jsonb;
-    cost record;
+    of_currency text;
+    cost numeric;
     l record;
 BEGIN
     allowed := true;
@@ -438,16 +439,15 @@ BEGIN
     SELECT jsonb_agg(jsonb_build_object('id', x.limit_id, 'meter_id', x.meter_id, 'currency', x.currency, 'filter', x.match, 'bill_to', x.bill_to, 'from_at', w.starts_at, 'until_at', w.ends_at)) INTO asked
     FROM billing.spend_limit x CROSS JOIN LATERAL billing_internal.limit_window(of_customer_id, x.period, at) w
     WHERE x.customer_id = of_customer_id AND x.limit_id = ANY (ids) AND x.ended_at IS NULL;
-    SELECT NULL::text AS currency, 0::numeric AS amount INTO cost;
     IF EXISTS (SELECT FROM jsonb_array_elements(asked) a WHERE a->>'currency' IS NOT NULL) THEN
-        SELECT * INTO cost FROM billing_internal.limit_cost(of_customer_id, of_meter_id, quantity, of_dimensions, at);
+        SELECT c.currency, c.amount INTO of_currency, cost FROM billing_internal.limit_cost(of_customer_id, of_meter_id, quantity, of_dimensions, at) c;
     END IF;
     SELECT x.*, u.used, v.adds, (a.value->>'until_at')::timestamptz AS ends_at, coalesce(x.currency, m.unit, m.key) AS unit INTO l
     FROM jsonb_array_elements(asked) a
     JOIN billing_internal.uses(of_customer_id, asked) u ON u.id = a.value->>'id'
     JOIN billing.spend_limit x ON x.customer_id = of_customer_id AND x.limit_id = u.id::uuid
     LEFT JOIN billing.meter m ON m.meter_id = x.meter_id
-    CROSS JOIN LATERAL (SELECT CASE WHEN x.meter_id IS NOT NULL THEN quantity WHEN x.currency = cost.currency THEN cost.amount ELSE 0 END AS adds) v
+    CROSS JOIN LATERAL (SELECT CASE WHEN x.meter_id IS NOT NULL THEN quantity WHEN x.currency = of_currency THEN cost ELSE 0 END AS adds) v
     WHERE u.used + v.adds > x.amount AND v.adds > 0
     ORDER BY x.mode, x.kind, x.key COLLATE "C" LIMIT 1;
     IF FOUND THEN

@@ -138,12 +138,12 @@ BEGIN
     IF NOT locked THEN
         RETURN 0;
     END IF;
-    FOR t IN SELECT x.threshold, billing_internal.alert_at(x.threshold, base) AS amount FROM jsonb_array_elements_text(r.thresholds) x (threshold) ORDER BY x.threshold LOOP
+    FOR t IN SELECT x.threshold, billing_internal.alert_at(x.threshold, base) AS amount FROM jsonb_array_elements_text(r.thresholds) x (threshold) ORDER BY amount DESC, x.threshold LOOP
         UPDATE billing.alert_state a SET below = available <= t.amount, crossings = a.crossings + (available <= t.amount)::int
         WHERE a.customer_id = of_customer_id AND a.rule_id = of_rule_id AND a.threshold = t.threshold AND a.below <> (available <= t.amount) RETURNING a.* INTO s;
-        IF s.below AND billing_internal.alert_tell(of_customer_id, 'alert.credit', r.key, format('alert/%s/%s/%s', of_rule_id, t.threshold, s.crossings),
-            jsonb_build_object('rule', r.key, 'threshold', t.threshold, 'at', trim_scale(t.amount)::text, 'available', trim_scale(available)::text, 'granted', trim_scale(base)::text, 'unit', r.unit, 'crossing', s.crossings)) THEN
-            fired := fired + 1;
+        IF s.below THEN
+            fired := fired + billing_internal.alert_tell(of_customer_id, 'alert.credit', r.key, format('alert/%s/%s/%s', of_rule_id, t.threshold, s.crossings),
+                jsonb_build_object('rule', r.key, 'threshold', t.threshold, 'at', trim_scale(t.amount)::text, 'available', trim_scale(available)::text, 'granted', trim_scale(base)::text, 'unit', r.unit, 'crossing', s.crossings))::int;
         END IF;
     END LOOP;
     RETURN fired;
@@ -179,13 +179,11 @@ BEGIN
             format('alert/%s/%s/%s/%s/%s', a.key, t.threshold, coalesce(trim_scale(m.base)::text, '-'), coalesce(m.of, '-'), billing_internal.rfc3339(m.starts_at)) AS feed_key
         FROM measure m JOIN used u USING (id) JOIN billing.alert_rule a ON a.customer_id = of_customer_id AND a.rule_id = m.rule_id
         CROSS JOIN LATERAL (SELECT x AS threshold, billing_internal.alert_at(x, m.base) AS amount FROM jsonb_array_elements_text(a.thresholds) x) t
-        WHERE u.used >= t.amount ORDER BY feed_key
+        WHERE u.used >= t.amount ORDER BY a.key COLLATE "C", t.amount, m.id, t.threshold
     LOOP
-        IF billing_internal.alert_tell(of_customer_id, 'alert.' || r.kind, r.rule_key, r.feed_key, jsonb_build_object('rule', r.rule_key, 'threshold', r.threshold, 'at', trim_scale(r.amount)::text,
+        fired := fired + billing_internal.alert_tell(of_customer_id, 'alert.' || r.kind, r.rule_key, r.feed_key, jsonb_build_object('rule', r.rule_key, 'threshold', r.threshold, 'at', trim_scale(r.amount)::text,
             'used', trim_scale(r.used)::text, 'of', trim_scale(r.base)::text, 'unit', r.unit, r.kind || CASE WHEN r.kind = 'commitment' THEN '' ELSE '_limit' END, r.of,
-            'from', billing_internal.rfc3339(r.starts_at), 'until', billing_internal.rfc3339(r.ends_at))) THEN
-            fired := fired + 1;
-        END IF;
+            'from', billing_internal.rfc3339(r.starts_at), 'until', billing_internal.rfc3339(r.ends_at)))::int;
     END LOOP;
     FOR r IN SELECT x.rule_id FROM billing.alert_rule x WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND x.kind = 'credit' ORDER BY x.rule_id LOOP
         fired := fired + billing_internal.alert_credit(of_customer_id, r.rule_id);
