@@ -205,7 +205,7 @@ BEGIN
     looked := 0;
     fired := 0;
     last_customer := after_customer;
-    FOR c IN SELECT DISTINCT r.customer_id FROM billing.alert_rule r WHERE r.ended_at IS NULL AND r.customer_id > after_customer ORDER BY r.customer_id LIMIT max_rows LOOP
+    FOR c IN SELECT DISTINCT r.customer_id FROM billing.alert_rule r WHERE r.ended_at IS NULL AND r.customer_id > after_customer ORDER BY r.customer_id LIMIT greatest(max_rows, 0) LOOP
         fired := fired + billing_internal.alerts_look(c);
         looked := looked + 1;
         last_customer := c;
@@ -270,8 +270,8 @@ AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM billing_internal.require_installed();
-    IF max_rows NOT BETWEEN 1 AND 10000 THEN
-        PERFORM billing_internal.fail('ZB004', format('%s entries can''t be read at once', max_rows), 'Ask for 1 to 10,000.');
+    IF (max_rows BETWEEN 1 AND 10000) IS NOT TRUE THEN
+        PERFORM billing_internal.fail('ZB004', format('%s entries can''t be read at once', coalesce(max_rows::text, 'NULL')), 'Ask for 1 to 10,000.');
     END IF;
     PERFORM billing_internal.feed_number();
     RETURN QUERY SELECT f.n, c.key, f.kind, f.subject, f.occurred_at, f.payload

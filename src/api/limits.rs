@@ -28,7 +28,9 @@ fn rate_shared(
         shmem::rate_take(customer, feature, &limit, real_now().0, cost.value?, dry)
     };
     let outcome = if stands_still() { None } else { outcome().ok().flatten() };
-    TableIterator::new(outcome.map(|outcome| (outcome.allowed, outcome.wait, Numeric::from(outcome.remaining))))
+    TableIterator::new(
+        outcome.map(|outcome| (outcome.allowed, outcome.wait, Numeric::from(outcome.remaining))),
+    )
 }
 
 /// A request on a state that the caller keeps: level, period and instant, NULL where there is none yet. No row where `rate_error`
@@ -56,15 +58,24 @@ fn rate_step(
         name!(level_at, Option<TimestampWithTimeZone>),
     ),
 > {
-    let state = match (level.and_then(|level| level.parse().ok()), level_period, level_at.and_then(from_timestamptz)) {
-        (Some(level), Some(period), Some(at)) => Some(State { level, period, at: at.0 }),
-        _ => None,
-    };
+    let state =
+        match (level.and_then(|level| level.parse().ok()), level_period, level_at.and_then(from_timestamptz))
+        {
+            (Some(level), Some(period), Some(at)) => Some(State { level, period, at: at.0 }),
+            _ => None,
+        };
     let outcome = take((rate, period, burst), state, cost, from_timestamptz(at).map(|at| at.0)).ok();
     TableIterator::new(outcome.map(|outcome| {
         let state = outcome.state;
         let at = to_timestamptz(crate::domain::foundation::instant::Instant(state.at));
-        (outcome.allowed, outcome.wait, Numeric::from(outcome.remaining), state.level.to_string(), state.period, at)
+        (
+            outcome.allowed,
+            outcome.wait,
+            Numeric::from(outcome.remaining),
+            state.level.to_string(),
+            state.period,
+            at,
+        )
     }))
 }
 
@@ -119,16 +130,27 @@ mod tests {
     #[pg_test]
     fn requests_pass_or_say_when() {
         let step = |state: &str, at: &str, cost: &str| {
-            rows(&format!("SELECT * FROM billing_internal.rate_step({state}, 10, 1000000, 5, {cost}, '2023-11-16 10:00:{at}+00')"))
+            rows(&format!(
+                "SELECT * FROM billing_internal.rate_step({state}, 10, 1000000, 5, {cost}, '2023-11-16 10:00:{at}+00')"
+            ))
         };
-        assert_eq!(step("NULL, NULL, NULL", "00", "5"), ["true|0|0|5000000000000|1000000|2023-11-16T10:00:00+00:00"]);
+        assert_eq!(
+            step("NULL, NULL, NULL", "00", "5"),
+            ["true|0|0|5000000000000|1000000|2023-11-16T10:00:00+00:00"]
+        );
         let stood = "'5000000000000', 1000000, '2023-11-16 10:00:00+00'";
-        assert_eq!(step(stood, "00.05", "1"), ["false|50000|0.5|4500000000000|1000000|2023-11-16T10:00:00.05+00:00"]);
+        assert_eq!(
+            step(stood, "00.05", "1"),
+            ["false|50000|0.5|4500000000000|1000000|2023-11-16T10:00:00.05+00:00"]
+        );
         assert_eq!(step(stood, "00.1", "1"), ["true|0|0|5000000000000|1000000|2023-11-16T10:00:00.1+00:00"]);
         assert_eq!(step(stood, "00", "6"), ["false||0|5000000000000|1000000|2023-11-16T10:00:00+00:00"]);
         assert_eq!(step(stood, "00", "-1"), [""; 0]);
         assert_eq!(value("SELECT billing_internal.rate_error(10, 1000000, 5, 1)"), None);
-        assert_eq!(fault("SELECT billing_internal.rate_error(10, 1000000, 5, -1)"), "ZB004 a request can't cost -1");
+        assert_eq!(
+            fault("SELECT billing_internal.rate_error(10, 1000000, 5, -1)"),
+            "ZB004 a request can't cost -1"
+        );
         assert_eq!(
             fault("SELECT billing_internal.rate_error(0, 1000000, 5, 1)"),
             "ZB004 0 requests in 1000000 microseconds can't be a rate limit"
@@ -144,7 +166,10 @@ mod tests {
             Some(r#"{"amount":"500","key":"m","period":"month"}"#)
         );
         assert_eq!(value(&format!("SELECT billing_internal.limit_document('budget', '{doc}')")), None);
-        assert_eq!(value(&format!("SELECT billing_internal.limit_document_error('spend_limit', '{doc}')")), None);
+        assert_eq!(
+            value(&format!("SELECT billing_internal.limit_document_error('spend_limit', '{doc}')")),
+            None
+        );
         let missing = fault(&format!("SELECT billing_internal.limit_document_error('budget', '{doc}')"));
         assert_eq!(missing, "ZB003 match: is missing");
     }

@@ -113,7 +113,12 @@ fn header() -> Option<&'static Header> {
 }
 
 /// Runs `work` on one part of the table, under its lock. It must not raise an error of Postgres.
-fn with_part<T>(header: &Header, part: usize, mode: pg_sys::LWLockMode::Type, work: impl FnOnce(&mut [Slot]) -> T) -> T {
+fn with_part<T>(
+    header: &Header,
+    part: usize,
+    mode: pg_sys::LWLockMode::Type,
+    work: impl FnOnce(&mut [Slot]) -> T,
+) -> T {
     // SAFETY: part < PARTS. The lock lets nobody else into these slots; a shared one only readers (rates_use()), which change
     // nothing. An error or panic between releases it, as it does all locks of the transaction.
     unsafe {
@@ -127,7 +132,14 @@ fn with_part<T>(header: &Header, part: usize, mode: pg_sys::LWLockMode::Type, wo
 }
 
 /// As [`rate_table::take`] in shared memory; none where the library is not preloaded or there is no room.
-pub fn rate_take(customer: i64, feature: i32, limit: &Limit, now: i64, cost: Exact, dry: bool) -> Result<Option<Outcome>, Fault> {
+pub fn rate_take(
+    customer: i64,
+    feature: i32,
+    limit: &Limit,
+    now: i64,
+    cost: Exact,
+    dry: bool,
+) -> Result<Option<Outcome>, Fault> {
     let Some(header) = header() else { return Ok(None) };
     // SAFETY: set when the backend connected.
     let database = unsafe { pg_sys::MyDatabaseId }.to_u32();

@@ -81,8 +81,9 @@ impl Limit {
             Some(burst) if (1..=most).contains(&burst) => {
                 Ok(Limit { period, drain, burst: burst * i128::from(period) })
             }
-            _ => Err(Fault::value(format!("a burst of {burst} requests can't be"))
-                .with_hint("Give more than 0 and at most 1,000,000,000 that may come at once, with at most 6 decimals.")),
+            _ => Err(Fault::value(format!("a burst of {burst} requests can't be")).with_hint(
+                "Give more than 0 and at most 1,000,000,000 that may come at once, with at most 6 decimals.",
+            )),
         }
     }
 
@@ -179,7 +180,15 @@ mod tests {
         assert_eq!(passes(limit("600", 60 * SECOND, "5"), &arrivals), expected);
         assert_eq!(passes(limit("0.01", 1000, "5"), &arrivals), expected);
         // all or none, and parts
-        let parts = [(0, "4"), (0, "1.5"), (0, "1"), (25, "0.25"), (25, "0.000001"), (500, "4.75"), (500, "0.000001")];
+        let parts = [
+            (0, "4"),
+            (0, "1.5"),
+            (0, "1"),
+            (25, "0.25"),
+            (25, "0.000001"),
+            (500, "4.75"),
+            (500, "0.000001"),
+        ];
         assert_eq!(passes(limit("10", SECOND, "5"), &parts), [true, false, true, true, false, true, false]);
     }
 
@@ -262,9 +271,19 @@ mod tests {
             ("1", SECOND, "0.0000001", false),
             ("1", SECOND, "1000000000.000001", false),
         ] {
-            assert_eq!(Limit::new(exact(rate), period, exact(burst)).is_ok(), good, "{rate} {period} {burst}");
+            assert_eq!(
+                Limit::new(exact(rate), period, exact(burst)).is_ok(),
+                good,
+                "{rate} {period} {burst}"
+            );
         }
-        for (cost, good) in [("0", true), ("1000000000", true), ("-0.1", false), ("0.0000001", false), ("1000000000.1", false)] {
+        for (cost, good) in [
+            ("0", true),
+            ("1000000000", true),
+            ("-0.1", false),
+            ("0.0000001", false),
+            ("1000000000.1", false),
+        ] {
             assert_eq!(limit("1", SECOND, "1").take(None, 0, exact(cost)).is_ok(), good, "{cost}");
         }
     }

@@ -14,16 +14,22 @@ pub fn read(kind: &str, tree: &Tree) -> Result<String, Fault> {
     let root = Node::root(tree);
     match kind {
         "spend_limit" => {
-            limit(root.fields_of(&["key", "amount", "currency", "period", "mode", "bill_to", "match", "reason", "end"])?)?;
+            limit(root.fields_of(&[
+                "key", "amount", "currency", "period", "mode", "bill_to", "match", "reason", "end",
+            ])?)?;
         }
         "budget" => {
-            let known = ["key", "amount", "currency", "meter", "period", "mode", "bill_to", "match", "reason", "end"];
+            let known =
+                ["key", "amount", "currency", "meter", "period", "mode", "bill_to", "match", "reason", "end"];
             let mut fields = root.fields_of(&known)?;
             let meter = fields.optional("meter");
             if let Some(meter) = &meter {
                 meter.text()?;
             }
-            if let Some(other) = ["currency", "bill_to"].iter().find_map(|name| fields.optional(name).filter(|_| meter.is_some())) {
+            if let Some(other) = ["currency", "bill_to"]
+                .iter()
+                .find_map(|name| fields.optional(name).filter(|_| meter.is_some()))
+            {
                 return Err(other
                     .fault("is for money, and a meter counts units")
                     .with_hint("Leave one of them out; \"match\" may name a bill_to."));
@@ -71,7 +77,9 @@ fn shared(fields: &mut Fields) -> Result<(), Fault> {
     if let Some(values) = fields.optional("match") {
         let entries = values.entries()?;
         if entries.is_empty() || entries.len() > ITEMS_MAX {
-            return Err(values.fault(format!("names {} dimensions", entries.len())).with_hint("Name 1 to 20; without a match it is about all usage."));
+            return Err(values
+                .fault(format!("names {} dimensions", entries.len()))
+                .with_hint("Name 1 to 20; without a match it is about all usage."));
         }
         for (_, value) in entries {
             value.text()?;
@@ -89,7 +97,22 @@ fn not_negative(node: &Node) -> Result<Exact, Fault> {
 }
 
 fn rule(root: &Node) -> Result<(), Fault> {
-    let known = ["key", "kind", "thresholds", "limit", "meter", "match", "bill_to", "period", "unit", "of", "contract", "commitment", "reason", "end"];
+    let known = [
+        "key",
+        "kind",
+        "thresholds",
+        "limit",
+        "meter",
+        "match",
+        "bill_to",
+        "period",
+        "unit",
+        "of",
+        "contract",
+        "commitment",
+        "reason",
+        "end",
+    ];
     let mut fields = root.fields_of(&known)?;
     fields.required("key")?.key()?;
     if ends(&mut fields)? {
@@ -104,9 +127,9 @@ fn rule(root: &Node) -> Result<(), Fault> {
         ("credit", _) => &["unit", "of"],
         _ => &["contract", "commitment"],
     };
-    fields.only(&[&["key", "kind", "thresholds", "reason", "end"], mine].concat()).map_err(|fault| {
-        fault.with_hint(format!("A rule of kind {kind} may have: {}.", mine.join(", ")))
-    })?;
+    fields
+        .only(&[&["key", "kind", "thresholds", "reason", "end"], mine].concat())
+        .map_err(|fault| fault.with_hint(format!("A rule of kind {kind} may have: {}.", mine.join(", "))))?;
     for name in ["limit", "meter", "contract", "commitment"] {
         if let Some(text) = fields.optional(name) {
             text.text()?;
@@ -137,7 +160,9 @@ fn rule(root: &Node) -> Result<(), Fault> {
         let text = item.text()?;
         threshold(text).map_err(|fault| item.rehint(fault))?;
         if text.ends_with('%') && !has_whole {
-            return Err(item.fault(format!("{text} of what?")).with_hint("Add \"of\": the amount that is 100%."));
+            return Err(item
+                .fault(format!("{text} of what?"))
+                .with_hint("Add \"of\": the amount that is 100%."));
         }
         if seen.contains(&text) {
             return Err(item.fault(format!("{text} stands there twice")));
@@ -151,8 +176,11 @@ fn rule(root: &Node) -> Result<(), Fault> {
 fn threshold(text: &str) -> Result<Exact, Fault> {
     let number = text.strip_suffix('%').unwrap_or(text);
     match Exact::parse(number) {
-        Ok(value) if !value.is_negative() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.') => Ok(value),
-        _ => Err(Fault::value(format!("{} is no threshold", decimal::quoted(text))).with_hint("Write \"80%\" or \"500\".")),
+        Ok(value) if !value.is_negative() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
+            Ok(value)
+        }
+        _ => Err(Fault::value(format!("{} is no threshold", decimal::quoted(text)))
+            .with_hint("Write \"80%\" or \"500\".")),
     }
 }
 
@@ -169,17 +197,38 @@ mod tests {
     fn forms_are_read() {
         for (kind, doc) in [
             ("spend_limit", r#"{"key":"m","amount":"500","period":"month"}"#),
-            ("spend_limit", r#"{"key":"m","amount":"0","period":"day","mode":"soft","bill_to":"de","match":{"model":"gpt-4"},"currency":"EUR","reason":"r"}"#),
+            (
+                "spend_limit",
+                r#"{"key":"m","amount":"0","period":"day","mode":"soft","bill_to":"de","match":{"model":"gpt-4"},"currency":"EUR","reason":"r"}"#,
+            ),
             ("spend_limit", r#"{"key":"m","end":true}"#),
-            ("budget", r#"{"key":"k1","amount":"10","period":"billing_period","match":{"api_key":"k1"},"bill_to":"de"}"#),
-            ("budget", r#"{"key":"k1","amount":"10","period":"week","match":{"api_key":"k1"},"meter":"tokens"}"#),
+            (
+                "budget",
+                r#"{"key":"k1","amount":"10","period":"billing_period","match":{"api_key":"k1"},"bill_to":"de"}"#,
+            ),
+            (
+                "budget",
+                r#"{"key":"k1","amount":"10","period":"week","match":{"api_key":"k1"},"meter":"tokens"}"#,
+            ),
             ("budget", r#"{"key":"k1","end":true,"reason":"gone"}"#),
-            ("alert_rule", r#"{"key":"a","kind":"usage","meter":"tokens","period":"month","thresholds":["500"]}"#),
-            ("alert_rule", r#"{"key":"a","kind":"usage","meter":"tokens","period":"month","of":"1000","thresholds":["80%","100%","2000"]}"#),
+            (
+                "alert_rule",
+                r#"{"key":"a","kind":"usage","meter":"tokens","period":"month","thresholds":["500"]}"#,
+            ),
+            (
+                "alert_rule",
+                r#"{"key":"a","kind":"usage","meter":"tokens","period":"month","of":"1000","thresholds":["80%","100%","2000"]}"#,
+            ),
             ("alert_rule", r#"{"key":"a","kind":"spend","limit":"m","thresholds":["80%"]}"#),
-            ("alert_rule", r#"{"key":"a","kind":"spend","period":"month","unit":"USD","bill_to":"de","match":{"project":"p"},"thresholds":["99.5"]}"#),
+            (
+                "alert_rule",
+                r#"{"key":"a","kind":"spend","period":"month","unit":"USD","bill_to":"de","match":{"project":"p"},"thresholds":["99.5"]}"#,
+            ),
             ("alert_rule", r#"{"key":"a","kind":"credit","thresholds":["20%","0"]}"#),
-            ("alert_rule", r#"{"key":"a","kind":"commitment","contract":"c","commitment":"annual","thresholds":["50%"]}"#),
+            (
+                "alert_rule",
+                r#"{"key":"a","kind":"commitment","contract":"c","commitment":"annual","thresholds":["50%"]}"#,
+            ),
             ("alert_rule", r#"{"key":"a","end":true}"#),
         ] {
             let read = json::parse(doc).and_then(|tree| read(kind, &tree));
@@ -195,19 +244,47 @@ mod tests {
             ("spend_limit", r#"{"key":"m","amount":"1","period":"year"}"#, "period: "),
             ("spend_limit", r#"{"key":"m","amount":"1","period":"day","mode":"firm"}"#, "mode: "),
             ("spend_limit", r#"{"key":"m","amount":"1","period":"day","meter":"tokens"}"#, "meter: "),
-            ("spend_limit", r#"{"key":"m","amount":"1","period":"day","match":{}}"#, "match: names 0 dimensions"),
+            (
+                "spend_limit",
+                r#"{"key":"m","amount":"1","period":"day","match":{}}"#,
+                "match: names 0 dimensions",
+            ),
             ("spend_limit", r#"{"key":"m","amount":"1","end":true}"#, "amount: "),
             ("budget", r#"{"key":"m","amount":"1","period":"day"}"#, "match: is missing"),
-            ("budget", r#"{"key":"m","amount":"1","period":"day","match":{"a":"b"},"meter":"t","currency":"USD"}"#, "currency: is for money"),
+            (
+                "budget",
+                r#"{"key":"m","amount":"1","period":"day","match":{"a":"b"},"meter":"t","currency":"USD"}"#,
+                "currency: is for money",
+            ),
             ("alert_rule", r#"{"key":"a","kind":"noise","thresholds":["1"]}"#, "kind: "),
-            ("alert_rule", r#"{"key":"a","kind":"usage","period":"month","thresholds":["1"]}"#, "meter: is missing"),
+            (
+                "alert_rule",
+                r#"{"key":"a","kind":"usage","period":"month","thresholds":["1"]}"#,
+                "meter: is missing",
+            ),
             ("alert_rule", r#"{"key":"a","kind":"spend","thresholds":["1"]}"#, "period: is missing"),
-            ("alert_rule", r#"{"key":"a","kind":"spend","period":"month","thresholds":["80%"]}"#, "thresholds[0]: 80% of what?"),
-            ("alert_rule", r#"{"key":"a","kind":"spend","limit":"m","period":"month","thresholds":["80%"]}"#, "period: "),
-            ("alert_rule", r#"{"key":"a","kind":"credit","period":"month","thresholds":["80%"]}"#, "period: "),
+            (
+                "alert_rule",
+                r#"{"key":"a","kind":"spend","period":"month","thresholds":["80%"]}"#,
+                "thresholds[0]: 80% of what?",
+            ),
+            (
+                "alert_rule",
+                r#"{"key":"a","kind":"spend","limit":"m","period":"month","thresholds":["80%"]}"#,
+                "period: ",
+            ),
+            (
+                "alert_rule",
+                r#"{"key":"a","kind":"credit","period":"month","thresholds":["80%"]}"#,
+                "period: ",
+            ),
             ("alert_rule", r#"{"key":"a","kind":"credit","thresholds":[]}"#, "thresholds: is empty"),
             ("alert_rule", r#"{"key":"a","kind":"credit","thresholds":["-1"]}"#, "thresholds[0]: "),
-            ("alert_rule", r#"{"key":"a","kind":"credit","thresholds":["1","1"]}"#, "thresholds[1]: 1 stands there twice"),
+            (
+                "alert_rule",
+                r#"{"key":"a","kind":"credit","thresholds":["1","1"]}"#,
+                "thresholds[1]: 1 stands there twice",
+            ),
             ("alert_rule", r#"{"key":"a","kind":"credit","thresholds":["1e3"]}"#, "thresholds[0]: "),
             ("invoice", r#"{}"#, "no documents of kind"),
         ] {

@@ -63,7 +63,8 @@ pub fn take(
     cost: Exact,
     dry: bool,
 ) -> Result<Option<Outcome>, Fault> {
-    let Some(start) = usize::try_from(key.hash() >> 16).ok().and_then(|hash| hash.checked_rem(slots.len())) else {
+    let Some(start) = usize::try_from(key.hash() >> 16).ok().and_then(|hash| hash.checked_rem(slots.len()))
+    else {
         return Ok(None);
     };
     let mut room = None;
@@ -134,7 +135,8 @@ mod tests {
     #[test]
     fn looking_changes_nothing() {
         let mut slots = [Slot::EMPTY; 1];
-        let look = |slots: &mut [Slot], customer| take(slots, key(customer), &limit(), 0, Exact::ONE, true).unwrap();
+        let look =
+            |slots: &mut [Slot], customer| take(slots, key(customer), &limit(), 0, Exact::ONE, true).unwrap();
         assert!(look(&mut slots, 1).unwrap().allowed);
         assert!(!slots[0].is_used(0));
         assert_eq!(allowed(&mut slots, 1, 0), Some(true));
