@@ -279,9 +279,8 @@ DECLARE
     until_at timestamptz;
 BEGIN
     RETURN QUERY
-    SELECT a.id, coalesce((SELECT sum(q.quantity) FROM billing_internal.usage_quantities(of_customer_id, a.meter_id, a.from_at, a.until_at, NULL, c.time_zone, '{}', coalesce(a.filter, '{}')) q), 0)
-    FROM jsonb_to_recordset(asked) a (id text, meter_id int, filter jsonb, from_at timestamptz, until_at timestamptz) JOIN billing.customer c ON c.customer_id = of_customer_id
-    WHERE a.meter_id IS NOT NULL;
+    SELECT a.id, coalesce((SELECT q.quantity FROM billing_internal.usage_window(of_customer_id, a.meter_id, a.from_at, a.until_at, coalesce(a.filter, '{}')) q), 0)
+    FROM jsonb_to_recordset(asked) a (id text, meter_id int, filter jsonb, from_at timestamptz, until_at timestamptz) WHERE a.meter_id IS NOT NULL;
     SELECT min(a.from_at), max(a.until_at) INTO from_at, until_at FROM jsonb_to_recordset(asked) a (meter_id int, from_at timestamptz, until_at timestamptz) WHERE a.meter_id IS NULL;
     IF from_at IS NULL THEN
         RETURN;
@@ -322,6 +321,16 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.uses(bigint, jsonb) IS
     'What was used, of a list of {"id", "from_at", "until_at", and "meter_id" (units) or "currency" (money), "filter" (as in usage()), "bill_to", "contract_id", "scope" (of a commitment: products, meters, bill_tos)}. Money is what usage costs, before it is rounded: the lines of usage and caps on issued documents and in previews, not what is due anyway (fees, true-ups).';
+
+CREATE FUNCTION billing_internal.uses_keep(of_customer_id bigint, asked jsonb) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM billing_internal.usage_window_keep(of_customer_id, a.meter_id, a.from_at, a.until_at)
+    FROM (SELECT DISTINCT x.meter_id, x.from_at, x.until_at FROM jsonb_to_recordset(asked) x (meter_id int, from_at timestamptz, until_at timestamptz) WHERE x.meter_id IS NOT NULL) a;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.uses_keep(bigint, jsonb) IS 'Has the totals of the periods kept that uses() is asked about in units. For whoever writes.';
 
 CREATE FUNCTION billing_internal.limit_cost(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, at timestamptz, OUT currency text, OUT amount numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -467,6 +476,9 @@ BEGIN
     SELECT jsonb_agg(jsonb_build_object('id', x.limit_id, 'meter_id', x.meter_id, 'currency', x.currency, 'filter', x.match, 'bill_to', x.bill_to, 'from_at', w.starts_at, 'until_at', w.ends_at)) INTO asked
     FROM billing.spend_limit x CROSS JOIN LATERAL billing_internal.limit_window(of_customer_id, x.period, at) w
     WHERE x.customer_id = of_customer_id AND x.limit_id = ANY (ids) AND x.ended_at IS NULL;
+    IF lock THEN
+        PERFORM billing_internal.uses_keep(of_customer_id, asked);
+    END IF;
     IF EXISTS (SELECT FROM jsonb_array_elements(asked) a WHERE a->>'currency' IS NOT NULL) THEN
         SELECT c.currency, c.amount INTO of_currency, cost FROM billing_internal.limit_cost(of_customer_id, of_meter_id, quantity, of_dimensions, at) c;
     END IF;

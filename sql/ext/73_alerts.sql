@@ -162,6 +162,7 @@ BEGIN
     IF NOT EXISTS (SELECT FROM billing.alert_rule x WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL) THEN
         RETURN 0;
     END IF;
+    PERFORM billing_internal.uses_keep(of_customer_id, (SELECT jsonb_agg(m.ask) FROM billing_internal.alert_measures(of_customer_id, at) m WHERE m.pool_id IS NULL));
     FOR r IN
         WITH measure AS MATERIALIZED (
             SELECT * FROM billing_internal.alert_measures(of_customer_id, at)
