@@ -89,34 +89,6 @@ $$;
 COMMENT ON FUNCTION billing_internal.rate_take(bigint, int, numeric, numeric, numeric, boolean, interval) IS
     'Takes a request that costs so much off a rate limit of rate per a length of time and burst at once, all or nothing: in shared memory where it is preloaded (then a rollback gives nothing back), else in rate_state. retry_after: 0 if it passed, NULL if it never can. dry: only looks. Errors: ZB004 a limit or cost that can''t be.';
 
-CREATE FUNCTION billing.rate_limit(customer text, feature text, cost numeric DEFAULT 1, OUT allowed boolean, OUT reason text, OUT retry_after interval, OUT remaining numeric)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    of_customer_id bigint;
-    e record;
-    f record;
-BEGIN
-    PERFORM billing_internal.require_installed();
-    of_customer_id := billing_internal.find_customer(customer);
-    SELECT x.* INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(feature);
-    IF f.kind <> 'rate_limit' THEN
-        PERFORM billing_internal.fail('ZB005', format('feature %s is of kind %s', f.key, f.kind), 'billing.consume() counts what has a quota; rate_limit() is for features of kind rate_limit.');
-    END IF;
-    SELECT x.rate, x.suspended INTO e FROM billing_internal.entitlement_now(of_customer_id, f.key) x;
-    IF NOT FOUND OR e.suspended OR e.rate IS NULL THEN
-        allowed := false;
-        reason := CASE WHEN e.suspended THEN 'suspended' ELSE 'not_entitled' END;
-        RETURN;
-    END IF;
-    SELECT r.allowed, r.retry_after, r.remaining INTO allowed, retry_after, remaining
-    FROM billing_internal.rate_take(of_customer_id, f.feature_id, (e.rate->>'limit')::numeric, coalesce((e.rate->>'burst')::numeric, 1), cost, per => (e.rate->>'per')::interval) r;
-    reason := CASE WHEN allowed THEN 'allowed' ELSE 'rate_limited' END;
-END
-$$;
-COMMENT ON FUNCTION billing.rate_limit(text, text, numeric) IS
-    'Takes a request that costs so much off a customer''s rate limit of a feature, as the entitlement says ({"limit","per","burst"}): allowed, or rate_limited with the time after which it would pass (NULL = never: it costs more than the burst), not_entitled, suspended. Writes no row where the server preloads pg_billing; then a rollback gives nothing back, and each server has limits of its own. Errors: ZB001, ZB004 the cost, ZB005 the feature is no rate limit.';
-
 CREATE FUNCTION billing.worker_status() RETURNS TABLE (part text, state text, used bigint, size bigint, detail text, hint text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -441,15 +413,28 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.limits_exist(bigint) IS 'Whether limits or budgets hold for a customer: one index look-up.';
 
-CREATE FUNCTION billing_internal.limits_check(of_customer_id bigint, of_feature_id int, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, lock boolean DEFAULT false,
-    OUT allowed boolean, OUT reason text, OUT detail jsonb)
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION billing_internal.limits_about(of_customer_id bigint, of_meter_id int, dimensions jsonb, bill_to text) RETURNS TABLE (limit_id uuid, hard boolean, ask jsonb)
+    LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    at timestamptz := billing.now();
-    of_dimensions jsonb := coalesce(dimensions, '{}') || jsonb_strip_nulls(jsonb_build_object('bill_to', bill_to));
     payer text := bill_to;
-    ids uuid[];
+BEGIN
+    IF payer IS NULL AND EXISTS (SELECT FROM billing.spend_limit x WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND x.bill_to IS NOT NULL) THEN
+        SELECT billing_internal.contract_bill_to(k.customer_id, k.contract_id, k.next_n) INTO payer FROM billing.contract k
+        WHERE k.customer_id = of_customer_id AND k.state IN ('scheduled', 'active', 'paused') ORDER BY k.starts_on, k.key LIMIT 1;
+    END IF;
+    RETURN QUERY SELECT x.limit_id, x.mode = 'hard', jsonb_build_object('id', x.limit_id, 'meter_id', x.meter_id, 'currency', x.currency, 'filter', x.match, 'bill_to', x.bill_to, 'from_at', w.starts_at, 'until_at', w.ends_at)
+    FROM billing.spend_limit x CROSS JOIN LATERAL billing_internal.limit_window(of_customer_id, x.period, billing.now()) w
+    WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND dimensions @> x.match AND (x.bill_to IS NULL OR x.bill_to = payer) AND (x.meter_id IS NULL OR x.meter_id = of_meter_id);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limits_about(bigint, int, jsonb, text) IS 'The limits that usage of a meter with these dimensions, paid by that legal entity (NULL = the contract''s), counts towards, and how to ask uses().';
+
+CREATE FUNCTION billing_internal.limits_ask(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, OUT allowed boolean, OUT reason text, OUT detail jsonb)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    of_dimensions jsonb := coalesce(dimensions, '{}') || jsonb_strip_nulls(jsonb_build_object('bill_to', bill_to));
     asked jsonb;
     of_currency text;
     cost numeric;
@@ -457,30 +442,12 @@ DECLARE
 BEGIN
     allowed := true;
     reason := 'allowed';
-    IF of_meter_id IS NULL THEN
-        RETURN; -- what no meter counts costs nothing
-    END IF;
-    IF payer IS NULL AND EXISTS (SELECT FROM billing.spend_limit x WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND x.bill_to IS NOT NULL) THEN
-        SELECT billing_internal.contract_bill_to(k.customer_id, k.contract_id, k.next_n) INTO payer FROM billing.contract k
-        WHERE k.customer_id = of_customer_id AND k.state IN ('scheduled', 'active', 'paused') ORDER BY k.starts_on, k.key LIMIT 1;
-    END IF;
-    SELECT array_agg(x.limit_id ORDER BY x.limit_id) INTO ids FROM billing.spend_limit x
-    WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND of_dimensions @> x.match AND (x.bill_to IS NULL OR x.bill_to = payer) AND (x.meter_id IS NULL OR x.meter_id = of_meter_id);
-    IF ids IS NULL THEN
+    -- What no meter counts costs nothing.
+    asked := CASE WHEN of_meter_id IS NOT NULL THEN (SELECT jsonb_agg(a.ask) FROM billing_internal.limits_about(of_customer_id, of_meter_id, of_dimensions, bill_to) a) END;
+    IF asked IS NULL THEN
         RETURN;
-    END IF;
-    IF lock AND NOT billing_internal.travelling() THEN
-        -- Read afterwards: who had the lock before has committed what he used.
-        PERFORM FROM billing.spend_limit x WHERE x.customer_id = of_customer_id AND x.limit_id = ANY (ids) AND x.mode = 'hard' ORDER BY x.limit_id FOR NO KEY UPDATE;
-    END IF;
-    SELECT jsonb_agg(jsonb_build_object('id', x.limit_id, 'meter_id', x.meter_id, 'currency', x.currency, 'filter', x.match, 'bill_to', x.bill_to, 'from_at', w.starts_at, 'until_at', w.ends_at)) INTO asked
-    FROM billing.spend_limit x CROSS JOIN LATERAL billing_internal.limit_window(of_customer_id, x.period, at) w
-    WHERE x.customer_id = of_customer_id AND x.limit_id = ANY (ids) AND x.ended_at IS NULL;
-    IF lock THEN
-        PERFORM billing_internal.uses_keep(of_customer_id, asked);
-    END IF;
-    IF EXISTS (SELECT FROM jsonb_array_elements(asked) a WHERE a->>'currency' IS NOT NULL) THEN
-        SELECT c.currency, c.amount INTO of_currency, cost FROM billing_internal.limit_cost(of_customer_id, of_meter_id, quantity, of_dimensions, at) c;
+    ELSIF EXISTS (SELECT FROM jsonb_array_elements(asked) a WHERE a->>'currency' IS NOT NULL) THEN
+        SELECT c.currency, c.amount INTO of_currency, cost FROM billing_internal.limit_cost(of_customer_id, of_meter_id, quantity, of_dimensions, billing.now()) c;
     END IF;
     SELECT x.*, u.used, v.adds, (a.value->>'until_at')::timestamptz AS ends_at, coalesce(x.currency, m.unit, m.key) AS unit INTO l
     FROM jsonb_array_elements(asked) a
@@ -498,5 +465,26 @@ BEGIN
     END IF;
 END
 $$;
+COMMENT ON FUNCTION billing_internal.limits_ask(bigint, int, numeric, jsonb, text) IS
+    'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. What costs nothing passes.';
+
+CREATE FUNCTION billing_internal.limits_check(of_customer_id bigint, of_feature_id int, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, lock boolean DEFAULT false,
+    OUT allowed boolean, OUT reason text, OUT detail jsonb)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    hard uuid[];
+    asked jsonb;
+BEGIN
+    IF lock AND of_meter_id IS NOT NULL AND NOT billing_internal.travelling() THEN
+        SELECT array_agg(a.limit_id) FILTER (WHERE a.hard), jsonb_agg(a.ask) INTO hard, asked
+        FROM billing_internal.limits_about(of_customer_id, of_meter_id, coalesce(dimensions, '{}') || jsonb_strip_nulls(jsonb_build_object('bill_to', bill_to)), bill_to) a;
+        PERFORM billing_internal.uses_keep(of_customer_id, asked);
+        -- Asked afterwards: who had the lock before has committed what he used.
+        PERFORM FROM billing.spend_limit x WHERE x.customer_id = of_customer_id AND x.limit_id = ANY (hard) ORDER BY x.limit_id FOR NO KEY UPDATE;
+    END IF;
+    SELECT a.allowed, a.reason, a.detail INTO allowed, reason, detail FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to) a;
+END
+$$;
 COMMENT ON FUNCTION billing_internal.limits_check(bigint, int, int, numeric, jsonb, text, boolean) IS
-    'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. lock: holds the hard ones until the transaction ends, so that of several at once only those pass that fit. What costs nothing passes.';
+    'limits_ask() for whoever goes on to write. lock: holds the hard limits until the transaction ends, so that of several at once only those pass that fit.';

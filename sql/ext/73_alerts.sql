@@ -105,7 +105,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.alert_tell(bigint, text, text, text, jsonb) IS 'Writes an entry of the feed, unless there is one under that key. Whether it did.';
 
 CREATE FUNCTION billing_internal.alert_at(threshold text, base numeric) RETURNS numeric
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE -- bound when made: inlined, so no search_path
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN CASE WHEN threshold LIKE '%\%' THEN base * rtrim(threshold, '%')::numeric / 100 ELSE threshold::numeric END;
 COMMENT ON FUNCTION billing_internal.alert_at(text, numeric) IS 'A threshold as an amount; NULL for a percentage of nothing known.';
 

@@ -86,11 +86,8 @@ BEGIN
             "billing.meter_rebuild(text, timestamptz, timestamptz, text)", "billing.job_start(text, jsonb, bigint)", "billing.job_end(uuid, jsonb)",
             "billing.audit_seal_step()", billing.bill_run(timestamptz), billing.fold(), billing.audit_seal(), billing.tick()}'),
         ('{billing_operator, billing_finance, billing_sales, billing_success}', '{"billing.spend_limit_set(text, jsonb)", "billing.budget_set(text, jsonb)", "billing.alert_rule_set(text, jsonb)"}'),
-        ('{billing_app, billing_operator}', '{"billing.rate_limit(text, text, numeric)"}'),
         ('{billing_app, billing_operator, billing_finance}', '{"billing.events_after(bigint, int)"}'),
         ('{billing_operator}', '{"billing.alerts_step(bigint, int)", billing.alerts()}'),
-        -- Asked, not locked, by entitled() and entitlement_check(), which run with their caller's rights.
-        ('{billing_reader}', '{"billing_internal.limits_check(bigint, int, int, numeric, jsonb, text, boolean)"}'),
         ('{billing_finance}', '{billing.time_travel(timestamptz)}'),
         ('{billing_finance}', '{billing.seller_upsert(jsonb), "billing.policy_set(text, text, text, text)"}')
     ) m (roles, routines) LOOP
