@@ -8,4 +8,5 @@ mod ingestion;
 mod invoicing;
 mod limits;
 mod metering;
+mod page;
 mod rating;
