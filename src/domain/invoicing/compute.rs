@@ -451,7 +451,9 @@ impl<'a> UsageBill<'a> {
                 continue;
             };
             let goes_on = |part: &&mut Part| {
-                open && part.resolved.identity == resolved.identity && part.off == segment.off
+                open && part.resolved.identity == resolved.identity
+                    && part.off == segment.off
+                    && !segment.counts_anew
             };
             match parts.last_mut().filter(goes_on) {
                 Some(part) => part.until = segment.until,

@@ -164,6 +164,8 @@ pub struct Segment {
     pub until: Instant,
     /// The instant whose prices hold.
     pub price_at: Instant,
+    /// Whether a commitment begins or ends to count usage where it begins: a line is counted as a whole.
+    pub counts_anew: bool,
     /// The percentages off, in order.
     pub off: Vec<PercentOff>,
     pub usage: Vec<Usage>,
@@ -198,6 +200,15 @@ impl Inputs {
 }
 
 impl Inputs {
+    /// The unit that usage of a meter is counted in.
+    pub fn unit_of(&self, meter: &str) -> String {
+        let of_charge = |charge: &Charge| match &charge.kind {
+            ChargeKind::Usage(terms) if terms.meter == meter => terms.unit.clone(),
+            _ => None,
+        };
+        self.charges.iter().find_map(of_charge).unwrap_or_else(|| meter.to_string())
+    }
+
     /// Policy `minimum_basis`: whether minimums are held against lines without their discounts.
     pub fn minimum_before_discount(&self) -> bool {
         self.policies.iter().any(|(name, value)| name == "minimum_basis" && value == "before_discount")
@@ -365,6 +376,9 @@ impl ServicePeriod {
         self.cut.describe(out)?;
         for segment in &self.segments {
             writeln!(out, "segment {} {} {}", segment.from.0, segment.until.0, segment.price_at.0)?;
+            if segment.counts_anew {
+                writeln!(out, "counts anew")?;
+            }
             describe_off(&segment.off, out)?;
             for usage in &segment.usage {
                 writeln!(
