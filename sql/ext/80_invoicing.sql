@@ -202,9 +202,10 @@ BEGIN
             WHERE o.customer_id = k.customer_id AND CASE WHEN o.contract_id IS NULL THEN (o.terms ? 'percent_off' OR k.currency = c.currency) AND o.from_version <= v.terms AND (o.until_version IS NULL OR o.until_version > v.terms)
                 ELSE o.contract_id = k.contract_id AND o.from_version <= v.contract AND (o.until_version IS NULL OR o.until_version > v.contract) END),
         'commitments', t.commitments, 'spent', CASE WHEN t.postpaid THEN billing_internal.commitment_spend(k.customer_id, k.contract_id, r.counted) END,
-        'credits', CASE WHEN r.credits ? 'blocks' THEN r.credits WHEN o.blocks IS NOT NULL THEN (
-            SELECT jsonb_strip_nulls(jsonb_build_object('blocks', o.blocks, 'order', d.document->'credit_order', 'mode', d.document->'credit_mode')) || coalesce(r.credits, '{}')
-            FROM billing.contract_version d WHERE d.customer_id = k.customer_id AND d.contract_id = k.contract_id AND d.version = v.contract) END
+        'credits', CASE WHEN r.credits ? 'blocks' THEN r.credits ELSE (
+            SELECT jsonb_strip_nulls(jsonb_build_object('blocks', coalesce(o.blocks, '[]'), 'order', d.document->'credit_order', 'mode', d.document->'credit_mode')) || coalesce(r.credits, '{}')
+            FROM billing.contract_version d WHERE d.customer_id = k.customer_id AND d.contract_id = k.contract_id AND d.version = v.contract
+                AND (o.blocks IS NOT NULL OR d.document->>'credit_mode' = 'credit_only')) END
         , 'discounts', t.discounts)::text, coalesce(r.earlier, false), CASE WHEN r.standing IS NOT NULL THEN r.standing
             -- A boundary billed again, which other documents have corrected meanwhile.
             WHEN EXISTS (SELECT FROM billing.invoice i WHERE i.customer_id = r.customer_id AND i.contract_id = r.contract_id AND i.corrects <> '{}'
@@ -225,7 +226,7 @@ BEGIN
         SELECT json_agg(json_build_object('from', CASE WHEN lower(x.valid_during) > k.starts_at THEN billing_internal.edge(lower(x.valid_during), k.time_zone) END,
                 'until', CASE WHEN upper(x.valid_during) < coalesce(e.ends_at, 'infinity') THEN billing_internal.edge(upper(x.valid_during), k.time_zone) END,
                 'terms', x.terms) ORDER BY x.position, lower(x.valid_during)) FILTER (WHERE x.kind = 'discount') AS discounts,
-            json_agg(json_build_object('terms', x.terms, 'from', coalesce(lower(x.valid_during), k.starts_at), 'until', upper(x.valid_during),
+            json_agg(json_build_object('terms', x.terms, 'scope', CASE WHEN x.terms->'scope' ? 'windows' THEN billing_internal.credit_scope(x.terms->'scope', k.time_zone) END, 'from', coalesce(lower(x.valid_during), k.starts_at), 'until', upper(x.valid_during),
                 'until_on', ((upper(x.valid_during) - interval '1 microsecond') AT TIME ZONE k.time_zone)::date + 1)
                 ORDER BY (x.terms->>'priority')::int, x.term_key, lower(x.valid_during)) FILTER (WHERE x.kind = 'commitment') AS commitments,
             bool_or(x.terms->>'kind' = 'postpaid') FILTER (WHERE x.kind = 'commitment') AS postpaid,
