@@ -532,7 +532,7 @@ mod tests {
                 "Credit monthly: the customer gets call 100 of promotional credit every month from 15 January 2026, for usage of calls and region eu or us; it expires when its period ends; up to call 50 of what is unused then lives on for 1 month.",
                 "The customer may use sso.",
                 "The customer may use api_rate ({\"value\":100}).",
-                "Usage that no credit covers is refused.",
+                "Usage is paid by credit alone: what no credit covers is refused where it is asked for, and shown on invoices, where it costs nothing.",
                 "On 15 January 2028 it may be renewed for 12 months; notice is due by 15 January 2028; fees and agreed prices rise by 5 percent; agreed prices and discounts end, and list prices hold.",
             ]
         );

@@ -320,14 +320,15 @@ fn charge(
 }
 
 impl Spent {
-    /// `[{"number", "boundary", "bill_to", "lines", "credits"}, …]`.
+    /// `[{"number", "boundary", "bill_to", "lines", "credits"}, …]`; those without a number are not named.
     pub fn read(root: &Node) -> Result<Spent, Fault> {
         let mut spent = Spent::default();
         for document in root.items()? {
             let mut fields = document.fields()?;
             let own = fields.required("boundary")?.integer()?;
             let bill_to = fields.required("bill_to")?.text()?.to_string();
-            spent.numbers.push(fields.required("number")?.text()?.to_string());
+            let number = fields.optional("number").map(|node| node.text().map(str::to_string));
+            spent.numbers.extend(number.transpose()?);
             let mut places: BTreeMap<String, usize> = BTreeMap::new();
             for node in fields.required("lines")?.items()? {
                 let text = |name: &str| match node.tree.get(name) {

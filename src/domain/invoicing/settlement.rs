@@ -870,7 +870,7 @@ fn refuse(line: &Line, settled: &Settling) -> Result<Vec<Line>, Fault> {
         key: format!("{}/uncovered", line.key),
         label: format!("{} · uncovered", line.label),
         quantity: Some(refused),
-        price: Some("not covered by credit".into()),
+        price: Some(super::explain::UNCOVERED.into()),
         pricing: None,
         share: None,
         position: None,
