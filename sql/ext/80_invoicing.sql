@@ -166,8 +166,10 @@ DECLARE
 BEGIN
     RETURN QUERY
     WITH seller_policy AS MATERIALIZED (
-        SELECT p.seller_id, jsonb_object_agg(p.name, p.value) AS policies
-        FROM billing_internal.seller_policies('{rounding_mode, rounding_level, proration_basis, minimum_basis, rate_at, tier_continuity, unpriced_usage}') p
+        SELECT p.seller_id, jsonb_object_agg(p.name, p.value) FILTER (WHERE p.name NOT IN ('co_term', 'credit_on_decrease')) AS policies,
+            -- Newer than what was billed before them: said only where they are not the default.
+            coalesce(jsonb_object_agg(p.name, p.value) FILTER (WHERE (p.name, p.value) IN (('co_term', 'month'), ('credit_on_decrease', 'none'))), '{}') AS more
+        FROM billing_internal.seller_policies('{rounding_mode, rounding_level, proration_basis, minimum_basis, rate_at, tier_continuity, unpriced_usage, co_term, credit_on_decrease}') p
         GROUP BY p.seller_id
     ), block AS MATERIALIZED (
         -- Where boundaries are compared, what they drew may come back to blocks that are used up.
@@ -237,8 +239,8 @@ BEGIN
         WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id AND x.kind IN ('discount', 'commitment', 'bill_to', 'purchase_order')
             AND x.from_version <= v.contract AND (x.until_version IS NULL OR x.until_version > v.contract)
     ) t
-    CROSS JOIN LATERAL (SELECT coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
-        WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND sp.policies ? p.name), sp.policies) AS policies) q
+    CROSS JOIN LATERAL (SELECT coalesce(r.policies, sp.policies || sp.more || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
+        WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND (sp.policies ? p.name OR p.name IN ('co_term', 'credit_on_decrease'))), sp.policies || sp.more) AS policies) q
     CROSS JOIN LATERAL (SELECT jsonb_agg(b.block ORDER BY b.grant_id) AS blocks FROM block b WHERE b.customer_id = k.customer_id AND coalesce(b.contract_id, k.contract_id) = k.contract_id) o;
 END
 $$;

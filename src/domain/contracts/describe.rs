@@ -6,14 +6,14 @@ use super::extras::{Commitment, Expires, Grant, ScopeTerms, Units};
 use super::overrides::{Change as Agreed, Override, Target};
 use super::plan::{Aligned, Billing, Plan};
 use super::renewal::{Renewal, RenewalPrices, Uplift};
-use super::timeline::{self, Change, Kind, Point, Row, Timeline, What};
+use super::timeline::{self, Change, Kind, Point, Row, Stretch, Timeline, What};
 use crate::domain::foundation::calendar::Interval;
 use crate::domain::foundation::json::{Node, Tree};
 use crate::domain::foundation::{Exact, Fault};
 use crate::domain::metering::Dimensions;
 use crate::domain::rating::{Pricing, number};
 use chrono::{Datelike, NaiveDate};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The sentences of a contract document with its plan, in the order in which people read a deal.
 pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, Fault> {
@@ -36,10 +36,24 @@ pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, F
         .unwrap_or_else(|| "units of the customer's currency".into());
     let teller = Teller { line: &line, unit: &unit };
     let mut told = teller.frame(named.as_deref());
-    for row in &line.rows {
-        told.extend(teller.row(row)?);
-    }
     let document = &line.document;
+    let fees = document.all_items(plans.get(PLAN)).fees;
+    let endless = |key: &str| {
+        fees.iter().filter(|fee| line.ends.is_none() && fee.until.is_none() && fee.item.key == key).find_map(|fee| fee.step_up)
+    };
+    let mut stepping = BTreeSet::new();
+    for row in &line.rows {
+        match endless(&row.key).filter(|_| row.kind == Kind::Fee) {
+            None => told.extend(teller.row(row)?),
+            // One sentence for all its steps.
+            Some(step_up) if stepping.insert(row.key.clone()) => {
+                let first = Row { during: Stretch { until: None, ..row.during }, ..row.clone() };
+                let rises = format!(", and rises by {} percent every {}.", step_up.percent, per(step_up.every));
+                told.extend(teller.row(&first)?.map(|text| text.trim_end_matches('.').to_string() + &rises));
+            }
+            Some(_) => (),
+        }
+    }
     if let Some(mode) = document.credit_mode.as_deref() {
         told.push(match mode {
             "credit_only" => "Usage is paid by credit alone: what no credit covers is refused where it is asked for, and shown on invoices, where it costs nothing.".to_string(),

@@ -237,6 +237,7 @@ fn fee_lines(
         .iter()
         .filter(is_due)
         .map(|period| {
+            let basis = if period.cut.by_month { ProrationBasis::Month } else { basis };
             let share = period.share(charge.every, basis);
             let gross = whole.mul(&share);
             let exact = net(&gross, &period.cut.off);

@@ -152,6 +152,8 @@ pub struct Cut {
     pub free: bool,
     /// Of a fee that other terms have billed whole (proration basis none).
     pub paid: bool,
+    /// Of a fee that begins inside a whole period, and ends with the others: by months.
+    pub by_month: bool,
     /// Of a fee: the percentages off, in order.
     pub off: Vec<PercentOff>,
     /// Billed at another boundary: here only to see what amounts off its lines take.
@@ -207,6 +209,11 @@ impl Inputs {
             _ => None,
         };
         self.charges.iter().find_map(of_charge).unwrap_or_else(|| meter.to_string())
+    }
+
+    /// Policy `credit_on_decrease`: whether what was billed in advance stays billed where a fee becomes less.
+    pub fn keeps_decreases(policies: &[(String, String)]) -> bool {
+        policies.iter().any(|(name, value)| name == "credit_on_decrease" && value == "none")
     }
 
     /// Policy `minimum_basis`: whether minimums are held against lines without their discounts.
@@ -412,6 +419,7 @@ impl Cut {
             (self.inside_day, "inside a day"),
             (self.free, "free"),
             (self.paid, "paid"),
+            (self.by_month, "by month"),
             (self.elsewhere, "elsewhere"),
         ];
         facts.into_iter().filter(|(holds, _)| *holds).try_for_each(|(_, fact)| writeln!(out, "{fact}"))?;

@@ -842,10 +842,6 @@ fn what_can_not_be_billed_is_refused_by_its_path() {
             r#""renewal":{"auto":true}"#,
             "renewal: is for contracts with a term; this one runs until it is cancelled",
         ),
-        (
-            r#""fees":[{"key":"f","product":"ai","pricing":{"model":"flat","amount":"1"},"step_up":{"percent":"7","every":"12 months"}}]"#,
-            "fees[0].step_up: needs an end: it would raise the price for ever",
-        ),
     ] {
         assert_eq!(timeline(&format!("{evergreen}{more}}}"), &[]).unwrap_err().message, message, "{more}");
     }

@@ -289,9 +289,22 @@ impl Bill {
             inside_day: begins.is_some_and(|edge| edge.inside) || ends.is_some_and(|edge| edge.inside),
             free: matches!(&item.terms, ItemTerms::Usage { charge, .. } if charge.trial),
             paid: begins.is_some_and(|edge| self.follows(item, days.whole_starts_on, &edge)),
+            by_month: !days.is_whole() && self.is_co_termed(item, days.whole_starts_on),
             ..Cut::default()
         };
         Piece { days, from: begins.map(|edge| edge.at), until: ends.map(|edge| edge.at), cut }
+    }
+
+    /// Whether a fee, which says no basis of its own, began inside a whole period, so that it goes by the policy for those
+    /// that end with the contract's periods.
+    fn is_co_termed(&self, item: &Item, whole_from: NaiveDate) -> bool {
+        let ItemTerms::Fee(fee) = &item.terms else { return false };
+        let of_fee = |other: &&Item| matches!(&other.terms, ItemTerms::Fee(same) if same.key == fee.key);
+        let begins = |other: &Item| other.during.from.map_or(NaiveDate::MIN, |edge| edge.on);
+        let first = self.charges.iter().filter(of_fee).map(begins).min();
+        self.policy("co_term") == "month"
+            && fee.proration.is_none()
+            && first.is_some_and(|first| first > whole_from.max(self.starts_on()))
     }
 
     /// Whether other terms of the same fee held in the whole period before these began.
