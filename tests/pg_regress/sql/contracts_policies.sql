@@ -29,7 +29,7 @@ SELECT billing.contract_amend('at-once', '{"quantities":{"seats":"5"}}') AS vers
 SELECT billing.contract_change_plan('dated', 'small', 'now') AS version;
 SELECT billing.contract_amend('raised', '{"quantities":{"seats":"15"}}') AS version;
 SELECT contract, kind, effective_at FROM billing.contract_change WHERE version = 2 ORDER BY 1;
--- What was billed in advance is given back, or stays; a raise in the same period costs what the period then comes to beyond what was billed: 64.52 + 60.00 (9 of 31 days at 5 seats: 29.03; 12 of 31 at 30: 232.26)
+-- What was billed in advance is given back, or stays; a raise in the same period costs what the period then comes to beyond what was billed: 9 of 31 days at 5 seats are 29.03, 12 of 31 at 30 are 232.26
 SELECT billing.contract_amend(c, '{"quantities":{"seats":"5"}}', '2025-03-11') AS version FROM unnest(ARRAY['kept', 'kept-up']) c;
 SELECT billing.contract_cancel(c, 'now') AS version FROM unnest(ARRAY['left', 'given-back']) c;
 SELECT billing.test_clock_set('2025-03-20T12:00:00Z') AS clock \gset
