@@ -39,7 +39,9 @@ pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, F
     let document = &line.document;
     let fees = document.all_items(plans.get(PLAN)).fees;
     let endless = |key: &str| {
-        fees.iter().filter(|fee| line.ends.is_none() && fee.until.is_none() && fee.item.key == key).find_map(|fee| fee.step_up)
+        fees.iter()
+            .filter(|fee| line.ends.is_none() && fee.until.is_none() && fee.item.key == key)
+            .find_map(|fee| fee.step_up)
     };
     let mut stepping = BTreeSet::new();
     for row in &line.rows {
@@ -48,7 +50,8 @@ pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, F
             // One sentence for all its steps.
             Some(step_up) if stepping.insert(row.key.clone()) => {
                 let first = Row { during: Stretch { until: None, ..row.during }, ..row.clone() };
-                let rises = format!(", and rises by {} percent every {}.", step_up.percent, per(step_up.every));
+                let rises =
+                    format!(", and rises by {} percent every {}.", step_up.percent, per(step_up.every));
                 told.extend(teller.row(&first)?.map(|text| text.trim_end_matches('.').to_string() + &rises));
             }
             Some(_) => (),

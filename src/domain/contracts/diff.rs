@@ -45,7 +45,8 @@ pub fn fees_fall(before: &Node, after: &Node, day: NaiveDate) -> Result<bool, Fa
             if row.required("kind")?.text()? != "fee" {
                 continue;
             }
-            let (from, until) = (row.required("from")?.date()?, row.optional("until").map(|n| n.date()).transpose()?);
+            let (from, until) =
+                (row.required("from")?.date()?, row.optional("until").map(|n| n.date()).transpose()?);
             let fee = Fee::read(&row.required("terms")?)?;
             if day < from || until.is_some_and(|until| day >= until) || fee.once {
                 continue;

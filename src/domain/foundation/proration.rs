@@ -138,12 +138,21 @@ mod tests {
         let day = |text: &str| -> NaiveDate { text.parse().unwrap() };
         let year = |from: &str, until: &str| {
             let (whole_starts_on, whole_ends_on) = (day("2025-01-01"), day("2026-01-01"));
-            let part = Period { n: 0, starts_on: day(from), ends_on: day(until), whole_starts_on, whole_ends_on };
-            share(&part, Interval::Months(12), ProrationBasis::Month, Elapsed { part_micros: 1, whole_micros: 2 })
+            let part =
+                Period { n: 0, starts_on: day(from), ends_on: day(until), whole_starts_on, whole_ends_on };
+            share(
+                &part,
+                Interval::Months(12),
+                ProrationBasis::Month,
+                Elapsed { part_micros: 1, whole_micros: 2 },
+            )
         };
         assert_eq!(year("2025-04-01", "2026-01-01"), Ratio::new(9, 12));
         assert_eq!(year("2025-04-11", "2026-01-01"), Ratio::new(26, 36)); // 8 months and 20 of 30 days
-        assert_eq!(year("2025-01-01", "2025-04-11").add(&year("2025-04-11", "2026-01-01")), Ratio::from(1i64));
+        assert_eq!(
+            year("2025-01-01", "2025-04-11").add(&year("2025-04-11", "2026-01-01")),
+            Ratio::from(1i64)
+        );
         assert_eq!(year("2025-01-01", "2026-01-01"), Ratio::from(1i64));
         // Counted from the 31st: 28 February is a month after it.
         assert_eq!(months_until(day("2025-01-31"), day("2025-02-28")), Ratio::from(1i64));

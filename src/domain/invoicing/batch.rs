@@ -722,8 +722,11 @@ impl Batch {
                 Some(end) => {
                     let mut spent = bills[at].spent.clone();
                     spent.without(&boundaries);
-                    spent.meters =
-                        bills[at].commitments().iter().filter_map(|row| row.measure().map(str::to_string)).collect();
+                    spent.meters = bills[at]
+                        .commitments()
+                        .iter()
+                        .filter_map(|row| row.measure().map(str::to_string))
+                        .collect();
                     // All of them: what was used after its period does not count for it.
                     for (earlier, credits) in of_places.iter().zip(&now) {
                         let n = bills[at].boundaries.last().copied().unwrap_or_default();

@@ -201,7 +201,9 @@ impl Earlier {
                 let sum = sums.entry((line.charge.clone(), line.bill_to.clone())).or_insert(Exact::ZERO);
                 *sum = sum.add(line.amount)?;
             }
-            let less = |line: &Line| sums.get(&(line.charge.clone(), line.bill_to.clone())).is_some_and(|sum| sum.is_negative());
+            let less = |line: &Line| {
+                sums.get(&(line.charge.clone(), line.bill_to.clone())).is_some_and(|sum| sum.is_negative())
+            };
             lines.retain(|line| !(line.kind == LineKind::Proration && less(line)));
         }
         Ok((lines, waits))

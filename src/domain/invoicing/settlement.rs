@@ -443,7 +443,11 @@ pub fn settle(purse: &Purse, ceilings: &Ceilings, parts: &mut [Part]) -> Result<
 }
 
 /// What no credit paid fills the commitments that count it, in order of time, with what stands on other documents.
-fn fill(ceilings: &Ceilings, lines: &mut [Settling], (places, rounding): (u32, RoundingMode)) -> Result<(), Fault> {
+fn fill(
+    ceilings: &Ceilings,
+    lines: &mut [Settling],
+    (places, rounding): (u32, RoundingMode),
+) -> Result<(), Fault> {
     let measures: BTreeSet<&Option<String>> = ceilings.of.iter().map(|ceiling| &ceiling.measure).collect();
     for measure in measures {
         let mut of: Vec<&Promise> = Vec::new();
@@ -471,7 +475,14 @@ fn fill(ceilings: &Ceilings, lines: &mut [Settling], (places, rounding): (u32, R
             // What costs nothing fills nothing.
             if !Ratio::is_zero(&price) {
                 let event_key = Uuid::from_u128(pieces.len() as u128);
-                pieces.push(Piece { subject: subjects.len(), at, event_key, quantity, price, beyond: Beyond::Same });
+                pieces.push(Piece {
+                    subject: subjects.len(),
+                    at,
+                    event_key,
+                    quantity,
+                    price,
+                    beyond: Beyond::Same,
+                });
                 subjects.push(subject);
                 of_pieces.push(of);
             }
@@ -859,13 +870,8 @@ fn refuse(line: &Line, settled: &Settling) -> Result<Vec<Line>, Fault> {
     // What a maximum takes off stays.
     let capped = line.amount.sub(settled.ask)?;
     let paid = sum_of(settled, |item| Ratio::from(1i64).sub(&item.unpaid)).add(&capped.into());
-    let base = Line {
-        quantity: Some(kept),
-        list: None,
-        exact: paid,
-        amount: drawn.add(capped)?,
-        ..line.clone()
-    };
+    let base =
+        Line { quantity: Some(kept), list: None, exact: paid, amount: drawn.add(capped)?, ..line.clone() };
     let rest = Line {
         key: format!("{}/uncovered", line.key),
         label: format!("{} · uncovered", line.label),
@@ -986,7 +992,8 @@ fn split_beyond(
     // What filled a commitment of money is what it counted.
     let by_money = settled.items.iter().all(|item| item.beyond.keys().all(Option::is_none));
     if by_money && !settled.filled.is_zero() {
-        let filled = sum_of(settled, |item| item.beyond.get(&None).map_or(Ratio::ZERO, |part| item.unpaid.sub(part)));
+        let filled =
+            sum_of(settled, |item| item.beyond.get(&None).map_or(Ratio::ZERO, |part| item.unpaid.sub(part)));
         posted = posted.add(settled.filled)?;
         elsewhere = elsewhere.sub(&filled);
     }

@@ -352,7 +352,8 @@ fn postpaid(more: &str) -> String {
 fn beyond_a_postpaid_commitment_usage_has_prices_of_its_own() {
     let spent = r#","spent":[{"number":"INV-1","boundary":1,"bill_to":"acme","lines":[{"key":"tokens/2023-10-01","kind":"usage","product":"ai-api","meter":"tokens",
         "from":"2023-10-01T00:00:00Z","quantity":"400","amount":"400.00","dimensions":{}}],"credits":null}]"#;
-    let commitment = postpaid(r#""amount":"500","overage":[{"meter":"tokens","match":{},"unit_price":"0.8"}]"#);
+    let commitment =
+        postpaid(r#""amount":"500","overage":[{"meter":"tokens","match":{},"unit_price":"0.8"}]"#);
     let images = usage("images", ONE, &[used("{}", "60", 1)]);
     let run = |hours: &[(usize, &'static str, &'static str, &'static str)]| {
         let mut case = november([images.clone(), tokens(ONE, "400")]);
@@ -412,8 +413,11 @@ fn windows_of_a_commitment_cut_lines() {
     let scope = r#""scope":{"windows":[{"from":"2023-11-10T00:00:00Z","until":"2023-11-20T00:00:00Z"}]},"from":"2023-10-01T00:00:00Z""#;
     let mut case = november([tokens(tiers, "0")]);
     let at = |from, quantity| Used { from: Some(from), ..used("{}", quantity, 1) };
-    case.charges[0].usage =
-        vec![at("2023-11-01T00:00:00Z", "40"), at("2023-11-10T00:00:00Z", "70"), at("2023-11-20T00:00:00Z", "30")];
+    case.charges[0].usage = vec![
+        at("2023-11-01T00:00:00Z", "40"),
+        at("2023-11-10T00:00:00Z", "70"),
+        at("2023-11-20T00:00:00Z", "30"),
+    ];
     case.starts_on = "2023-10-01";
     case.boundaries = "[2]";
     case.more = postpaid(windows).replacen(r#""from":"2023-10-01T00:00:00Z""#, scope, 1);
@@ -439,7 +443,8 @@ fn under_credit_only_nothing_else_pays() {
         case.hours = vec![(0, "2023-11-10T00:00:00Z", "{}", "40"), (0, "2023-11-20T00:00:00Z", "{}", "60")];
         let documents = case.documents();
         let text = case.text();
-        let recorded = json::parse(&text).unwrap().get("inputs").unwrap().get("credits").unwrap().canonical().unwrap();
+        let recorded =
+            json::parse(&text).unwrap().get("inputs").unwrap().get("credits").unwrap().canonical().unwrap();
         case.more = format!(r#","credits":{}"#, recorded.replacen('{', r#"{"opened":true,"#, 1));
         assert_eq!(case.text(), text);
         assert_eq!(due(&documents), ["0.00"]);
