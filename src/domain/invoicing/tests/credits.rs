@@ -462,7 +462,7 @@ fn under_credit_only_nothing_else_pays() {
     let capped = r#"{"model":"per_unit","unit_price":"1","maximum":"80"}"#;
     assert_eq!(
         run(capped, &[block("b", "40", "")]),
-        made(&[(key, "50", "60.00"), (&rest, "50", "0.00"), ("tokens/2023-11-01/maximum", "", "-20.00")])
+        made(&[(key, "50", "60.00"), (&rest, "50", "0.00"), ("tokens/2023-11-01/cap", "", "-20.00")])
     );
 }
 
