@@ -121,6 +121,7 @@ mod tests {
             &["credit_block_error", "credit_order_error", "credit_allot", "credit_allot_error"],
         ),
         ("credits_are_worth_what_was_paid", &["credit_release", "credit_release_error"]),
+        ("debt_moves_with_its_lines", &["credit_absorb", "credit_absorb_error"]),
         ("top_ups_fire_once_a_crossing", &["top_up_look", "top_up_look_error"]),
         ("an_installation_is_required", &["require_installed_0_2", "forget_installed"]),
         ("partitions_made_meanwhile_are_seen", &["heed_changes"]),

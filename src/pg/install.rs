@@ -40,6 +40,7 @@ static SCHEMA_FILES: &[SchemaFile] = schema_files![
     13 "0013_credits",
     14 "0014_settlement",
     15 "0015_usage_totals",
+    16 "0016_credit_sales",
 ];
 
 /// The schema this library works with.

@@ -44,7 +44,7 @@ SELECT billing.credit_purchase(k, '{"key":"pack","amount":"100","unit":"credits"
 SELECT d.result FROM unnest('{acme,globex}'::text[]) k, billing.draw_down(k, 90, 'first', 'credits') d;
 SELECT billing.top_up_rule_set(k, '{"unit":"credits","threshold":"20","amount":"100","price":"0.1"}') FROM unnest('{acme,globex}'::text[]) k;
 SELECT billing_internal.credits_post(jsonb_agg(jsonb_build_object('customer_id', i.customer_id, 'invoice_id', i.invoice_id, 'contract_id', i.contract_id, 'n', 1, 'bill_to', 'x', 'line_key', 'x', 'grant_id', g.grant_id, 'amount', '1')))
-FROM billing.invoice i JOIN billing.credit_grant g USING (customer_id) WHERE g.key = 'pack';
+FROM billing.invoice i JOIN billing.credit_grant g USING (customer_id) WHERE g.key = 'pack' AND i.contract_id IS NOT NULL;
 INSERT INTO billing.commitment SELECT customer_id, gen_random_uuid(), contract_id, 'annual', '2023-11-01' FROM billing.contract;
 INSERT INTO billing.commitment_period (customer_id, commitment_id, starts_on, n, starts_at, from_version, kind, amount, unit, terms)
 SELECT customer_id, commitment_id, '2023-11-01', 0, '2023-11-01', 1, 'postpaid', 100, 'USD', '{}' FROM billing.commitment;
