@@ -102,6 +102,9 @@ mod tests {
                 "usage_state_quantity",
             ],
         ),
+        // the customer's side
+        ("pages_are_made_of_summaries", &["page_html", "page_html_error"]),
+        ("commitments_are_filled_as_the_true_up_does", &["commitments_filled", "commitments_filled_error"]),
         // foundation
         ("row_ids_are_ordered", &["uuid_v7"]),
         ("billing_periods_keep_their_anchor", &["calendar_period"]),

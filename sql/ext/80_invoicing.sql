@@ -138,7 +138,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.signed_prices(bigint, uuid) IS
     'Of a contract with the prices of its signature, the list prices it could be signed on, as known_prices: the versions published when it was activated. One published later that begins before the signature changes nothing agreed on. NULL = its prices float.';
 
-CREATE FUNCTION billing_internal.commitment_spend(of_customer_id bigint, of_contract_id uuid, numbers text[], beside text[]) RETURNS jsonb
+CREATE FUNCTION billing_internal.commitment_spend(of_customer_id bigint, of_contract_id uuid, numbers text[], beside text[] DEFAULT NULL) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 BEGIN
