@@ -382,8 +382,6 @@ BEGIN
                 PERFORM billing_internal.fail('ZB003', format('%s.meter: meter %s does not say who is there', item->>'path', meter.key),
                     'The meter of seats is a unique_count with an operation: {"aggregation": "unique_count", "value": "seat", "operation": "operation"}.');
             END IF;
-        ELSIF d ? 'unit' THEN
-            PERFORM billing_internal.unit_places(d->>'unit', (billing.now() AT TIME ZONE 'UTC')::date);
         END IF;
         IF old.feature_id IS NULL THEN
             UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'feature_id' RETURNING value::int INTO id;

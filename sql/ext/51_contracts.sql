@@ -253,6 +253,9 @@ BEGIN
         PERFORM billing_internal.insert_overrides(overrides, new.customer_id, NULL, new.time_zone, new.terms_version);
         PERFORM billing_internal.check_overrides(new.customer_id, NULL);
     END IF;
+    IF old.time_zone <> new.time_zone THEN
+        PERFORM billing_internal.entitlements_compile(new.customer_id);
+    END IF;
     IF was IS DISTINCT FROM billing_internal.customer_document(new.customer_id) OR d ? 'overrides' THEN
         PERFORM billing_internal.audit('customer_upsert', 'customer', d->>'key', new.customer_id, was,
             billing_internal.customer_document(new.customer_id) || CASE WHEN d ? 'overrides' THEN jsonb_build_object('overrides', overrides) ELSE '{}' END);

@@ -202,7 +202,8 @@ BEGIN
     ELSE
         CASE resets
         WHEN 'never' THEN
-            from_at := '-infinity';
+            -- Before any usage; the totals of a window have a beginning.
+            from_at := '1900-01-01 00:00+00';
             until_at := 'infinity';
         WHEN 'hour' THEN
             from_at := date_trunc('hour', at, zone);
@@ -308,7 +309,7 @@ BEGIN
         u := billing_internal.entitlement_used(s.customer_id, s.feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, at);
         used := u.used;
         quota := s.quota + u.rolled;
-        remaining := greatest(s.quota + u.rolled - u.used, 0);
+        remaining := CASE WHEN s.quota IS NOT NULL THEN greatest(quota - u.used, 0) END;
         resets_at := u.until_at;
         reason := billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, entitlement_check.quantity);
         allowed := reason <> 'quota_exceeded';

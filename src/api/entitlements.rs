@@ -6,7 +6,7 @@ use crate::domain::entitlements::fold::fold_document;
 use crate::domain::entitlements::item::{Item, Mode};
 use crate::domain::entitlements::quota;
 use crate::domain::foundation::json::{self, Node};
-use crate::domain::foundation::{Exact, Fault};
+use crate::domain::foundation::Fault;
 use crate::domain::metering::meter::Meter;
 use crate::pg::FaultJson;
 use crate::pg::numeric::Numeric;

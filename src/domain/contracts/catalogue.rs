@@ -227,6 +227,10 @@ fn read_feature(node: &Node) -> Result<Item, Fault> {
                     None if needs => return Err(Fault::document(&format!("{}.{field}", node.path), "is missing")),
                     Some(given) if !needs => return Err(given.fault(format!("is for {kinds} features"))),
                     None => (),
+                    Some(given) if field == "unit" => {
+                        let unit = Unit::parse(given.text()?).map_err(|fault| given.rehint(fault))?;
+                        document.push((field.into(), Tree::text(unit.as_str())));
+                    }
                     Some(given) => document.push((field.into(), Tree::text(given.key()?))),
                 }
             }
