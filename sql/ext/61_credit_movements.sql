@@ -279,7 +279,7 @@ COMMENT ON FUNCTION billing.credit_extend(text, timestamptz, text) IS
 
 -- ── what there is ────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing.credit_balance(customer text, unit text DEFAULT NULL, at timestamptz DEFAULT NULL)
+CREATE FUNCTION billing_internal.credit_balance_rows(customer text, unit text, at timestamptz)
     RETURNS TABLE (of_unit text, posted numeric, reserved numeric, pending numeric, available numeric, pending_expiration numeric, upcoming numeric, next_expires_at timestamptz, blocks bigint)
     LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -289,8 +289,8 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     of_customer_id := billing_internal.find_customer(customer);
-    IF credit_balance.at IS NULL OR credit_balance.at >= billing.now() THEN
-        RETURN QUERY SELECT * FROM billing_internal.credit_standing(of_customer_id, credit_balance.unit, coalesce(credit_balance.at, billing.now()));
+    IF credit_balance_rows.at IS NULL OR credit_balance_rows.at >= billing.now() THEN
+        RETURN QUERY SELECT * FROM billing_internal.credit_standing(of_customer_id, credit_balance_rows.unit, coalesce(credit_balance_rows.at, billing.now()));
         RETURN;
     END IF;
     RETURN QUERY
@@ -298,16 +298,24 @@ BEGIN
         coalesce(sum(b.posted) FILTER (WHERE b.begun AND b.over), 0), coalesce(sum(b.posted) FILTER (WHERE NOT b.begun), 0),
         min(b.expires_at) FILTER (WHERE b.begun AND b.over IS NOT TRUE AND b.posted > 0), count(*) FILTER (WHERE b.posted <> 0)
     FROM (
-        SELECT g.unit, g.effective_at <= credit_balance.at AS begun, g.expires_at <= credit_balance.at AS over, g.expires_at,
-            coalesce((SELECT sum(e.amount) FROM billing.credit_ledger_entry e WHERE e.customer_id = g.customer_id AND e.grant_id = g.grant_id AND e.account = 'customer_balance' AND e.occurred_at <= credit_balance.at), 0) AS posted
-        FROM billing.credit_grant g WHERE g.customer_id = of_customer_id AND (credit_balance.unit IS NULL OR g.unit = credit_balance.unit)
+        SELECT g.unit, g.effective_at <= credit_balance_rows.at AS begun, g.expires_at <= credit_balance_rows.at AS over, g.expires_at,
+            coalesce((SELECT sum(e.amount) FROM billing.credit_ledger_entry e WHERE e.customer_id = g.customer_id AND e.grant_id = g.grant_id AND e.account = 'customer_balance' AND e.occurred_at <= credit_balance_rows.at), 0) AS posted
+        FROM billing.credit_grant g WHERE g.customer_id = of_customer_id AND (credit_balance_rows.unit IS NULL OR g.unit = credit_balance_rows.unit)
     ) b GROUP BY b.unit ORDER BY b.unit;
 END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_balance_rows(text, text, timestamptz) IS 'What credit_balance() says. In PL/pgSQL a column can''t be called as an argument is.';
+
+CREATE FUNCTION billing.credit_balance(customer text, unit text DEFAULT NULL, at timestamptz DEFAULT NULL)
+    RETURNS TABLE (unit text, posted numeric, reserved numeric, pending numeric, available numeric, pending_expiration numeric, upcoming numeric, next_expires_at timestamptz, blocks bigint)
+    LANGUAGE sql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM billing_internal.credit_balance_rows(credit_balance.customer, credit_balance.unit, credit_balance.at)
 $$;
 COMMENT ON FUNCTION billing.credit_balance(text, text, timestamptz) IS
     'A customer''s credit by unit. posted: what its blocks hold that have begun. reserved: promised to calls under way. pending: what usage that is not billed yet will draw, priced and allocated as the bill will do it. pending_expiration: what blocks past their end hold until their expiry is posted; it pays only for usage of before. available = posted − reserved − pending − pending_expiration: what can be spent now. upcoming: blocks that have not begun. At a past instant: the ledger''s, by when things happened, without what was pending then. Errors: ZB001.';
 
-CREATE FUNCTION billing.credit_blocks(customer text, unit text DEFAULT NULL)
+CREATE FUNCTION billing_internal.credit_blocks_rows(customer text, unit text)
     RETURNS TABLE (key text, of_unit text, category text, granted numeric, burnt numeric, expired numeric, voided numeric, refunded numeric, rolled_out numeric, posted numeric, standing text,
         effective_at timestamptz, expires_at timestamptz, priority int, scope jsonb, contract text, basis numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -332,14 +340,23 @@ BEGIN
             coalesce(-sum(x.amount) FILTER (WHERE x.kind = 'voided'), 0) AS voided, coalesce(-sum(x.amount) FILTER (WHERE x.kind = 'refunded'), 0) AS refunded,
             coalesce(-sum(x.amount) FILTER (WHERE x.kind = 'rolled_out'), 0) AS rolled_out
         FROM billing.credit_ledger_entry x WHERE x.customer_id = g.customer_id AND x.grant_id = g.grant_id AND x.account = 'customer_balance') e
-    WHERE g.customer_id = of_customer_id AND (credit_blocks.unit IS NULL OR g.unit = credit_blocks.unit)
+    WHERE g.customer_id = of_customer_id AND (credit_blocks_rows.unit IS NULL OR g.unit = credit_blocks_rows.unit)
     ORDER BY g.unit, g.grant_id;
 END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_blocks_rows(text, text) IS 'What credit_blocks() says. In PL/pgSQL a column can''t be called as an argument is.';
+
+CREATE FUNCTION billing.credit_blocks(customer text, unit text DEFAULT NULL)
+    RETURNS TABLE (key text, unit text, category text, granted numeric, burnt numeric, expired numeric, voided numeric, refunded numeric, rolled_out numeric, posted numeric, standing text,
+        effective_at timestamptz, expires_at timestamptz, priority int, scope jsonb, contract text, basis numeric)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM billing_internal.credit_blocks_rows(credit_blocks.customer, credit_blocks.unit)
 $$;
 COMMENT ON FUNCTION billing.credit_blocks(text, text) IS
     'A customer''s blocks: granted − burnt (less what was given back) − expired − voided − refunded − rolled_out = posted. standing: upcoming, live, used, pending_expiration (past its end, not posted yet), expired or void. basis: money per credit, to 12 decimals (0 = nobody paid for it). Errors: ZB001.';
 
-CREATE FUNCTION billing.credit_statement(customer text, unit text DEFAULT NULL, from_at timestamptz DEFAULT NULL, until_at timestamptz DEFAULT NULL)
+CREATE FUNCTION billing_internal.credit_statement_rows(customer text, unit text, from_at timestamptz, until_at timestamptz)
     RETURNS TABLE (of_unit text, occurred_at timestamptz, kind text, block text, amount numeric, balance numeric, block_balance numeric, source text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -354,27 +371,35 @@ BEGIN
         SELECT e.unit, e.occurred_at, e.kind, e.amount, e.entry_id, e.grant_id, e.invoice_id, e.line_key, e.draw_id,
             sum(e.amount) OVER (PARTITION BY e.unit ORDER BY e.occurred_at, e.entry_id) AS balance, sum(e.amount) OVER (PARTITION BY e.grant_id ORDER BY e.occurred_at, e.entry_id) AS block_balance
         FROM billing.credit_ledger_entry e
-        WHERE e.customer_id = of_customer_id AND e.account = 'customer_balance' AND (credit_statement.unit IS NULL OR e.unit = credit_statement.unit)
-            AND CASE WHEN credit_statement.until_at IS NULL THEN e.occurred_at <= billing.now() ELSE e.occurred_at < credit_statement.until_at END
+        WHERE e.customer_id = of_customer_id AND e.account = 'customer_balance' AND (credit_statement_rows.unit IS NULL OR e.unit = credit_statement_rows.unit)
+            AND CASE WHEN credit_statement_rows.until_at IS NULL THEN e.occurred_at <= billing.now() ELSE e.occurred_at < credit_statement_rows.until_at END
     )
     SELECT r.unit, r.occurred_at, r.kind, g.key, r.amount, r.balance, r.block_balance,
         coalesce(coalesce(i.number, i.key) || ' ' || r.line_key, 'draw ' || d.idempotency_key)
     FROM (
-        SELECT u.unit, credit_statement.from_at AS occurred_at, 'opening' AS kind, NULL::uuid AS grant_id, NULL::numeric AS amount,
-            coalesce((SELECT sum(e.amount) FROM entry e WHERE e.unit = u.unit AND e.occurred_at < credit_statement.from_at), 0) AS balance, NULL::numeric AS block_balance,
+        SELECT u.unit, credit_statement_rows.from_at AS occurred_at, 'opening' AS kind, NULL::uuid AS grant_id, NULL::numeric AS amount,
+            coalesce((SELECT sum(e.amount) FROM entry e WHERE e.unit = u.unit AND e.occurred_at < credit_statement_rows.from_at), 0) AS balance, NULL::numeric AS block_balance,
             NULL::uuid AS invoice_id, NULL::text AS line_key, NULL::uuid AS draw_id, 0 AS part, NULL::uuid AS entry_id
         FROM (SELECT DISTINCT e.unit FROM entry e) u
         UNION ALL
         SELECT e.unit, e.occurred_at, e.kind, e.grant_id, e.amount, e.balance, e.block_balance, e.invoice_id, e.line_key, e.draw_id, 1, e.entry_id
-        FROM entry e WHERE credit_statement.from_at IS NULL OR e.occurred_at >= credit_statement.from_at
+        FROM entry e WHERE credit_statement_rows.from_at IS NULL OR e.occurred_at >= credit_statement_rows.from_at
         UNION ALL
-        SELECT e.unit, credit_statement.until_at, 'closing', NULL, NULL, sum(e.amount), NULL, NULL, NULL, NULL, 2, NULL FROM entry e GROUP BY e.unit
+        SELECT e.unit, credit_statement_rows.until_at, 'closing', NULL, NULL, sum(e.amount), NULL, NULL, NULL, NULL, 2, NULL FROM entry e GROUP BY e.unit
     ) r
     LEFT JOIN billing.credit_grant g ON g.customer_id = of_customer_id AND g.grant_id = r.grant_id
     LEFT JOIN billing.invoice i ON i.customer_id = of_customer_id AND i.invoice_id = r.invoice_id
     LEFT JOIN billing.credit_draw d ON d.customer_id = of_customer_id AND d.draw_id = r.draw_id
     ORDER BY r.unit, r.part, r.occurred_at, r.entry_id;
 END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_statement_rows(text, text, timestamptz, timestamptz) IS 'What credit_statement() says. In PL/pgSQL a column can''t be called as an argument is.';
+
+CREATE FUNCTION billing.credit_statement(customer text, unit text DEFAULT NULL, from_at timestamptz DEFAULT NULL, until_at timestamptz DEFAULT NULL)
+    RETURNS TABLE (unit text, occurred_at timestamptz, kind text, block text, amount numeric, balance numeric, block_balance numeric, source text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM billing_internal.credit_statement_rows(credit_statement.customer, credit_statement.unit, credit_statement.from_at, credit_statement.until_at)
 $$;
 COMMENT ON FUNCTION billing.credit_statement(text, text, timestamptz, timestamptz) IS
     'Every movement of a customer''s credit in [from_at, until_at), by default up to now, by unit and time: kind (opening, granted, rolled_in, burnt, reinstated, expired, voided, refunded, rolled_out, closing), the block, the amount, the balance of the unit and of the block after it, and the invoice line or the draw it is of. Errors: ZB001.';

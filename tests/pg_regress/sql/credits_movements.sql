@@ -32,7 +32,7 @@ SELECT billing.test_clock_set('2027-01-01 04:59:59+00') AS clock, billing.policy
 SELECT billing.credit_expiry_step() AS not_yet;
 SELECT billing.test_clock_set('2027-01-04 04:59:59+00') AS clock \gset
 SELECT billing.credit_expiry_step() AS in_grace;
-SELECT of_unit, posted, available, pending_expiration FROM billing.credit_balance('roll');
+SELECT unit, posted, available, pending_expiration FROM billing.credit_balance('roll');
 -- … what was used before the end may still be drawn
 SELECT pg_temp.fails($$SELECT billing.draw_down('roll', 1, 'r3', 'credits', '{"product":"ai"}')$$);
 BEGIN;
@@ -80,7 +80,7 @@ SELECT result, available FROM billing.draw_down('tops', 10, 't1', 'credits');
 SELECT count(*) AS at_the_threshold FROM tops;
 SELECT result, available FROM billing.draw_down('tops', 0.5, 't2', 'credits');
 SELECT * FROM tops;
-SELECT of_unit, available FROM billing.credit_balance('tops');
+SELECT unit, available FROM billing.credit_balance('tops');
 SELECT result FROM billing.draw_down('tops', 110, 't3', 'credits');
 CALL billing.top_up();
 SELECT * FROM tops;
@@ -97,7 +97,7 @@ CALL billing.top_up();
 SELECT * FROM tops;
 -- Another rule: up to a target; the balance that is low already is a crossing. The month's cap goes on.
 SELECT billing.top_up_rule_set('tops', '{"unit":"credits","threshold":"200","target":"300","price":"0.01"}');
-SELECT of_unit, available FROM billing.credit_balance('tops');
+SELECT unit, available FROM billing.credit_balance('tops');
 SELECT billing.top_up_rule_set('tops', '{"unit":"credits","end":true}');
 SELECT pg_temp.fails($$SELECT billing.top_up_rule_set('tops', '{"unit":"credits","end":true}')$$);
 SELECT pg_temp.fails($$SELECT billing.top_up_rule_set('tops', '{"unit":"credits","threshold":"1","amount":"5"}')$$);

@@ -1,0 +1,147 @@
+//! What of a contract is in force when.
+
+use super::documents::{change_items, current, date, field, in_force, list, maybe, put, text};
+use super::rating::scale;
+use super::{Change, Contract, Day, Instant, Kind, Q, World, months, months_after, q};
+use chrono::Days;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What of a contract is in force on a day: the plan's items replaced and extended by the contract's, and all changes
+/// up to the day, in the order of their effective days.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    pub book: Option<String>,
+    pub charges: BTreeMap<String, Value>,
+    pub fees: BTreeMap<String, Value>,
+    pub overrides: Vec<Value>,
+    pub discounts: Vec<Value>,
+    pub paused: bool,
+    /// What fees come to times this, since renewals.
+    pub uplift: Option<Q>,
+}
+
+impl Contract {
+    /// The first day without it; None runs on. As all changes leave it, in the order of their effective instants.
+    pub fn end(&self) -> Option<Day> {
+        let mut changes: Vec<&Change> = self.changes.iter().collect();
+        changes.sort_by_key(|c| c.effective);
+        let mut end = self.ends;
+        for change in changes {
+            match change.kind {
+                // A term counts from the contract's start.
+                Kind::Amend => {
+                    if let Some(term) = text(&change.doc, "term") {
+                        end = Some(months_after(self.starts, months(term)));
+                    }
+                }
+                Kind::Renew => {
+                    let old = end.expect("an end");
+                    end = Some(months_after(old, months(text(&change.doc, "term").expect("a term"))));
+                }
+                Kind::Resume => {
+                    if let Some(days) = change.doc["extend_days"].as_i64() {
+                        end = end.map(|e| e + Days::new(days as u64));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for cancel in self.changes.iter().filter(|c| c.kind == Kind::Cancel) {
+            let on = date(&cancel.doc, "on").expect("a day");
+            end = Some(end.map_or(on, |e| e.min(on)));
+        }
+        end
+    }
+
+    /// The boundary that is to be billed next, if there is one.
+    pub fn next_boundary(&self) -> Option<Day> {
+        let Some((last, _)) = self.billed.last() else { return Some(self.starts) };
+        if self.end().is_some_and(|end| end <= *last) {
+            return None;
+        }
+        let (_, next) = self.grid.period(*last, self.interval);
+        Some(self.end().map_or(next, |end| end.min(next)))
+    }
+
+    /// The end of the billing period that holds a day.
+    pub fn period_end(&self, day: Day) -> Day {
+        let next = self.grid.period(day.max(self.starts), self.interval).1;
+        self.end().map_or(next, |end| end.min(next))
+    }
+}
+
+impl World {
+    /// The terms at an instant: after the changes whose effective instant is not after it.
+    pub fn terms(&self, contract: &Contract, at: Instant) -> Terms {
+        let mut terms = Terms::default();
+        // The plan's items, and the contract's own over them: charges, fees.
+        let (mut plans, mut own) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        let mut changes: Vec<&Change> = contract.changes.iter().filter(|c| c.effective <= at).collect();
+        changes.sort_by_key(|c| c.effective); // stable: as they were said of one instant
+        for change in changes {
+            let doc = &change.doc;
+            match change.kind {
+                Kind::Create | Kind::ChangePlan => {
+                    if let Some(plan) = text(doc, "plan") {
+                        let plan = &self.plans[plan];
+                        terms.book = text(plan, "price_book").map(str::to_owned);
+                        plans = (list(plan, "charges").to_vec(), list(plan, "fees").to_vec());
+                    }
+                    own.0.extend(list(doc, "charges").iter().cloned());
+                    own.1.extend(list(doc, "fees").iter().cloned());
+                    terms.overrides.extend(list(doc, "overrides").iter().cloned());
+                    change_items(&mut terms.discounts, list(doc, "discounts"));
+                }
+                Kind::Amend => {
+                    own.0.extend(list(doc, "charges").iter().cloned());
+                    own.1.extend(list(doc, "fees").iter().cloned());
+                    change_items(&mut terms.discounts, list(doc, "discounts"));
+                    for (key, quantity) in doc["quantities"].as_object().into_iter().flatten() {
+                        let mut fee = current(&plans.1, &own.1, key);
+                        fee["quantity"] = quantity.clone();
+                        own.1.push(fee);
+                    }
+                    for (key, pricing) in doc["prices"].as_object().into_iter().flatten() {
+                        let mut fee = current(&plans.1, &own.1, key);
+                        fee["pricing"] = pricing.clone();
+                        own.1.push(fee);
+                    }
+                }
+                Kind::Pause => terms.paused = true,
+                Kind::Resume => terms.paused = false,
+                Kind::Renew => {
+                    let factor = (q(100) + maybe(doc, "percent").unwrap_or_else(|| q(0))) / q(100);
+                    // Fees rise, and what the contract fixes itself; list prices and percentages off do not.
+                    for one in &mut terms.overrides {
+                        if one["percent_off"].is_null() {
+                            *one = scale(one, &factor);
+                        }
+                    }
+                    for charge in &mut own.0 {
+                        *charge = scale(charge, &factor);
+                    }
+                    terms.uplift = Some(terms.uplift.unwrap_or_else(|| q(1)) * factor);
+                }
+                Kind::Cancel => {}
+            }
+        }
+        put(&mut terms.charges, &plans.0);
+        put(&mut terms.charges, &own.0);
+        put(&mut terms.fees, &plans.1);
+        put(&mut terms.fees, &own.1);
+        terms
+    }
+}
+
+/// What is left of 1 after the percentages off that are in force for a charge or fee on a day.
+pub(super) fn discount(discounts: &[Value], key: &str, day: Day) -> Q {
+    let mut left = q(1);
+    for one in discounts {
+        let scope = list(one, "charges");
+        if in_force(one, day) && (scope.is_empty() || scope.iter().any(|k| k == key)) {
+            left *= (q(100) - field(one, "percent_off")) / q(100);
+        }
+    }
+    left
+}

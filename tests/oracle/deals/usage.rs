@@ -1,0 +1,280 @@
+//! Usage, event by event.
+
+use super::documents::{in_force, list, matches, maybe, text, undated};
+use super::rating::{is_linear, rate, scale};
+use super::{
+    Amounts, Contract, Customer, Day, Event, Instant, Meter, PriceVersion, Q, Rc, Stretch, Terms, World, dec,
+    discount, months, q, round, split, utc,
+};
+use num_traits::{Signed, Zero};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl World {
+    /// A usage charge in one service period: each stretch with the same charge by itself.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn usage(
+        &self,
+        contract: &Contract,
+        key: &str,
+        whole: (Day, Day),
+        days: (Day, Day),
+        said: u64,
+        terms_at: &mut dyn FnMut(Instant) -> Rc<Terms>,
+        sums: &mut Amounts,
+    ) {
+        let zone = self.zone(contract);
+        let mut stretches: Vec<(Value, Stretch)> = Vec::new();
+        for (at, next) in self.moments(contract, days) {
+            let (terms, day) = (terms_at(at), zone.day(at));
+            let Some(charge) = terms.charges.get(key).filter(|c| in_force(c, day)) else { continue };
+            let charge = undated(charge);
+            match stretches.last_mut() {
+                Some((same, (_, end))) if *same == charge && *end == at => *end = next,
+                _ => stretches.push((charge, (at, next))),
+            }
+        }
+        for (charge, stretch) in stretches {
+            // Discounts change at the boundaries of service periods only, as these simulations have them.
+            let every = text(&charge, "every").map_or(contract.interval, months);
+            let share = self.share(contract, stretch, whole, every);
+            self.usage_stretch(contract, &charge, days.0, whole, stretch, &share, said, terms_at, sums);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn usage_stretch(
+        &self,
+        contract: &Contract,
+        charge: &Value,
+        period: Day,
+        whole: (Day, Day),
+        (since, before): Stretch,
+        share: &Q,
+        said: u64,
+        terms_at: &mut dyn FnMut(Instant) -> Rc<Terms>,
+        sums: &mut Amounts,
+    ) {
+        let zone = self.zone(contract);
+        let digits = self.digits(contract);
+        let customer = &self.customers[&contract.customer];
+        let meter = &self.meters[text(charge, "meter").expect("a meter")];
+        let key = text(charge, "key").expect("a key");
+        let (start, end) = (zone.day(since), zone.day(before));
+        let book = terms_at(since).book.clone();
+        let versions: Vec<PriceVersion> = match text(charge, "price") {
+            Some(price) => self.prices[&(book.expect("a book"), price.to_owned())]
+                .iter()
+                .filter(|v| v.said <= said)
+                .cloned()
+                .collect(),
+            None => vec![PriceVersion { from: None, said: 0, pricing: charge["pricing"].clone() }],
+        };
+        // With reset a version from 00:00 UTC of a period's first day is that period's in every zone.
+        let (utc_start, utc_end) = (utc(start), utc(end));
+        let at = |t: Instant| {
+            let t = contract.pinned.unwrap_or(t);
+            if contract.reset && contract.pinned.is_none() && !versions.iter().all(|v| is_linear(&v.pricing))
+            {
+                let shifted = |v: &PriceVersion| match v.from {
+                    Some(from) if from == utc_start && since == zone.midnight(whole.0) => since,
+                    Some(from) if from == utc_end && before == zone.midnight(whole.1) => before,
+                    Some(from) => from,
+                    None => Instant::MIN,
+                };
+                return versions.iter().rposition(|v| shifted(v) <= t).expect("a price in force");
+            }
+            versions.iter().rposition(|v| v.from.is_none_or(|f| f <= t)).expect("a price in force")
+        };
+        // A version from 00:00 UTC of the period's first day is that period's in every zone.
+        let first = match versions.iter().rposition(|v| v.from == Some(utc_start)) {
+            Some(n) if utc_start > since && contract.pinned.is_none() => n,
+            _ => at(since),
+        };
+        // Dimensions of lines.
+        let mut named: BTreeSet<&str> = list(charge, "lines_by").iter().filter_map(Value::as_str).collect();
+        for version in &versions {
+            named.extend(list(&version.pricing, "dimensions").iter().filter_map(Value::as_str));
+        }
+        let terms = terms_at(since);
+        let theirs = terms.overrides.iter().chain(&customer.overrides).filter(|o| aims(o, charge, meter));
+        for one in theirs.chain([charge]) {
+            named.extend(
+                one["match"]
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(d, _)| d.as_str())
+                    .filter(|d| *d != "bill_to"),
+            );
+        }
+        // The quantity of each resolved price, version and line. A line is who is invoiced and its dimensions;
+        // in that order a tie of the split goes.
+        type Line = (usize, String);
+        type Parts = BTreeMap<usize, (Value, BTreeMap<Line, Q>)>;
+        let mut chains: BTreeMap<String, Parts> = BTreeMap::new();
+        for event in &customer.events {
+            let counts = event.live
+                && event.event_type == meter.event_type
+                && event.at >= since
+                && event.at < before
+                && matches(&charge["match"], event, meter);
+            if !counts {
+                continue;
+            }
+            let quantity = meter.value.as_ref().map_or(q(1), |v| dec(&event.properties[v]));
+            // rate_at = period_start holds for what was agreed, too.
+            let priced_at = if contract.by_start { since } else { event.at };
+            let (day, terms) = (zone.day(priced_at), terms_at(priced_at));
+            let list_version = if contract.by_start || meter.greatest { first } else { at(event.at) };
+            let (chain, version, pricing) =
+                self.resolve(&terms, customer, charge, meter, event, day, list_version, &versions);
+            let dimensions: Vec<String> =
+                named.iter().filter_map(|d| event.properties.get(*d).map(|v| format!("{d}={v}"))).collect();
+            let entity = event.bill_to.as_ref().unwrap_or(&contract.bill_to);
+            let entity = customer.bill_tos.iter().position(|b| b == entity).expect("a bill_to");
+            let of = &mut chains
+                .entry(chain)
+                .or_default()
+                .entry(version)
+                .or_insert_with(|| (pricing, BTreeMap::new()))
+                .1;
+            let sum = of.entry((entity, dimensions.join(","))).or_insert_with(|| q(0));
+            *sum = if meter.greatest { quantity.max(sum.clone()) } else { quantity + &*sum };
+        }
+        let off = discount(&terms.discounts, key, start);
+        let mut posted = q(0);
+        let mut post = |(entity, dimensions): &Line, amount: Q| {
+            posted += &amount;
+            let mut to = self.key(contract, key, period, "line", dimensions);
+            to.bill_to = customer.bill_tos[*entity].clone();
+            *sums.entry(to).or_insert_with(|| q(0)) += amount;
+        };
+        for parts in chains.values() {
+            let whole: Q = parts.values().flat_map(|(_, lines)| lines.values()).sum();
+            let mut before = q(0);
+            for (pricing, lines) in parts.values() {
+                // The whole of a greatest value is the largest of its lines.
+                let own = if meter.greatest {
+                    lines.values().max().expect("a line").clone()
+                } else {
+                    lines.values().sum()
+                };
+                let whole = if contract.reset || meter.greatest { &own } else { &whole };
+                if is_linear(pricing) {
+                    for (line, quantity) in lines {
+                        post(line, round(&(rate(pricing, quantity) * &off), digits, contract.rounding));
+                    }
+                    before += own;
+                    continue;
+                }
+                // Tiers go on where the version before left them.
+                let after = &before + &own;
+                let exact = match text(pricing, "model") {
+                    Some("volume") if whole.is_zero() => q(0),
+                    Some("volume") => rate(pricing, whole) * &own / whole,
+                    _ => rate(pricing, &after) - rate(pricing, &before),
+                };
+                before = if contract.reset { q(0) } else { after };
+                let total = round(&(exact * &off), digits, contract.rounding);
+                let weights: Vec<Q> = lines.values().cloned().collect();
+                for (line, amount) in lines.keys().zip(split(&total, &weights, digits)) {
+                    post(line, amount);
+                }
+            }
+        }
+        let bounds = &versions[first].pricing;
+        if let Some(minimum) = maybe(bounds, "minimum") {
+            let missing = round(&(minimum * share - &posted), digits, contract.rounding);
+            if missing.is_positive() {
+                *sums.entry(self.key(contract, key, period, "true_up", "")).or_insert_with(|| q(0)) +=
+                    missing;
+            }
+        }
+        if let Some(maximum) = maybe(bounds, "maximum") {
+            let over = maximum - &posted;
+            if over.is_negative() {
+                *sums.entry(self.key(contract, key, period, "cap", "")).or_insert_with(|| q(0)) += over;
+            }
+        }
+    }
+
+    /// The price of one event: the contract's overrides, then the customer's, then the list; inside a scope the one
+    /// with most matched dimensions.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn resolve(
+        &self,
+        terms: &Terms,
+        customer: &Customer,
+        charge: &Value,
+        meter: &Meter,
+        event: &Event,
+        day: Day,
+        list_version: usize,
+        versions: &[PriceVersion],
+    ) -> (String, usize, Value) {
+        let (row, listed) = self.row(&versions[list_version].pricing, event);
+        for (scope, overrides) in [("contract", &terms.overrides), ("customer", &customer.overrides)] {
+            let best = overrides
+                .iter()
+                .enumerate()
+                .filter(|(_, o)| {
+                    aims(o, charge, meter) && in_force(o, day) && matches(&o["match"], event, meter)
+                })
+                .max_by_key(|(_, o)| o["match"].as_object().map_or(0, |m| m.len()));
+            let Some((n, best)) = best else { continue };
+            let name = format!("{scope} {n}");
+            if let Some(unit_price) = text(best, "unit_price") {
+                let mut pricing = serde_json::json!({"model": "per_unit", "unit_price": unit_price});
+                if let Some(per) = listed.get("per") {
+                    pricing["per"] = per.clone();
+                }
+                return (format!("{name} {pricing}"), 0, pricing);
+            }
+            if let Some(percent) = maybe(best, "percent_off") {
+                let factor = (q(100) - percent) / q(100);
+                return (format!("{name}, {row}"), list_version, scale(&listed, &factor));
+            }
+            return (format!("{name} {}", best["pricing"]), 0, best["pricing"].clone());
+        }
+        (format!("list, {row}"), list_version, listed)
+    }
+
+    /// The row of a matrix that an event takes, with its name; another pricing as it is.
+    pub(super) fn row(&self, pricing: &Value, event: &Event) -> (String, Value) {
+        if text(pricing, "model") != Some("matrix") {
+            return (String::new(), pricing.clone());
+        }
+        let row = list(pricing, "rows")
+            .iter()
+            .filter(|row| {
+                row["match"].as_object().is_none_or(|m| {
+                    m.iter().all(|(d, v)| event.properties.get(d).map(String::as_str) == v.as_str())
+                })
+            })
+            .max_by_key(|row| {
+                let matched = row["match"].as_object().map_or(0, |m| m.len());
+                // A tie goes by the order of the dimensions: the earlier weighs more.
+                let weight: u32 = list(pricing, "dimensions")
+                    .iter()
+                    .rev()
+                    .enumerate()
+                    .filter(|(_, d)| !row["match"][d.as_str().unwrap_or_default()].is_null())
+                    .map(|(n, _)| 1 << n)
+                    .sum();
+                (matched, weight)
+            })
+            .expect("a row");
+        let mut found = serde_json::json!({"model": "per_unit", "unit_price": row["unit_price"]});
+        if let Some(per) = pricing.get("per") {
+            found["per"] = per.clone();
+        }
+        (row["match"].to_string(), found)
+    }
+}
+
+/// Whether an override is one of this charge.
+pub(super) fn aims(one: &Value, charge: &Value, meter: &Meter) -> bool {
+    text(one, "meter") == Some(&meter.key)
+        || text(one, "charge").is_some_and(|key| text(charge, "key") == Some(key))
+}

@@ -1,0 +1,259 @@
+//! What becomes of contracts.
+
+use crate::catalogue::{pricing, some};
+use crate::deals::{Change, Contract, Day, Instant, Kind, Proration};
+use crate::world::{Sim, at, money, quote};
+use chrono::Days;
+use serde_json::{Value, json};
+
+impl Sim {
+    /// What becomes of a customer's contracts.
+    pub(crate) fn life(&mut self, p: usize) {
+        let last = self.parties[p].contracts.last().expect("a contract").clone();
+        let contract = self.world.contracts[&last].clone();
+        let zone = &self.world.zones[&contract.zone];
+        let today = zone.day(self.clock);
+        if let Some(ends) = contract.end()
+            && zone.midnight(ends) <= self.clock
+        {
+            if self.parties[p].deal.is_none() && self.parties[p].rng.chance(40) {
+                let from = if self.parties[p].rng.chance(50) { ends } else { today };
+                self.parties[p].paused = None;
+                self.contract(p, Some(from));
+            }
+            return;
+        }
+        // Of what is never or not by days of the calendar prorated, no rule says what a change in a period costs.
+        let sayable = matches!(contract.proration, Proration::Day | Proration::Second);
+        if self.amends && sayable && self.parties[p].rng.chance(35) {
+            self.change(p, &contract, today);
+        }
+    }
+
+    /// Says a change of a contract, and has it done.
+    pub(crate) fn changed(&mut self, key: &str, effective: Instant, kind: Kind, doc: Value, sql: &str) {
+        let said = self.say();
+        match self.run(sql) {
+            Ok(_) => {}
+            // Not yet there.
+            Err(refusal) if refusal.message.contains("is not billed by this version") => return,
+            Err(refusal) => {
+                self.keep_log();
+                panic!("{sql}\n{refusal:?}")
+            }
+        }
+        self.changes += 1;
+        let contract = self.world.contracts.get_mut(key).expect("a contract");
+        contract.changes.push(Change { effective, kind, doc, said });
+    }
+
+    /// One random change of a contract.
+    pub(crate) fn change(&mut self, p: usize, contract: &Contract, today: Day) {
+        let key = contract.key.clone();
+        let end = contract.end();
+        let party = &mut self.parties[p];
+        let c = party.currency;
+        let rng = &mut party.rng;
+        let cancelled = contract.changes.iter().any(|c| c.kind == Kind::Cancel);
+        // Now, soon, or since some time.
+        let mut day = match rng.below(10) {
+            0..5 => today,
+            5..7 => today + Days::new(rng.below(40) as u64),
+            _ => today - Days::new(rng.below(75) as u64),
+        };
+        day = day.max(contract.starts);
+        if end.is_some_and(|e| day >= e) || (cancelled && rng.chance(70)) {
+            return;
+        }
+        let zone = &self.world.zones[&contract.zone];
+        // The change of a day holds from its midnight, whenever in the day it is said to be.
+        let length = zone.midnight(day + Days::new(1)) - zone.midnight(day);
+        let when = zone.midnight(day) + rng.below(length as usize) as i64;
+        let instant = quote(&at(when));
+        let by_second = contract.proration == Proration::Second;
+        let effective = if by_second { when } else { zone.midnight(day) };
+        let (midnight, now_is) = (zone.midnight(today.max(contract.starts)), self.clock);
+        let terms = self.world.terms(contract, effective);
+        let every = |n: u32| json!(format!("{n} month{}", if n == 1 { "" } else { "s" }));
+        let word = rng.below(12);
+        // Deals keep their length and their usage charges.
+        if party.deal.is_some() && !matches!(word, 0..=3 | 11) {
+            return;
+        }
+        match word {
+            0 | 1 => {
+                let fees: Vec<&String> =
+                    terms.fees.iter().filter(|(_, f)| !f["quantity"].is_null()).map(|(k, _)| k).collect();
+                if fees.is_empty() {
+                    return;
+                }
+                let fee = fees[rng.below(fees.len())].clone();
+                let doc = json!({"quantities": {fee: (1 + rng.below(12)).to_string()}});
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, effective, Kind::Amend, doc, &sql);
+            }
+            2 => {
+                if !terms.fees.contains_key("platform") {
+                    return;
+                }
+                let doc = json!({"prices": {"platform": {"model": "flat", "amount": some(rng, 12000, c)}}});
+                let sql = format!(
+                    "SELECT billing.contract_amend('{key}', {}, {instant}, 'agreed')",
+                    quote(&doc.to_string())
+                );
+                self.changed(&key, effective, Kind::Amend, doc, &sql);
+            }
+            3 => {
+                let name = format!("extra-{}", rng.below(3));
+                let doc = if terms.fees.contains_key(&name) {
+                    json!({"fees": [{"key": name, "remove": true}]})
+                } else {
+                    let timing = if rng.below(100) < 50 { "advance" } else { "arrears" };
+                    // The same each time, so that one fee has one rhythm.
+                    let timing = if name == "extra-0" {
+                        "advance"
+                    } else if name == "extra-1" {
+                        "arrears"
+                    } else {
+                        timing
+                    };
+                    if name == "extra-2" && self.world.mentions(contract, &name) {
+                        return;
+                    }
+                    json!({"fees": [{"key": name, "product": "ai", "pricing": {"model": "flat", "amount": some(rng, 4000, c)}, "every": every(contract.interval), "timing": timing}]})
+                };
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, effective, Kind::Amend, doc, &sql);
+            }
+            4 => {
+                let Some(mut charge) = terms.charges.get("calls").cloned() else { return };
+                let shape = ["calls-graduated", "calls-volume", "calls-package"][rng.below(3)];
+                let own = pricing(rng, shape, c);
+                let fields = charge.as_object_mut().expect("a charge");
+                fields.remove("price");
+                fields.insert("pricing".to_owned(), own);
+                let doc = json!({"charges": [charge]});
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, effective, Kind::Amend, doc, &sql);
+            }
+            5 => {
+                let name = format!("off-{}", rng.below(2));
+                let doc = if terms.discounts.iter().any(|d| d["key"] == json!(name)) {
+                    json!({"discounts": [{"key": name, "remove": true}]})
+                } else {
+                    let fees: Vec<&String> = terms.fees.keys().collect();
+                    if fees.is_empty() {
+                        return;
+                    }
+                    let fee = fees[rng.below(fees.len())].clone();
+                    json!({"discounts": [{"key": name, "percent_off": money(1 + rng.below(500) as i64, 1), "charges": [fee]}]})
+                };
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, effective, Kind::Amend, doc, &sql);
+            }
+            6 => {
+                let plan = contract
+                    .changes
+                    .iter()
+                    .filter(|c| matches!(c.kind, Kind::Create | Kind::ChangePlan))
+                    .max_by_key(|c| c.effective)
+                    .and_then(|c| c.doc["plan"].as_str())
+                    .expect("a plan")
+                    .to_owned();
+                let other = plan.strip_suffix('b').map_or_else(|| format!("{plan}b"), str::to_owned);
+                let (word, on) = match rng.below(3) {
+                    0 if now_is >= midnight => ("now".to_owned(), today),
+                    1 if today >= contract.starts => ("period_end".to_owned(), contract.period_end(today)),
+                    _ => (day.to_string(), day),
+                };
+                if end.is_some_and(|e| on >= e) {
+                    return;
+                }
+                let effective = if word == "now" && by_second { now_is } else { zone.midnight(on) };
+                let sql = format!("SELECT billing.contract_change_plan('{key}', '{other}', '{word}')");
+                self.changed(&key, effective, Kind::ChangePlan, json!({"plan": other}), &sql);
+            }
+            7 | 8 => {
+                let soon = today.max(contract.starts) + Days::new(rng.below(12) as u64);
+                if end.is_some_and(|e| soon + Days::new(40) >= e) {
+                    return;
+                }
+                let when = zone.midnight(soon) + 60;
+                let effective = if by_second { when } else { zone.midnight(soon) };
+                let instant = quote(&at(when));
+                match party.paused {
+                    None => {
+                        party.paused = Some(soon);
+                        self.changed(
+                            &key,
+                            effective,
+                            Kind::Pause,
+                            json!({}),
+                            &format!("SELECT billing.contract_pause('{key}', {instant}, 'asked')"),
+                        );
+                    }
+                    Some(since) if since < soon => {
+                        party.paused = None;
+                        self.changed(
+                            &key,
+                            effective,
+                            Kind::Resume,
+                            json!({}),
+                            &format!("SELECT billing.contract_resume('{key}', {instant})"),
+                        );
+                    }
+                    Some(_) => {}
+                }
+            }
+            9 => {
+                if cancelled || rng.below(100) < 50 {
+                    return;
+                }
+                let (word, on) = match rng.below(3) {
+                    0 if !by_second => ("now".to_owned(), today),
+                    1 if today >= contract.starts => ("period_end".to_owned(), contract.period_end(today)),
+                    _ => (day.to_string(), day),
+                };
+                if on <= contract.starts || end.is_some_and(|e| on > e) {
+                    return;
+                }
+                let effective = zone.midnight(on);
+                let sql = format!("SELECT billing.contract_cancel('{key}', '{word}', 'leaves')");
+                self.changed(&key, effective, Kind::Cancel, json!({"on": on.to_string()}), &sql);
+            }
+            10 => {
+                let Some(end) = end else { return };
+                if cancelled || today + Days::new(60) < end {
+                    return;
+                }
+                let renewal = &contract.changes[0].doc["renewal"];
+                let percent = renewal["uplift"]["percent"].clone();
+                let doc = json!({"term": renewal["term"], "percent": percent});
+                self.changed(
+                    &key,
+                    zone.midnight(end),
+                    Kind::Renew,
+                    doc,
+                    &format!("SELECT billing.contract_renew('{key}')"),
+                );
+            }
+            _ => {
+                // Fees of one contract for a time of their own.
+                let name = format!("short-{}", rng.below(50));
+                if self.world.mentions(contract, &name) {
+                    return;
+                }
+                let until = day + Days::new(5 + rng.below(100) as u64);
+                let doc = json!({"fees": [{"key": name, "product": "ai", "pricing": {"model": "flat", "amount": some(rng, 3000, c)}, "every": every(contract.interval), "timing": "advance",
+                    "from": day.to_string(), "until": until.to_string()}]});
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, effective, Kind::Amend, doc, &sql);
+            }
+        }
+    }
+}
