@@ -36,7 +36,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.find_feature(text) IS 'A feature by key. Errors: ZB001.';
 
 CREATE FUNCTION billing_internal.iso_instant(at timestamptz) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE -- bound when made: inlined, so no search_path
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 COMMENT ON FUNCTION billing_internal.iso_instant(timestamptz) IS 'An instant as leaves read it.';
 
@@ -254,17 +254,17 @@ $$;
 COMMENT ON FUNCTION billing_internal.usage_in_window(bigint, int, timestamptz, timestamptz, jsonb) IS 'The quantity of a meter in [from_at, until_at), of usage that matches.';
 
 CREATE FUNCTION billing_internal.credit_left(of_customer_id bigint, of_unit text) RETURNS numeric
-    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 BEGIN
-    -- A customer's login may not read prices, so it asks here, and only about itself.
-    IF NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER') AND of_customer_id <> ALL (billing_internal.my_customers()) THEN
-        PERFORM billing_internal.fail('42501', 'the credit of this customer is not for this login', 'SELECT billing.customer_login_add(…); lets a login speak for a customer.');
+    -- What is pending is priced, and a customer's login reads no prices.
+    IF pg_has_role(current_user, 'billing_customer', 'MEMBER') AND NOT pg_has_role(current_user, 'billing_reader', 'MEMBER') THEN
+        RETURN NULL;
     END IF;
     RETURN coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing.now()) s), 0);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.credit_left(bigint, text) IS 'What a customer has available of a unit. Errors: 42501 the caller is neither staff nor the customer.';
+COMMENT ON FUNCTION billing_internal.credit_left(bigint, text) IS 'What a customer has available of a unit; NULL where the caller is a customer''s login, which may not read the prices that tell it.';
 
 -- ── asking ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -319,7 +319,7 @@ BEGIN
         IF allowed THEN
             remaining := billing_internal.credit_left(s.customer_id, s.unit);
             allowed := remaining > 0;
-            reason := CASE WHEN allowed THEN 'allowed' ELSE 'no_credit' END;
+            reason := CASE WHEN allowed THEN 'allowed' WHEN NOT allowed THEN 'no_credit' END;
         END IF;
     ELSE
         allowed := s.value <> 'false';
@@ -330,7 +330,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.entitlement_check(text, text, numeric, jsonb) IS
-    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only. Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
+    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only. A customer''s login is not told about credit (allowed is NULL). Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
 
 CREATE FUNCTION billing.entitled(customer text, feature text, quantity numeric DEFAULT 1) RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -354,7 +354,7 @@ BEGIN
         PERFORM billing_internal.require_installed(), billing_internal.find_feature(feature);
         RETURN false;
     END IF;
-    RETURN (SELECT x.allowed FROM billing.entitlement_check(customer, feature, quantity) x);
+    RETURN coalesce((SELECT x.allowed FROM billing.entitlement_check(customer, feature, quantity) x), false);
 END
 $$;
 COMMENT ON FUNCTION billing.entitled(text, text, numeric) IS

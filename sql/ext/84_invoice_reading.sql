@@ -87,7 +87,7 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.recomputed(bigint, uuid, timestamptz) IS 'An invoice''s document computed again from the events recorded until an instant, with the terms, price versions and policies it recorded, and of what it corrects the documents that it counted as billed, whatever became of them.';
 
-CREATE FUNCTION billing_internal.credit_pending_usage(of_customer_id bigint, of_unit text) RETURNS TABLE (grant_id uuid, amount numeric)
+CREATE FUNCTION billing_internal.pending_refs(of_customer_id bigint) RETURNS billing_internal.bill_ref[]
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -97,7 +97,6 @@ DECLARE
     today date;
     boundaries int[];
     refs billing_internal.bill_ref[] := '{}';
-    handle bigint;
 BEGIN
     FOR k IN SELECT * FROM billing.contract c WHERE c.customer_id = of_customer_id AND (c.next_bill_at IS NOT NULL AND c.starts_at <= billing.now() OR EXISTS (SELECT FROM billing.late_usage l
             WHERE l.customer_id = c.customer_id AND l.contract_id = c.contract_id AND l.closed_at IS NULL)) ORDER BY c.contract_id LOOP
@@ -115,10 +114,22 @@ BEGIN
         END LOOP;
         refs := refs || billing_internal.ref_now(k.customer_id, k.contract_id, boundaries, billing.now());
     END LOOP;
+    RETURN refs || billing_internal.earlier_refs(refs);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.pending_refs(bigint) IS 'The boundaries of a customer''s contracts that have usage and were not billed, with those that are to be compared: what is pending.';
+
+CREATE FUNCTION billing_internal.credit_pending_usage(of_customer_id bigint, of_unit text) RETURNS TABLE (grant_id uuid, amount numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    refs billing_internal.bill_ref[] := billing_internal.pending_refs(of_customer_id);
+    handle bigint;
+BEGIN
     IF refs = '{}' THEN
         RETURN;
     END IF;
-    handle := billing_internal.bill_batch(refs || billing_internal.earlier_refs(refs), false);
+    handle := billing_internal.bill_batch(refs, false);
     PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
     RETURN QUERY SELECT g.grant_id, sum(c.amount) FROM billing_internal.bill_credits(handle) c JOIN billing.credit_grant g ON g.customer_id = of_customer_id AND g.key = c.block
         WHERE g.unit = of_unit GROUP BY g.grant_id HAVING sum(c.amount) <> 0;
@@ -127,6 +138,26 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.credit_pending_usage(bigint, text) IS
     'What the unbilled usage of a customer (and what corrections of billed usage come to) would draw from each block now, by the path of bills, in the caller''s snapshot. Below 0 = it would be given back. Locks nothing. Errors: ZB007 usage that no price matches.';
+
+CREATE FUNCTION billing_internal.credit_uncovered(of_customer_id bigint) RETURNS numeric
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    refs billing_internal.bill_ref[] := billing_internal.pending_refs(of_customer_id);
+    handle bigint;
+    uncovered numeric;
+BEGIN
+    IF refs = '{}' THEN
+        RETURN 0;
+    END IF;
+    handle := billing_internal.bill_batch(refs, false);
+    PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
+    SELECT coalesce(sum(d.total - d.credits), 0) INTO uncovered FROM billing_internal.bill_documents(handle) d;
+    PERFORM billing_internal.bill_close(handle);
+    RETURN uncovered;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_uncovered(bigint) IS 'What of a customer''s pending bills no credit pays: usage that makes it more is beyond the credit. Errors: ZB007 usage that no price matches.';
 
 CREATE FUNCTION billing_internal.comparable(document jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp

@@ -7,18 +7,19 @@ CREATE TABLE billing.feature (
     key text COLLATE "C" NOT NULL UNIQUE CHECK (length(key) BETWEEN 1 AND 200),
     name text NOT NULL,
     kind text COLLATE "C" NOT NULL CHECK (kind IN ('boolean', 'static', 'metered', 'seat', 'rate_limit', 'credit')),
-    meter_id int REFERENCES billing.meter CHECK ((meter_id IS NOT NULL) = (kind IN ('metered', 'seat'))),
+    meter_id int REFERENCES billing.meter,
     unit text COLLATE "C",
     definition jsonb NOT NULL,
     created_at timestamptz NOT NULL,
-    retired_at timestamptz
+    retired_at timestamptz,
+    CHECK (CASE WHEN kind IN ('metered', 'seat') THEN meter_id IS NOT NULL WHEN kind <> 'credit' THEN meter_id IS NULL ELSE true END)
 );
 COMMENT ON TABLE billing.feature IS 'What customers may be entitled to. What a feature is never changes; how much of it a customer has is said by plans, add-ons, contracts and overrides.';
 COMMENT ON COLUMN billing.feature.feature_id IS 'From a locked counter row.';
 COMMENT ON COLUMN billing.feature.key IS 'Its key, unique; without / and :.';
 COMMENT ON COLUMN billing.feature.name IS 'Its name.';
 COMMENT ON COLUMN billing.feature.kind IS 'boolean (may be used or not), static (has a value), metered (a quota of what a meter counts), seat (as many as a meter says are there), rate_limit (so often in a time), credit (while credit remains).';
-COMMENT ON COLUMN billing.feature.meter_id IS 'Of metered and seat features: the meter that says how much is used.';
+COMMENT ON COLUMN billing.feature.meter_id IS 'Of metered and seat features: the meter that says how much is used; of credit features the one that counts what is consumed (NULL = nothing is).';
 COMMENT ON COLUMN billing.feature.unit IS 'Unit of what is used: the meter''s, or that of the credit it needs; NULL = none.';
 COMMENT ON COLUMN billing.feature.definition IS 'The canonical document.';
 COMMENT ON COLUMN billing.feature.created_at IS 'Real time.';

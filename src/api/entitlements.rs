@@ -1,12 +1,12 @@
 //! Entitlements: what sources come to over time, what becomes of a request, what an event that is consumed says.
 
 use crate::domain::entitlements::Kind;
-use crate::domain::entitlements::consumption::{Worth, worth};
+use crate::domain::entitlements::consumption::{self, Worth, worth};
 use crate::domain::entitlements::fold::fold_document;
 use crate::domain::entitlements::item::{Item, Mode};
 use crate::domain::entitlements::quota;
-use crate::domain::foundation::json::{self, Node};
 use crate::domain::foundation::Fault;
+use crate::domain::foundation::json::{self, Node};
 use crate::domain::metering::meter::Meter;
 use crate::pg::FaultJson;
 use crate::pg::numeric::Numeric;
@@ -69,7 +69,8 @@ fn consume_worth(
     quantity: Numeric,
     properties: &str,
     bill_to: Option<&str>,
-) -> TableIterator<'static, (name!(properties, String), name!(quantity, Numeric), name!(dimensions, String))> {
+) -> TableIterator<'static, (name!(properties, String), name!(quantity, Numeric), name!(dimensions, String))>
+{
     TableIterator::new(worth_of(definition, quantity, properties, bill_to).ok())
 }
 
@@ -93,6 +94,14 @@ fn worth_of(
     let properties = json::parse_nested(properties, json::DOCUMENT_DEPTH_MAX, "properties")?;
     let Worth { properties, quantity, dimensions } = worth(&meter, quantity.value?, &properties, bill_to)?;
     Ok((properties.canonical()?, Numeric::from(quantity), dimensions.canonical()))
+}
+
+/// The properties of the event by which a seat is taken or left; NULL for a meter that does not count who is there.
+#[pg_extern(sql = false)]
+fn seat_event(definition: &str, seat_holder: &str, leaves: bool, seats: Numeric) -> Option<String> {
+    let tree = json::parse(definition).ok()?;
+    let meter = Meter::read(&Node::root(&tree)).ok()?;
+    consumption::seat_event(&meter, seat_holder, leaves, seats.value.ok()?)?.canonical().ok()
 }
 
 #[cfg(any(test, feature = "pg_test"))]
@@ -129,9 +138,13 @@ mod tests {
     // An item suits its feature's kind, or the fault has its path.
     #[pg_test]
     fn entitlements_suit_their_kind() {
-        assert!(holds(r#"SELECT billing_internal.entitlement_error('{"feature":"a","value":"5"}', 'seat', '') IS NULL"#));
+        assert!(holds(
+            r#"SELECT billing_internal.entitlement_error('{"feature":"a","value":"5"}', 'seat', '') IS NULL"#
+        ));
         assert_eq!(
-            fault(r#"SELECT billing_internal.entitlement_error('{"feature":"a","value":"5"}', 'boolean', 'entitlements[2]')"#),
+            fault(
+                r#"SELECT billing_internal.entitlement_error('{"feature":"a","value":"5"}', 'boolean', 'entitlements[2]')"#
+            ),
             "ZB003 entitlements[2].value: must be true or false: a is a boolean feature"
         );
     }
@@ -150,15 +163,31 @@ mod tests {
         assert_eq!(value("SELECT billing_internal.quota_rolled(100, 30, NULL)").as_deref(), Some("70"));
     }
 
+    // A seat's event says who, what, and how many there are then.
+    #[pg_test]
+    fn seats_are_events() {
+        let meter =
+            r#"{"key":"m","event_type":"t","aggregation":"unique_count","value":"who","operation":"what"}"#;
+        assert_eq!(
+            value(&format!("SELECT billing_internal.seat_event('{meter}', 'u1', false, 2)")).as_deref(),
+            Some(r#"{"change":1,"seats":2,"what":"add","who":"u1"}"#)
+        );
+    }
+
     // The event counts what was asked for.
     #[pg_test]
     fn what_is_consumed_is_an_event() {
         let meter = r#"{"key":"m","event_type":"t","aggregation":"sum","value":"n","dimensions":["model"]}"#;
         assert_eq!(
-            rows(&format!(r#"SELECT * FROM billing_internal.consume_worth('{meter}', 5, '{{"model":"a"}}', NULL)"#)),
+            rows(&format!(
+                r#"SELECT * FROM billing_internal.consume_worth('{meter}', 5, '{{"model":"a"}}', NULL)"#
+            )),
             [r#"{"model":"a","n":5}|5|{"model":"a"}"#]
         );
-        assert!(rows(&format!(r#"SELECT * FROM billing_internal.consume_worth('{meter}', -5, '{{}}', NULL)"#)).is_empty());
+        assert!(
+            rows(&format!(r#"SELECT * FROM billing_internal.consume_worth('{meter}', -5, '{{}}', NULL)"#))
+                .is_empty()
+        );
         assert_eq!(
             fault(&format!(r#"SELECT billing_internal.consume_worth_error('{meter}', -5, '{{}}', NULL)"#)),
             "ZB004 -5 can't be consumed"

@@ -218,21 +218,25 @@ fn read_feature(node: &Node) -> Result<Item, Fault> {
                 ("name".into(), Tree::text(name.unwrap_or_else(|| key.clone()))),
                 ("kind".into(), Tree::text(kind.as_str())),
             ];
-            let needed = [
-                ("meter", meter, kind.has_quota(), "metered and seat"),
-                ("unit", unit, kind == entitlements::Kind::Credit, "credit"),
-            ];
-            for (field, given, needs, kinds) in needed {
-                match given {
-                    None if needs => return Err(Fault::document(&format!("{}.{field}", node.path), "is missing")),
-                    Some(given) if !needs => return Err(given.fault(format!("is for {kinds} features"))),
-                    None => (),
-                    Some(given) if field == "unit" => {
-                        let unit = Unit::parse(given.text()?).map_err(|fault| given.rehint(fault))?;
-                        document.push((field.into(), Tree::text(unit.as_str())));
-                    }
-                    Some(given) => document.push((field.into(), Tree::text(given.key()?))),
+            let is_credit = kind == entitlements::Kind::Credit;
+            let at = |field: &str| format!("{}.{field}", node.path);
+            match meter {
+                None if kind.has_quota() => return Err(Fault::document(&at("meter"), "is missing")),
+                None => (),
+                // What credit pays for may be counted, too: then it can be consumed.
+                Some(meter) if kind.has_quota() || is_credit => {
+                    document.push(("meter".into(), Tree::text(meter.key()?)));
                 }
+                Some(meter) => return Err(meter.fault("is for metered, seat and credit features")),
+            }
+            match unit {
+                None if is_credit => return Err(Fault::document(&at("unit"), "is missing")),
+                None => (),
+                Some(unit) if is_credit => {
+                    let parsed = Unit::parse(unit.text()?).map_err(|fault| unit.rehint(fault))?;
+                    document.push(("unit".into(), Tree::text(parsed.as_str())));
+                }
+                Some(unit) => return Err(unit.fault("is for credit features")),
             }
             Some(Tree::Object(document))
         }

@@ -602,7 +602,8 @@ pub struct AddOn {
 
 impl AddOn {
     pub fn read(node: &Node) -> Result<AddOn, Fault> {
-        let mut fields = node.fields_of(&["key", "charges", "fees", "entitlements", "from", "until", "term"])?;
+        let mut fields =
+            node.fields_of(&["key", "charges", "fees", "entitlements", "from", "until", "term"])?;
         let key = fields.required("key")?.key()?.to_string();
         let mut charges: Vec<Scheduled<UsageCharge>> = read_items(&mut fields, "charges", Scheduled::read)?;
         let mut fees: Vec<Scheduled<Fee>> = read_items(&mut fields, "fees", Scheduled::read)?;

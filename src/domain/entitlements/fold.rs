@@ -153,7 +153,9 @@ fn alone(kind: Kind, zone: &str, source: &Source, suspended: bool) -> Result<Sta
         Reset::Calendar(Unit::Day) => Grid::calendar(zone, "1 day"),
         Reset::Calendar(Unit::Week) => Grid::calendar(zone, "1 week"),
         Reset::Calendar(Unit::Year) => Grid::calendar(zone, "12 months"),
-        Reset::Calendar(Unit::Month | Unit::Hour) | Reset::Sliding(_) | Reset::FirstUse(_) | Reset::Never => months(),
+        Reset::Calendar(Unit::Month | Unit::Hour) | Reset::Sliding(_) | Reset::FirstUse(_) | Reset::Never => {
+            months()
+        }
     };
     let quota = if kind.has_quota() { item.quota("")? } else { None };
     let value = value_of(kind, item, quota);
@@ -240,7 +242,8 @@ pub fn fold_document(node: &Node) -> Result<Tree<'static>, Fault> {
         let word = fields.required("kind")?.word(&Kind::WORDS)?;
         let kind = Kind::parse(word).expect("a word of the list");
         let zone = fields.required("zone")?.text()?;
-        let sources = fields.required("sources")?.items()?.iter().map(read_source).collect::<Result<_, _>>()?;
+        let sources =
+            fields.required("sources")?.items()?.iter().map(read_source).collect::<Result<_, _>>()?;
         for (during, state) in states(kind, zone, sources)? {
             rows.push(row(id, during, &state));
         }

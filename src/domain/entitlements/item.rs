@@ -84,8 +84,11 @@ impl Length {
 
 impl fmt::Display for Length {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, seconds) =
-            Length::UNITS.iter().skip(1).find(|(_, seconds)| self.0.is_multiple_of(*seconds)).expect("seconds divide");
+        let (name, seconds) = Length::UNITS
+            .iter()
+            .skip(1)
+            .find(|(_, seconds)| self.0.is_multiple_of(*seconds))
+            .expect("seconds divide");
         let count = self.0 / seconds;
         write!(f, "{count} {name}{}", if count == 1 { "" } else { "s" })
     }
@@ -217,7 +220,10 @@ impl Item {
             put("match", self.match_tree());
         }
         if let Some(cap) = self.rollover {
-            put("rollover", cap.map_or(Tree::object([]), |cap| Tree::object([("cap", Tree::text(cap.to_string()))])));
+            put(
+                "rollover",
+                cap.map_or(Tree::object([]), |cap| Tree::object([("cap", Tree::text(cap.to_string()))])),
+            );
         }
         if let Some(rate) = self.rate {
             put("rate", rate.to_tree());
@@ -235,7 +241,10 @@ impl Item {
         let word = kind.as_str();
         let at = |field: &str| if path.is_empty() { field.to_string() } else { format!("{path}.{field}") };
         let refuse = |field: &str, said: bool| match said {
-            true => Err(Fault::document(&at(field), format!("is not for {word} features such as {}", self.feature))),
+            true => Err(Fault::document(
+                &at(field),
+                format!("is not for {word} features such as {}", self.feature),
+            )),
             false => Ok(()),
         };
         refuse("reset", self.reset.is_some() && kind != Kind::Metered)?;
@@ -249,24 +258,35 @@ impl Item {
             let message = format!("{} is not for {word} features: they don't add up", combine.as_str());
             return Err(Fault::document(&at("combine"), message).with_hint("Use override."));
         }
-        if let (Some(_), Some(Reset::Sliding(_) | Reset::FirstUse(_) | Reset::Never)) = (self.rollover, self.reset) {
+        if let (Some(_), Some(Reset::Sliding(_) | Reset::FirstUse(_) | Reset::Never)) =
+            (self.rollover, self.reset)
+        {
             return Err(Fault::document(&at("rollover"), "is for quotas that reset on a calendar")
-                .with_hint("Reset by billing_period, anniversary, hour, day, week, month or year, or leave it out."));
+                .with_hint(
+                    "Reset by billing_period, anniversary, hour, day, week, month or year, or leave it out.",
+                ));
         }
         match kind {
             Kind::Boolean | Kind::Credit => match &self.value {
                 None | Some(Value::Flag(_)) => Ok(()),
-                Some(_) => Err(Fault::document(&at("value"), format!("must be true or false: {} is a {word} feature", self.feature))),
+                Some(_) => Err(Fault::document(
+                    &at("value"),
+                    format!("must be true or false: {} is a {word} feature", self.feature),
+                )),
             },
             Kind::Static => match &self.value {
                 Some(Value::Text(_)) => Ok(()),
-                _ => Err(Fault::document(&at("value"), format!("must be a string: {} is a static feature", self.feature))),
+                _ => Err(Fault::document(
+                    &at("value"),
+                    format!("must be a string: {} is a static feature", self.feature),
+                )),
             },
             Kind::Metered | Kind::Seat => self.quota(path).map(drop),
             Kind::RateLimit => match self.rate {
                 Some(_) => Ok(()),
-                None => Err(Fault::document(&at("rate"), "is missing")
-                    .with_hint("Say how often: {\"limit\": \"10\", \"per\": \"1 second\", \"burst\": \"5\"}.")),
+                None => Err(Fault::document(&at("rate"), "is missing").with_hint(
+                    "Say how often: {\"limit\": \"10\", \"per\": \"1 second\", \"burst\": \"5\"}.",
+                )),
             },
         }
     }
@@ -279,10 +299,14 @@ impl Item {
             Some(Value::Unlimited) => Ok(None),
             Some(Value::Text(text)) => {
                 let tree = Tree::text(text.clone());
-                read_quantity(&Node { tree: &tree, path: at }).map(Some).map_err(|fault| fault.with_hint(hint))
+                read_quantity(&Node { tree: &tree, path: at })
+                    .map(Some)
+                    .map_err(|fault| fault.with_hint(hint))
             }
             None => Err(Fault::document(&at, "is missing").with_hint(hint)),
-            Some(Value::Flag(_)) => Err(Fault::document(&at, "must be a quantity in a string, or null").with_hint(hint)),
+            Some(Value::Flag(_)) => {
+                Err(Fault::document(&at, "must be a quantity in a string, or null").with_hint(hint))
+            }
         }
     }
 
@@ -371,7 +395,9 @@ pub fn read_value(node: &Node) -> Result<Value, Fault> {
         }
         Tree::Text(text) => Value::Text(text.to_string()),
         Tree::Number(number) => {
-            return Err(node.fault("must be a decimal in a string, not a number").with_hint(format!("Write \"{number}\" in quotes.")));
+            return Err(node
+                .fault("must be a decimal in a string, not a number")
+                .with_hint(format!("Write \"{number}\" in quotes.")));
         }
         _ => return Err(node.fault("must be a string, true, false or null")),
     })
@@ -384,7 +410,8 @@ fn read_reset(node: &Node, every: Option<&Node>) -> Result<Reset, Fault> {
             "billing_period" => Ok(Reset::BillingPeriod),
             "never" => Ok(Reset::Never),
             "anniversary" => {
-                let every = every.map(|n| Interval::parse(n.text()?).map_err(|fault| n.rehint(fault))).transpose()?;
+                let every =
+                    every.map(|n| Interval::parse(n.text()?).map_err(|fault| n.rehint(fault))).transpose()?;
                 Ok(Reset::Anniversary(every.unwrap_or(Interval::Months(1))))
             }
             word => match Unit::ALL.into_iter().find(|unit| unit.as_str() == word) {

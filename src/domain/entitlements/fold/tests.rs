@@ -58,7 +58,11 @@ fn add_ons_add_and_the_contract_overrides() {
     sources.push(source(Level::Contract, 25, None, &quota(300_000)));
     assert_eq!(
         values(Kind::Metered, sources.clone())[2..],
-        [(20, Some(25), "\"200000\"".into()), (25, Some(30), "\"300000\"".into()), (30, None, "\"300000\"".into())]
+        [
+            (20, Some(25), "\"200000\"".into()),
+            (25, Some(30), "\"300000\"".into()),
+            (30, None, "\"300000\"".into())
+        ]
     );
     // An operator's dated exception beats the contract, and ends by itself.
     sources.push(source(Level::Operator, 40, Some(50), r#"{"feature":"tokens","value":null}"#));
@@ -117,21 +121,38 @@ fn a_paused_contract_gives_nothing() {
 
 #[test]
 fn kinds_combine_each_in_their_way() {
-    let flag = |level, value: &str| source(level, 0, None, &format!(r#"{{"feature":"sso","value":{value}}}"#));
+    let flag =
+        |level, value: &str| source(level, 0, None, &format!(r#"{{"feature":"sso","value":{value}}}"#));
     let one = |kind, list| values(kind, list)[0].2.clone();
     assert_eq!(one(Kind::Boolean, vec![flag(Level::Plan, "true"), flag(Level::Contract, "false")]), "false");
     assert_eq!(one(Kind::Boolean, vec![flag(Level::Plan, "false"), flag(Level::AddOn, "true")]), "true");
-    assert_eq!(one(Kind::Boolean, vec![flag(Level::Plan, "true"), flag(Level::AddOn, "false")]), "true", "an add-on adds");
-    assert_eq!(one(Kind::Static, vec![flag(Level::Plan, "\"small\""), flag(Level::AddOn, "\"large\"")]), "\"large\"");
+    assert_eq!(
+        one(Kind::Boolean, vec![flag(Level::Plan, "true"), flag(Level::AddOn, "false")]),
+        "true",
+        "an add-on adds"
+    );
+    assert_eq!(
+        one(Kind::Static, vec![flag(Level::Plan, "\"small\""), flag(Level::AddOn, "\"large\"")]),
+        "\"large\""
+    );
     let most = |value: &str| {
         source(Level::Contract, 0, None, &format!(r#"{{"feature":"x","combine":"max","value":{value}}}"#))
     };
     assert_eq!(one(Kind::Seat, vec![flag(Level::Plan, "\"5\""), most("\"3\"")]), "\"5\"");
     assert_eq!(one(Kind::Seat, vec![flag(Level::Plan, "\"5\""), most("\"8\"")]), "\"8\"");
-    assert_eq!(one(Kind::Seat, vec![flag(Level::Plan, "\"5\""), most("null")]), "null", "unlimited is the most");
+    assert_eq!(
+        one(Kind::Seat, vec![flag(Level::Plan, "\"5\""), most("null")]),
+        "null",
+        "unlimited is the most"
+    );
     assert_eq!(one(Kind::Seat, vec![flag(Level::Plan, "null"), flag(Level::AddOn, "\"8\"")]), "null");
     let rate = |level, limit: u32| {
-        source(level, 0, None, &format!(r#"{{"feature":"api","rate":{{"limit":"{limit}","per":"1 second"}}}}"#))
+        source(
+            level,
+            0,
+            None,
+            &format!(r#"{{"feature":"api","rate":{{"limit":"{limit}","per":"1 second"}}}}"#),
+        )
     };
     let list = states(Kind::RateLimit, "UTC", vec![rate(Level::Plan, 10), rate(Level::AddOn, 20)]).unwrap();
     assert_eq!(list[0].1.rate.unwrap().limit, Exact::from_i64(20));
@@ -139,27 +160,71 @@ fn kinds_combine_each_in_their_way() {
 
 #[test]
 fn items_are_refused_by_their_path() {
-    let read = |text: &str| Item::read(&Node { tree: &json::parse(text).unwrap(), path: "plans[0].entitlements[1]".into() });
+    let read = |text: &str| {
+        Item::read(&Node { tree: &json::parse(text).unwrap(), path: "plans[0].entitlements[1]".into() })
+    };
     let form = |text: &str| read(text).unwrap_err().message;
     assert_eq!(form(r#"{"value":"1"}"#), "plans[0].entitlements[1].feature: is missing");
     assert_eq!(form(r#"{"feature":"a/b"}"#), "plans[0].entitlements[1].feature: must not contain / or :");
-    assert_eq!(form(r#"{"feature":"a","value":5}"#), "plans[0].entitlements[1].value: must be a decimal in a string, not a number");
-    assert_eq!(form(r#"{"feature":"a","valeu":"5"}"#), "plans[0].entitlements[1].valeu: is not a field of this document");
-    assert_eq!(form(r#"{"feature":"a","every":"1 month"}"#), "plans[0].entitlements[1].every: is for \"reset\": \"anniversary\"");
-    assert_eq!(form(r#"{"feature":"a","reset":"fortnight"}"#), "plans[0].entitlements[1].reset: \"fortnight\" is not known");
-    assert_eq!(form(r#"{"feature":"a","reset":{"sliding":"400 days"}}"#), "plans[0].entitlements[1].reset.sliding: \"400 days\" is not a length of time");
+    assert_eq!(
+        form(r#"{"feature":"a","value":5}"#),
+        "plans[0].entitlements[1].value: must be a decimal in a string, not a number"
+    );
+    assert_eq!(
+        form(r#"{"feature":"a","valeu":"5"}"#),
+        "plans[0].entitlements[1].valeu: is not a field of this document"
+    );
+    assert_eq!(
+        form(r#"{"feature":"a","every":"1 month"}"#),
+        "plans[0].entitlements[1].every: is for \"reset\": \"anniversary\""
+    );
+    assert_eq!(
+        form(r#"{"feature":"a","reset":"fortnight"}"#),
+        "plans[0].entitlements[1].reset: \"fortnight\" is not known"
+    );
+    assert_eq!(
+        form(r#"{"feature":"a","reset":{"sliding":"400 days"}}"#),
+        "plans[0].entitlements[1].reset.sliding: \"400 days\" is not a length of time"
+    );
     let check = |kind, text: &str| read(text).unwrap().check(kind, "entitlements[0]").unwrap_err().message;
-    assert_eq!(check(Kind::Boolean, r#"{"feature":"a","value":"5"}"#), "entitlements[0].value: must be true or false: a is a boolean feature");
-    assert_eq!(check(Kind::Boolean, r#"{"feature":"a","mode":"soft"}"#), "entitlements[0].mode: is not for boolean features such as a");
+    assert_eq!(
+        check(Kind::Boolean, r#"{"feature":"a","value":"5"}"#),
+        "entitlements[0].value: must be true or false: a is a boolean feature"
+    );
+    assert_eq!(
+        check(Kind::Boolean, r#"{"feature":"a","mode":"soft"}"#),
+        "entitlements[0].mode: is not for boolean features such as a"
+    );
     assert_eq!(check(Kind::Metered, r#"{"feature":"a"}"#), "entitlements[0].value: is missing");
-    assert_eq!(check(Kind::Metered, r#"{"feature":"a","value":true}"#), "entitlements[0].value: must be a quantity in a string, or null");
-    assert_eq!(check(Kind::Metered, r#"{"feature":"a","value":"-1"}"#), "entitlements[0].value: -1 must not be below 0");
-    assert_eq!(check(Kind::Metered, r#"{"feature":"a","value":"1","reset":"never","rollover":{}}"#), "entitlements[0].rollover: is for quotas that reset on a calendar");
-    assert_eq!(check(Kind::Seat, r#"{"feature":"a","value":"1","reset":"day"}"#), "entitlements[0].reset: is not for seat features such as a");
-    assert_eq!(check(Kind::Static, r#"{"feature":"a","value":null}"#), "entitlements[0].value: must be a string: a is a static feature");
-    assert_eq!(check(Kind::Static, r#"{"feature":"a","value":"x","combine":"add"}"#), "entitlements[0].combine: add is not for static features: they don't add up");
+    assert_eq!(
+        check(Kind::Metered, r#"{"feature":"a","value":true}"#),
+        "entitlements[0].value: must be a quantity in a string, or null"
+    );
+    assert_eq!(
+        check(Kind::Metered, r#"{"feature":"a","value":"-1"}"#),
+        "entitlements[0].value: -1 must not be below 0"
+    );
+    assert_eq!(
+        check(Kind::Metered, r#"{"feature":"a","value":"1","reset":"never","rollover":{}}"#),
+        "entitlements[0].rollover: is for quotas that reset on a calendar"
+    );
+    assert_eq!(
+        check(Kind::Seat, r#"{"feature":"a","value":"1","reset":"day"}"#),
+        "entitlements[0].reset: is not for seat features such as a"
+    );
+    assert_eq!(
+        check(Kind::Static, r#"{"feature":"a","value":null}"#),
+        "entitlements[0].value: must be a string: a is a static feature"
+    );
+    assert_eq!(
+        check(Kind::Static, r#"{"feature":"a","value":"x","combine":"add"}"#),
+        "entitlements[0].combine: add is not for static features: they don't add up"
+    );
     assert_eq!(check(Kind::RateLimit, r#"{"feature":"a"}"#), "entitlements[0].rate: is missing");
-    assert_eq!(check(Kind::Credit, r#"{"feature":"a","value":null}"#), "entitlements[0].value: must be true or false: a is a credit feature");
+    assert_eq!(
+        check(Kind::Credit, r#"{"feature":"a","value":null}"#),
+        "entitlements[0].value: must be true or false: a is a credit feature"
+    );
 }
 
 #[test]
