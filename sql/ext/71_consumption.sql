@@ -20,7 +20,7 @@ COMMENT ON TYPE billing_internal.reservation_row IS 'A reservation with what its
 
 -- ── what all of them do ──────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.consume_subject(customer text, feature text)
+CREATE FUNCTION billing_internal.consume_subject(of_customer text, of_feature text)
     RETURNS TABLE (customer_id bigint, customer text, feature_id int, feature text, kind text, unit text, event_type text, additive boolean, definition text, mode text, quota numeric, resets text, length interval)
     LANGUAGE plpgsql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
@@ -30,12 +30,12 @@ BEGIN
     SELECT c.customer_id, c.key, f.feature_id, f.key, f.kind, f.unit, m.event_type, m.additive, m.definition::text, e.mode, e.quota, e.resets, e.length
     FROM billing.customer c CROSS JOIN billing.feature f LEFT JOIN billing.meter m USING (meter_id)
     LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
-    WHERE c.key = consume_subject.customer AND f.key = consume_subject.feature;
+    WHERE c.key = of_customer AND f.key = of_feature;
     IF NOT FOUND THEN
         -- By an alias or id, or this raises.
-        PERFORM billing_internal.find_feature(consume_subject.feature);
-        RETURN QUERY SELECT x.* FROM billing.customer c CROSS JOIN LATERAL billing_internal.consume_subject(c.key, consume_subject.feature) x
-        WHERE c.customer_id = billing_internal.find_customer(consume_subject.customer);
+        PERFORM billing_internal.find_feature(of_feature);
+        RETURN QUERY SELECT x.* FROM billing.customer c CROSS JOIN LATERAL billing_internal.consume_subject(c.key, of_feature) x
+        WHERE c.customer_id = billing_internal.find_customer(of_customer);
     END IF;
 END
 $$;
@@ -105,7 +105,8 @@ DECLARE
     at timestamptz := billing.now();
     stored_at timestamptz;
     locked boolean := false;
-    uncovered numeric;
+    before record;
+    after record;
 BEGIN
     PERFORM billing_internal.require_installed(), billing_internal.check_key(consume.idempotency_key, 247);
     IF (consume.quantity >= 0) IS NOT TRUE OR jsonb_typeof(consume.properties) IS DISTINCT FROM 'object' THEN
@@ -116,8 +117,8 @@ BEGIN
     END IF;
     s := billing_internal.consume_subject(consume.customer, consume.feature);
     PERFORM billing_internal.require_consumable(s.feature, s.kind, s.additive);
-    w := billing_internal.consume_worth(s.definition, consume.quantity, consume.properties::text, consume.bill_to);
-    IF w.properties IS NULL THEN
+    SELECT * INTO w FROM billing_internal.consume_worth(s.definition, consume.quantity, consume.properties::text, consume.bill_to);
+    IF NOT FOUND THEN
         PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(s.definition, consume.quantity, consume.properties::text, consume.bill_to)::jsonb);
     END IF;
     PERFORM billing_internal.consume_lock(s.customer_id, consume.idempotency_key);
@@ -144,13 +145,14 @@ BEGIN
         locked := true;
     END LOOP;
     IF c.allowed AND s.kind = 'credit' THEN
-        uncovered := billing_internal.credit_uncovered(s.customer_id);
+        before := billing_internal.credit_coverage(s.customer_id);
         BEGIN
             PERFORM billing.ingest_event(s.customer, s.event_type, 'consume:' || consume.idempotency_key, at, w.properties::jsonb, consume.bill_to);
-            IF billing_internal.credit_uncovered(s.customer_id) > uncovered THEN
+            after := billing_internal.credit_coverage(s.customer_id);
+            IF after.uncovered > before.uncovered THEN
                 RAISE EXCEPTION USING ERRCODE = 'ZBDRY';
             END IF;
-            c.remaining := billing_internal.credit_left(s.customer_id, s.unit);
+            c.remaining := greatest(c.remaining - (after.covered - before.covered), 0);
         EXCEPTION WHEN SQLSTATE 'ZBDRY' THEN
             c.allowed := false;
             c.reason := 'no_credit';
@@ -209,7 +211,7 @@ BEGIN
         RETURN;
     END IF;
     -- Dimensions decide whether the entitlement is for this usage; what can't be measured yet is taken for any.
-    w := billing_internal.consume_worth(s.definition, 1, reservation_create.properties::text, reservation_create.bill_to);
+    SELECT * INTO w FROM billing_internal.consume_worth(s.definition, 1, reservation_create.properties::text, reservation_create.bill_to);
     c := billing.entitlement_check(s.customer, s.feature, reservation_create.quantity, coalesce(w.dimensions::jsonb, '{}'));
     IF c.allowed THEN
         id := billing_internal.uuid_v7();
@@ -270,8 +272,8 @@ BEGIN
     END IF;
     late := r.expires_at <= billing.now();
     IF coalesce(reservation_confirm.actual, r.quantity) > 0 THEN
-        w := billing_internal.consume_worth(r.definition, coalesce(reservation_confirm.actual, r.quantity), r.properties::text, r.bill_to);
-        IF w.properties IS NULL THEN
+        SELECT * INTO w FROM billing_internal.consume_worth(r.definition, coalesce(reservation_confirm.actual, r.quantity), r.properties::text, r.bill_to);
+        IF NOT FOUND THEN
             PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(r.definition, coalesce(reservation_confirm.actual, r.quantity), r.properties::text, r.bill_to)::jsonb);
         END IF;
         PERFORM billing.ingest_event(r.customer, r.event_type, 'reservation:' || reservation_confirm.reservation, billing.now(), w.properties::jsonb, r.bill_to);
@@ -334,7 +336,7 @@ DECLARE
     c record;
     sits boolean;
     -- After the holder's last operation, also in the same transaction.
-    at timestamptz := billing.now();
+    changed_at timestamptz := billing.now();
 BEGIN
     PERFORM billing_internal.require_installed();
     IF coalesce(octet_length(seat_change.seat_holder), 0) NOT BETWEEN 1 AND 200 THEN
@@ -346,7 +348,7 @@ BEGIN
     END IF;
     PERFORM billing_internal.consume_lock(s.customer_id, 'seats'), billing_internal.quota_lock(s.customer_id, s.feature_id);
     -- The last operation of this holder, from buckets and deltas, or from events where those are not true.
-    SELECT u.quantity = 1, greatest(at, u.placed_at + interval '1 microsecond') INTO sits, at FROM billing.feature f CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, f.meter_id, '-infinity', 'infinity') u
+    SELECT u.quantity = 1, greatest(changed_at, u.placed_at + interval '1 microsecond') INTO sits, changed_at FROM billing.feature f CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, f.meter_id, '-infinity', 'infinity') u
     WHERE f.feature_id = s.feature_id AND u.value_key = billing_internal.key_of_text(seat_change.seat_holder) ORDER BY u.placed_at DESC, u.event_key DESC, u.quantity LIMIT 1;
     c := billing.entitlement_check(s.customer, s.feature, CASE WHEN leaves OR sits IS TRUE THEN 0 ELSE 1 END);
     IF coalesce(sits, false) <> leaves THEN
@@ -359,7 +361,7 @@ BEGIN
     -- Without an entitlement nobody counts; what is left has to be known all the same.
     c.used := coalesce(c.used, (SELECT billing_internal.usage_in_window(s.customer_id, f.meter_id, date_bin('1 hour', billing.now(), '2000-01-01 00:00+00'),
         date_bin('1 hour', billing.now(), '2000-01-01 00:00+00') + interval '1 hour', '{}') FROM billing.feature f WHERE f.feature_id = s.feature_id)) + CASE WHEN leaves THEN -1 ELSE 1 END;
-    PERFORM billing.ingest_event(s.customer, s.event_type, 'seat:' || billing_internal.uuid_v7(), coalesce(at, billing.now()), billing_internal.seat_event(s.definition, seat_change.seat_holder, leaves, c.used)::jsonb);
+    PERFORM billing.ingest_event(s.customer, s.event_type, 'seat:' || billing_internal.uuid_v7(), coalesce(changed_at, billing.now()), billing_internal.seat_event(s.definition, seat_change.seat_holder, leaves, c.used)::jsonb);
     RETURN QUERY SELECT CASE WHEN leaves THEN 'released' ELSE 'assigned' END, true, c.reason, c.used, c.quota, CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
 END
 $$;
