@@ -12,7 +12,8 @@ extension_sql_file!(
     requires = ["ingestion"]
 );
 extension_sql_file!("../sql/ext/30_metering.sql", name = "metering", requires = ["event_corrections"]);
-extension_sql_file!("../sql/ext/35_aggregates.sql", name = "aggregates", requires = ["metering"]);
+extension_sql_file!("../sql/ext/31_usage_totals.sql", name = "usage_totals", requires = ["metering"]);
+extension_sql_file!("../sql/ext/35_aggregates.sql", name = "aggregates", requires = ["usage_totals"]);
 extension_sql_file!("../sql/ext/40_rating.sql", name = "rating", requires = ["aggregates"]);
 extension_sql_file!(
     "../sql/ext/49_contract_documents.sql",

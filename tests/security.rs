@@ -60,6 +60,7 @@ fn prepare(db: &Db) -> Client {
         .batch_execute(
             r#"SELECT billing.ingest_event(k, 'llm.request', k || '4', '2023-12-01 00:00Z', jsonb_build_object('model', 'gpt-4', 'user_id', k, 'input_tokens', tokens, 'output_tokens', 10), NULL)
             FROM (VALUES ('acme', 1000), ('globex', 314159)) v (k, tokens);
+            SELECT billing_internal.usage_window_keep(c.customer_id, m.meter_id, '2023-11-01Z', '2023-12-01Z') FROM billing.customer c, billing.meter m WHERE m.key = 'tokens';
             SELECT billing.contract_create(jsonb_build_object('key', k || '-draft', 'customer', k, 'starts_on', '2024-01-01', 'plan', 'pro')) FROM unnest('{acme,globex}'::text[]) k;
             SELECT billing.ingest(json_build_array(json_build_object('customer', 'globex', 'event_id', 'globex-bad', 'event_type', 'llm.request', 'occurred_at', 'never')));
             ANALYZE;"#,

@@ -479,43 +479,48 @@ BEGIN
             PERFORM billing_internal.fail('ZB004', format('occurred_at: %s is after billing.now()', doc->>'occurred_at'), 'Draw when it happens.');
         END IF;
     END IF;
-    LOOP
-        -- All that the customer has of the unit is locked, by id. Whether there is more to look at than one block is asked along.
-        SELECT k.customer_id, k.key AS customer, coalesce(unit, k.currency) AS unit, x.*,
-            EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = k.customer_id AND h.kind = 'usage' AND h.until_version IS NULL) AS has_usage,
-            EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = k.customer_id AND r.unit = coalesce(unit, k.currency) AND r.ended_at IS NULL) AS has_rule
-        INTO b
-        FROM billing.customer k
-        CROSS JOIN LATERAL (
-            SELECT count(*) AS blocks, (array_agg(y.grant_id))[1] AS grant_id, min(y.grant_key) AS grant_key, min(y.left_over) AS left_over, bool_and(y.plain) AS plain, min(y.places) AS places
-            FROM (
-                SELECT l.grant_id, l.posted - l.reserved AS left_over, l.places, g.key AS grant_key,
-                    g.scope = '{}' AND g.effective_at <= at AND (g.expires_at > at) IS NOT FALSE AND g.overdraft IS NULL AS plain
-                FROM billing.credit_block_balance l JOIN billing.credit_grant g ON g.customer_id = l.customer_id AND g.grant_id = l.grant_id
-                WHERE l.customer_id = k.customer_id AND l.unit = coalesce(unit, k.currency) AND l.open ORDER BY l.grant_id FOR UPDATE OF l
-            ) y
-        ) x
-        WHERE k.key = customer;
-        EXIT WHEN FOUND;
-        -- By an alias or id; or this raises.
-        SELECT k.key INTO customer FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(customer);
-    END LOOP;
-    unit := b.unit;
-    IF scale(amount) > b.places THEN
-        PERFORM billing_internal.check_places(amount, unit, 'amount');
-    END IF;
-    IF b.blocks = 1 AND b.plain AND NOT b.has_usage AND NOT doc ? 'contract' THEN
-        available := b.left_over;
-        IF b.left_over >= amount THEN
-            grants := ARRAY[b.grant_id];
-            amounts := ARRAY[amount];
-            drawn := jsonb_build_array(jsonb_build_object('grant', b.grant_key, 'amount', trim_scale(amount)::text));
+    FOR look IN 1..2 LOOP
+        LOOP
+            -- All that the customer has of the unit is locked, by id. Whether there is more to look at than one block is asked along.
+            SELECT k.customer_id, k.key AS customer, coalesce(unit, k.currency) AS unit, x.*,
+                EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = k.customer_id AND h.kind = 'usage' AND h.until_version IS NULL) AS has_usage,
+                EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = k.customer_id AND r.unit = coalesce(unit, k.currency) AND r.ended_at IS NULL) AS has_rule
+            INTO b
+            FROM billing.customer k
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS blocks, (array_agg(y.grant_id))[1] AS grant_id, min(y.grant_key) AS grant_key, min(y.left_over) AS left_over, bool_and(y.plain) AS plain, min(y.places) AS places
+                FROM (
+                    SELECT l.grant_id, l.posted - l.reserved AS left_over, l.places, g.key AS grant_key,
+                        g.scope = '{}' AND g.effective_at <= at AND (g.expires_at > at) IS NOT FALSE AND g.overdraft IS NULL AS plain
+                    FROM billing.credit_block_balance l JOIN billing.credit_grant g ON g.customer_id = l.customer_id AND g.grant_id = l.grant_id
+                    WHERE l.customer_id = k.customer_id AND l.unit = coalesce(unit, k.currency) AND l.open ORDER BY l.grant_id FOR UPDATE OF l
+                ) y
+            ) x
+            WHERE k.key = customer;
+            EXIT WHEN FOUND;
+            -- By an alias or id; or this raises.
+            SELECT k.key INTO customer FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(customer);
+        END LOOP;
+        unit := b.unit;
+        IF scale(amount) > b.places THEN
+            PERFORM billing_internal.check_places(amount, unit, 'amount');
         END IF;
-    ELSIF b.blocks > 0 THEN
-        SELECT x.grants, x.amounts, x.drawn, x.available INTO grants, amounts, drawn, available FROM billing_internal.credit_choose(b.customer_id, unit, at, amount, doc) x;
-    ELSE
-        available := 0;
-    END IF;
+        IF b.blocks = 1 AND b.plain AND NOT b.has_usage AND NOT doc ? 'contract' THEN
+            available := b.left_over;
+            IF b.left_over >= amount THEN
+                grants := ARRAY[b.grant_id];
+                amounts := ARRAY[amount];
+                drawn := jsonb_build_array(jsonb_build_object('grant', b.grant_key, 'amount', trim_scale(amount)::text));
+            END IF;
+        ELSIF b.blocks > 0 THEN
+            SELECT x.grants, x.amounts, x.drawn, x.available INTO grants, amounts, drawn, available FROM billing_internal.credit_choose(b.customer_id, unit, at, amount, doc) x;
+        ELSE
+            available := 0;
+        END IF;
+        EXIT WHEN grants IS NOT NULL OR look = 2;
+        -- What it waited for may have been emptied and another block bought: what is open now is what was locked, or it looks again.
+        EXIT WHEN (SELECT count(*) = b.blocks FROM billing.credit_block_balance l WHERE l.customer_id = b.customer_id AND l.unit = b.unit AND l.open);
+    END LOOP;
     IF grants IS NOT NULL THEN
         new_id := billing_internal.uuid_v7();
         available := available - amount;

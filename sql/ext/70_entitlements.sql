@@ -96,6 +96,7 @@ BEGIN
         PERFORM billing_internal.raise_fault(billing_internal.entitlements_folded_error(coalesce(sources, '[]')::text)::jsonb);
     END IF;
     PERFORM billing_internal.entitlements_store(of_customer_id, rows);
+    PERFORM billing_internal.entitlement_windows_keep(of_customer_id, NULL);
 END
 $$;
 COMMENT ON FUNCTION billing_internal.entitlements_compile(bigint) IS 'Brings entitlement_state up to what contracts and exceptions say, in the transaction that changes them. The caller holds the customer''s row, so that two changes don''t compile each from half.';
@@ -197,7 +198,7 @@ BEGIN
     IF of_kind = 'seat' OR resets = 'never' AND (SELECT m.state IN ('level', 'presence') FROM billing.meter m WHERE m.meter_id = of_meter_id) THEN
         -- Who is there now: what is carried over says so in any window.
         from_at := date_bin('1 hour', at, '2000-01-01 00:00+00');
-        used := billing_internal.usage_in_window(of_customer_id, of_meter_id, from_at, from_at + interval '1 hour', match);
+        used := coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, from_at + interval '1 hour', match) w), 0);
         from_at := NULL;
     ELSE
         CASE resets
@@ -219,7 +220,7 @@ BEGIN
             SELECT billing_internal.local_midnight(p.starts_on, zone), billing_internal.local_midnight(p.ends_on, zone) INTO from_at, until_at
             FROM billing_internal.calendar_period_at(entitlement_used.starts_on, NULL, every, alignment, (at AT TIME ZONE zone)::date) p;
         END CASE;
-        used := CASE WHEN from_at IS NULL THEN 0 ELSE billing_internal.usage_in_window(of_customer_id, of_meter_id, from_at, until_at, match) END;
+        used := CASE WHEN from_at IS NULL THEN 0 ELSE coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, match) w), 0) END;
         IF rollover IS NOT NULL THEN
             -- The quota that held when the window before ended, if there was one.
             SELECT s.quota INTO before_quota FROM billing.entitlement_state s
@@ -231,7 +232,7 @@ BEGIN
                     SELECT billing_internal.local_midnight(p.starts_on, zone) INTO before_from
                     FROM billing_internal.calendar_period_at(entitlement_used.starts_on, NULL, every, alignment, ((from_at - interval '1 microsecond') AT TIME ZONE zone)::date) p;
                 END IF;
-                rolled := coalesce(billing_internal.quota_rolled(before_quota, billing_internal.usage_in_window(of_customer_id, of_meter_id, before_from, from_at, match), nullif(rollover, 'Infinity')), 0);
+                rolled := coalesce(billing_internal.quota_rolled(before_quota, coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, before_from, from_at, match) w), 0), nullif(rollover, 'Infinity')), 0);
             END IF;
         END IF;
         until_at := CASE WHEN resets IN ('never', 'sliding') THEN NULL ELSE until_at END;
@@ -242,16 +243,6 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_used(bigint, int, text, int, text, interval, text, date, text, text, jsonb, numeric, timestamptz) IS
     'How much of a quota is used at an instant, in the window that holds it, reservations included; what rolled over from the window before; and the window. until_at is when it resets; NULL = never at once.';
-
-CREATE FUNCTION billing_internal.usage_in_window(of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, match jsonb) RETURNS numeric
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
-AS $$
-BEGIN
-    RETURN coalesce((SELECT sum(q.quantity) FROM billing.customer c
-        CROSS JOIN LATERAL billing_internal.usage_quantities(c.customer_id, of_meter_id, from_at, until_at, NULL, c.time_zone, '{}', match) q WHERE c.customer_id = of_customer_id), 0);
-END
-$$;
-COMMENT ON FUNCTION billing_internal.usage_in_window(bigint, int, timestamptz, timestamptz, jsonb) IS 'The quantity of a meter in [from_at, until_at), of usage that matches.';
 
 CREATE FUNCTION billing_internal.credit_left(of_customer_id bigint, of_unit text) RETURNS numeric
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
@@ -265,6 +256,24 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.credit_left(bigint, text) IS 'What a customer has available of a unit; NULL where the caller is a customer''s login, which may not read the prices that tell it.';
+
+CREATE FUNCTION billing_internal.entitlement_windows_keep(of_customer_id bigint, of_feature_id int) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    s record;
+    u record;
+BEGIN
+    FOR s IN SELECT f.kind, f.meter_id, e.* FROM billing.entitlement_state e JOIN billing.feature f USING (feature_id)
+        WHERE e.customer_id = of_customer_id AND (of_feature_id IS NULL OR e.feature_id = of_feature_id) AND e.valid_during @> billing.now() AND f.kind = 'metered' AND e.resets NOT IN ('sliding', 'first_use') LOOP
+        u := billing_internal.entitlement_used(of_customer_id, s.feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, NULL, billing.now());
+        IF u.from_at IS NOT NULL THEN
+            PERFORM billing_internal.usage_window_keep(of_customer_id, s.meter_id, u.from_at, coalesce(u.until_at, 'infinity'));
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.entitlement_windows_keep(bigint, int) IS 'Asks that totals of the windows that run now be kept, of one feature or (NULL) all: then a check reads no bucket. Nothing but speed depends on it.';
 
 -- ── asking ───────────────────────────────────────────────────────────────────────────────────────
 

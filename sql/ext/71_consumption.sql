@@ -164,7 +164,11 @@ BEGIN
         END IF;
         PERFORM billing.ingest_event(s.customer, s.event_type, 'consume:' || consume.idempotency_key, at, w.properties::jsonb, consume.bill_to);
         c.used := c.used + w.quantity;
-        c.remaining := greatest(c.quota - c.used, 0) + CASE WHEN c.quota IS NULL THEN NULL ELSE 0 END;
+        c.remaining := CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
+        -- Now and then: a window that has begun since.
+        IF random() < 0.05 THEN
+            PERFORM billing_internal.entitlement_windows_keep(s.customer_id, s.feature_id);
+        END IF;
     END IF;
     RETURN QUERY SELECT CASE WHEN c.allowed THEN 'consumed' ELSE 'denied' END, c.allowed, c.reason, c.kind, c.mode, c.used, c.quota, c.remaining, c.resets_at, c.source, c.value;
 END
@@ -359,8 +363,8 @@ BEGIN
         RETURN;
     END IF;
     -- Without an entitlement nobody counts; what is left has to be known all the same.
-    c.used := coalesce(c.used, (SELECT billing_internal.usage_in_window(s.customer_id, f.meter_id, date_bin('1 hour', billing.now(), '2000-01-01 00:00+00'),
-        date_bin('1 hour', billing.now(), '2000-01-01 00:00+00') + interval '1 hour', '{}') FROM billing.feature f WHERE f.feature_id = s.feature_id)) + CASE WHEN leaves THEN -1 ELSE 1 END;
+    c.used := coalesce(c.used, (SELECT w.quantity FROM billing.feature f CROSS JOIN LATERAL billing_internal.usage_window(s.customer_id, f.meter_id, date_bin('1 hour', billing.now(), '2000-01-01 00:00+00'),
+        date_bin('1 hour', billing.now(), '2000-01-01 00:00+00') + interval '1 hour') w WHERE f.feature_id = s.feature_id), 0) + CASE WHEN leaves THEN -1 ELSE 1 END;
     PERFORM billing.ingest_event(s.customer, s.event_type, 'seat:' || billing_internal.uuid_v7(), coalesce(changed_at, billing.now()), billing_internal.seat_event(s.definition, seat_change.seat_holder, leaves, c.used)::jsonb);
     RETURN QUERY SELECT CASE WHEN leaves THEN 'released' ELSE 'assigned' END, true, c.reason, c.used, c.quota, CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
 END

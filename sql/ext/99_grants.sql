@@ -12,6 +12,7 @@ DECLARE
         'billing_internal.partition_ensure(timestamptz)'::regprocedure,
         'billing_internal.fold_customer(bigint, int, boolean)'::regprocedure,
         'billing_internal.usage_mend(bigint)'::regprocedure,
+        'billing_internal.usage_windows_tidy(bigint)'::regprocedure,
         'billing_internal.events_remove(timestamptz, bigint, int)'::regprocedure,
         'billing_internal.draft_discard(bigint, uuid, int)'::regprocedure,
         'billing_internal.entitlements_store(bigint, jsonb)'::regprocedure,

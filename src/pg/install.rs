@@ -39,6 +39,7 @@ static SCHEMA_FILES: &[SchemaFile] = schema_files![
     12 "0012_contract_changes",
     13 "0013_credits",
     14 "0014_settlement",
+    15 "0015_usage_totals",
     17 "0017_entitlements",
 ];
 

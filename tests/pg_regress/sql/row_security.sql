@@ -34,6 +34,7 @@ INSERT INTO billing.payment_method (customer_id, payment_method_id, key, process
 INSERT INTO billing.usage_event_void (customer_id, event_key, revision, occurred_at, voided_at, reason, actor) SELECT customer_id, gen_random_uuid(), 0, '2023-11-20', '2023-11-20', 'wrong', 'me' FROM billing.customer;
 INSERT INTO billing.ingest_limit SELECT customer_id, 1000000, 1000, '2023-11-20', 'me' FROM billing.customer;
 INSERT INTO billing.usage_dirty SELECT customer_id, 1, '2024-11-20', '2024-11-21' FROM billing.customer;
+DO $$ BEGIN PERFORM billing_internal.usage_window_keep(c.customer_id, m.meter_id, '2023-11-01Z', '2023-12-01Z') FROM billing.customer c, billing.meter m WHERE m.key = 'tokens'; END $$;
 INSERT INTO billing.late_usage (customer_id, contract_id, n, late_usage_id, noted_at) SELECT customer_id, contract_id, 1, gen_random_uuid(), '2023-12-01' FROM billing.contract;
 INSERT INTO billing.contract_term (customer_id, contract_id, kind, term_key, valid_during, from_version, position, terms)
 SELECT customer_id, contract_id, 'entitlement', 'sso', tstzrange(starts_at, NULL), 1, 1, '{"feature": "sso"}' FROM billing.contract;
@@ -100,7 +101,7 @@ INSERT INTO tested VALUES
     -- customer-owned
     ('billing.bill_to'), ('billing.contact'), ('billing.purchase_order'), ('billing.payment_method'), ('billing.contract'), ('billing.contract_version'), ('billing.contract_charge'), ('billing.contract_term'),
     ('billing.contract_policy'), ('billing.price_override'), ('billing.billing_period'), ('billing.usage_event_key'), ('billing.usage_event'), ('billing.usage_event_void'), ('billing.ingest_limit'), ('billing.dimension_set'),
-    ('billing.usage_delta'), ('billing.usage_dirty'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.invoice'), ('billing.invoice_line'), ('billing.late_usage'),
+    ('billing.usage_delta'), ('billing.usage_dirty'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.usage_window_kept'), ('billing.usage_total'), ('billing.invoice'), ('billing.invoice_line'), ('billing.late_usage'),
     ('billing.credit_pool'), ('billing.credit_grant'), ('billing.credit_block_balance'), ('billing.credit_ledger_entry'), ('billing.credit_allocation'), ('billing.credit_draw'),
     ('billing.top_up_rule'), ('billing.top_up'), ('billing.commitment'), ('billing.commitment_period'),
     -- machinery that names customers: for staff
