@@ -365,7 +365,7 @@ BEGIN
     -- Without an entitlement nobody counts; what is left has to be known all the same.
     c.used := coalesce(c.used, (SELECT w.quantity FROM billing.feature f CROSS JOIN LATERAL billing_internal.usage_window(s.customer_id, f.meter_id, date_bin('1 hour', billing.now(), '2000-01-01 00:00+00'),
         date_bin('1 hour', billing.now(), '2000-01-01 00:00+00') + interval '1 hour') w WHERE f.feature_id = s.feature_id), 0) + CASE WHEN leaves THEN -1 ELSE 1 END;
-    PERFORM billing.ingest_event(s.customer, s.event_type, 'seat:' || billing_internal.uuid_v7(), coalesce(changed_at, billing.now()), billing_internal.seat_event(s.definition, seat_change.seat_holder, leaves, c.used)::jsonb);
+    PERFORM billing.ingest_event(s.customer, s.event_type, 'seat:' || billing_internal.uuid_v7(), coalesce(changed_at, billing.now()), billing_internal.seat_event(s.definition, seat_change.seat_holder, leaves, c.used + CASE WHEN leaves THEN 1 ELSE 0 END)::jsonb);
     RETURN QUERY SELECT CASE WHEN leaves THEN 'released' ELSE 'assigned' END, true, c.reason, c.used, c.quota, CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
 END
 $$;
@@ -379,7 +379,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.seat_assign(text, text, text) IS
-    'Gives a user a seat now, by an event of the feature''s meter. Returns assigned; already, where the user has one (nothing is stored, so it can be sent again); or denied at a hard limit. Above a soft one the reason is soft_limit. The event says who, "seats" (how many are taken then) and "change": end of period, peak and time are other meters of it. Errors: ZB001, ZB004, ZB005 above READ COMMITTED.';
+    'Gives a user a seat now, by an event of the feature''s meter. Returns assigned; already, where the user has one (nothing is stored, so it can be sent again); or denied at a hard limit. Above a soft one the reason is soft_limit. The event says who, "seats" (the most that were taken at that moment) and "change": end of period, peak and time are other meters of it. Errors: ZB001, ZB004, ZB005 above READ COMMITTED.';
 
 CREATE FUNCTION billing.seat_release(customer text, feature text, seat_holder text) RETURNS TABLE (result text, allowed boolean, reason text, used numeric, quota numeric, remaining numeric)
     LANGUAGE plpgsql SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
@@ -389,3 +389,49 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.seat_release(text, text, text) IS 'Takes a user''s seat back now: released, or absent where the user has none. Errors: as seat_assign().';
+
+-- ── why not ──────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing.why_denied(customer text, feature text, quantity numeric DEFAULT 1) RETURNS TABLE (allowed boolean, reason text, explanation text, command text)
+    LANGUAGE plpgsql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+#variable_conflict use_column
+DECLARE
+    c record;
+    f record;
+    who text;
+    paused text;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    SELECT k.key INTO who FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(why_denied.customer);
+    SELECT x.* INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(why_denied.feature);
+    c := billing.entitlement_check(who, f.key, why_denied.quantity);
+    allowed := c.allowed;
+    reason := c.reason;
+    CASE
+    WHEN c.allowed THEN
+        explanation := format('%s may use %s of %s now (%s)', who, trim_scale(why_denied.quantity), f.key, c.reason);
+    WHEN c.reason = 'suspended' THEN
+        SELECT k.key INTO paused FROM billing.contract k JOIN billing.contract_term t USING (customer_id, contract_id)
+        WHERE k.customer_id = billing_internal.find_customer(who) AND t.kind = 'pause' AND t.until_version IS NULL AND t.valid_during @> billing.now() ORDER BY k.key LIMIT 1;
+        explanation := format('all contracts that give %s to %s are paused', f.key, who);
+        command := format('SELECT billing.contract_resume(%L);', paused);
+    WHEN c.reason = 'quota_exceeded' THEN
+        explanation := format('%s has used %s of %s %s, so %s more is too much%s', who, trim_scale(c.used), trim_scale(c.quota), coalesce(f.unit, f.key), trim_scale(why_denied.quantity),
+            CASE WHEN c.resets_at IS NOT NULL THEN format('; it resets at %s', billing_internal.iso_instant(c.resets_at)) ELSE '' END);
+        command := format('SELECT billing.entitlement_override(%L, %L, %L, %s, ''why'');', who, f.key, trim_scale(c.used + why_denied.quantity),
+            CASE WHEN c.resets_at IS NOT NULL THEN quote_literal(billing_internal.iso_instant(c.resets_at)) ELSE 'NULL' END);
+    WHEN c.reason = 'no_credit' THEN
+        explanation := format('%s has no %s credit available; usage that is not billed yet counts as drawn', who, f.unit);
+        command := format('SELECT billing.credit_purchase(%L, %L);', who, jsonb_build_object('unit', f.unit, 'amount', '100', 'price', '100'));
+    WHEN c.reason = 'not_entitled' THEN
+        explanation := CASE WHEN c.value = 'false' THEN format('%s is off for %s, by %s', f.key, who, c.source) ELSE format('no plan, add-on, contract or exception of %s gives %s now', who, f.key) END;
+        command := format('SELECT billing.entitlement_override(%L, %L, %L, NULL, ''why'');', who, f.key,
+            CASE f.kind WHEN 'static' THEN '"value"' WHEN 'rate_limit' THEN '{"limit": "10", "per": "1 second"}' WHEN 'boolean' THEN 'true' WHEN 'credit' THEN 'true' ELSE trim_scale(why_denied.quantity)::text END);
+    ELSE
+        explanation := format('%s may not use %s of %s now (%s)', who, trim_scale(why_denied.quantity), f.key, coalesce(c.reason, 'what credit there is, is not told here'));
+    END CASE;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION billing.why_denied(text, text, numeric) IS 'Why a customer may not use so much of a feature now, in words, and a command that would let it (for operators; an amendment or another plan does, too). command is NULL where nothing is to be lifted. Errors: ZB001, ZB004 quantity.';

@@ -22,7 +22,7 @@ DECLARE
     for_customers regprocedure[] := ARRAY[
         'billing.now()'::regprocedure, 'billing.usage(text, text, timestamptz, timestamptz, text, text[], jsonb, text)'::regprocedure,
         'billing.credit_statement(text, text, timestamptz, timestamptz)'::regprocedure,
-        'billing.entitled(text, text, numeric)'::regprocedure, 'billing.entitlement_check(text, text, numeric, jsonb)'::regprocedure, 'billing.entitlements(text)'::regprocedure,
+        'billing.entitled(text, text, numeric)'::regprocedure, 'billing.entitlement_check(text, text, numeric, jsonb)'::regprocedure, 'billing.entitlements(text)'::regprocedure, 'billing.why_denied(text, text, numeric)'::regprocedure,
         'billing.invoice_explain(text)'::regprocedure, 'billing.invoice_explain(jsonb)'::regprocedure, 'billing.invoice_line_events(text, text, int)'::regprocedure,
         'billing.amount(billing.money)'::regprocedure, 'billing.currency(billing.money)'::regprocedure, 'billing.to_money(numeric, text)'::regprocedure,
         'billing.sum(billing.money)'::regprocedure, 'billing.allocate(billing.money, numeric[])'::regprocedure,

@@ -244,7 +244,7 @@ INSERT INTO customer_call VALUES
     ('credit_statement', $$billing.credit_statement('acme')$$), ('rate', $$billing.rate('{"model":"per_unit","unit_price":"1"}', 2)$$), ('rate_events', $$billing.rate_events('{"model":"per_unit","unit_price":"1"}', '{1,2}')$$),
     ('rate_explain', $$billing.rate_explain('{"model":"per_unit","unit_price":"1"}', 2)$$), ('usage', $$billing.usage('acme', 'tokens', '2023-11-01 00:10Z', '2024-01-01Z', 'day', '{user_id}')$$),
     ('usage', $$billing.usage('acme', 'users', '2023-11-01 00:10Z', '2024-01-01Z', 'hour', '{}', '{"user_id":"acme1"}', 'Asia/Kolkata')$$),
-    ('entitled', $$billing.entitled('acme', 'tokens')$$), ('entitlement_check', $$billing.entitlement_check('acme', 'tokens')$$), ('entitlements', $$billing.entitlements('acme')$$),
+    ('entitled', $$billing.entitled('acme', 'tokens')$$), ('entitlement_check', $$billing.entitlement_check('acme', 'tokens')$$), ('entitlements', $$billing.entitlements('acme')$$), ('why_denied', $$billing.why_denied('acme', 'tokens')$$),
     ('invoice_explain', format('billing.invoice_explain(%L)', :'acme_invoice')), ('invoice_explain', format('billing.invoice_explain((SELECT document FROM billing.invoice WHERE number = %L))', :'acme_invoice')),
     ('invoice_line_events', format('billing.invoice_line_events(%L, ''tokens/2023-11-01/model=gpt-4'')', :'acme_invoice'));
 CREATE FUNCTION pg_temp.call_it(call text) RETURNS text LANGUAGE plpgsql AS $$
