@@ -43,4 +43,6 @@ extension_sql_file!("../sql/ext/83_prices.sql", name = "prices", requires = ["ev
 extension_sql_file!("../sql/ext/84_invoice_reading.sql", name = "invoice_reading", requires = ["prices"]);
 extension_sql_file!("../sql/ext/85_verify.sql", name = "verify", requires = ["invoice_reading"]);
 extension_sql_file!("../sql/ext/86_jobs.sql", name = "jobs", requires = ["verify"]);
-extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["jobs"], finalize);
+extension_sql_file!("../sql/ext/88_credit_sales.sql", name = "credit_sales", requires = ["jobs"]);
+extension_sql_file!("../sql/ext/90_customer_side.sql", name = "customer_side", requires = ["credit_sales"]);
+extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["customer_side"], finalize);

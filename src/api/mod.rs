@@ -8,4 +8,5 @@ mod foundation;
 mod ingestion;
 mod invoicing;
 mod metering;
+mod page;
 mod rating;

@@ -8,7 +8,7 @@ SELECT billing.test_clock_set('2026-01-01 00:00+00') AS clock \gset
 SELECT billing.customer_upsert('{"key":"acme","currency":"USD","time_zone":"America/New_York"}') AS a \gset
 
 -- B: 100,000 with a 20% discount: 125,000 credits at 0.80. 45,000 burnt, then 100,000; the rest refunded at cost.
-SELECT billing.credit_purchase('acme', '{"key":"deal","amount":"125000","unit":"credits","price":"100000","effective_on":"2026-01-01","expires":"2027-01-01"}');
+SELECT billing.credit_purchase('acme', '{"key":"deal","amount":"125000","unit":"credits","price":"100000","effective_on":"2026-01-01","expires":"2027-01-01","invoice":false}');
 SELECT pg_temp.fails($$SELECT billing.draw_down('acme', 10, 'early', 'credits')$$);
 SELECT billing.test_clock_set('2026-02-01 05:00+00') AS clock \gset
 SELECT result, available, available = 80000 AS ok FROM billing.draw_down('acme', 45000, 'b1', 'credits');
@@ -51,7 +51,7 @@ SELECT billing.test_clock_set('2026-05-10 00:00+00') AS clock \gset
 SELECT billing.customer_upsert('{"key":"vera","currency":"USD"}') AS a \gset
 SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai"}],"plans":[{"key":"flat","currency":"USD","fees":[{"key":"platform","product":"ai","pricing":{"model":"flat","amount":"700"}}]}]}');
 SELECT billing.subscribe('vera', 'flat', '2026-05-01') AS contract \gset
-SELECT billing.credit_purchase('vera', '{"key":"VA","amount":"500","price":"500","effective_on":"2026-01-01","expires":"2027-01-01"}'), billing.credit_grant_create('vera', '{"key":"VC","amount":"200","effective_on":"2026-01-01","expires":"2026-07-01"}');
+SELECT billing.credit_purchase('vera', '{"key":"VA","amount":"500","price":"500","invoice":false,"effective_on":"2026-01-01","expires":"2027-01-01"}'), billing.credit_grant_create('vera', '{"key":"VC","amount":"200","effective_on":"2026-01-01","expires":"2026-07-01"}');
 SELECT billing.invoice_generate('vera-1');
 CREATE FUNCTION pg_temp.post(of_line text, sign int, VARIADIC parts text[]) RETURNS void LANGUAGE sql AS $$
     SELECT billing_internal.credits_post(jsonb_agg(jsonb_build_object('customer_id', i.customer_id, 'invoice_id', i.invoice_id, 'contract_id', i.contract_id, 'n', i.n, 'bill_to', 'vera', 'line_key', of_line,

@@ -49,7 +49,7 @@ SELECT billing.credit_purchase(k, '{"key":"pack","amount":"100","unit":"credits"
 SELECT d.result FROM unnest('{acme,globex}'::text[]) k, billing.draw_down(k, 90, 'first', 'credits') d;
 SELECT billing.top_up_rule_set(k, '{"unit":"credits","threshold":"20","amount":"100","price":"0.1"}') FROM unnest('{acme,globex}'::text[]) k;
 SELECT billing_internal.credits_post(jsonb_agg(jsonb_build_object('customer_id', i.customer_id, 'invoice_id', i.invoice_id, 'contract_id', i.contract_id, 'n', 1, 'bill_to', 'x', 'line_key', 'x', 'grant_id', g.grant_id, 'amount', '1')))
-FROM billing.invoice i JOIN billing.credit_grant g USING (customer_id) WHERE g.key = 'pack';
+FROM billing.invoice i JOIN billing.credit_grant g USING (customer_id) WHERE g.key = 'pack' AND i.contract_id IS NOT NULL;
 INSERT INTO billing.commitment SELECT customer_id, gen_random_uuid(), contract_id, 'annual', '2023-11-01' FROM billing.contract;
 INSERT INTO billing.commitment_period (customer_id, commitment_id, starts_on, n, starts_at, from_version, kind, amount, unit, terms)
 SELECT customer_id, commitment_id, '2023-11-01', 0, '2023-11-01', 1, 'postpaid', 100, 'USD', '{}' FROM billing.commitment;
@@ -107,7 +107,7 @@ INSERT INTO tested VALUES
     -- machinery that names customers: for staff
     ('billing.audit_log'), ('billing.job_issue'),
     -- views
-    ('billing_internal.usage_cell'), ('billing_internal.usage_distinct'), ('billing.usage_hourly'), ('billing.usage_daily'), ('billing.fact_usage_daily'), ('billing.fact_invoice_line');
+    ('billing_internal.usage_cell'), ('billing_internal.usage_distinct'), ('billing.usage_hourly'), ('billing.usage_daily'), ('billing.fact_usage_daily'), ('billing.fact_invoice_line'), ('billing.my_contract'), ('billing.my_usage'), ('billing.my_invoices');
 SELECT l.* FROM tested t, pg_temp.leak_test(t.target) l ORDER BY l.relation COLLATE "C";
 -- Each customer with a credit note for its invoice
 INSERT INTO tested VALUES ('billing.credit_note');
@@ -246,6 +246,7 @@ INSERT INTO customer_call VALUES
     ('usage', $$billing.usage('acme', 'users', '2023-11-01 00:10Z', '2024-01-01Z', 'hour', '{}', '{"user_id":"acme1"}', 'Asia/Kolkata')$$),
     ('entitled', $$billing.entitled('acme', 'tokens')$$), ('entitlement_check', $$billing.entitlement_check('acme', 'tokens')$$), ('entitlements', $$billing.entitlements('acme')$$), ('why_denied', $$billing.why_denied('acme', 'tokens')$$),
     ('invoice_explain', format('billing.invoice_explain(%L)', :'acme_invoice')), ('invoice_explain', format('billing.invoice_explain((SELECT document FROM billing.invoice WHERE number = %L))', :'acme_invoice')),
+    ('my_spend', $$billing.my_spend('2023-11-01', '2023-12-02', '{model}')$$), ('my_credits', 'billing.my_credits()'), ('customer_summary', $$billing.customer_summary('acme')$$), ('customer_page', $$billing.customer_page('acme')$$),
     ('invoice_line_events', format('billing.invoice_line_events(%L, ''tokens/2023-11-01/model=gpt-4'')', :'acme_invoice'));
 CREATE FUNCTION pg_temp.call_it(call text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE said text := 'works';
@@ -265,7 +266,7 @@ FROM (SELECT DISTINCT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'bil
 WHERE p.proname IS NULL OR c.call IS NULL OR pg_temp.call_it(c.call) <> 'works' ORDER BY 1;
 \echo 'a writer that a customer''s login may call'
 SELECT p.oid::regprocedure AS offender FROM pg_proc p WHERE p.pronamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace) AND (p.provolatile = 'v' OR p.prosecdef)
-    AND has_function_privilege('golden_acme', p.oid, 'EXECUTE') AND p.proname NOT IN ('install', 'migrate', 'fail', 'raise_fault', 'my_customers') 
+    AND has_function_privilege('golden_acme', p.oid, 'EXECUTE') AND p.proname NOT IN ('install', 'migrate', 'fail', 'raise_fault', 'my_customers', 'customer_bills', 'customer_spend', 'customer_pending' /* see catalogue.sql */)
     AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'btree_gist' WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e') ORDER BY 1;
 \set ON_ERROR_STOP off
 SET ROLE golden_acme;
