@@ -162,7 +162,9 @@ BEGIN
     END IF;
     handle := billing_internal.bill_batch(refs, false);
     PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
-    SELECT coalesce(sum(d.credits), 0), coalesce(sum(d.total - d.credits), 0) INTO covered, uncovered FROM billing_internal.bill_documents(handle) d;
+    -- Under credit_only what no credit pays costs nothing, and stands on lines of its own.
+    SELECT coalesce(sum(d.credits), 0), coalesce(sum(d.total - d.credits), 0) + (SELECT coalesce(sum(l.quantity), 0) FROM billing_internal.bill_lines(handle) l WHERE l.key LIKE '%/uncovered')
+    INTO covered, uncovered FROM billing_internal.bill_documents(handle) d;
     PERFORM billing_internal.bill_close(handle);
 END
 $$;
