@@ -78,6 +78,11 @@ impl Sim {
         let every = |n: u32| json!(format!("{n} month{}", if n == 1 { "" } else { "s" }));
         let word = rng.below(if party.deal == Some(Deal::Shapes) { 16 } else { 12 });
         // Deals keep their length and their usage charges.
+        // What a change takes off a fee that is paid for longer comes with the first boundary after it.
+        let due = contract.next_boundary().is_some_and(|day| zone.midnight(day) <= now_is);
+        if due && matches!(word, 5 | 7..=9) && self.world.mentions(contract, "licence") {
+            return;
+        }
         if party.deal == Some(Deal::Shapes) {
             // What comes later of a fee that is billed for longer, or was billed once, is said nowhere.
             let once = contract.changes[0].doc["fees"].as_array().is_some_and(|f| {
