@@ -29,7 +29,7 @@ CREATE FUNCTION pg_temp.billed(on_day date) RETURNS TABLE (entity text, number t
 SELECT pg_temp.entity('globex-inc', 'default', '{24000,30000,36000}', '{18000,30000,42000}'), pg_temp.entity('globex-gmbh', 'ireland', '{16000,20000,24000}', '{12000,20000,28000}');
 SELECT billing.contract_create('{"key": "globex-usage", "customer": "globex", "bill_to": "globex-inc", "currency": "USD", "plan": "tokens", "starts_on": "2026-02-01", "term": "36 months",
   "billing": {"interval": "12 months", "alignment": "anniversary"}}'), billing.contract_activate('globex-usage');
-SELECT billing.credit_purchase('globex', jsonb_build_object('key', key, 'price', amount, 'amount', amount, 'effective_on', starts, 'expires', ends, 'scope', '{"products": ["tokens"]}'::jsonb, 'reason', 'the deal of 2026'))
+SELECT billing.credit_purchase('globex', jsonb_build_object('key', key, 'price', amount, 'amount', amount, 'effective_on', starts, 'expires', ends, 'scope', '{"products": ["tokens"]}'::jsonb, 'invoice', false, 'reason', 'the deal of 2026'))
 FROM (VALUES ('year-1', '30000', '2026-02-01', '2027-02-01'), ('year-2', '50000', '2027-02-01', '2028-02-01'), ('year-3', '70000', '2028-02-01', '2029-02-01')) y (key, amount, starts, ends);
 CALL pg_temp.live_until('2026-02-01T00:00:00Z');
 SELECT * FROM pg_temp.billed('2026-02-01');

@@ -12,7 +12,8 @@ extension_sql_file!(
     requires = ["ingestion"]
 );
 extension_sql_file!("../sql/ext/30_metering.sql", name = "metering", requires = ["event_corrections"]);
-extension_sql_file!("../sql/ext/35_aggregates.sql", name = "aggregates", requires = ["metering"]);
+extension_sql_file!("../sql/ext/31_usage_totals.sql", name = "usage_totals", requires = ["metering"]);
+extension_sql_file!("../sql/ext/35_aggregates.sql", name = "aggregates", requires = ["usage_totals"]);
 extension_sql_file!("../sql/ext/40_rating.sql", name = "rating", requires = ["aggregates"]);
 extension_sql_file!(
     "../sql/ext/49_contract_documents.sql",
@@ -40,4 +41,6 @@ extension_sql_file!("../sql/ext/83_prices.sql", name = "prices", requires = ["ev
 extension_sql_file!("../sql/ext/84_invoice_reading.sql", name = "invoice_reading", requires = ["prices"]);
 extension_sql_file!("../sql/ext/85_verify.sql", name = "verify", requires = ["invoice_reading"]);
 extension_sql_file!("../sql/ext/86_jobs.sql", name = "jobs", requires = ["verify"]);
-extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["jobs"], finalize);
+extension_sql_file!("../sql/ext/88_credit_sales.sql", name = "credit_sales", requires = ["jobs"]);
+extension_sql_file!("../sql/ext/90_customer_side.sql", name = "customer_side", requires = ["credit_sales"]);
+extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["customer_side"], finalize);

@@ -102,6 +102,9 @@ mod tests {
                 "usage_state_quantity",
             ],
         ),
+        // the customer's side
+        ("pages_are_made_of_summaries", &["page_html", "page_html_error"]),
+        ("commitments_are_filled_as_the_true_up_does", &["commitments_filled", "commitments_filled_error"]),
         // foundation
         ("row_ids_are_ordered", &["uuid_v7"]),
         ("billing_periods_keep_their_anchor", &["calendar_period"]),
@@ -121,6 +124,7 @@ mod tests {
             &["credit_block_error", "credit_order_error", "credit_allot", "credit_allot_error"],
         ),
         ("credits_are_worth_what_was_paid", &["credit_release", "credit_release_error"]),
+        ("debt_moves_with_its_lines", &["credit_absorb", "credit_absorb_error"]),
         ("top_ups_fire_once_a_crossing", &["top_up_look", "top_up_look_error"]),
         ("an_installation_is_required", &["require_installed_0_2", "forget_installed"]),
         ("partitions_made_meanwhile_are_seen", &["heed_changes"]),

@@ -174,3 +174,90 @@ fn a_change_and_a_cancellation_follow_each_other() {
     assert_eq!(count(&mut admin, wrong), 0);
     assert_eq!(db.verify(), Vec::<String>::new());
 }
+
+#[test]
+fn changes_beside_bills_that_draw_the_same_credit_lose_none_of_it() {
+    let mut rng = load::seed("credit and changes");
+    let db = Db::fresh("contract_races_credit");
+    let customers = 24;
+    let mut admin = db.connect();
+    let make = format!(
+        "SELECT billing.test_clock_set('2026-02-01T00:00:00Z');
+         SELECT * FROM billing.catalog_apply('{{\"products\":[{{\"key\":\"p\"}}],\"meters\":[{{\"key\":\"tokens\",\"event_type\":\"llm\",\"aggregation\":\"sum\",\"value\":\"n\"}}],
+            \"plans\":[{{\"key\":\"base\",\"currency\":\"USD\",\"charges\":[{{\"key\":\"tokens\",\"product\":\"p\",\"meter\":\"tokens\",\"pricing\":{{\"model\":\"per_unit\",\"unit_price\":\"1\"}}}}],
+            \"fees\":[{{\"key\":\"platform\",\"product\":\"p\",\"pricing\":{{\"model\":\"flat\",\"amount\":\"100\"}}}}]}}]}}');
+         SELECT billing.customer_upsert(jsonb_build_object('key', 'u' || n)) FROM generate_series(0, {customers} - 1) n;
+         SELECT billing.contract_create(jsonb_build_object('key', 'u' || n || '-1', 'customer', 'u' || n, 'plan', 'base', 'starts_on', '2026-02-01', 'term', '12 months',
+            'credits', '[{{\"key\":\"pool\",\"category\":\"pilot\",\"amount\":\"50\",\"scope\":{{\"products\":[\"p\"]}}}}]'::jsonb)), billing.contract_activate('u' || n || '-1') FROM generate_series(0, {customers} - 1) n;
+         SELECT billing.credit_grant_create('u' || n, '{{\"key\":\"shared\",\"amount\":\"30\"}}') FROM generate_series(0, {customers} - 1) n;
+         SELECT billing.test_clock_set('2026-02-27T00:00:00Z');
+         SELECT billing.ingest_event('u' || n, 'llm', 'one', '2026-02-10Z', '{{\"n\":60}}') FROM generate_series(0, {customers} - 1) n;
+         SELECT billing.test_clock_set('2026-03-01T12:00:00Z');"
+    );
+    admin.batch_execute(&make).expect("customers and contracts");
+    let barrier = Barrier::new(5);
+    let mut say = |mut order: Vec<usize>, role: &'static str, what: String| {
+        rng.shuffle(&mut order);
+        let (db, barrier) = (&db, &barrier);
+        move || {
+            let mut client = db.connect_as(role);
+            barrier.wait();
+            order
+                .iter()
+                .filter_map(|n| client.query(&what.replace("KEY", &format!("u{n}")), &[]).err())
+                .map(|e| common::refusal::<()>(Err(e)))
+                .collect::<Vec<common::Refusal>>()
+        }
+    };
+    let all: Vec<usize> = (0..customers).collect();
+    let mut changes = Vec::new();
+    for (role, what) in [
+        (
+            "billing_operator",
+            "SELECT billing.contract_amend('KEY-1', '{\"credits\":[{\"key\":\"pool\",\"category\":\"pilot\",\"amount\":\"70\",\"scope\":{\"products\":[\"p\"]}}]}', '2026-02-01T00:00:00Z')",
+        ),
+        ("billing_operator", "SELECT billing.contract_cancel('KEY-1', '2026-03-15')"),
+        ("billing_app", "SELECT billing.draw_down('KEY', 7, 'app', 'USD', '{\"product\":\"p\"}')"),
+        (
+            "billing_operator",
+            "SELECT billing.invoice_void(i.number, 'wrong address') FROM billing.invoice i JOIN billing.customer c USING (customer_id) WHERE c.key = 'KEY' AND i.state IN ('open', 'paid') AND i.n = 1",
+        ),
+    ] {
+        changes.push(say(all.clone(), role, what.to_owned()));
+    }
+    let refused: Vec<Vec<common::Refusal>> = thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            let mut client = db.connect_as("billing_operator");
+            barrier.wait();
+            client.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e)).expect("the run");
+        });
+        let sessions: Vec<_> = changes.into_iter().map(|change| scope.spawn(change)).collect();
+        let refused = sessions.into_iter().map(|session| session.join().expect("a session")).collect();
+        run.join().expect("the run");
+        refused
+    });
+    assert!(refused[0].is_empty() && refused[1].is_empty() && refused[2].is_empty(), "{refused:?}");
+    assert!(refused[3].iter().all(|r| r.code == "ZB005"), "{refused:?}");
+    assert_eq!(db.verify(), Vec::<String>::new());
+    // All of it is billed then, whichever came first: 60 of usage; 7 of 100 credits were drawn by calls, the rest paid for it.
+    admin.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e)).expect("the next run");
+    clock(&mut admin, "2026-03-15T00:00:00Z");
+    admin.batch_execute("CALL billing.bill_run()").map_err(|e| told(&e)).expect("the last run");
+    assert_eq!(count(&mut admin, "billing.late_usage WHERE closed_at IS NULL"), 0);
+    let wrong: Vec<String> = admin
+        .query(
+            "SELECT format('%s: usage %s, credit %s, left %s', c.key, u.amount, i.applied, b.posted) FROM billing.customer c
+             CROSS JOIN LATERAL (SELECT coalesce(sum(l.amount), 0) AS amount FROM billing.invoice_line l JOIN billing.invoice x USING (customer_id, invoice_id)
+                WHERE l.customer_id = c.customer_id AND x.state <> 'void' AND l.charge_key = 'tokens') u
+             CROSS JOIN LATERAL (SELECT coalesce(sum(x.credits_applied), 0) AS applied FROM billing.invoice x WHERE x.customer_id = c.customer_id AND x.state <> 'void') i
+             CROSS JOIN LATERAL (SELECT sum(x.posted) AS posted FROM billing.credit_block_balance x WHERE x.customer_id = c.customer_id) b
+             WHERE (u.amount, i.applied, b.posted) IS DISTINCT FROM (60.00, 60.00, 33.00)",
+            &[],
+        )
+        .expect("sums")
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert_eq!(wrong, Vec::<String>::new());
+    assert_eq!(db.verify(), Vec::<String>::new());
+}

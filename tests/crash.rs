@@ -3,7 +3,8 @@
 //! come late, invoices are corrected, and meters are measured again. After each restart every acknowledged event stands
 //! exactly once, as it was sent or corrected last, usage equals a fresh count of the events, numbers have no gap, invoices
 //! are whole, what was billed for a month over all documents is what its events cost, verify('full') is clean, and what was
-//! cut off goes on.
+//! cut off goes on. The same of changes of contracts and of credit that is sold: a change is there wholly or not at all, and
+//! made again once.
 //!
 //! ROUNDS=… kills that many times (default 10), RACES_SEED=… repeats a run's events and moments.
 #![allow(clippy::disallowed_methods)] // tests measure real time
@@ -441,3 +442,134 @@ fn a_killed_server_loses_nothing_it_acknowledged_and_goes_on() {
         assert_eq!(db.verify(), Vec::<String>::new());
     }
 }
+
+/// What tables hold of contracts changed and of credit sold: each row says what is wrong with one, or nothing.
+const BY_HALF: &str = "
+    SELECT format('contract %s: %s', k.key, x.parts) FROM billing.contract k
+    CROSS JOIN LATERAL (SELECT jsonb_build_object('state', k.state, 'version', k.version,
+        'versions', (SELECT count(*) FROM billing.contract_version v WHERE v.contract_id = k.contract_id),
+        'charges', (SELECT count(*) FROM billing.contract_charge h WHERE h.contract_id = k.contract_id), 'live', (SELECT count(*) FROM billing.contract_charge h WHERE h.contract_id = k.contract_id AND h.until_version IS NULL),
+        'terms', (SELECT count(*) FROM billing.contract_term t WHERE t.contract_id = k.contract_id), 'periods', (SELECT count(*) FROM billing.billing_period p WHERE p.contract_id = k.contract_id),
+        'blocks', (SELECT count(*) FROM billing.credit_grant g WHERE g.contract_id = k.contract_id), 'entries', (SELECT count(*) FROM billing.credit_ledger_entry e JOIN billing.credit_grant g USING (customer_id, grant_id) WHERE g.contract_id = k.contract_id),
+        'audited', (SELECT count(*) FROM billing.audit_log a WHERE a.kind = 'contract' AND a.key = k.key)) AS parts) x
+    JOIN billing.contract w ON w.key = 'whole-' || k.version || CASE k.state WHEN 'draft' THEN '-draft' ELSE '' END
+    CROSS JOIN LATERAL (SELECT jsonb_build_object('state', w.state, 'version', w.version,
+        'versions', (SELECT count(*) FROM billing.contract_version v WHERE v.contract_id = w.contract_id),
+        'charges', (SELECT count(*) FROM billing.contract_charge h WHERE h.contract_id = w.contract_id), 'live', (SELECT count(*) FROM billing.contract_charge h WHERE h.contract_id = w.contract_id AND h.until_version IS NULL),
+        'terms', (SELECT count(*) FROM billing.contract_term t WHERE t.contract_id = w.contract_id), 'periods', (SELECT count(*) FROM billing.billing_period p WHERE p.contract_id = w.contract_id),
+        'blocks', (SELECT count(*) FROM billing.credit_grant g WHERE g.contract_id = w.contract_id), 'entries', (SELECT count(*) FROM billing.credit_ledger_entry e JOIN billing.credit_grant g USING (customer_id, grant_id) WHERE g.contract_id = w.contract_id),
+        'audited', (SELECT count(*) FROM billing.audit_log a WHERE a.kind = 'contract' AND a.key = w.key)) AS parts) y
+    WHERE x.parts <> y.parts
+    UNION ALL
+    SELECT format('customer %s: %s draws, %s top-ups, %s purchases, %s invoices, %s entries', c.key, d.draws, d.tops, d.pools, d.invoices, d.entries) FROM billing.customer c
+    CROSS JOIN LATERAL (SELECT (SELECT count(*) FROM billing.credit_draw n WHERE n.customer_id = c.customer_id) AS draws, (SELECT count(*) FROM billing.top_up t WHERE t.customer_id = c.customer_id) AS tops,
+        (SELECT count(*) FROM billing.credit_pool p WHERE p.customer_id = c.customer_id) AS pools, (SELECT count(*) FROM billing.invoice i WHERE i.customer_id = c.customer_id AND i.kind = 'credit_sale') AS invoices,
+        (SELECT count(*) FROM billing.credit_ledger_entry e WHERE e.customer_id = c.customer_id AND e.kind = 'granted') AS entries) d
+    -- Each draw takes all there is, and buys as much again.
+    WHERE c.key LIKE 'top%' AND (d.tops <> d.draws OR d.pools <> d.tops OR d.invoices <> d.tops OR d.entries <> 2 * (d.tops + 1))";
+
+/// Whether a call was refused since what it asks for is done already.
+fn done_before(result: Result<postgres::Row, postgres::Error>) -> Result<(), postgres::Error> {
+    match result {
+        Err(e) if e.code().is_some_and(|code| code.code() == "ZB005") => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+#[test]
+fn a_killed_server_changes_contracts_and_sells_credit_wholly_or_not_at_all() {
+    let rounds = std::env::var("ROUNDS").map_or(6, |text| text.parse().expect("ROUNDS is a number"));
+    let mut rng = load::seed("crash of changes");
+    let server = Server::spawn("crash-changes");
+    server.configure("recovery_init_sync_method = syncfs");
+    let db = server.fresh("crash_changes");
+    let (contracts, customers) = (12, 4);
+    let mut client = db.connect();
+    client
+        .batch_execute(&format!(
+            "SELECT billing.test_clock_set('2026-02-01T00:00:00Z');
+             SELECT * FROM billing.catalog_apply('{{\"products\":[{{\"key\":\"p\"}}],\"plans\":[{{\"key\":\"base\",\"currency\":\"USD\",
+                \"fees\":[{{\"key\":\"platform\",\"product\":\"p\",\"pricing\":{{\"model\":\"flat\",\"amount\":\"100\"}}}}]}}]}}');
+             SELECT billing.customer_upsert('{{\"key\":\"deals\"}}');
+             SELECT billing.contract_create(jsonb_build_object('key', k, 'customer', 'deals', 'plan', 'base', 'starts_on', '2026-02-01', 'term', '12 months',
+                'credits', '[{{\"key\":\"monthly\",\"category\":\"pilot\",\"amount\":\"10\",\"every\":\"1 month\"}}]'::jsonb))
+             FROM (SELECT 'd' || r || '-' || n AS k FROM generate_series(0, {rounds} - 1) r, generate_series(0, {contracts} - 1) n UNION ALL SELECT unnest('{{whole-1-draft,whole-1,whole-2}}'::text[])) x;
+             SELECT billing.contract_activate('whole-1'), billing.contract_activate('whole-2');
+             SELECT billing.contract_amend('whole-2', '{AMENDMENT}');
+             SELECT billing.customer_upsert(jsonb_build_object('key', 'top' || n)) FROM generate_series(0, {customers} - 1) n;
+             SELECT billing.credit_grant_create('top' || n, '{{\"amount\":\"10\",\"unit\":\"credits\"}}') FROM generate_series(0, {customers} - 1) n;
+             SELECT billing.top_up_rule_set('top' || n, '{{\"unit\":\"credits\",\"threshold\":\"5\",\"amount\":\"10\",\"price\":\"0.5\"}}') FROM generate_series(0, {customers} - 1) n"
+        ))
+        .expect("drafts and rules");
+    drop(client);
+    for round in 0..rounds {
+        let moment = Duration::from_millis(5 + rng.below(350) as u64);
+        let lost: Vec<usize> = thread::scope(|scope| {
+            let db = &db;
+            let mut workers = vec![scope.spawn(move || {
+                let mut n = 0;
+                until_done(
+                    db,
+                    "billing_operator",
+                    || false,
+                    |client| {
+                        let key = format!("d{round}-{n}");
+                        done_before(client.query_one("SELECT billing.contract_activate($1)", &[&key]))?;
+                        // An amendment has no key of its own: whoever lost the answer looks whether it is there.
+                        let version: i32 = client
+                            .query_one("SELECT version FROM billing.contract WHERE key = $1", &[&key])?
+                            .get(0);
+                        if version == 1 {
+                            client.query_one(
+                                &format!("SELECT billing.contract_amend($1, '{AMENDMENT}')"),
+                                &[&key],
+                            )?;
+                        }
+                        n += 1;
+                        Ok(n == contracts)
+                    },
+                )
+            })];
+            for who in 0..customers {
+                workers.push(scope.spawn(move || {
+                    let mut n = 0;
+                    until_done(
+                        db,
+                        "billing_app",
+                        || false,
+                        |client| {
+                            let (customer, key) = (format!("top{who}"), format!("{round}/{n}"));
+                            client.query_one(
+                                "SELECT result FROM billing.draw_down($1, 10, $2, 'credits')",
+                                &[&customer, &key],
+                            )?;
+                            n += 1;
+                            Ok(n == 20)
+                        },
+                    )
+                }));
+            }
+            thread::sleep(moment);
+            server.kill9();
+            server.start();
+            workers
+                .into_iter()
+                .map(|w| w.join().expect("a worker").expect("no error but the crash reaches a worker"))
+                .collect()
+        });
+        println!("round {round}: killed after {moment:?}, connections lost {lost:?}");
+        let broken: Vec<String> =
+            db.connect().query(BY_HALF, &[]).expect("parts").iter().map(|row| row.get(0)).collect();
+        assert_eq!(broken, Vec::<String>::new(), "round {round}");
+    }
+    let mut client = db.connect();
+    assert_eq!(
+        load::count(&mut client, "billing.contract WHERE version = 2"),
+        (rounds * contracts + 1) as i64
+    );
+    assert_eq!(load::count(&mut client, "billing.top_up"), (rounds * customers * 20) as i64);
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+/// A higher fee, and other credit from now on.
+const AMENDMENT: &str = r#"{"prices":{"platform":{"model":"flat","amount":"300"}},"credits":[{"key":"monthly","category":"pilot","amount":"15","every":"1 month"}]}"#;

@@ -178,6 +178,36 @@ fn a_crossing_seen_by_many_sessions_tops_up_once() {
 }
 
 #[test]
+fn a_draw_that_waited_for_a_block_that_was_emptied_finds_the_one_that_was_bought() {
+    let db = Db::fresh("credits_look_again");
+    let mut admin = prepared(&db);
+    admin
+        .batch_execute("SELECT billing.credit_grant_create('hot', '{\"key\":\"first\",\"amount\":\"10\"}')")
+        .expect("credit");
+    let mut buyer = db.connect();
+    let mut open = buyer.transaction().expect("begin");
+    open.batch_execute(
+        "SELECT billing.draw_down('hot', 10, 'all of it');
+         SELECT billing.credit_grant_create('hot', '{\"key\":\"more\",\"amount\":\"5\"}')",
+    )
+    .expect("emptied, and another bought");
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| {
+            let mut client = db.connect_as("billing_app");
+            let waited = draw(&mut client, 500, "waited").expect("a draw");
+            (waited, draw(&mut client, 1, "too much").expect("a draw"))
+        });
+        load::wait_until("the draw waits", || {
+            let waiting = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            admin.query_one(waiting, &[]).expect("activity").get(0)
+        });
+        open.commit().expect("commit");
+        assert_eq!(waiter.join().expect("the waiter"), (Drew::Drawn, Drew::TooLittle));
+    });
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
 fn what_expires_is_not_drawn_and_what_is_drawn_does_not_expire() {
     let db = Db::fresh("credits_expiry");
     let mut admin = prepared(&db);

@@ -60,6 +60,7 @@ fn prepare(db: &Db) -> Client {
         .batch_execute(
             r#"SELECT billing.ingest_event(k, 'llm.request', k || '4', '2023-12-01 00:00Z', jsonb_build_object('model', 'gpt-4', 'user_id', k, 'input_tokens', tokens, 'output_tokens', 10), NULL)
             FROM (VALUES ('acme', 1000), ('globex', 314159)) v (k, tokens);
+            SELECT billing_internal.usage_window_keep(c.customer_id, m.meter_id, '2023-11-01Z', '2023-12-01Z') FROM billing.customer c, billing.meter m WHERE m.key = 'tokens';
             SELECT billing.contract_create(jsonb_build_object('key', k || '-draft', 'customer', k, 'starts_on', '2024-01-01', 'plan', 'pro')) FROM unnest('{acme,globex}'::text[]) k;
             SELECT billing.ingest(json_build_array(json_build_object('customer', 'globex', 'event_id', 'globex-bad', 'event_type', 'llm.request', 'occurred_at', 'never')));
             ANALYZE;"#,
@@ -651,7 +652,7 @@ fn rights_are_those_of_the_matrix() {
     let offenders = column(
         &mut admin,
         "SELECT format('%s may call %s', r.rolname, p.oid::regprocedure) FROM pg_proc p, (SELECT 'billing_customer' AS rolname, 'billing_customer'::regrole AS oid UNION ALL SELECT 'PUBLIC', 0) r
-         WHERE p.pronamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace) AND p.proname NOT IN ('install', 'migrate', 'fail', 'raise_fault', 'my_customers')
+         WHERE p.pronamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace) AND p.proname NOT IN ('install', 'migrate', 'fail', 'raise_fault', 'my_customers', 'customer_bills', 'customer_spend', 'customer_pending')
             AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' AND e.extname <> 'pg_billing')
             AND CASE r.rolname WHEN 'PUBLIC' THEN EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)
                 ELSE (p.provolatile = 'v' OR p.prosecdef) AND has_function_privilege('billing_customer', p.oid, 'EXECUTE') END

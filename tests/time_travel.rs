@@ -50,10 +50,10 @@ fn event(customer: &str, id: String, at: &str) -> Event {
     }
 }
 
-/// A session in which whoever waits for more than two seconds fails.
+/// A session in which whoever waits for a traveller, who may take all the time, fails; a busy machine alone is no reason.
 fn impatient(db: &Db, role: &str) -> Client {
     let mut client = db.connect_as(role);
-    client.batch_execute("SET statement_timeout = '2s'").expect("a setting");
+    client.batch_execute("SET statement_timeout = '30s'").expect("a setting");
     client
 }
 

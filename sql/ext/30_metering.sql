@@ -123,6 +123,13 @@ BEGIN
         DELETE FROM billing.usage_dirty WHERE ctid = ANY (asked);
         DELETE FROM billing.usage_bucket b WHERE b.customer_id = of_customer_id AND b.meter_id = piece.meter_id AND b.bucket_start >= piece.from_at AND b.bucket_start < piece_until;
         DELETE FROM billing.usage_value v WHERE v.customer_id = of_customer_id AND v.meter_id = piece.meter_id AND v.bucket_start >= piece.from_at AND v.bucket_start < piece_until;
+        -- Totals of what is no longer in buckets: the fold that comes next adds them up again.
+        WITH unsummed AS (
+            UPDATE billing.usage_window_kept w SET summed = false
+            WHERE w.customer_id = of_customer_id AND w.meter_id = piece.meter_id AND w.starts_at < piece_until AND w.ends_at > piece.from_at AND w.summed RETURNING w.*
+        )
+        DELETE FROM billing.usage_total t USING unsummed w
+        WHERE t.customer_id = w.customer_id AND t.meter_id = w.meter_id AND t.starts_at = w.starts_at AND t.ends_at = w.ends_at;
         IF rest_until > piece_until THEN
             INSERT INTO billing.usage_dirty (customer_id, meter_id, from_at, until_at) VALUES (of_customer_id, piece.meter_id, piece_until, rest_until);
         END IF;
@@ -148,12 +155,15 @@ DECLARE
     mended bigint := 0;
 BEGIN
     -- Never waited for: whoever holds it does the same work. A time travel would keep the deltas from others and gain nothing.
-    IF billing_internal.travelling() OR NOT pg_try_advisory_xact_lock(billing_internal.lock_class('fold'), hashint8(of_customer_id)) THEN
+    -- A snapshot of before the lock may not have periods whose totals are kept by now.
+    IF billing_internal.travelling() OR current_setting('transaction_isolation') <> 'read committed'
+        OR NOT pg_try_advisory_xact_lock(billing_internal.lock_class('fold'), hashint8(of_customer_id)) THEN
         RETURN 0;
     END IF;
     IF mend THEN
         mended := billing_internal.usage_mend(of_customer_id);
     END IF;
+    PERFORM billing_internal.usage_windows_tidy(of_customer_id);
     -- What to take, in one snapshot; a distinct value costs as much as a row. Of two dimension sets with one id (1 in 2^53 per
     -- pair) only the one that is in the dictionary, or comes there now: the other's deltas stay, and say their dimensions
     -- themselves. What is seen here may lie in a month whose partitions this transaction does not know yet.
@@ -209,12 +219,25 @@ BEGIN
                 moment = b.moment + excluded.moment,
                 placed_at = greatest(b.placed_at, excluded.placed_at),
                 event_key = CASE WHEN (excluded.placed_at, excluded.event_key) > (b.placed_at, b.event_key) OR b.placed_at IS NULL THEN excluded.event_key ELSE b.event_key END
+    ), totals AS (
+        -- The same once more for the periods whose totals are kept.
+        INSERT INTO billing.usage_total AS u (customer_id, meter_id, starts_at, ends_at, dimension_set_id, events, quantity)
+        SELECT w.customer_id, w.meter_id, w.starts_at, w.ends_at, t.dimension_set_id, sum(t.events),
+            CASE m.state WHEN 'max' THEN max(t.quantity) WHEN 'min' THEN min(t.quantity) ELSE sum(t.quantity) END
+        FROM billing.usage_window_kept w JOIN billing.meter m USING (meter_id)
+        JOIN taken t ON t.meter_id = w.meter_id AND t.bucket_start >= w.starts_at AND t.bucket_start < w.ends_at
+        WHERE w.customer_id = of_customer_id AND w.summed
+        GROUP BY w.customer_id, w.meter_id, w.starts_at, w.ends_at, t.dimension_set_id, m.state
+        ON CONFLICT (customer_id, meter_id, starts_at, ends_at, dimension_set_id) DO UPDATE
+            SET events = u.events + excluded.events,
+                quantity = CASE (SELECT m.state FROM billing.meter m WHERE m.meter_id = u.meter_id)
+                    WHEN 'max' THEN greatest(u.quantity, excluded.quantity) WHEN 'min' THEN least(u.quantity, excluded.quantity) ELSE u.quantity + excluded.quantity END
     )
     SELECT count(*) INTO folded FROM taken;
     RETURN folded + mended;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.fold_customer(bigint, int, boolean) IS 'Measures a customer''s dirty usage again (mend) and moves its deltas (at most max_rows, counted with their distinct values) into buckets; how many pieces of work it did. 0 if another session is at it. Deltas whose dimension set has the id of another stay. Runs as billing_owner, the only one that may delete.';
+COMMENT ON FUNCTION billing_internal.fold_customer(bigint, int, boolean) IS 'Measures a customer''s dirty usage again (mend) and moves its deltas (at most max_rows, counted with their distinct values) into buckets and kept totals; how many pieces of work it did. 0 if another session is at it, and above READ COMMITTED. Deltas whose dimension set has the id of another stay. Runs as billing_owner, the only one that may delete.';
 
 CREATE FUNCTION billing_internal.fold_issue(run uuid, of_customer_id bigint, of_sqlstate text, what text, of_hint text) RETURNS void
     LANGUAGE sql SET search_path = pg_catalog, pg_temp
@@ -266,6 +289,7 @@ BEGIN
     IF max_rows IS NULL OR max_rows < 1 THEN
         PERFORM billing_internal.fail('ZB004', format('%s deltas can''t be folded in a step', coalesce(max_rows::text, 'NULL')), 'Give 1 or more.');
     END IF;
+    PERFORM billing_internal.require_read_committed('usage is not folded');
     -- Hops from customer to customer along the index. Each is a lock held until commit, and the lock table is small.
     LOOP
         of_customer_id := least((SELECT d.customer_id FROM billing.usage_delta d WHERE d.customer_id > of_customer_id ORDER BY d.customer_id LIMIT 1),
@@ -280,7 +304,7 @@ BEGIN
     RETURN folded;
 END
 $$;
-COMMENT ON FUNCTION billing.fold_step(uuid, int) IS 'One step of the job fold: folds customers until 256 of them, max_rows deltas or two seconds are reached. Returns how many deltas it moved; 0 = nothing left, or other sessions are at it. What is wrong with one customer is in job_issue and stops no other. Errors: ZB004 max_rows.';
+COMMENT ON FUNCTION billing.fold_step(uuid, int) IS 'One step of the job fold: folds customers until 256 of them, max_rows deltas or two seconds are reached. Returns how many deltas it moved; 0 = nothing left, or other sessions are at it. What is wrong with one customer is in job_issue and stops no other. Errors: ZB004 max_rows, ZB005 above READ COMMITTED.';
 
 CREATE FUNCTION billing.job_start(job text, arguments jsonb DEFAULT '{}', total bigint DEFAULT NULL) RETURNS uuid
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -707,7 +731,7 @@ CREATE FUNCTION billing_internal.usage_quantities(
     of_customer_id bigint, of_meter_id int, from_at timestamptz, until_at timestamptz, grain text, zone text, kept text[], filter jsonb,
     home text DEFAULT NULL, recorded_until timestamptz DEFAULT NULL, of_versions jsonb DEFAULT NULL
 ) RETURNS TABLE (cell timestamptz, dimensions jsonb, quantity numeric, events bigint)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off SET plan_cache_mode = auto
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -38,6 +38,14 @@ CREATE FUNCTION billing_internal.credit_release_error(paid numeric, credits nume
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'credit_release_error_wrapper';
 COMMENT ON FUNCTION billing_internal.credit_release_error(numeric, numeric, numeric, numeric, int, text) IS 'The fault that credit_release() found, as JSON.';
 
+CREATE FUNCTION billing_internal.credit_absorb(left_over numeric, owed numeric, draws text) RETURNS TABLE (line text, quantity numeric, amount numeric)
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 2 AS 'MODULE_PATHNAME', 'credit_absorb_wrapper';
+COMMENT ON FUNCTION billing_internal.credit_absorb(numeric, numeric, text) IS 'Which draws of a block that owes so much move to one that holds so much: those that went furthest into debt first. draws: what the block gave, [[line, quantity, amount], …] in burn order. No row where credit_absorb_error() says why.';
+
+CREATE FUNCTION billing_internal.credit_absorb_error(left_over numeric, owed numeric, draws text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'credit_absorb_error_wrapper';
+COMMENT ON FUNCTION billing_internal.credit_absorb_error(numeric, numeric, text) IS 'The fault that credit_absorb() found, as JSON.';
+
 CREATE FUNCTION billing_internal.top_up_look(
     mode text, threshold numeric, amount numeric, monthly_cap numeric, crossings bigint, below boolean, waiting boolean, month date, bought numeric, balance numeric, today date
 ) RETURNS TABLE (crossings bigint, below boolean, waiting boolean, month date, bought numeric, buys numeric)
@@ -203,11 +211,108 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.credit_book(bigint, uuid, text, numeric, timestamptz, text, uuid, numeric) IS 'One movement of one block, whose row is locked or new: both entries and what the block holds then. The amount is above zero, the kind says where it goes. Errors: ZB014 more than is left.';
 
-CREATE FUNCTION billing_internal.credits_post(posts jsonb) RETURNS void
+CREATE FUNCTION billing_internal.credits_redirected(posts jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+BEGIN
+    -- Nearly always nobody was in debt.
+    IF NOT EXISTS (SELECT FROM jsonb_to_recordset(posts) p (customer_id bigint, grant_id uuid) JOIN billing.credit_allocation a ON a.customer_id = p.customer_id AND a.absorbed_from = p.grant_id) THEN
+        RETURN posts;
+    END IF;
+    RETURN (
+        WITH post AS (
+            -- Rows of one line and block stand behind each other, and so do the blocks that paid: what overlaps is theirs.
+            SELECT x.value, x.place, p.*, coalesce(sum(abs(p.amount)) OVER (PARTITION BY p.customer_id, p.contract_id, p.n, p.bill_to, p.line_key, p.grant_id, sign(p.amount)
+                ORDER BY x.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS begins
+            FROM jsonb_array_elements(posts) WITH ORDINALITY x (value, place)
+            CROSS JOIN LATERAL jsonb_to_record(x.value) p (customer_id bigint, contract_id uuid, n int, bill_to text, line_key text, grant_id uuid, quantity numeric, amount numeric)
+        ), moved AS (
+            SELECT a.customer_id, a.contract_id, a.n, a.bill_to, a.line_key, a.absorbed_from, a.grant_id, sum(a.amount) AS amount, max(a.recorded_at) AS at
+            FROM billing.credit_allocation a WHERE a.absorbed_from IS NOT NULL AND (a.customer_id, a.absorbed_from) IN (SELECT p.customer_id, p.grant_id FROM post p)
+            GROUP BY a.customer_id, a.contract_id, a.n, a.bill_to, a.line_key, a.absorbed_from, a.grant_id HAVING sum(a.amount) <> 0
+        ), stretch AS (
+            SELECT m.*, sum(abs(m.amount)) OVER (PARTITION BY m.customer_id, m.contract_id, m.n, m.bill_to, m.line_key, m.absorbed_from, sign(m.amount) ORDER BY m.at DESC, m.grant_id) - abs(m.amount) AS begins FROM moved m
+        ), part AS (
+            SELECT p.place, s.grant_id, s.absorbed_from, s.begins, least(p.begins + abs(p.amount), s.begins + abs(s.amount)) - greatest(p.begins, s.begins) AS amount
+            FROM post p JOIN stretch s ON (s.customer_id, s.contract_id, s.n, s.bill_to, s.line_key, s.absorbed_from) = (p.customer_id, p.contract_id, p.n, p.bill_to, p.line_key, p.grant_id)
+                AND sign(s.amount) = -sign(p.amount)
+        ), cut AS (
+            SELECT p.place, x.begins, p.value, x.grant_id, x.absorbed_from, sign(p.amount) * x.amount AS amount, round(p.quantity * x.amount / abs(p.amount), 12) AS quantity
+            FROM post p JOIN part x USING (place) WHERE x.amount > 0
+        )
+        SELECT jsonb_agg(r.value ORDER BY r.place, r.begins) FROM (
+            SELECT c.place, c.begins, c.value || jsonb_build_object('grant_id', c.grant_id, 'absorbed_from', c.absorbed_from, 'amount', c.amount, 'quantity', c.quantity) AS value FROM cut c
+            UNION ALL
+            SELECT p.place, 'Infinity', p.value || jsonb_build_object('amount', p.amount - coalesce(c.amount, 0), 'quantity', p.quantity - coalesce(c.quantity, 0))
+            FROM post p LEFT JOIN (SELECT x.place, sum(x.amount) AS amount, sum(x.quantity) AS quantity FROM cut x GROUP BY x.place) c USING (place)
+            WHERE p.amount <> coalesce(c.amount, 0)
+        ) r);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credits_redirected(jsonb) IS
+    'Posts (as credits_post() takes them) of lines whose debt was paid off: what such a line gives back to the block that owed goes to the blocks that paid, the last first, as much as they paid; where they were given more than that, it is drawn there again.';
+
+CREATE FUNCTION billing_internal.credit_debts_pay(of_customer_id bigint, of_unit text) RETURNS numeric
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    now_at timestamptz := billing.now();
+    held uuid[];
+    debtor record;
+    lender record;
+    of_draws text;
+    reach numeric;
+    owed numeric;
+    part numeric;
+    paid numeric := 0;
+BEGIN
+    -- Nearly always nobody is in debt: only blocks with an overdraft can be.
+    IF NOT EXISTS (SELECT FROM billing.credit_grant g JOIN billing.credit_block_balance b USING (customer_id, grant_id)
+            WHERE g.customer_id = of_customer_id AND g.overdraft IS NOT NULL AND g.unit = of_unit AND b.posted < b.reserved) THEN
+        RETURN 0;
+    END IF;
+    -- The caller has locked what there was. Whoever may hold the number series waits for no block that came since: the job has it.
+    SELECT array_agg(l.grant_id) INTO held FROM (SELECT x.grant_id FROM billing.credit_block_balance x WHERE x.customer_id = of_customer_id AND x.unit = of_unit AND x.open
+        ORDER BY x.grant_id FOR UPDATE SKIP LOCKED) l;
+    FOR debtor IN SELECT g.grant_id, g.scope, b.reserved - b.posted AS owed FROM billing.credit_block_balance b JOIN billing.credit_grant g USING (customer_id, grant_id)
+        WHERE b.customer_id = of_customer_id AND b.grant_id = ANY (held) AND b.posted < b.reserved ORDER BY g.effective_at, g.grant_id LOOP
+        owed := debtor.owed;
+        FOR lender IN SELECT g.grant_id, g.contract_id, l.posted - l.reserved AS left_over FROM billing.credit_block_balance l JOIN billing.credit_grant g USING (customer_id, grant_id)
+            WHERE l.customer_id = of_customer_id AND l.grant_id = ANY (held) AND l.posted > l.reserved AND g.effective_at <= now_at AND (g.expires_at > now_at) IS NOT FALSE
+                AND g.scope IN ('{}', debtor.scope)
+            ORDER BY g.priority, g.expires_at, array_position('{promotional,pilot,paid}'::text[], g.category), g.effective_at, g.grant_id LOOP
+            EXIT WHEN owed = 0;
+            -- What stands drawn from the block that owes, of the contracts that the other one pays for.
+            SELECT jsonb_agg(jsonb_build_array(d.ids::text, coalesce(d.quantity, 0)::text, d.amount::text) ORDER BY d.at, d.place)::text, coalesce(sum(d.amount), 0) INTO of_draws, reach
+            FROM (
+                SELECT jsonb_build_object('customer_id', x.customer_id, 'invoice_id', x.invoice_id, 'contract_id', x.contract_id, 'n', x.n, 'bill_to', x.bill_to, 'line_key', x.line_key) AS ids,
+                    sum(x.quantity) AS quantity, sum(x.amount) AS amount, max(x.recorded_at) AS at, max(x.place) AS place
+                FROM billing.credit_allocation x WHERE x.customer_id = of_customer_id AND x.grant_id = debtor.grant_id AND (lender.contract_id IS NULL OR x.contract_id = lender.contract_id)
+                GROUP BY x.customer_id, x.invoice_id, x.contract_id, x.n, x.bill_to, x.line_key HAVING sum(x.amount) > 0
+            ) d;
+            part := least(owed, lender.left_over, reach);
+            CONTINUE WHEN part <= 0;
+            PERFORM billing_internal.raise_fault(billing_internal.credit_absorb_error(part, part, of_draws)::jsonb);
+            PERFORM billing_internal.credits_post(jsonb_agg(m.line::jsonb || jsonb_build_object('occurred_at', now_at, 'grant_id', y.grant_id, 'quantity', y.sign * m.quantity, 'amount', y.sign * m.amount,
+                    'absorbed_from', CASE WHEN y.sign > 0 THEN debtor.grant_id END) ORDER BY m.place, y.sign), true)
+            FROM billing_internal.credit_absorb(part, part, of_draws) WITH ORDINALITY m (line, quantity, amount, place)
+            CROSS JOIN (VALUES (debtor.grant_id, -1), (lender.grant_id, 1)) y (grant_id, sign);
+            owed := owed - part;
+            paid := paid + part;
+        END LOOP;
+    END LOOP;
+    RETURN paid;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_debts_pay(bigint, text) IS
+    'Pays off what blocks of a unit owe from those that hold something, have begun and not ended, and pay for all usage (or have the debtor''s scope): the oldest debt first, in draw order. The draws that went furthest into debt move with their lines: reinstated there, burnt here, at this block''s cost basis; a void gives them back here. The customer''s blocks are locked. Returns how much.';
+
+CREATE FUNCTION billing_internal.credits_post(posts jsonb, as_said boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
     short record;
+    d record;
 BEGIN
     IF jsonb_array_length(posts) = 0 THEN
         RETURN;
@@ -215,6 +320,12 @@ BEGIN
     PERFORM FROM billing.credit_block_balance b
     WHERE (b.customer_id, b.grant_id) IN (SELECT p.customer_id, p.grant_id FROM jsonb_to_recordset(posts) p (customer_id bigint, grant_id uuid))
     ORDER BY b.customer_id, b.grant_id FOR UPDATE;
+    IF NOT as_said THEN
+        posts := billing_internal.credits_redirected(posts);
+        PERFORM FROM billing.credit_block_balance b
+        WHERE (b.customer_id, b.grant_id) IN (SELECT p.customer_id, p.grant_id FROM jsonb_to_recordset(posts) p (customer_id bigint, grant_id uuid))
+        ORDER BY b.customer_id, b.grant_id FOR UPDATE;
+    END IF;
     WITH moved AS (
         SELECT p.customer_id, p.grant_id, sum(p.amount) AS amount FROM jsonb_to_recordset(posts) p (customer_id bigint, grant_id uuid, amount numeric) GROUP BY p.customer_id, p.grant_id
     )
@@ -222,16 +333,17 @@ BEGIN
     FROM moved m LEFT JOIN billing.credit_block_balance b USING (customer_id, grant_id) LEFT JOIN billing.credit_grant g USING (customer_id, grant_id)
     WHERE b.grant_id IS NULL OR (m.amount > 0 AND b.posted - b.reserved - m.amount < -coalesce(g.overdraft, 0)) LIMIT 1;
     IF FOUND THEN
-        PERFORM billing_internal.fail('ZB014', format('block %s has %s left, not the %s that its lines draw', short.key, short.left_over, short.amount), 'Bill again: what it held has changed.');
+        PERFORM billing_internal.fail('ZB014', format('block %s has %s left, not the %s that its lines draw', short.key, short.left_over, short.amount), 'Bill again: what it held has changed. Where one legal entity''s invoice of a boundary was voided, the others'' may have what it needs now: void theirs, too.');
     END IF;
     WITH post AS MATERIALIZED (
         SELECT p.*, x.place::int AS place, billing_internal.uuid_v7() AS allocation_id, clock_timestamp() AS recorded_at, coalesce(p.occurred_at, billing.now()) AS at
         FROM jsonb_array_elements(posts) WITH ORDINALITY x (value, place)
-        CROSS JOIN LATERAL jsonb_to_record(x.value) p (customer_id bigint, invoice_id uuid, contract_id uuid, n int, bill_to text, line_key text, grant_id uuid, quantity numeric, amount numeric, occurred_at timestamptz)
+        CROSS JOIN LATERAL jsonb_to_record(x.value) p (customer_id bigint, invoice_id uuid, contract_id uuid, n int, bill_to text, line_key text, grant_id uuid, quantity numeric, amount numeric, occurred_at timestamptz,
+            absorbed_from uuid)
         WHERE p.amount <> 0
     ), allocated AS (
-        INSERT INTO billing.credit_allocation (customer_id, allocation_id, invoice_id, contract_id, n, bill_to, line_key, grant_id, quantity, amount, place, recorded_at)
-        SELECT p.customer_id, p.allocation_id, p.invoice_id, p.contract_id, p.n, p.bill_to, p.line_key, p.grant_id, p.quantity, p.amount, p.place, p.recorded_at FROM post p
+        INSERT INTO billing.credit_allocation (customer_id, allocation_id, invoice_id, contract_id, n, bill_to, line_key, grant_id, quantity, amount, place, recorded_at, absorbed_from)
+        SELECT p.customer_id, p.allocation_id, p.invoice_id, p.contract_id, p.n, p.bill_to, p.line_key, p.grant_id, p.quantity, p.amount, p.place, p.recorded_at, p.absorbed_from FROM post p
     ), block AS MATERIALIZED (
         -- A block whose end was posted keeps nothing that comes back, but what pays off its debt.
         SELECT m.customer_id, m.grant_id, b.unit, b.posted - m.amount AS posted, m.at, billing_internal.uuid_v7() AS transaction_id,
@@ -250,10 +362,15 @@ BEGIN
     )
     UPDATE billing.credit_block_balance b SET posted = k.posted - k.expires, open = k.posted - k.expires <> 0 OR b.reserved <> 0
     FROM block k WHERE b.customer_id = k.customer_id AND b.grant_id = k.grant_id;
+    -- What they drew beyond what blocks held, other credit pays off that is there.
+    FOR d IN SELECT DISTINCT b.customer_id, b.unit FROM jsonb_to_recordset(posts) p (customer_id bigint, grant_id uuid, amount numeric) JOIN billing.credit_block_balance b USING (customer_id, grant_id)
+        WHERE p.amount > 0 AND b.posted < b.reserved AND NOT as_said ORDER BY b.customer_id, b.unit LOOP
+        PERFORM billing_internal.credit_debts_pay(d.customer_id, d.unit);
+    END LOOP;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.credits_post(jsonb) IS
-    'Posts what the lines of invoices drew from blocks (amount above zero) or give back (below): [{"customer_id","invoice_id","contract_id","n","bill_to","line_key","grant_id","quantity","amount","occurred_at"}], in burn order. Allocations, ledger entries and balances, of the whole batch in one statement; blocks are locked first. What comes back to a block whose end was posted expires at once. Errors: ZB014 a block would fall below zero, or below its overdraft.';
+COMMENT ON FUNCTION billing_internal.credits_post(jsonb, boolean) IS
+    'Posts what the lines of invoices drew from blocks (amount above zero) or give back (below): [{"customer_id","invoice_id","contract_id","n","bill_to","line_key","grant_id","quantity","amount","occurred_at"}], in burn order. Allocations, ledger entries and balances, of the whole batch in one statement; blocks are locked first. What comes back to a block whose end was posted expires at once. What is given back (or drawn again) of draws whose debt other blocks have paid is theirs, as credits_redirected() finds; as_said: not so, and "absorbed_from" is what the rows say. Errors: ZB014 a block would fall below zero, or below its overdraft.';
 
 -- ── pending ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -281,7 +398,7 @@ DECLARE
     block text;
 BEGIN
     PERFORM billing_internal.check_places(of_amount, of_unit, 'amount:');
-    PERFORM billing_internal.check_places((of_terms->>'overdraft')::numeric, of_unit, 'overdraft:') WHERE of_terms->>'overdraft' <> 'unlimited';
+    PERFORM billing_internal.check_places(nullif(of_terms->>'overdraft', 'unlimited')::numeric, of_unit, 'overdraft:') WHERE of_terms->>'overdraft' <> 'unlimited';
     PERFORM billing_internal.check_places((of_terms->'rollover'->>'cap')::numeric, of_unit, 'rollover.cap:') WHERE of_terms->'rollover' ? 'cap';
     IF of_expires_at <= of_effective_at THEN
         PERFORM billing_internal.fail('ZB004', format('credit that takes effect at %s can''t expire at %s', of_effective_at, of_expires_at), 'It must expire after it takes effect; a date is its first instant.');
@@ -554,6 +671,7 @@ BEGIN
     JOIN billing.commitment m ON m.customer_id = of_customer_id AND m.contract_id = of_contract_id AND m.key = p->>'term_key'
     LEFT JOIN billing.meter t ON t.key = p->'terms'->>'meter' AND NOT (p->>'money')::boolean
     WHERE NOT EXISTS (SELECT FROM billing.commitment_period c WHERE c.customer_id = m.customer_id AND c.commitment_id = m.commitment_id AND c.n = (p->>'seq')::int AND c.until_version IS NULL);
+    PERFORM billing_internal.credit_debts_pay(of_customer_id, u.unit) FROM (SELECT DISTINCT x.unit FROM billing.credit_grant x WHERE x.customer_id = of_customer_id AND x.contract_id = of_contract_id) u;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.contract_credits_apply(bigint, uuid) IS

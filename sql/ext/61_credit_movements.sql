@@ -114,22 +114,23 @@ BEGIN
     id := billing_internal.credit_grant_make(b.customer_id, of_key, b.contract_id, NULL, b.unit, coalesce(b.doc->>'category', 'promotional'), (b.doc->>'amount')::numeric, b.doc,
         b.effective_at, b.expires_at, NULL, b.doc->>'reason');
     PERFORM billing_internal.audit('credit_grant_create', 'credit', of_key, b.customer_id, NULL, b.doc || jsonb_build_object('key', of_key), b.doc->>'reason');
-    PERFORM billing_internal.top_up_check(b.customer_id, b.unit);
+    PERFORM billing_internal.credit_debts_pay(b.customer_id, b.unit);
+    PERFORM billing_internal.credit_sales_issue(ARRAY[b.customer_id]) WHERE billing_internal.top_up_check(b.customer_id, b.unit);
     RETURN of_key;
 END
 $$;
 COMMENT ON FUNCTION billing.credit_grant_create(text, jsonb) IS
-    'Gives a customer a block of credit outside any purchase, so its cost basis is 0: {"key","amount","unit" (the customer''s currency),"category" (promotional | pilot | paid; promotional),"priority" (50; lower first),"scope","effective_on" (now),"expires" (never),"rollover":{"cap","for"},"overdraft","contract","reason"}. Dates are the customer''s (the contract''s) local ones, or instants; expires is exclusive. Usable at once. Returns the key. Errors: ZB001, ZB003 form, ZB004 terms that can''t hold, ZB005 the key exists.';
+    'Gives a customer a block of credit outside any purchase, so its cost basis is 0: {"key","amount","unit" (the customer''s currency),"category" (promotional | pilot | paid; promotional),"priority" (50; lower first),"scope","effective_on" (now),"expires" (never),"rollover":{"cap","for"},"overdraft","contract","reason"}. Dates are the customer''s (the contract''s) local ones, or instants; expires is exclusive. Usable at once; what blocks owe (credit_mode allow_negative) it pays off first. Returns the key. Errors: ZB001, ZB003 form, ZB004 terms that can''t hold, ZB005 the key exists.';
 
 CREATE FUNCTION billing_internal.credit_sell(of_customer_id bigint, of_key text, of_contract_id uuid, of_currency text, of_price numeric, of_unit text, of_amount numeric, of_bonus numeric,
-    of_terms jsonb, of_effective_at timestamptz, of_expires_at timestamptz, why text, OUT pool_id uuid, OUT grant_id uuid)
+    of_terms jsonb, of_effective_at timestamptz, of_expires_at timestamptz, why text, of_invoiced boolean, OUT pool_id uuid, OUT grant_id uuid)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
     pool_id := billing_internal.uuid_v7();
-    INSERT INTO billing.credit_pool (customer_id, pool_id, key, contract_id, currency, paid, credits, created_at)
-    VALUES (of_customer_id, pool_id, of_key, of_contract_id, of_currency, of_price, of_amount + coalesce(of_bonus, 0), clock_timestamp()) ON CONFLICT (customer_id, key) DO NOTHING;
+    INSERT INTO billing.credit_pool (customer_id, pool_id, key, contract_id, currency, paid, credits, created_at, invoiced)
+    VALUES (of_customer_id, pool_id, of_key, of_contract_id, of_currency, of_price, of_amount + coalesce(of_bonus, 0), clock_timestamp(), of_invoiced) ON CONFLICT (customer_id, key) DO NOTHING;
     IF NOT FOUND THEN
         PERFORM billing_internal.fail('ZB005', format('key: credit %s exists', quote_literal(of_key)), 'Choose another key: a purchase that exists never changes.');
     END IF;
@@ -137,9 +138,10 @@ BEGIN
     IF of_bonus IS NOT NULL THEN
         PERFORM billing_internal.credit_grant_make(of_customer_id, of_key || '-bonus', of_contract_id, pool_id, of_unit, 'promotional', of_bonus, of_terms - 'rollover', of_effective_at, of_expires_at, NULL, why);
     END IF;
+    PERFORM billing_internal.credit_debts_pay(of_customer_id, of_unit);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.credit_sell(bigint, text, uuid, text, numeric, text, numeric, numeric, jsonb, timestamptz, timestamptz, text) IS 'A pool with its price and its blocks.';
+COMMENT ON FUNCTION billing_internal.credit_sell(bigint, text, uuid, text, numeric, text, numeric, numeric, jsonb, timestamptz, timestamptz, text, boolean) IS 'A pool with its price and its blocks, which pay off debts first. Whoever sells issues the invoice, last: credit_sales_issue().';
 
 CREATE FUNCTION billing.credit_purchase(customer text, doc jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -154,14 +156,15 @@ BEGIN
     PERFORM billing_internal.check_places((b.doc->>'price')::numeric, b.currency, 'price:');
     PERFORM billing_internal.credit_lock(b.customer_id, b.unit);
     PERFORM billing_internal.credit_sell(b.customer_id, of_key, b.contract_id, b.currency, (b.doc->>'price')::numeric, b.unit, (b.doc->>'amount')::numeric, (b.doc->>'bonus')::numeric,
-        b.doc, b.effective_at, b.expires_at, b.doc->>'reason');
+        b.doc, b.effective_at, b.expires_at, b.doc->>'reason', coalesce((b.doc->>'invoice')::boolean, true));
     PERFORM billing_internal.audit('credit_purchase', 'credit', of_key, b.customer_id, NULL, b.doc || jsonb_build_object('key', of_key), b.doc->>'reason');
     PERFORM billing_internal.top_up_check(b.customer_id, b.unit);
+    PERFORM billing_internal.credit_sales_issue(ARRAY[b.customer_id]);
     RETURN of_key;
 END
 $$;
 COMMENT ON FUNCTION billing.credit_purchase(text, jsonb) IS
-    'Sells a customer credit: as credit_grant_create(), with "price" (in the customer''s currency) and "bonus" (free credits of the same purchase: a block <key>-bonus of category promotional, which does not roll over). All blocks share one pool, so each credit is worth price ÷ (amount + bonus). "20% discount" and "20% bonus" are different deals: say how many credits the price buys. Usable at once. Returns the key. Errors: as credit_grant_create().';
+    'Sells a customer credit: as credit_grant_create(), with "price" (in the customer''s currency) and "bonus" (free credits of the same purchase: a block <key>-bonus of category promotional, which does not roll over). All blocks share one pool, so each credit is worth price ÷ (amount + bonus). "20% discount" and "20% bonus" are different deals: say how many credits the price buys. Usable at once; issues an invoice of its own, dated today in the bill_to''s zone, by the terms of the contract (named, or the only live one; else the customer''s and 30 net days), unless "invoice" is false: sold elsewhere. Returns the key. Errors: as credit_grant_create().';
 
 CREATE FUNCTION billing_internal.credit_change_begin("grant" text, reason text, OUT customer_id bigint, OUT grant_id uuid, OUT key text, OUT unit text, OUT pool_id uuid, OUT amount numeric,
     OUT left_over numeric, OUT effective_at timestamptz, OUT expires_at timestamptz, OUT expired_at timestamptz, OUT voided_at timestamptz)
@@ -194,11 +197,15 @@ AS $$
 DECLARE
     g record;
     free numeric;
+    sold_by text;
 BEGIN
     PERFORM billing_internal.require_installed();
     SELECT * INTO g FROM billing_internal.credit_change_begin("grant", reason);
     SELECT f.amount INTO free FROM billing_internal.credit_free(g.customer_id, ARRAY[g.grant_id]) f;
-    IF g.expired_at IS NOT NULL THEN
+    SELECT i.number INTO sold_by FROM billing.invoice i WHERE i.customer_id = g.customer_id AND i.pool_id = g.pool_id AND i.kind = 'credit_sale' AND i.state <> 'void';
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB005', format('credit %s was sold by invoice %s', g.key, sold_by), format('Void the invoice, and the credit goes with it: SELECT billing.invoice_void(%L, ''…'');', sold_by));
+    ELSIF g.expired_at IS NOT NULL THEN
         PERFORM billing_internal.fail('ZB005', format('credit %s has expired', g.key), 'There is nothing left to take back.');
     ELSIF free <> g.amount THEN
         PERFORM billing_internal.fail('ZB005', format('credit %s of %s can''t be voided: %s is left of it', g.key, g.amount, free), 'Refund what is unused, or void the invoices that used it first.');
@@ -207,7 +214,7 @@ BEGIN
     PERFORM billing_internal.audit('credit_void', 'credit', g.key, g.customer_id, jsonb_build_object('amount', g.amount), jsonb_build_object('voided', g.amount), reason);
 END
 $$;
-COMMENT ON FUNCTION billing.credit_void(text, text) IS 'Takes back a block that was never used, nor is about to be by usage that is not billed yet. Errors: ZB001, ZB002 (several customers have the key: give the id), ZB004 no reason, ZB005 it was used, has expired or is void.';
+COMMENT ON FUNCTION billing.credit_void(text, text) IS 'Takes back a block that was never used, nor is about to be by usage that is not billed yet. Errors: ZB001, ZB002 (several customers have the key: give the id), ZB004 no reason, ZB005 it was used, has expired or is void, or an invoice sold it (void that).';
 
 CREATE FUNCTION billing.credit_refund("grant" text, credits numeric DEFAULT NULL, reason text DEFAULT NULL) RETURNS billing.money
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -249,11 +256,16 @@ BEGIN
     PERFORM billing_internal.credit_book(g.customer_id, g.grant_id, 'refunded', credits, billing.now(), reason, NULL, paid_back);
     PERFORM billing_internal.audit('credit_refund', 'credit', g.key, g.customer_id, jsonb_build_object('left', trim_scale(g.left_over)),
         jsonb_build_object('refunded', trim_scale(credits), 'money', paid_back, 'currency', p.currency), reason);
+    IF paid_back > 0 THEN
+        PERFORM billing_internal.credit_document_issue(i.customer_id, i.pool_id, 'credit_note', jsonb_build_object('purchase', p.key, 'block', g.key, 'refunded', trim_scale(credit_refund.credits)::text, 'before', trim_scale(released)::text,
+            'rounding_mode', rounding, 'at', replace(billing_internal.rfc3339(billing.now()), '.000000Z', 'Z')), i.invoice_id)
+        FROM billing.invoice i WHERE i.customer_id = g.customer_id AND i.pool_id = g.pool_id AND i.kind = 'credit_sale' AND i.state <> 'void';
+    END IF;
     RETURN billing.to_money(paid_back, p.currency);
 END
 $$;
 COMMENT ON FUNCTION billing.credit_refund(text, numeric, text) IS
-    'Refunds unused credits of a block (all, without a number): they are worth their cost basis (what the pool cost ÷ all its credits), never face value; rounded so that all that leaves a pool sums to its price. Returns the money to pay back; paying is not its business. Errors: ZB001, ZB002, ZB004 more than is unused, no reason, ZB005 nobody paid for it, it has expired or is void.';
+    'Refunds unused credits of a block (all, without a number): they are worth their cost basis (what the pool cost ÷ all its credits), never face value; rounded so that all that leaves a pool sums to its price. Where an invoice sold them, a credit note says so. Returns the money to pay back; paying is not its business. Errors: ZB001, ZB002, ZB004 more than is unused, no reason, ZB005 nobody paid for it, it has expired or is void.';
 
 CREATE FUNCTION billing.credit_extend("grant" text, expires_at timestamptz, reason text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -279,7 +291,7 @@ COMMENT ON FUNCTION billing.credit_extend(text, timestamptz, text) IS
 
 -- ── what there is ────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing.credit_balance(customer text, unit text DEFAULT NULL, at timestamptz DEFAULT NULL)
+CREATE FUNCTION billing_internal.credit_balance_rows(customer text, unit text, at timestamptz)
     RETURNS TABLE (of_unit text, posted numeric, reserved numeric, pending numeric, available numeric, pending_expiration numeric, upcoming numeric, next_expires_at timestamptz, blocks bigint)
     LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -289,8 +301,8 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     of_customer_id := billing_internal.find_customer(customer);
-    IF credit_balance.at IS NULL OR credit_balance.at >= billing.now() THEN
-        RETURN QUERY SELECT * FROM billing_internal.credit_standing(of_customer_id, credit_balance.unit, coalesce(credit_balance.at, billing.now()));
+    IF credit_balance_rows.at IS NULL OR credit_balance_rows.at >= billing.now() THEN
+        RETURN QUERY SELECT * FROM billing_internal.credit_standing(of_customer_id, credit_balance_rows.unit, coalesce(credit_balance_rows.at, billing.now()));
         RETURN;
     END IF;
     RETURN QUERY
@@ -298,16 +310,24 @@ BEGIN
         coalesce(sum(b.posted) FILTER (WHERE b.begun AND b.over), 0), coalesce(sum(b.posted) FILTER (WHERE NOT b.begun), 0),
         min(b.expires_at) FILTER (WHERE b.begun AND b.over IS NOT TRUE AND b.posted > 0), count(*) FILTER (WHERE b.posted <> 0)
     FROM (
-        SELECT g.unit, g.effective_at <= credit_balance.at AS begun, g.expires_at <= credit_balance.at AS over, g.expires_at,
-            coalesce((SELECT sum(e.amount) FROM billing.credit_ledger_entry e WHERE e.customer_id = g.customer_id AND e.grant_id = g.grant_id AND e.account = 'customer_balance' AND e.occurred_at <= credit_balance.at), 0) AS posted
-        FROM billing.credit_grant g WHERE g.customer_id = of_customer_id AND (credit_balance.unit IS NULL OR g.unit = credit_balance.unit)
+        SELECT g.unit, g.effective_at <= credit_balance_rows.at AS begun, g.expires_at <= credit_balance_rows.at AS over, g.expires_at,
+            coalesce((SELECT sum(e.amount) FROM billing.credit_ledger_entry e WHERE e.customer_id = g.customer_id AND e.grant_id = g.grant_id AND e.account = 'customer_balance' AND e.occurred_at <= credit_balance_rows.at), 0) AS posted
+        FROM billing.credit_grant g WHERE g.customer_id = of_customer_id AND (credit_balance_rows.unit IS NULL OR g.unit = credit_balance_rows.unit)
     ) b GROUP BY b.unit ORDER BY b.unit;
 END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_balance_rows(text, text, timestamptz) IS 'What credit_balance() says. In PL/pgSQL a column can''t be called as an argument is.';
+
+CREATE FUNCTION billing.credit_balance(customer text, unit text DEFAULT NULL, at timestamptz DEFAULT NULL)
+    RETURNS TABLE (unit text, posted numeric, reserved numeric, pending numeric, available numeric, pending_expiration numeric, upcoming numeric, next_expires_at timestamptz, blocks bigint)
+    LANGUAGE sql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM billing_internal.credit_balance_rows(credit_balance.customer, credit_balance.unit, credit_balance.at)
 $$;
 COMMENT ON FUNCTION billing.credit_balance(text, text, timestamptz) IS
     'A customer''s credit by unit. posted: what its blocks hold that have begun. reserved: promised to calls under way. pending: what usage that is not billed yet will draw, priced and allocated as the bill will do it. pending_expiration: what blocks past their end hold until their expiry is posted; it pays only for usage of before. available = posted − reserved − pending − pending_expiration: what can be spent now. upcoming: blocks that have not begun. At a past instant: the ledger''s, by when things happened, without what was pending then. Errors: ZB001.';
 
-CREATE FUNCTION billing.credit_blocks(customer text, unit text DEFAULT NULL)
+CREATE FUNCTION billing_internal.credit_blocks_rows(customer text, unit text)
     RETURNS TABLE (key text, of_unit text, category text, granted numeric, burnt numeric, expired numeric, voided numeric, refunded numeric, rolled_out numeric, posted numeric, standing text,
         effective_at timestamptz, expires_at timestamptz, priority int, scope jsonb, contract text, basis numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -332,14 +352,23 @@ BEGIN
             coalesce(-sum(x.amount) FILTER (WHERE x.kind = 'voided'), 0) AS voided, coalesce(-sum(x.amount) FILTER (WHERE x.kind = 'refunded'), 0) AS refunded,
             coalesce(-sum(x.amount) FILTER (WHERE x.kind = 'rolled_out'), 0) AS rolled_out
         FROM billing.credit_ledger_entry x WHERE x.customer_id = g.customer_id AND x.grant_id = g.grant_id AND x.account = 'customer_balance') e
-    WHERE g.customer_id = of_customer_id AND (credit_blocks.unit IS NULL OR g.unit = credit_blocks.unit)
+    WHERE g.customer_id = of_customer_id AND (credit_blocks_rows.unit IS NULL OR g.unit = credit_blocks_rows.unit)
     ORDER BY g.unit, g.grant_id;
 END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_blocks_rows(text, text) IS 'What credit_blocks() says. In PL/pgSQL a column can''t be called as an argument is.';
+
+CREATE FUNCTION billing.credit_blocks(customer text, unit text DEFAULT NULL)
+    RETURNS TABLE (key text, unit text, category text, granted numeric, burnt numeric, expired numeric, voided numeric, refunded numeric, rolled_out numeric, posted numeric, standing text,
+        effective_at timestamptz, expires_at timestamptz, priority int, scope jsonb, contract text, basis numeric)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM billing_internal.credit_blocks_rows(credit_blocks.customer, credit_blocks.unit)
 $$;
 COMMENT ON FUNCTION billing.credit_blocks(text, text) IS
     'A customer''s blocks: granted − burnt (less what was given back) − expired − voided − refunded − rolled_out = posted. standing: upcoming, live, used, pending_expiration (past its end, not posted yet), expired or void. basis: money per credit, to 12 decimals (0 = nobody paid for it). Errors: ZB001.';
 
-CREATE FUNCTION billing.credit_statement(customer text, unit text DEFAULT NULL, from_at timestamptz DEFAULT NULL, until_at timestamptz DEFAULT NULL)
+CREATE FUNCTION billing_internal.credit_statement_rows(customer text, unit text, from_at timestamptz, until_at timestamptz)
     RETURNS TABLE (of_unit text, occurred_at timestamptz, kind text, block text, amount numeric, balance numeric, block_balance numeric, source text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -354,27 +383,35 @@ BEGIN
         SELECT e.unit, e.occurred_at, e.kind, e.amount, e.entry_id, e.grant_id, e.invoice_id, e.line_key, e.draw_id,
             sum(e.amount) OVER (PARTITION BY e.unit ORDER BY e.occurred_at, e.entry_id) AS balance, sum(e.amount) OVER (PARTITION BY e.grant_id ORDER BY e.occurred_at, e.entry_id) AS block_balance
         FROM billing.credit_ledger_entry e
-        WHERE e.customer_id = of_customer_id AND e.account = 'customer_balance' AND (credit_statement.unit IS NULL OR e.unit = credit_statement.unit)
-            AND CASE WHEN credit_statement.until_at IS NULL THEN e.occurred_at <= billing.now() ELSE e.occurred_at < credit_statement.until_at END
+        WHERE e.customer_id = of_customer_id AND e.account = 'customer_balance' AND (credit_statement_rows.unit IS NULL OR e.unit = credit_statement_rows.unit)
+            AND CASE WHEN credit_statement_rows.until_at IS NULL THEN e.occurred_at <= billing.now() ELSE e.occurred_at < credit_statement_rows.until_at END
     )
     SELECT r.unit, r.occurred_at, r.kind, g.key, r.amount, r.balance, r.block_balance,
         coalesce(coalesce(i.number, i.key) || ' ' || r.line_key, 'draw ' || d.idempotency_key)
     FROM (
-        SELECT u.unit, credit_statement.from_at AS occurred_at, 'opening' AS kind, NULL::uuid AS grant_id, NULL::numeric AS amount,
-            coalesce((SELECT sum(e.amount) FROM entry e WHERE e.unit = u.unit AND e.occurred_at < credit_statement.from_at), 0) AS balance, NULL::numeric AS block_balance,
+        SELECT u.unit, credit_statement_rows.from_at AS occurred_at, 'opening' AS kind, NULL::uuid AS grant_id, NULL::numeric AS amount,
+            coalesce((SELECT sum(e.amount) FROM entry e WHERE e.unit = u.unit AND e.occurred_at < credit_statement_rows.from_at), 0) AS balance, NULL::numeric AS block_balance,
             NULL::uuid AS invoice_id, NULL::text AS line_key, NULL::uuid AS draw_id, 0 AS part, NULL::uuid AS entry_id
         FROM (SELECT DISTINCT e.unit FROM entry e) u
         UNION ALL
         SELECT e.unit, e.occurred_at, e.kind, e.grant_id, e.amount, e.balance, e.block_balance, e.invoice_id, e.line_key, e.draw_id, 1, e.entry_id
-        FROM entry e WHERE credit_statement.from_at IS NULL OR e.occurred_at >= credit_statement.from_at
+        FROM entry e WHERE credit_statement_rows.from_at IS NULL OR e.occurred_at >= credit_statement_rows.from_at
         UNION ALL
-        SELECT e.unit, credit_statement.until_at, 'closing', NULL, NULL, sum(e.amount), NULL, NULL, NULL, NULL, 2, NULL FROM entry e GROUP BY e.unit
+        SELECT e.unit, credit_statement_rows.until_at, 'closing', NULL, NULL, sum(e.amount), NULL, NULL, NULL, NULL, 2, NULL FROM entry e GROUP BY e.unit
     ) r
     LEFT JOIN billing.credit_grant g ON g.customer_id = of_customer_id AND g.grant_id = r.grant_id
     LEFT JOIN billing.invoice i ON i.customer_id = of_customer_id AND i.invoice_id = r.invoice_id
     LEFT JOIN billing.credit_draw d ON d.customer_id = of_customer_id AND d.draw_id = r.draw_id
     ORDER BY r.unit, r.part, r.occurred_at, r.entry_id;
 END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_statement_rows(text, text, timestamptz, timestamptz) IS 'What credit_statement() says. In PL/pgSQL a column can''t be called as an argument is.';
+
+CREATE FUNCTION billing.credit_statement(customer text, unit text DEFAULT NULL, from_at timestamptz DEFAULT NULL, until_at timestamptz DEFAULT NULL)
+    RETURNS TABLE (unit text, occurred_at timestamptz, kind text, block text, amount numeric, balance numeric, block_balance numeric, source text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT * FROM billing_internal.credit_statement_rows(credit_statement.customer, credit_statement.unit, credit_statement.from_at, credit_statement.until_at)
 $$;
 COMMENT ON FUNCTION billing.credit_statement(text, text, timestamptz, timestamptz) IS
     'Every movement of a customer''s credit in [from_at, until_at), by default up to now, by unit and time: kind (opening, granted, rolled_in, burnt, reinstated, expired, voided, refunded, rolled_out, closing), the block, the amount, the balance of the unit and of the block after it, and the invoice line or the draw it is of. Errors: ZB001.';
@@ -454,43 +491,48 @@ BEGIN
             PERFORM billing_internal.fail('ZB004', format('occurred_at: %s is after billing.now()', doc->>'occurred_at'), 'Draw when it happens.');
         END IF;
     END IF;
-    LOOP
-        -- All that the customer has of the unit is locked, by id. Whether there is more to look at than one block is asked along.
-        SELECT k.customer_id, k.key AS customer, coalesce(unit, k.currency) AS unit, x.*,
-            EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = k.customer_id AND h.kind = 'usage' AND h.until_version IS NULL) AS has_usage,
-            EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = k.customer_id AND r.unit = coalesce(unit, k.currency) AND r.ended_at IS NULL) AS has_rule
-        INTO b
-        FROM billing.customer k
-        CROSS JOIN LATERAL (
-            SELECT count(*) AS blocks, (array_agg(y.grant_id))[1] AS grant_id, min(y.grant_key) AS grant_key, min(y.left_over) AS left_over, bool_and(y.plain) AS plain, min(y.places) AS places
-            FROM (
-                SELECT l.grant_id, l.posted - l.reserved AS left_over, l.places, g.key AS grant_key,
-                    g.scope = '{}' AND g.effective_at <= at AND (g.expires_at > at) IS NOT FALSE AND g.overdraft IS NULL AS plain
-                FROM billing.credit_block_balance l JOIN billing.credit_grant g ON g.customer_id = l.customer_id AND g.grant_id = l.grant_id
-                WHERE l.customer_id = k.customer_id AND l.unit = coalesce(unit, k.currency) AND l.open ORDER BY l.grant_id FOR UPDATE OF l
-            ) y
-        ) x
-        WHERE k.key = customer;
-        EXIT WHEN FOUND;
-        -- By an alias or id; or this raises.
-        SELECT k.key INTO customer FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(customer);
-    END LOOP;
-    unit := b.unit;
-    IF scale(amount) > b.places THEN
-        PERFORM billing_internal.check_places(amount, unit, 'amount');
-    END IF;
-    IF b.blocks = 1 AND b.plain AND NOT b.has_usage AND NOT doc ? 'contract' THEN
-        available := b.left_over;
-        IF b.left_over >= amount THEN
-            grants := ARRAY[b.grant_id];
-            amounts := ARRAY[amount];
-            drawn := jsonb_build_array(jsonb_build_object('grant', b.grant_key, 'amount', trim_scale(amount)::text));
+    FOR look IN 1..2 LOOP
+        LOOP
+            -- All that the customer has of the unit is locked, by id. Whether there is more to look at than one block is asked along.
+            SELECT k.customer_id, k.key AS customer, coalesce(unit, k.currency) AS unit, x.*,
+                EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = k.customer_id AND h.kind = 'usage' AND h.until_version IS NULL) AS has_usage,
+                EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = k.customer_id AND r.unit = coalesce(unit, k.currency) AND r.ended_at IS NULL) AS has_rule
+            INTO b
+            FROM billing.customer k
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS blocks, (array_agg(y.grant_id))[1] AS grant_id, min(y.grant_key) AS grant_key, min(y.left_over) AS left_over, bool_and(y.plain) AS plain, min(y.places) AS places
+                FROM (
+                    SELECT l.grant_id, l.posted - l.reserved AS left_over, l.places, g.key AS grant_key,
+                        g.scope = '{}' AND g.effective_at <= at AND (g.expires_at > at) IS NOT FALSE AND g.overdraft IS NULL AS plain
+                    FROM billing.credit_block_balance l JOIN billing.credit_grant g ON g.customer_id = l.customer_id AND g.grant_id = l.grant_id
+                    WHERE l.customer_id = k.customer_id AND l.unit = coalesce(unit, k.currency) AND l.open ORDER BY l.grant_id FOR UPDATE OF l
+                ) y
+            ) x
+            WHERE k.key = customer;
+            EXIT WHEN FOUND;
+            -- By an alias or id; or this raises.
+            SELECT k.key INTO customer FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(customer);
+        END LOOP;
+        unit := b.unit;
+        IF scale(amount) > b.places THEN
+            PERFORM billing_internal.check_places(amount, unit, 'amount');
         END IF;
-    ELSIF b.blocks > 0 THEN
-        SELECT x.grants, x.amounts, x.drawn, x.available INTO grants, amounts, drawn, available FROM billing_internal.credit_choose(b.customer_id, unit, at, amount, doc) x;
-    ELSE
-        available := 0;
-    END IF;
+        IF b.blocks = 1 AND b.plain AND NOT b.has_usage AND NOT doc ? 'contract' THEN
+            available := b.left_over;
+            IF b.left_over >= amount THEN
+                grants := ARRAY[b.grant_id];
+                amounts := ARRAY[amount];
+                drawn := jsonb_build_array(jsonb_build_object('grant', b.grant_key, 'amount', trim_scale(amount)::text));
+            END IF;
+        ELSIF b.blocks > 0 THEN
+            SELECT x.grants, x.amounts, x.drawn, x.available INTO grants, amounts, drawn, available FROM billing_internal.credit_choose(b.customer_id, unit, at, amount, doc) x;
+        ELSE
+            available := 0;
+        END IF;
+        EXIT WHEN grants IS NOT NULL OR look = 2;
+        -- What it waited for may have been emptied and another block bought: what is open now is what was locked, or it looks again.
+        EXIT WHEN (SELECT count(*) = b.blocks FROM billing.credit_block_balance l WHERE l.customer_id = b.customer_id AND l.unit = b.unit AND l.open);
+    END LOOP;
     IF grants IS NOT NULL THEN
         new_id := billing_internal.uuid_v7();
         available := available - amount;
@@ -511,7 +553,7 @@ BEGIN
             result := 'drawn';
             draw_id := new_id;
             IF b.has_rule THEN
-                PERFORM billing_internal.top_up_look_at(b.customer_id, unit);
+                PERFORM billing_internal.credit_sales_issue(ARRAY[b.customer_id]) WHERE billing_internal.top_up_look_at(b.customer_id, unit);
             END IF;
             RETURN NEXT;
             RETURN;
@@ -557,6 +599,22 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.credits_ending(int) IS 'Blocks whose end is to be posted: past it, its grace (policy credit_expiry_grace) and the bill of all usage that they could pay for.';
+
+CREATE FUNCTION billing_internal.credits_owing(max_rows int) RETURNS TABLE (customer_id bigint, unit text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT DISTINCT g.customer_id, g.unit FROM billing.credit_grant g JOIN billing.credit_block_balance b USING (customer_id, grant_id)
+    WHERE g.overdraft IS NOT NULL AND g.voided_at IS NULL AND b.posted < b.reserved AND EXISTS (
+        SELECT FROM billing.credit_block_balance l JOIN billing.credit_grant x USING (customer_id, grant_id)
+        WHERE l.customer_id = g.customer_id AND l.unit = g.unit AND l.open AND l.posted > l.reserved AND x.effective_at <= billing.now() AND (x.expires_at > billing.now()) IS NOT FALSE AND x.scope IN ('{}', g.scope)
+            AND (x.contract_id IS NULL OR EXISTS (SELECT FROM billing.credit_allocation a WHERE a.customer_id = g.customer_id AND a.grant_id = g.grant_id AND a.contract_id = x.contract_id)))
+    ORDER BY g.customer_id, g.unit LIMIT max_rows;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credits_owing(int) IS 'Customers with units in which a block owes what another could pay off now (see credit_debts_pay()).';
 
 CREATE FUNCTION billing_internal.credit_end(of_customer_id bigint, of_grant_id uuid) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -615,6 +673,13 @@ BEGIN
     IF done > 0 THEN
         RETURN done;
     END IF;
+    -- Debts that credit which has begun since can pay.
+    FOR k IN SELECT o.customer_id, o.unit FROM billing_internal.credits_owing(max_rows) o LOOP
+        PERFORM billing_internal.credit_lock(k.customer_id, k.unit);
+        IF billing_internal.credit_debts_pay(k.customer_id, k.unit) > 0 THEN
+            done := done + 1;
+        END IF;
+    END LOOP;
     -- Evergreen contracts: what they grant within a year from now.
     FOR k IN SELECT c.customer_id, c.contract_id FROM billing.contract c
         WHERE c.state IN ('scheduled', 'active', 'paused') AND c.ends_at IS NULL
@@ -633,7 +698,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.credit_expiry_step(int) IS
-    'Posts the end of up to max_rows blocks that are past it, their grace (policy credit_expiry_grace) and the bills of all usage they could pay for: roll-over, then expiry. Then makes what evergreen contracts grant within a year. Returns how many blocks it ended or made, 0 = done. Errors: ZB004.';
+    'Posts the end of up to max_rows blocks that are past it, their grace (policy credit_expiry_grace) and the bills of all usage they could pay for: roll-over, then expiry. Then pays off debts from credit that has begun, and makes what evergreen contracts grant within a year. Returns how many blocks it ended or made, and debts it paid, 0 = done. Errors: ZB004.';
 
 CREATE PROCEDURE billing.credit_expiry()
     LANGUAGE plpgsql
@@ -697,7 +762,7 @@ BEGIN
         paid := round(seen.buys * r.price, billing_internal.unit_places(c.currency, today));
         expires_at := billing_internal.credit_after(billing.now(), r.terms->>'lasts', c.time_zone);
         SELECT * INTO bought FROM billing_internal.credit_sell(of_customer_id, billing_internal.credit_key(of_customer_id, format('top-up/%s/%s', of_unit, seen.crossings)), NULL, c.currency, paid,
-            of_unit, seen.buys, NULL, r.terms, billing.now(), expires_at, 'top-up');
+            of_unit, seen.buys, NULL, r.terms, billing.now(), expires_at, 'top-up', r.invoiced);
         INSERT INTO billing.top_up (customer_id, rule_id, crossing, pool_id, grant_id, amount, paid, currency, occurred_at, recorded_at)
         VALUES (of_customer_id, r.rule_id, seen.crossings, bought.pool_id, bought.grant_id, seen.buys, paid, c.currency, billing.now(), clock_timestamp());
         fired := true;
@@ -707,7 +772,7 @@ BEGIN
     RETURN fired;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.top_up_look_at(bigint, text) IS 'Shows the rule of a customer''s unit what is available, under the rule''s lock; the customer''s blocks are locked. Buys where it fires. Whether it did.';
+COMMENT ON FUNCTION billing_internal.top_up_look_at(bigint, text) IS 'Shows the rule of a customer''s unit what is available, under the rule''s lock; the customer''s blocks are locked. Buys where it fires. Whether it did: then the caller issues the invoice, last (credit_sales_issue()).';
 
 CREATE FUNCTION billing_internal.top_up_check(of_customer_id bigint, of_unit text) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
@@ -750,25 +815,26 @@ BEGIN
         END IF;
         PERFORM billing_internal.check_places((d->>a)::numeric, of_unit, a || ':') FROM unnest('{threshold, amount, target, monthly_cap}'::text[]) a WHERE d ? a;
         terms := jsonb_strip_nulls(jsonb_build_object('priority', d->'priority', 'lasts', d->'lasts')) || jsonb_build_object('scope', billing_internal.credit_scope(d->'scope', c.time_zone));
-        INSERT INTO billing.top_up_rule (customer_id, rule_id, unit, threshold, mode, amount, price, monthly_cap, terms, set_at, set_by, month, bought)
+        INSERT INTO billing.top_up_rule (customer_id, rule_id, unit, threshold, mode, amount, price, monthly_cap, terms, set_at, set_by, invoiced, month, bought)
         VALUES (of_customer_id, billing_internal.uuid_v7(), of_unit, (d->>'threshold')::numeric, CASE WHEN d ? 'target' THEN 'target' ELSE 'fixed' END, coalesce(d->>'amount', d->>'target')::numeric,
-            coalesce((d->>'price')::numeric, 1), (d->>'monthly_cap')::numeric, terms, clock_timestamp(), billing_internal.caller(),
+            coalesce((d->>'price')::numeric, 1), (d->>'monthly_cap')::numeric, terms, clock_timestamp(), billing_internal.caller(), coalesce((d->>'invoice')::boolean, true),
             -- The month goes on: another rule is no way around its cap.
             old.month, coalesce(old.bought, 0));
     END IF;
     PERFORM billing_internal.audit('top_up_rule_set', 'customer', c.key, of_customer_id,
         CASE WHEN old.rule_id IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object('unit', old.unit, 'threshold', old.threshold, 'mode', old.mode, 'amount', old.amount, 'price', old.price, 'monthly_cap', old.monthly_cap)) END, d);
-    PERFORM billing_internal.top_up_check(of_customer_id, of_unit);
+    PERFORM billing_internal.credit_sales_issue(ARRAY[of_customer_id]) WHERE billing_internal.top_up_check(of_customer_id, of_unit);
 END
 $$;
 COMMENT ON FUNCTION billing.top_up_rule_set(text, jsonb) IS
-    'Buys credit by itself once each time what is available falls below a threshold: {"threshold", "amount" (a pack) | "target" (brought up to), "unit" (the customer''s currency), "price" (per credit, in the customer''s currency; 1 of the currency itself), "monthly_cap" (credits a calendar month of the customer''s zone), "priority","scope","lasts":"12 months"}. Takes the place of the rule there was; {"unit","end":true} ends it. A balance that is below the threshold already is a crossing. Looked at after every draw and grant, and by CALL billing.top_up(). Errors: ZB001, ZB003, ZB004.';
+    'Buys credit by itself once each time what is available falls below a threshold: {"threshold", "amount" (a pack) | "target" (brought up to), "unit" (the customer''s currency), "price" (per credit, in the customer''s currency; 1 of the currency itself), "monthly_cap" (credits a calendar month of the customer''s zone), "priority","scope","lasts":"12 months", "invoice" (true; false: it is invoiced elsewhere)}. Takes the place of the rule there was; {"unit","end":true} ends it. A balance that is below the threshold already is a crossing. Looked at after every draw and grant, and by CALL billing.top_up(). Errors: ZB001, ZB003, ZB004.';
 
 CREATE FUNCTION billing.top_up_step(after_customer bigint DEFAULT 0, max_rows int DEFAULT 500, OUT looked bigint, OUT fired bigint, OUT last_customer bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
     r record;
+    bought bigint[] := '{}';
 BEGIN
     PERFORM billing_internal.require_installed();
     looked := 0;
@@ -780,10 +846,13 @@ BEGIN
         ORDER BY x.customer_id, x.unit LOOP
         IF billing_internal.top_up_check(r.customer_id, r.unit) THEN
             fired := fired + 1;
+            bought := bought || r.customer_id;
         END IF;
         looked := looked + 1;
         last_customer := r.customer_id;
     END LOOP;
+    -- Number series come after all blocks.
+    PERFORM billing_internal.credit_sales_issue(bought) WHERE bought <> '{}';
 END
 $$;
 COMMENT ON FUNCTION billing.top_up_step(bigint, int) IS 'Looks at what is available for the top-up rules of up to max_rows customers after one: for usage that drew without a call, and caps that a new month lifts. Returns how many it looked at (0 = done), how many fired, and the customer to go on after.';

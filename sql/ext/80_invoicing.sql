@@ -795,6 +795,11 @@ DECLARE
     credited_by text;
 BEGIN
     PERFORM billing_internal.require_installed();
+    SELECT x.customer_id, x.invoice_id, x.pool_id INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
+    IF i.pool_id IS NOT NULL THEN
+        PERFORM billing_internal.credit_sale_void(i.customer_id, i.invoice_id, reason);
+        RETURN;
+    END IF;
     PERFORM billing_internal.contract_hold(x.customer_id, x.contract_id) FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     SELECT x.* INTO i FROM billing_internal.find_invoice(invoice) f JOIN billing.invoice x USING (customer_id, invoice_id);
     IF NOT (i.state IN ('open', 'uncollectible') OR (i.state = 'paid' AND i.total = i.credits_applied)) THEN
@@ -816,9 +821,9 @@ BEGIN
     UPDATE billing.invoice x SET state = 'void', voided_at = clock_timestamp(), void_reason = reason, reissue = invoice_void.reissue WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id;
     -- What it drew goes back, each credit to its own block.
     PERFORM billing_internal.credits_post(jsonb_agg(jsonb_build_object('customer_id', a.customer_id, 'invoice_id', i.invoice_id, 'contract_id', i.contract_id, 'n', a.n, 'bill_to', a.bill_to,
-        'line_key', a.line_key, 'grant_id', a.grant_id, 'quantity', -a.quantity, 'amount', -a.amount, 'occurred_at', billing.now()) ORDER BY a.line_key, a.place DESC))
-    FROM (SELECT x.customer_id, x.n, x.bill_to, x.line_key, x.grant_id, sum(x.quantity) AS quantity, sum(x.amount) AS amount, max(x.place) AS place FROM billing.credit_allocation x
-        WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id GROUP BY x.customer_id, x.n, x.bill_to, x.line_key, x.grant_id HAVING sum(x.amount) <> 0) a
+        'line_key', a.line_key, 'grant_id', a.grant_id, 'quantity', -a.quantity, 'amount', -a.amount, 'occurred_at', billing.now(), 'absorbed_from', a.absorbed_from) ORDER BY a.line_key, a.place DESC), true)
+    FROM (SELECT x.customer_id, x.n, x.bill_to, x.line_key, x.grant_id, x.absorbed_from, sum(x.quantity) AS quantity, sum(x.amount) AS amount, max(x.place) AS place FROM billing.credit_allocation x
+        WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id GROUP BY x.customer_id, x.n, x.bill_to, x.line_key, x.grant_id, x.absorbed_from HAVING sum(x.amount) <> 0) a
     HAVING count(*) > 0;
     IF invoice_void.reissue THEN
         -- Its differences are unbilled again; and what other legal entities were billed for the boundary may change with it.
@@ -835,7 +840,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_void(text, text, boolean) IS
-    'Voids an open invoice or credit note; its number stays used. With reissue its boundary is due again and the next run issues it anew (of a correction or credit note, and of difference lines, the next run bills what is missing then); without, it stays void for good and counts as settled, also when another legal entity''s invoice of that boundary is issued again. One with nothing due (a total of 0, or credit paid it all) can be voided too. What it drew from credit goes back to the blocks it came from; to one that has expired, to expire again. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note), it has credit notes, or it is to be issued again and events that its price needs have been removed, 55P03 another session holds the contract.';
+    'Voids an open invoice or credit note; its number stays used. With reissue its boundary is due again and the next run issues it anew (of a correction or credit note, and of difference lines, the next run bills what is missing then); without, it stays void for good and counts as settled, also when another legal entity''s invoice of that boundary is issued again. One with nothing due (a total of 0, or credit paid it all) can be voided too. What it drew from credit goes back to the blocks it came from; to one that has expired, to expire again. The invoice of credit sold by itself takes the credit with it, and is never issued again. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note), it has credit notes, or it is to be issued again and events that its price needs have been removed, 55P03 another session holds the contract.';
 
 -- ── the run ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -73,6 +73,9 @@ DECLARE
     documents jsonb;
 BEGIN
     SELECT * INTO i FROM billing.invoice x WHERE x.customer_id = of_customer_id AND x.invoice_id = of_invoice_id;
+    IF i.pool_id IS NOT NULL THEN
+        RETURN billing_internal.credit_sale_document(i.customer_id, i.pool_id, i.minor_units, i.document->'inputs');
+    END IF;
     ref := billing_internal.issued_ref(of_customer_id, of_invoice_id, recorded_until);
     ref.usage_until := CASE WHEN i.kind <> 'invoice' THEN (i.document->'inputs'->>'due_until')::timestamptz END;
     SELECT coalesce(max(billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) FILTER (WHERE d.terms IS NULL), '[]'),
@@ -301,7 +304,7 @@ BEGIN
     RETURN QUERY
     WITH document AS (
         SELECT 'billed' AS state, i.document, i.customer_id, i.contract_id, i.n FROM billing.invoice i
-        WHERE i.customer_id = of_customer_id AND i.state NOT IN ('draft', 'void') AND i.period_starts_at < until_at AND i.period_ends_at > from_at
+        WHERE i.customer_id = of_customer_id AND i.state NOT IN ('draft', 'void') AND i.pool_id IS NULL AND i.period_starts_at < until_at AND i.period_ends_at > from_at
         UNION ALL
         SELECT 'unbilled', d, k.customer_id, k.contract_id, k.next_n
         FROM billing.contract k
@@ -317,7 +320,7 @@ BEGIN
     WHERE (l->>'from')::timestamptz < until_at AND (l->>'until')::timestamptz > from_at;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.spend_lines(bigint, timestamptz, timestamptz) IS 'Lines of issued invoices (billed) and of previews (unbilled) that touch a stretch of time. A difference counts as the line it corrects.';
+COMMENT ON FUNCTION billing_internal.spend_lines(bigint, timestamptz, timestamptz) IS 'Lines of issued invoices (billed) and of previews (unbilled) that touch a stretch of time. Credit that was sold is not spent yet. A difference counts as the line it corrects.';
 
 CREATE FUNCTION billing.spend(
     customer text, from_at timestamptz, until_at timestamptz, grain text DEFAULT NULL, group_by text[] DEFAULT '{}', filter jsonb DEFAULT '{}', time_zone text DEFAULT NULL

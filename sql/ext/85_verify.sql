@@ -75,6 +75,23 @@ AS $$
         min(format('customer %s meter %s hour %s %s', v.customer_id, v.meter_id, v.hour, v.dimensions)) FILTER (WHERE v.wrong)
     FROM value v
     UNION ALL
+    SELECT 'usage: kept totals equal the buckets of their periods', count(*), count(*) FILTER (WHERE t.wrong),
+        min(format('customer %s meter %s from %s until %s: %s events, buckets say %s', t.customer_id, t.meter_id, t.starts_at, t.ends_at, t.total, t.folded)) FILTER (WHERE t.wrong)
+    FROM (
+        SELECT w.customer_id, w.meter_id, w.starts_at, w.ends_at, coalesce(sum(x.total), 0) AS total, coalesce(sum(x.folded), 0) AS folded, coalesce(bool_or(x.wrong), false) AS wrong
+        FROM (
+            SELECT k.customer_id, k.meter_id, k.starts_at, k.ends_at, k.summed FROM billing.usage_window_kept k
+            UNION ALL
+            SELECT DISTINCT y.customer_id, y.meter_id, y.starts_at, y.ends_at, false FROM billing.usage_total y
+            WHERE NOT EXISTS (SELECT FROM billing.usage_window_kept k WHERE k.customer_id = y.customer_id AND k.meter_id = y.meter_id AND k.starts_at = y.starts_at AND k.ends_at = y.ends_at)
+        ) w
+        LEFT JOIN LATERAL (
+            SELECT u.events AS total, s.events AS folded, u.events IS DISTINCT FROM s.events OR u.quantity IS DISTINCT FROM s.quantity AS wrong
+            FROM (SELECT * FROM billing.usage_total y WHERE y.customer_id = w.customer_id AND y.meter_id = w.meter_id AND y.starts_at = w.starts_at AND y.ends_at = w.ends_at) u
+            FULL JOIN (SELECT * FROM billing_internal.usage_window_sums(w.customer_id, w.meter_id, w.starts_at, w.ends_at) z WHERE w.summed) s USING (dimension_set_id)) x ON true
+        WHERE w.ends_at > since GROUP BY w.customer_id, w.meter_id, w.starts_at, w.ends_at
+    ) t
+    UNION ALL
     SELECT 'usage: every event has one key and every key its event', count(*), count(*) FILTER (WHERE k.customer_id IS NULL OR e.n IS DISTINCT FROM 1),
         min(format('customer %s event %s', coalesce(k.customer_id, e.customer_id), coalesce(k.event_key, e.event_key))) FILTER (WHERE k.customer_id IS NULL OR e.n IS DISTINCT FROM 1)
     FROM (SELECT x.customer_id, x.event_key, count(*) AS n FROM billing.usage_event x WHERE x.revision = 0 AND x.occurred_at >= since GROUP BY 1, 2) e

@@ -12,6 +12,7 @@ DECLARE
         'billing_internal.partition_ensure(timestamptz)'::regprocedure,
         'billing_internal.fold_customer(bigint, int, boolean)'::regprocedure,
         'billing_internal.usage_mend(bigint)'::regprocedure,
+        'billing_internal.usage_windows_tidy(bigint)'::regprocedure,
         'billing_internal.events_remove(timestamptz, bigint, int)'::regprocedure,
         'billing_internal.draft_discard(bigint, uuid, int)'::regprocedure,
         'billing.audit_erase(uuid[], text)'::regprocedure];
@@ -29,7 +30,8 @@ DECLARE
         'billing.usage_weighted_sum(numeric, timestamptz, timestamptz, timestamptz)'::regprocedure, 'billing.usage_percentile(numeric, numeric)'::regprocedure,
         'billing.usage_unique_count(text, timestamptz, text)'::regprocedure,
         'billing.rate(billing.pricing, numeric, jsonb, bigint)'::regprocedure, 'billing.rate_events(billing.pricing, numeric[])'::regprocedure,
-        'billing.rate_explain(billing.pricing, numeric, jsonb, bigint)'::regprocedure, 'billing.catalog_example(text)'::regprocedure];
+        'billing.rate_explain(billing.pricing, numeric, jsonb, bigint)'::regprocedure, 'billing.catalog_example(text)'::regprocedure,
+        'billing.my_spend(date, date, text[], text)'::regprocedure, 'billing.my_credits(text)'::regprocedure, 'billing.customer_summary(text)'::regprocedure, 'billing.customer_page(text)'::regprocedure];
 BEGIN
     FOR f IN SELECT p.oid::regprocedure AS signature, p.pronamespace = 'billing'::regnamespace AS public, p.proname AS name, p.prosecdef, p.provolatile,
             l.lanname AS language FROM pg_catalog.pg_proc p
@@ -84,6 +86,8 @@ BEGIN
             "billing.bill_run_start(timestamptz)", "billing.bill_run_step(uuid, int)", "billing.fold_step(uuid, int)", "billing.meter_rebuild_start(text, timestamptz, timestamptz, text)", "billing.meter_rebuild_step(uuid, int)",
             "billing.meter_rebuild(text, timestamptz, timestamptz, text)", "billing.job_start(text, jsonb, bigint)", "billing.job_end(uuid, jsonb)",
             "billing.audit_seal_step()", billing.bill_run(timestamptz), billing.fold(), billing.audit_seal(), billing.tick()}'),
+        -- Readers that are definers, for one customer that the caller may see
+        ('{billing_reader, billing_customer}', '{billing_internal.customer_bills(bigint), "billing_internal.customer_spend(bigint, timestamptz, timestamptz, text[])", billing_internal.customer_pending(bigint)}'),
         ('{billing_finance}', '{billing.time_travel(timestamptz)}'),
         ('{billing_finance}', '{billing.seller_upsert(jsonb), "billing.policy_set(text, text, text, text)"}')
     ) m (roles, routines) LOOP

@@ -1,8 +1,8 @@
 //! Credits: documents, which blocks a draw takes from, what credits are worth, top-ups.
 
-use crate::domain::credits::top_up::{Amount, Memory, Rule};
+use crate::domain::credits::top_up::{Amount, Memory, Rule, absorb};
 use crate::domain::credits::{
-    Beyond, Block, Mode, Open, Order, Piece, Pool, Subject, Terms, document, settle,
+    Beyond, Block, Draw, Mode, Open, Order, PLACES_MAX, Piece, Pool, Subject, Terms, document, settle,
 };
 use crate::domain::foundation::json::{self, Node, Tree};
 use crate::domain::foundation::money::Unit;
@@ -119,11 +119,7 @@ fn allot(
     };
     let open: Vec<Open> = blocks.iter().map(|(block, left)| Open { block, left: *left }).collect();
     // The whole amount or nothing; it is in credits already, so nothing is rounded.
-    let terms = Terms {
-        mode: Mode::CreditOnly,
-        places: crate::domain::credits::PLACES_MAX,
-        rounding: RoundingMode::HalfUp,
-    };
+    let terms = Terms { mode: Mode::CreditOnly, places: PLACES_MAX, rounding: RoundingMode::HalfUp };
     let settled = settle(&[subject], &[piece], &open, &read_order(order)?, &terms)?;
     Ok(settled.rows.draws.iter().map(|draw| (draw.block, draw.amount)).collect())
 }
@@ -170,6 +166,48 @@ fn release(
     let minor_units =
         u32::try_from(minor_units).map_err(|_| Fault::value("a currency has no minor units below 0"))?;
     pool.release(before.value?, leaving.value?, minor_units, RoundingMode::parse(rounding)?)
+}
+
+/// The draws that move from a block which owes `owed` to one that holds `left`: those that went furthest into debt, as
+/// far as it holds. `draws` is what the block gave in burn order: `[["line", "quantity", "amount"], …]`. No row where
+/// `credit_absorb_error` says why.
+#[pg_extern(sql = false)]
+fn credit_absorb(
+    left: Numeric,
+    owed: Numeric,
+    draws: &str,
+) -> TableIterator<'static, (name!(line, String), name!(quantity, Numeric), name!(amount, Numeric))> {
+    TableIterator::new(debt_moved(left, owed, draws).unwrap_or_default())
+}
+
+#[pg_extern(sql = false)]
+fn credit_absorb_error(left: Numeric, owed: Numeric, draws: &str) -> Option<String> {
+    debt_moved(left, owed, draws).err().as_ref().map(FaultJson::text)
+}
+
+fn debt_moved(left: Numeric, owed: Numeric, draws: &str) -> Result<Vec<(String, Numeric, Numeric)>, Fault> {
+    let (debtor, lender) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let tree = json::parse_nested(draws, json::DOCUMENT_DEPTH_MAX, "draws")?;
+    let mut list = Vec::new();
+    for draw in (Node { tree: &tree, path: "draws".into() }).items()? {
+        let [line, quantity, amount] = &draw.items()?[..] else {
+            return Err(draw.fault("must be [line, quantity, amount]"));
+        };
+        list.push(Draw {
+            line: line.text()?.to_string(),
+            block: debtor,
+            quantity: quantity.decimal()?.into(),
+            amount: amount.decimal()?,
+        });
+    }
+    let moved = absorb(lender, left.value?, &[(owed.value?, list)])?;
+    let here = moved.draws.iter().filter(|draw| draw.block == lender);
+    here.map(|draw| {
+        // A part of a quantity may have no decimal; it is for showing.
+        let quantity = draw.quantity.round(PLACES_MAX, RoundingMode::HalfUp)?;
+        Ok((draw.line.clone(), Numeric::from(quantity), Numeric::from(draw.amount)))
+    })
+    .collect()
 }
 
 /// What a top-up rule remembers after it looked at a balance, and what it buys then. No row where `top_up_look_error` says
@@ -329,6 +367,24 @@ mod tests {
             fault(&of("credit_release_error", "10001")),
             "ZB004 10001 after 110000 is not within the 120000 credits of the pool"
         );
+    }
+
+    /// A debt is paid off from the draw that went furthest into it, as far as the new block holds.
+    #[pg_test]
+    fn debt_moves_with_its_lines() {
+        let absorb = |function: &str, left: &str, owed: &str| {
+            format!(r#"billing_internal.{function}({left}, {owed}, '[["a", "80", "8"], ["b", "6", "6"]]')"#)
+        };
+        let moved = |left: &str, owed: &str| {
+            rows(&format!("SELECT * FROM {} ORDER BY line", absorb("credit_absorb", left, owed)))
+        };
+        assert_eq!(moved("100", "10"), ["a|40|4", "b|6|6"]);
+        assert_eq!(moved("4", "10"), ["b|4|4"]);
+        assert_eq!(moved("100", "0"), Vec::<String>::new());
+        assert_eq!(moved("100", "15"), Vec::<String>::new());
+        let error = |owed: &str| format!("SELECT {}", absorb("credit_absorb_error", "100", owed));
+        assert_eq!(fault(&error("15")), "ZB004 a credit note of 15 is not within the line's 14");
+        assert_eq!(value(&error("10")), None);
     }
 
     /// A rule fires once where the balance falls below its threshold, and remembers that it did.

@@ -7,4 +7,5 @@ mod foundation;
 mod ingestion;
 mod invoicing;
 mod metering;
+mod page;
 mod rating;

@@ -11,4 +11,5 @@ pub mod foundation;
 pub mod ingestion;
 pub mod invoicing;
 pub mod metering;
+pub mod page;
 pub mod rating;

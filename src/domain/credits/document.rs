@@ -30,8 +30,9 @@ pub fn read(kind: &str, tree: &Tree) -> Result<String, Fault> {
     match kind {
         "grant" => grant(root.fields_of(&GRANT)?)?,
         "purchase" => {
-            let mut fields = root.fields_of(&[&GRANT[..], &["price", "bonus"]].concat())?;
+            let mut fields = root.fields_of(&[&GRANT[..], &["price", "bonus", "invoice"]].concat())?;
             not_negative(&fields.required("price")?)?;
+            fields.optional("invoice").map(|invoice| invoice.boolean()).transpose()?;
             if let Some(bonus) = fields.optional("bonus") {
                 bonus.positive()?;
             }
@@ -149,6 +150,7 @@ fn rule(root: &Node) -> Result<(), Fault> {
         "priority",
         "scope",
         "lasts",
+        "invoice",
         "end",
     ];
     let mut fields = root.fields_of(&known)?;
@@ -170,6 +172,7 @@ fn rule(root: &Node) -> Result<(), Fault> {
     if let Some(price) = fields.optional("price") {
         not_negative(&price)?;
     }
+    fields.optional("invoice").map(|invoice| invoice.boolean()).transpose()?;
     let (amount, target) = (fields.optional("amount"), fields.optional("target"));
     let amount = match (&amount, &target) {
         (Some(amount), None) => Amount::Fixed(amount.decimal()?),

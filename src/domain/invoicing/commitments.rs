@@ -346,7 +346,7 @@ impl Spent {
     }
 
     /// Each line with what corrects it, in order of time; what is below 0 is taken off what follows, then what precedes.
-    fn charges(&self) -> Result<Vec<Charge>, Fault> {
+    pub fn charges(&self) -> Result<Vec<Charge>, Fault> {
         let mut by_line: BTreeMap<(Instant, String, String), Charge> = BTreeMap::new();
         for (_, charge) in &self.lines {
             let key = (charge.at, charge.subject.line.clone(), charge.subject.bill_to.clone());

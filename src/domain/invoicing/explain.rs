@@ -46,17 +46,22 @@ pub fn explain(document: &Node, notes: &Notes) -> Result<Vec<String>, Fault> {
     let what = match text("kind").as_str() {
         "credit_note" => "Credit note",
         "correction" => "Correction invoice",
+        "credit_sale" => "Invoice for credit",
         _ => "Invoice",
     };
     let credits = match text("credits") {
         credits if credits.is_empty() => String::new(),
         credits => format!(" for {credits}"),
     };
+    let contract = match text("contract") {
+        // Credit is sold by itself.
+        contract if contract.is_empty() => String::new(),
+        contract => format!(", contract {contract}"),
+    };
     let mut out = vec![format!(
-        "{what}{number} ({status}){credits} to {} of {}, contract {}: {total} {currency}",
+        "{what}{number} ({status}){credits} to {} of {}{contract}: {total} {currency}",
         text("bill_to"),
-        text("customer"),
-        text("contract")
+        text("customer")
     )];
     render(&branches, "", &mut out);
     Ok(out)
@@ -150,7 +155,10 @@ fn inputs_leaf(document: &Node) -> String {
     };
     let sha256 = field("sha256");
     let short = sha256.get(..12).unwrap_or(&sha256);
-    format!("from contract version {}{prices}; inputs {short}", field("contract_version"))
+    match field("contract_version") {
+        version if version.is_empty() => format!("inputs {short}"),
+        version => format!("from contract version {version}{prices}; inputs {short}"),
+    }
 }
 
 fn line_branch(line: &Node, currency: &str, notes: &Notes, of_this: bool) -> Result<Branch, Fault> {
@@ -185,7 +193,7 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes, of_this: bool) -> Res
             "what is missing to what was committed for the period".into()
         }
         ("true_up", _) => format!("what this charge's other lines leave missing to {part} minimum"),
-        ("commitment", _) => String::new(),
+        ("commitment" | "credit", _) => String::new(),
         ("cap", _) => format!("what this charge's other lines exceed {part} maximum by"),
         (_, "") if exact == text("amount") || !discounts.is_empty() => String::new(),
         (_, "") => format!("exact {exact}, rounded once"),

@@ -42,7 +42,7 @@ SELECT pg_temp.says('acme-1', '[
   {"kind":"commitment","terms":{"key":"annual","kind":"prepaid","amount":"100000","product":"ai","every":"12 months","instalments":"3 months","priority":100,"from":"2026-01-01"}},
   {"kind":"credit","terms":{"key":"main","category":"paid","amount":"125000","paid_by":"annual","effective_on":"2026-01-01","expires":"contract_end","every":"12 months","priority":50}}]');
 SELECT * FROM blocks;
-SELECT of_unit, posted, available FROM billing.credit_balance('acme');
+SELECT unit, posted, available FROM billing.credit_balance('acme');
 -- Renewed for a year: another period, another pool; the blocks of the first year end with it.
 SELECT pg_temp.says('acme-1', '[
   {"kind":"commitment","terms":{"key":"annual","kind":"prepaid","amounts":["100000","60000"],"product":"ai","every":"12 months","instalments":"3 months","priority":100,"from":"2026-01-01"}},

@@ -8,7 +8,7 @@ SELECT billing.test_clock_set('2026-01-01 00:00+00') AS clock \gset
 SELECT billing.customer_upsert('{"key":"acme","currency":"USD","time_zone":"America/New_York"}') AS a \gset
 
 -- B: 100,000 with a 20% discount: 125,000 credits at 0.80. 45,000 burnt, then 100,000; the rest refunded at cost.
-SELECT billing.credit_purchase('acme', '{"key":"deal","amount":"125000","unit":"credits","price":"100000","effective_on":"2026-01-01","expires":"2027-01-01"}');
+SELECT billing.credit_purchase('acme', '{"key":"deal","amount":"125000","unit":"credits","price":"100000","effective_on":"2026-01-01","expires":"2027-01-01","invoice":false}');
 SELECT pg_temp.fails($$SELECT billing.draw_down('acme', 10, 'early', 'credits')$$);
 SELECT billing.test_clock_set('2026-02-01 05:00+00') AS clock \gset
 SELECT result, available, available = 80000 AS ok FROM billing.draw_down('acme', 45000, 'b1', 'credits');
@@ -32,7 +32,7 @@ SELECT billing.test_clock_set('2027-01-01 04:59:59+00') AS clock, billing.policy
 SELECT billing.credit_expiry_step() AS not_yet;
 SELECT billing.test_clock_set('2027-01-04 04:59:59+00') AS clock \gset
 SELECT billing.credit_expiry_step() AS in_grace;
-SELECT of_unit, posted, available, pending_expiration FROM billing.credit_balance('roll');
+SELECT unit, posted, available, pending_expiration FROM billing.credit_balance('roll');
 -- … what was used before the end may still be drawn
 SELECT pg_temp.fails($$SELECT billing.draw_down('roll', 1, 'r3', 'credits', '{"product":"ai"}')$$);
 BEGIN;
@@ -51,7 +51,7 @@ SELECT billing.test_clock_set('2026-05-10 00:00+00') AS clock \gset
 SELECT billing.customer_upsert('{"key":"vera","currency":"USD"}') AS a \gset
 SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai"}],"plans":[{"key":"flat","currency":"USD","fees":[{"key":"platform","product":"ai","pricing":{"model":"flat","amount":"700"}}]}]}');
 SELECT billing.subscribe('vera', 'flat', '2026-05-01') AS contract \gset
-SELECT billing.credit_purchase('vera', '{"key":"VA","amount":"500","price":"500","effective_on":"2026-01-01","expires":"2027-01-01"}'), billing.credit_grant_create('vera', '{"key":"VC","amount":"200","effective_on":"2026-01-01","expires":"2026-07-01"}');
+SELECT billing.credit_purchase('vera', '{"key":"VA","amount":"500","price":"500","invoice":false,"effective_on":"2026-01-01","expires":"2027-01-01"}'), billing.credit_grant_create('vera', '{"key":"VC","amount":"200","effective_on":"2026-01-01","expires":"2026-07-01"}');
 SELECT billing.invoice_generate('vera-1');
 CREATE FUNCTION pg_temp.post(of_line text, sign int, VARIADIC parts text[]) RETURNS void LANGUAGE sql AS $$
     SELECT billing_internal.credits_post(jsonb_agg(jsonb_build_object('customer_id', i.customer_id, 'invoice_id', i.invoice_id, 'contract_id', i.contract_id, 'n', i.n, 'bill_to', 'vera', 'line_key', of_line,
@@ -80,7 +80,7 @@ SELECT result, available FROM billing.draw_down('tops', 10, 't1', 'credits');
 SELECT count(*) AS at_the_threshold FROM tops;
 SELECT result, available FROM billing.draw_down('tops', 0.5, 't2', 'credits');
 SELECT * FROM tops;
-SELECT of_unit, available FROM billing.credit_balance('tops');
+SELECT unit, available FROM billing.credit_balance('tops');
 SELECT result FROM billing.draw_down('tops', 110, 't3', 'credits');
 CALL billing.top_up();
 SELECT * FROM tops;
@@ -97,7 +97,7 @@ CALL billing.top_up();
 SELECT * FROM tops;
 -- Another rule: up to a target; the balance that is low already is a crossing. The month's cap goes on.
 SELECT billing.top_up_rule_set('tops', '{"unit":"credits","threshold":"200","target":"300","price":"0.01"}');
-SELECT of_unit, available FROM billing.credit_balance('tops');
+SELECT unit, available FROM billing.credit_balance('tops');
 SELECT billing.top_up_rule_set('tops', '{"unit":"credits","end":true}');
 SELECT pg_temp.fails($$SELECT billing.top_up_rule_set('tops', '{"unit":"credits","end":true}')$$);
 SELECT pg_temp.fails($$SELECT billing.top_up_rule_set('tops', '{"unit":"credits","threshold":"1","amount":"5"}')$$);
