@@ -15,6 +15,7 @@ pub(super) enum Billed {
 impl World {
     /// A fee of one service period: each stretch of equal terms is its share, rounded once, and billed by itself: in
     /// advance where it begins, in arrears where it ends.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn fee(
         &self,
         contract: &Contract,
