@@ -75,7 +75,7 @@ impl Sim {
         let sql = format!(
             "SELECT i.document->>'contract', i.document->>'bill_to', l->>'charge', l->>'key',
                     extract(epoch FROM (l->>'from')::timestamptz)::bigint, (l->'dimensions')::text, l->>'amount', i.key
-             FROM ({documents}) i, jsonb_array_elements(i.document->'lines') l"
+             FROM ({documents}) i, jsonb_array_elements(i.document->'lines') l WHERE i.document->>'contract' IS NOT NULL"
         );
         let mut found: BTreeMap<String, BTreeMap<Key, (Q, Vec<String>)>> = BTreeMap::new();
         for row in &self.client.query(&sql, &[]).unwrap_or_else(|e| panic!("{documents}: {e:?}")) {
