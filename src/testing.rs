@@ -126,6 +126,10 @@ mod tests {
         ("credits_are_worth_what_was_paid", &["credit_release", "credit_release_error"]),
         ("debt_moves_with_its_lines", &["credit_absorb", "credit_absorb_error"]),
         ("top_ups_fire_once_a_crossing", &["top_up_look", "top_up_look_error"]),
+        // entitlements
+        ("requests_pass_or_say_when", &["rate_step", "rate_error"]),
+        ("limit_documents_are_read", &["limit_document", "limit_document_error"]),
+        ("shared_memory_counts_requests", &["rate_shared", "rates_use", "clock_stands_still"]),
         ("an_installation_is_required", &["require_installed_0_2", "forget_installed"]),
         ("partitions_made_meanwhile_are_seen", &["heed_changes"]),
         ("money_in_text", &["money_in", "money_out"]),
@@ -190,6 +194,7 @@ mod tests {
         ("changes_are_read_by_kind", &["contract_change_read", "contract_change_read_error"]),
         ("deals_are_told_in_sentences", &["contract_describe", "contract_describe_error"]),
         ("timelines_are_compared", &["contract_diff"]),
+        ("fees_fall_by_the_day", &["contract_fees_fall"]),
         ("uplifts_are_clamped", &["contract_uplift", "contract_uplift_error"]),
         ("charges_fit_their_meter", &["charge_error"]),
         ("overrides_change_one_thing", &["overrides_read", "overrides_read_error"]),

@@ -403,7 +403,7 @@ COMMENT ON FUNCTION billing.audit_verify() IS 'Every audit entry or seal that is
 CREATE FUNCTION billing_internal.lock_class(purpose text) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN 1651076199 + CASE purpose WHEN 'stripe' THEN 0 WHEN 'fold' THEN 1 WHEN 'partition' THEN 2 WHEN 'audit_seal' THEN 3
-        WHEN 'catalogue' THEN 4 WHEN 'install' THEN 5 WHEN 'correction' THEN 6 WHEN 'job' THEN 7 END;
+        WHEN 'catalogue' THEN 4 WHEN 'install' THEN 5 WHEN 'correction' THEN 6 WHEN 'job' THEN 7 WHEN 'feed' THEN 8 END;
 COMMENT ON FUNCTION billing_internal.lock_class(text) IS 'First key of our two-key advisory locks ("bill" in ASCII, plus the purpose).';
 
 -- ── parties ──────────────────────────────────────────────────────────────────────────────────────
@@ -690,6 +690,9 @@ BEGIN ATOMIC
     ('correction_method', 'next_invoice', '^(next_invoice|credit_note|void_reissue)$', NULL, 'How invoice_correct() corrects an issued invoice if it is not told: by difference lines on the contract''s next invoice, by a credit note (or a correction invoice, where more is due) at once, or by voiding and issuing it again.'),
     ('credit_expiry_grace', '0', '^(0|[1-9][0-9]{0,3} (hour|hours|day|days))$', '366 days', 'How long after its end a block of credit waits for late usage before it expires: 0, 36 hours, 3 days. It always waits until the usage it may pay for is billed.'),
     ('termination_day', 'excluded', '^(excluded|included)$', NULL, 'Whether a contract that is cancelled on a day is still served on it: excluded: it ends as the day begins. included: as it ends.'),
+    ('downgrade_timing', 'period_end', '^(period_end|immediate)$', NULL, 'When an amendment or change of plan takes effect that says no date and lowers the fees: at the end of the billing period that runs, or at once.'),
+    ('credit_on_decrease', 'credit', '^(credit|none)$', NULL, 'Where a fee billed in advance becomes less inside its period, or ends: credit: the rest is given back. none: what was billed stays billed.'),
+    ('co_term', 'day', '^(day|month)$', NULL, 'How a fee that begins inside a period of several months is prorated until its end: day: by proration_basis. month: by months.'),
     ('renewal_index', '', '^(|-?[0-9]{1,4}([.][0-9]{1,4})?)$', NULL, 'Percent by which the index has risen that renewals follow (such as 8.1 for consumer prices), where contract_renew() is not told; empty: none is known.'),
     ('event_age_max', billing_internal.event_age_default(), '^[1-9][0-9]{0,3} (day|days|month|months|year|years)$', '100 years', 'Events older than this are rejected.'),
     ('event_future_max', billing_internal.event_future_default(), '^(0|[1-9][0-9]{0,3}) (minute|minutes|hour|hours|day|days)$', '366 days', 'Events later than now plus this are rejected.');

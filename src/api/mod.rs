@@ -6,6 +6,7 @@ mod credits;
 mod foundation;
 mod ingestion;
 mod invoicing;
+mod limits;
 mod metering;
 mod page;
 mod rating;
