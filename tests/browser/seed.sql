@@ -56,6 +56,8 @@ SELECT billing.test_clock_set('2026-02-28 23:30:00Z'), pg_temp.traffic('2026-02-
 CALL pg_temp.live_until('2026-03-01 12:00:00Z');
 SELECT result FROM billing.draw_down('acme', 2410.5, 'batch-2', 'credits') \g /dev/null
 
+SELECT billing.credit_purchase('acme', '{"key": "renders-march", "amount": "500", "price": "45", "unit": "credits"}') \g /dev/null
+
 SELECT billing.test_clock_set('2026-03-11 09:00:00Z') AS clock \gset
 SELECT billing.subscribe('nova', 'starter', '2026-03-11') \g /dev/null
 SELECT billing.contract_create('{"key": "<i>1", "customer": "hostile", "currency": "USD", "time_zone": "UTC", "starts_on": "2026-03-01", "plan": "starter"}'), billing.contract_activate('<i>1') \g /dev/null
