@@ -194,6 +194,12 @@ mod tests {
         ("charges_fit_their_meter", &["charge_error"]),
         ("overrides_change_one_thing", &["overrides_read", "overrides_read_error"]),
         ("prices_resolve_by_time_and_match", &["resolved_price", "resolved_price_error"]),
+        // entitlements
+        ("entitlements_fold_over_time", &["entitlements_folded", "entitlements_folded_error"]),
+        ("entitlements_suit_their_kind", &["entitlement_error"]),
+        ("quotas_decide_and_roll_over", &["quota_verdict", "quota_rolled"]),
+        ("seats_are_events", &["seat_event"]),
+        ("what_is_consumed_is_an_event", &["consume_worth", "consume_worth_error"]),
         // invoicing
         (
             "a_bill_batch_asks_for_what_it_needs",

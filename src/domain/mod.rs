@@ -7,6 +7,7 @@
 
 pub mod contracts;
 pub mod credits;
+pub mod entitlements;
 pub mod foundation;
 pub mod ingestion;
 pub mod invoicing;

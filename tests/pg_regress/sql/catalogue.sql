@@ -99,10 +99,10 @@ SELECT k.index_name AS offender FROM our_key k WHERE k.kind = 'seller-owned' AND
 \echo a foreign key on the tables of events and usage
 SELECT t.name || ' ' || c.conname AS offender FROM pg_constraint c JOIN our_table t ON t.oid = c.conrelid
 WHERE c.contype = 'f' AND t.name ~ '\.(usage_|dimension_set)' ORDER BY 1;
-\echo 'an id of another type: customer_id bigint, meter_id int, dimension_set_id bigint, all others uuid (event_id is the sender''s text)'
+\echo 'an id of another type: customer_id bigint, meter_id and feature_id int, dimension_set_id bigint, all others uuid (event_id is the sender''s text)'
 SELECT t.name || '.' || a.attname || ' ' || format_type(a.atttypid, a.atttypmod) AS offender
 FROM our_table t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE a.attname ~ '_id$' AND a.atttypid <> CASE a.attname WHEN 'customer_id' THEN 'bigint'::regtype WHEN 'meter_id' THEN 'int'::regtype
+WHERE a.attname ~ '_id$' AND a.atttypid <> CASE a.attname WHEN 'customer_id' THEN 'bigint'::regtype WHEN 'meter_id' THEN 'int'::regtype WHEN 'feature_id' THEN 'int'::regtype
     WHEN 'dimension_set_id' THEN 'bigint'::regtype WHEN 'event_id' THEN 'text'::regtype ELSE 'uuid'::regtype END
 ORDER BY 1;
 \echo 'a trigger (those of foreign keys are Postgres''s own), a rule, a sequence, inheritance, an unlogged table (but the state of ingest limits)'
