@@ -190,6 +190,7 @@ mod tests {
         ("changes_are_read_by_kind", &["contract_change_read", "contract_change_read_error"]),
         ("deals_are_told_in_sentences", &["contract_describe", "contract_describe_error"]),
         ("timelines_are_compared", &["contract_diff"]),
+        ("fees_fall_by_the_day", &["contract_fees_fall"]),
         ("uplifts_are_clamped", &["contract_uplift", "contract_uplift_error"]),
         ("charges_fit_their_meter", &["charge_error"]),
         ("overrides_change_one_thing", &["overrides_read", "overrides_read_error"]),

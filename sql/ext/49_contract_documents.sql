@@ -23,6 +23,10 @@ CREATE FUNCTION billing_internal.contract_uplift_error(renewal text, index text)
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_uplift_error_wrapper';
 COMMENT ON FUNCTION billing_internal.contract_uplift_error(text, text) IS 'Why contract_uplift() gave NULL.';
 
+CREATE FUNCTION billing_internal.contract_fees_fall(before text, after text, day text) RETURNS boolean
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_fees_fall_wrapper';
+COMMENT ON FUNCTION billing_internal.contract_fees_fall(text, text, text) IS 'Whether the fees that hold on a local day, each spread over its own interval, sum to less in the second of two timelines: a downgrade.';
+
 CREATE FUNCTION billing_internal.contract_describe(document text, plan text) RETURNS SETOF text
     LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 20 AS 'MODULE_PATHNAME', 'contract_describe_wrapper';
 COMMENT ON FUNCTION billing_internal.contract_describe(text, text) IS 'A contract document with its plan (NULL = none) in English sentences, one a term, with dates (the last day is named) and amounts. No row where contract_describe_error() says why.';

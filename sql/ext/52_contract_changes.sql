@@ -223,6 +223,41 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.require_live(text, text, timestamptz, timestamptz, text) IS 'Errors: ZB005 a contract is over, or will be at an instant, so nothing can be changed from then on.';
 
+CREATE FUNCTION billing_internal.contract_later(of_customer_id bigint, of_contract_id uuid) RETURNS timestamptz
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+DECLARE
+    at timestamptz := billing_internal.contract_instant(of_customer_id, of_contract_id, 'period_end');
+BEGIN
+    IF EXISTS (SELECT FROM billing.contract c WHERE c.customer_id = of_customer_id AND c.contract_id = of_contract_id AND at >= c.ends_at) THEN
+        PERFORM billing_internal.fail('ZB005', 'the change lowers fees, so it would take effect when the contract ends', 'Name the instant: now, or a date; or set policy downgrade_timing to immediate.');
+    END IF;
+    RAISE NOTICE 'the change lowers fees: it takes effect at %', at USING HINT = 'Policy downgrade_timing says period_end; name an instant to have it otherwise.';
+    RETURN at;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.contract_later(bigint, uuid) IS 'The end of the billing period that runs, for a downgrade that says no date; tells so by a NOTICE. Errors: ZB005 the contract ends with it.';
+
+CREATE FUNCTION billing_internal.contract_falls(of_customer_id bigint, of_contract_id uuid, kind text, change jsonb, plan text DEFAULT NULL) RETURNS boolean
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    k record;
+    at timestamptz;
+    d jsonb := billing_internal.contract_change_read(kind, change::text)::jsonb;
+    changes jsonb := billing_internal.contract_changes(of_customer_id, of_contract_id);
+BEGIN
+    IF d IS NULL OR billing_internal.contract_policy_value(of_customer_id, of_contract_id, 'downgrade_timing') <> 'period_end' THEN
+        RETURN false;
+    END IF;
+    SELECT * INTO k FROM billing.contract c WHERE c.customer_id = of_customer_id AND c.contract_id = of_contract_id;
+    at := greatest(billing_internal.contract_day(k.customer_id, k.contract_id, k.time_zone, billing.now()), k.starts_at);
+    RETURN billing_internal.contract_fees_fall(billing_internal.timeline(changes)::text,
+        billing_internal.timeline(changes || jsonb_build_array(billing_internal.contract_change_entry(k.version + 1, kind, at, k.time_zone, plan, d)))::text, (at AT TIME ZONE k.time_zone)::date::text);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.contract_falls(bigint, uuid, text, jsonb, text) IS 'Whether a change without a date waits for the end of the billing period that runs: it would lower the fees of today, and policy downgrade_timing is period_end.';
+
 -- ── the verbs ────────────────────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing.contract_amend(contract text, change jsonb, effective_at timestamptz DEFAULT NULL, reason text DEFAULT NULL) RETURNS int
@@ -240,6 +275,9 @@ BEGIN
     END IF;
     at := billing_internal.contract_day(k.customer_id, k.contract_id, k.time_zone, coalesce(effective_at, billing.now()));
     PERFORM billing_internal.require_live(k.key, k.state, k.ends_at, at, 'amended');
+    IF effective_at IS NULL AND billing_internal.contract_falls(k.customer_id, k.contract_id, 'amend', change) THEN
+        at := billing_internal.contract_later(k.customer_id, k.contract_id);
+    END IF;
     wanted := change->>'bill_to';
     IF wanted IS NOT NULL AND NOT EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = k.customer_id AND b.key = wanted AND b.retired_at IS NULL) THEN
         PERFORM billing_internal.fail('ZB001', format('bill_to: %s is not one of the customer''s', quote_literal(wanted)), 'SELECT key, name FROM billing.bill_to; lists them.');
@@ -248,9 +286,9 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.contract_amend(text, jsonb, timestamptz, text) IS
-    'Amends a contract from an instant on (default billing.now(); it takes effect at the local midnight of its day, unless policy proration_basis is second; it may lie in the past): lists of charges, fees, overrides, discounts, commitments, credits, add_ons, entitlements (same key = replaced from then on, "remove": true = ends), "quantities", "prices", "term", "renewal", "purchase_order", "bill_to". What is billed already for time after it is corrected on the next bill. Returns the new version. Errors: ZB001, ZB002 contract, ZB003 form with its JSON path, ZB005 the contract has ended by then, ZB006 two usage charges could price one event.';
+    'Amends a contract from an instant on (default billing.now(), or the end of the billing period that runs where it lowers the fees: policy downgrade_timing; it takes effect at the local midnight of its day, unless policy proration_basis is second; it may lie in the past): lists of charges, fees, overrides, discounts, commitments, credits, add_ons, entitlements (same key = replaced from then on, "remove": true = ends), "quantities", "prices", "term", "renewal", "purchase_order", "bill_to". What is billed already for time after it is corrected on the next bill. Returns the new version. Errors: ZB001, ZB002 contract, ZB003 form with its JSON path, ZB005 the contract has ended by then, ZB006 two usage charges could price one event.';
 
-CREATE FUNCTION billing.contract_change_plan(contract text, plan text, at text DEFAULT 'now', reason text DEFAULT NULL) RETURNS int
+CREATE FUNCTION billing.contract_change_plan(contract text, plan text, at text DEFAULT NULL, reason text DEFAULT NULL) RETURNS int
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -269,11 +307,14 @@ BEGIN
     END IF;
     at_instant := billing_internal.contract_day(k.customer_id, k.contract_id, k.time_zone, billing_internal.contract_instant(k.customer_id, k.contract_id, at));
     PERFORM billing_internal.require_live(k.key, k.state, k.ends_at, at_instant, 'put on another plan');
+    IF at IS NULL AND billing_internal.contract_falls(k.customer_id, k.contract_id, 'change_plan', jsonb_build_object('plan', found_plan.name), found_plan.name) THEN
+        at_instant := billing_internal.contract_later(k.customer_id, k.contract_id);
+    END IF;
     RETURN billing_internal.contract_change(k.customer_id, k.contract_id, 'change_plan', jsonb_build_object('plan', found_plan.name), at_instant, reason, found_plan.name);
 END
 $$;
 COMMENT ON FUNCTION billing.contract_change_plan(text, text, text, text) IS
-    'Puts a contract on another plan (its latest version, or plan@n) from an instant on: now, period_end (of the billing period that runs), a local date or a time stamp. What the contract itself agrees stays. Upgrade and downgrade in the middle of a period are prorated. Returns the new version. Errors: ZB001, ZB003 the plan is billed otherwise, ZB004 at, ZB005 retired plan or the contract has ended by then, ZB006, ZB011 currency.';
+    'Puts a contract on another plan (its latest version, or plan@n) from an instant on: now, period_end (of the billing period that runs), a local date or a time stamp; NULL (the default): now, or at period_end where it lowers the fees (policy downgrade_timing). What the contract itself agrees stays. Upgrade and downgrade in the middle of a period are prorated. Returns the new version. Errors: ZB001, ZB003 the plan is billed otherwise, ZB004 at, ZB005 retired plan or the contract has ended by then, ZB006, ZB011 currency.';
 
 CREATE FUNCTION billing.contract_pause(contract text, at timestamptz DEFAULT NULL, reason text DEFAULT NULL) RETURNS int
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

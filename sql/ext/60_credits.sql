@@ -562,12 +562,12 @@ BEGIN
     ORDER BY b.customer_id, b.grant_id FOR UPDATE OF b;
     -- Commitments and their periods.
     SELECT coalesce(jsonb_agg(to_jsonb(o) || jsonb_build_object('seq', o.seq, 'money', NOT o.terms ? 'quantity',
-            'amount', CASE WHEN o.terms ? 'quantity' THEN o.terms->>'quantity' WHEN o.terms ? 'amounts' THEN o.terms->'amounts'->>least(o.n, jsonb_array_length(o.terms->'amounts') - 1) ELSE o.terms->>'amount' END)), '[]')
+            'amount', CASE WHEN o.terms ? 'quantity' THEN o.terms->>'quantity' ELSE m.paid END, 'paid', m.paid)), '[]')
     INTO periods FROM (
         SELECT x.*, row_number() OVER (PARTITION BY x.term_key ORDER BY x.starts_at) - 1 AS seq,
             least(x.ends_at, lead(x.starts_at) OVER (PARTITION BY x.term_key ORDER BY x.starts_at)) AS until_at
         FROM billing_internal.term_occurrences(of_customer_id, of_contract_id, 'commitment', until_at) x
-    ) o;
+    ) o CROSS JOIN LATERAL (SELECT coalesce(o.terms->'amounts'->>least(o.n, jsonb_array_length(o.terms->'amounts') - 1), o.terms->>'amount') AS paid) m;
     INSERT INTO billing.commitment (customer_id, commitment_id, contract_id, key, created_at)
     SELECT of_customer_id, billing_internal.uuid_v7(), of_contract_id, x.term_key, clock_timestamp()
     FROM (SELECT DISTINCT p->>'term_key' AS term_key FROM jsonb_array_elements(periods) p) x ON CONFLICT (customer_id, contract_id, key) DO NOTHING;
@@ -578,10 +578,6 @@ BEGIN
                 WHERE p->>'term_key' = o.terms->>'paid_by' ORDER BY (p->>'starts_at')::timestamptz > o.starts_at, abs(extract(epoch FROM (p->>'starts_at')::timestamptz - o.starts_at)) LIMIT 1) AS pool_source
         FROM billing_internal.term_occurrences(of_customer_id, of_contract_id, 'credit', until_at) o
     ) x;
-    SELECT p->>'term_key' AS key INTO w FROM jsonb_array_elements(periods) p JOIN jsonb_array_elements(wanted) c ON c->'terms'->>'paid_by' = p->>'term_key' WHERE NOT (p->>'money')::boolean LIMIT 1;
-    IF FOUND THEN
-        PERFORM billing_internal.fail('ZB005', format('commitment %s has no price, so it can''t pay for credits', w.key), 'Give the commitment an amount of money; its quantity is what its credits are.');
-    END IF;
     -- No longer said: what is left of it is taken back.
     FOR g IN SELECT x.*, b.posted - b.reserved AS left_over FROM billing.credit_grant x JOIN billing.credit_block_balance b USING (customer_id, grant_id)
         WHERE x.customer_id = of_customer_id AND x.contract_id = of_contract_id AND x.source_key IS NOT NULL AND x.voided_at IS NULL AND x.expired_at IS NULL
@@ -592,7 +588,8 @@ BEGIN
     FOR w IN SELECT c->>'term_key' AS term_key, c->>'source_key' AS source_key, c->>'pool_source' AS pool_source, c->'terms' AS terms, (c->>'starts_on')::date AS starts_on,
             (c->>'starts_at')::timestamptz AS starts_at, (c->>'ends_at')::timestamptz AS ends_at, (c->>'first')::boolean AS first, coalesce((c->'terms'->>'amount')::numeric, 0) AS amount
         FROM jsonb_array_elements(wanted) WITH ORDINALITY x (c, place) ORDER BY x.place LOOP
-        of_unit := coalesce(w.terms->>'unit', k.currency);
+        -- What a commitment in units buys is in its meter's.
+        of_unit := coalesce(w.terms->>'unit', (SELECT coalesce(m.unit, m.key) FROM billing.meter m WHERE m.key = w.terms->>'of_meter'), k.currency);
         -- Those of an earlier term end with it, where the next renewal begins.
         of_expires_at := CASE w.terms->>'expires' WHEN 'never' THEN NULL WHEN 'period_end' THEN coalesce(w.ends_at, k.ends_at)
             WHEN 'contract_end' THEN least((SELECT min(v.effective_at) FROM billing.contract_version v WHERE v.customer_id = of_customer_id AND v.contract_id = of_contract_id
@@ -634,7 +631,7 @@ BEGIN
             IF of_pool_id IS NULL THEN
                 of_pool_id := billing_internal.uuid_v7();
                 INSERT INTO billing.credit_pool (customer_id, pool_id, key, contract_id, currency, paid, credits, source_key, created_at)
-                SELECT of_customer_id, of_pool_id, k.key || '/' || (p->>'term_key') || '/' || (p->>'starts_on'), of_contract_id, k.currency, (p->>'amount')::numeric, 1e15, w.pool_source, clock_timestamp()
+                SELECT of_customer_id, of_pool_id, k.key || '/' || (p->>'term_key') || '/' || (p->>'starts_on'), of_contract_id, k.currency, (p->>'paid')::numeric, 1e15, w.pool_source, clock_timestamp()
                 FROM jsonb_array_elements(periods) p WHERE of_contract_id || '/' || (p->>'term_key') || '/' || (p->>'starts_on') = w.pool_source;
             END IF;
         END IF;
@@ -650,7 +647,7 @@ BEGIN
     UPDATE billing.credit_pool p SET credits = s.credits, paid = coalesce(s.paid, p.paid)
     FROM (
         SELECT x.pool_id, sum(x.amount - coalesce(v.amount, 0)) AS credits,
-            (SELECT (q->>'amount')::numeric FROM jsonb_array_elements(periods) q WHERE of_contract_id || '/' || (q->>'term_key') || '/' || (q->>'starts_on') = min(o.source_key)) AS paid
+            (SELECT (q->>'paid')::numeric FROM jsonb_array_elements(periods) q WHERE of_contract_id || '/' || (q->>'term_key') || '/' || (q->>'starts_on') = min(o.source_key)) AS paid
         FROM billing.credit_grant x JOIN billing.credit_pool o USING (customer_id, pool_id)
         LEFT JOIN LATERAL (SELECT -sum(e.amount) AS amount FROM billing.credit_ledger_entry e
             WHERE e.customer_id = x.customer_id AND e.grant_id = x.grant_id AND e.account = 'customer_balance' AND e.kind = 'voided') v ON true
@@ -675,7 +672,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.contract_credits_apply(bigint, uuid) IS
-    'Makes what a contract''s newest version says of commitments and credits: periods, pools, grants. Asked after every change of the contract, and for evergreen ones by the job; asked again it changes nothing. What is no longer said, or said otherwise, is taken back as far as it is unused, and granted anew. Errors: ZB004 terms of a block that can''t hold, ZB005 a commitment without a price that pays for credits.';
+    'Makes what a contract''s newest version says of commitments and credits: periods, pools, grants. Asked after every change of the contract, and for evergreen ones by the job; asked again it changes nothing. What is no longer said, or said otherwise, is taken back as far as it is unused, and granted anew. Errors: ZB004 terms of a block that can''t hold.';
 
 CREATE FUNCTION billing_internal.credit_take_back(of_customer_id bigint, of_grants uuid[], why text) RETURNS numeric
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

@@ -418,9 +418,9 @@ BEGIN
         command := format('SELECT billing.contract_resume(%L);', paused);
     WHEN c.reason = 'quota_exceeded' THEN
         explanation := format('%s has used %s of %s %s, so %s more is too much%s', who, trim_scale(c.used), trim_scale(c.quota), coalesce(f.unit, f.key), trim_scale(why_denied.quantity),
-            CASE WHEN c.resets_at IS NOT NULL THEN format('; it resets at %s', billing_internal.iso_instant(c.resets_at)) ELSE '' END);
+            CASE WHEN c.resets_at IS NOT NULL THEN format('; it resets at %s', to_char(c.resets_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')) ELSE '' END);
         command := format('SELECT billing.entitlement_override(%L, %L, %L, %s, ''why'');', who, f.key, trim_scale(c.used + why_denied.quantity),
-            CASE WHEN c.resets_at IS NOT NULL THEN quote_literal(billing_internal.iso_instant(c.resets_at)) ELSE 'NULL' END);
+            CASE WHEN c.resets_at IS NOT NULL THEN quote_literal(to_char(c.resets_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')) ELSE 'NULL' END);
     WHEN c.reason = 'no_credit' THEN
         explanation := format('%s has no %s credit available; usage that is not billed yet counts as drawn', who, f.unit);
         command := format('SELECT billing.credit_purchase(%L, %L);', who, jsonb_build_object('unit', f.unit, 'amount', '100', 'price', '100'));

@@ -87,10 +87,10 @@ COMMENT ON FUNCTION billing_internal.canonical_json(text) IS 'Canonical JSON: so
 CREATE TYPE billing_internal.bill_ref AS (
     customer_id bigint, contract_id uuid, boundaries int[], usage_until timestamptz, contract_version int, terms_version int,
     recorded_until timestamptz, known_prices jsonb, policies jsonb, minor_units smallint, known_meters jsonb, earlier boolean, standing text, later_prices jsonb,
-    credits jsonb, counted text[]
+    credits jsonb, counted text[], beside text[]
 );
 COMMENT ON TYPE billing_internal.bill_ref IS
-    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until; of no boundary: with what changed terms make of service that begins up to then. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many; NULL = as of now. later_prices: the versions, with their ends, that priced what those did not. earlier: only to be compared with the documents that stand for it; its differences go to the bill of the same contract, which may have no boundary of its own. credits: the blocks as they were opened then; {"frozen": true} = blocks hold only what the documents that stand drew. counted: the documents whose usage counted for commitments.';
+    'Which bill: boundaries (arrears of period b−1, advance of period b for each), usage before usage_until; of no boundary: with what changed terms make of service that begins up to then. For a recompute also what was recorded then: versions, cut (recorded_until: measure events, not buckets), prices in play with the ends they had (null = none), policies, minor units, meters with more than one version and how many; NULL = as of now. later_prices: the versions, with their ends, that priced what those did not. earlier: only to be compared with the documents that stand for it; its differences go to the bill of the same contract, which may have no boundary of its own. credits: the blocks as they were opened then; {"frozen": true} = blocks hold only what the documents that stand drew. counted: the documents whose usage counted for commitments; beside: those that were issued with it, of other boundaries.';
 
 CREATE FUNCTION billing_internal.each_ref(refs billing_internal.bill_ref[]) RETURNS SETOF billing_internal.bill_ref
     -- Kept apart from unnest() for its ROWS: the planner must expect a batch, or it joins the parts of a bill row by row.
@@ -104,10 +104,10 @@ COMMENT ON FUNCTION billing_internal.each_ref(billing_internal.bill_ref[]) IS 'u
 
 CREATE FUNCTION billing_internal.ref_now(customer_id bigint, contract_id uuid, boundaries int[], usage_until timestamptz DEFAULT NULL) RETURNS billing_internal.bill_ref
     LANGUAGE sql IMMUTABLE -- bound when made: inlined, so no search_path
-    RETURN ROW(customer_id, contract_id, boundaries, usage_until, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, NULL, NULL, NULL, NULL)::billing_internal.bill_ref;
+    RETURN ROW(customer_id, contract_id, boundaries, usage_until, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, NULL, NULL, NULL, NULL, NULL)::billing_internal.bill_ref;
 COMMENT ON FUNCTION billing_internal.ref_now(bigint, uuid, int[], timestamptz) IS 'The bill of some boundaries by the terms of now; of none: only corrections.';
 
-CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, boundaries int[], terms jsonb, recorded_until timestamptz, earlier boolean, standing text, credits jsonb DEFAULT NULL) RETURNS billing_internal.bill_ref
+CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, boundaries int[], terms jsonb, recorded_until timestamptz, earlier boolean, standing text, credits jsonb DEFAULT NULL, beside text[] DEFAULT NULL) RETURNS billing_internal.bill_ref
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     RETURN ROW(customer_id, contract_id, boundaries, NULL, (terms->'inputs'->>'contract_version')::int, (terms->'inputs'->>'terms_version')::int, recorded_until,
         (SELECT coalesce(jsonb_object_agg(p, terms->'inputs'->'price_ends'->p), '{}') FROM jsonb_array_elements_text(terms->'inputs'->'prices') p WHERE terms IS NOT NULL HAVING terms IS NOT NULL),
@@ -117,8 +117,9 @@ CREATE FUNCTION billing_internal.ref_by(customer_id bigint, contract_id uuid, bo
             FROM (SELECT regexp_match(x, '^(.*)@([0-9]+)$') AS version FROM jsonb_array_elements_text(terms->'inputs'->'meters') x) m) END, earlier, standing,
         CASE WHEN recorded_until IS NOT NULL THEN coalesce(terms->'inputs'->'later_prices', '{}') END,
         CASE WHEN recorded_until IS NOT NULL THEN coalesce(credits, '{"blocks": []}') || '{"opened": true}' ELSE credits END,
-        CASE WHEN recorded_until IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(terms->'inputs'->'counted')) END)::billing_internal.bill_ref;
-COMMENT ON FUNCTION billing_internal.ref_by(bigint, uuid, int[], jsonb, timestamptz, boolean, text, jsonb) IS
+        CASE WHEN recorded_until IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(terms->'inputs'->'counted')) END,
+        CASE WHEN terms->'inputs' ? 'counted' THEN beside END)::billing_internal.bill_ref;
+COMMENT ON FUNCTION billing_internal.ref_by(bigint, uuid, int[], jsonb, timestamptz, boolean, text, jsonb, text[]) IS
     'The bill of some boundaries by recorded terms ({"inputs","minor_units"}: contract version, price versions, policies; NULL = those of now), with the events recorded until an instant, the meters recorded and the credits given (NULL = all there are, measured as now, and the blocks of now).';
 
 CREATE FUNCTION billing_internal.signed_prices(of_customer_id bigint, of_contract_id uuid) RETURNS jsonb
@@ -137,19 +138,19 @@ $$;
 COMMENT ON FUNCTION billing_internal.signed_prices(bigint, uuid) IS
     'Of a contract with the prices of its signature, the list prices it could be signed on, as known_prices: the versions published when it was activated. One published later that begins before the signature changes nothing agreed on. NULL = its prices float.';
 
-CREATE FUNCTION billing_internal.commitment_spend(of_customer_id bigint, of_contract_id uuid, numbers text[]) RETURNS jsonb
+CREATE FUNCTION billing_internal.commitment_spend(of_customer_id bigint, of_contract_id uuid, numbers text[], beside text[] DEFAULT NULL) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 BEGIN
-    RETURN (SELECT jsonb_agg(jsonb_build_object('number', i.number, 'boundary', i.n, 'bill_to', i.document->>'bill_to', 'credits', i.document->'credits',
+    RETURN (SELECT jsonb_agg(jsonb_build_object('number', CASE WHEN i.number = ANY (beside) IS NOT TRUE THEN i.number END, 'boundary', i.n, 'bill_to', i.document->>'bill_to', 'credits', i.document->'credits',
             'lines', (SELECT coalesce(jsonb_agg(l.value ORDER BY l.place), '[]') FROM jsonb_array_elements(i.document->'lines') WITH ORDINALITY l (value, place) WHERE l.value ? 'meter'))
             ORDER BY array_position(numbers, i.number), i.created_at, i.number)
         FROM billing.invoice i WHERE i.customer_id = of_customer_id AND i.contract_id = of_contract_id
-            AND CASE WHEN numbers IS NULL THEN i.number IS NOT NULL AND i.reissue IS NOT true ELSE i.number = ANY (numbers) END);
+            AND CASE WHEN numbers IS NULL THEN i.number IS NOT NULL AND i.reissue IS NOT true ELSE i.number = ANY (numbers || beside) END);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.commitment_spend(bigint, uuid, text[]) IS
-    'The usage lines on the documents that stand for a contract, of which commitments count what is theirs; with numbers: on those documents, whatever became of them.';
+COMMENT ON FUNCTION billing_internal.commitment_spend(bigint, uuid, text[], text[]) IS
+    'The usage lines on the documents that stand for a contract, of which commitments count what is theirs; with numbers: on those documents, whatever became of them, and on those beside, which had no number yet when they were counted.';
 
 CREATE FUNCTION billing_internal.edge(at timestamptz, zone text) RETURNS json
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
@@ -165,8 +166,10 @@ DECLARE
 BEGIN
     RETURN QUERY
     WITH seller_policy AS MATERIALIZED (
-        SELECT p.seller_id, jsonb_object_agg(p.name, p.value) AS policies
-        FROM billing_internal.seller_policies('{rounding_mode, rounding_level, proration_basis, minimum_basis, rate_at, tier_continuity, unpriced_usage}') p
+        SELECT p.seller_id, jsonb_object_agg(p.name, p.value) FILTER (WHERE p.name NOT IN ('co_term', 'credit_on_decrease')) AS policies,
+            -- Newer than what was billed before them: said only where they are not the default.
+            coalesce(jsonb_object_agg(p.name, p.value) FILTER (WHERE (p.name, p.value) IN (('co_term', 'month'), ('credit_on_decrease', 'none'))), '{}') AS more
+        FROM billing_internal.seller_policies('{rounding_mode, rounding_level, proration_basis, minimum_basis, rate_at, tier_continuity, unpriced_usage, co_term, credit_on_decrease}') p
         GROUP BY p.seller_id
     ), block AS MATERIALIZED (
         -- Where boundaries are compared, what they drew may come back to blocks that are used up.
@@ -201,10 +204,11 @@ BEGIN
             -- Prices agreed with a customer are in the customer's currency.
             WHERE o.customer_id = k.customer_id AND CASE WHEN o.contract_id IS NULL THEN (o.terms ? 'percent_off' OR k.currency = c.currency) AND o.from_version <= v.terms AND (o.until_version IS NULL OR o.until_version > v.terms)
                 ELSE o.contract_id = k.contract_id AND o.from_version <= v.contract AND (o.until_version IS NULL OR o.until_version > v.contract) END),
-        'commitments', t.commitments, 'spent', CASE WHEN t.postpaid THEN billing_internal.commitment_spend(k.customer_id, k.contract_id, r.counted) END,
-        'credits', CASE WHEN r.credits ? 'blocks' THEN r.credits WHEN o.blocks IS NOT NULL THEN (
-            SELECT jsonb_strip_nulls(jsonb_build_object('blocks', o.blocks, 'order', d.document->'credit_order', 'mode', d.document->'credit_mode')) || coalesce(r.credits, '{}')
-            FROM billing.contract_version d WHERE d.customer_id = k.customer_id AND d.contract_id = k.contract_id AND d.version = v.contract) END
+        'commitments', t.commitments, 'spent', CASE WHEN t.postpaid THEN billing_internal.commitment_spend(k.customer_id, k.contract_id, r.counted, r.beside) END,
+        'credits', CASE WHEN r.credits ? 'blocks' THEN r.credits ELSE (
+            SELECT jsonb_strip_nulls(jsonb_build_object('blocks', coalesce(o.blocks, '[]'), 'order', d.document->'credit_order', 'mode', d.document->'credit_mode')) || coalesce(r.credits, '{}')
+            FROM billing.contract_version d WHERE d.customer_id = k.customer_id AND d.contract_id = k.contract_id AND d.version = v.contract
+                AND (o.blocks IS NOT NULL OR d.document->>'credit_mode' = 'credit_only')) END
         , 'discounts', t.discounts)::text, coalesce(r.earlier, false), CASE WHEN r.standing IS NOT NULL THEN r.standing
             -- A boundary billed again, which other documents have corrected meanwhile.
             WHEN EXISTS (SELECT FROM billing.invoice i WHERE i.customer_id = r.customer_id AND i.contract_id = r.contract_id AND i.corrects <> '{}'
@@ -225,7 +229,7 @@ BEGIN
         SELECT json_agg(json_build_object('from', CASE WHEN lower(x.valid_during) > k.starts_at THEN billing_internal.edge(lower(x.valid_during), k.time_zone) END,
                 'until', CASE WHEN upper(x.valid_during) < coalesce(e.ends_at, 'infinity') THEN billing_internal.edge(upper(x.valid_during), k.time_zone) END,
                 'terms', x.terms) ORDER BY x.position, lower(x.valid_during)) FILTER (WHERE x.kind = 'discount') AS discounts,
-            json_agg(json_build_object('terms', x.terms, 'from', coalesce(lower(x.valid_during), k.starts_at), 'until', upper(x.valid_during),
+            json_agg(json_build_object('terms', x.terms, 'scope', CASE WHEN x.terms->'scope' ? 'windows' THEN billing_internal.credit_scope(x.terms->'scope', k.time_zone) END, 'from', coalesce(lower(x.valid_during), k.starts_at), 'until', upper(x.valid_during),
                 'until_on', ((upper(x.valid_during) - interval '1 microsecond') AT TIME ZONE k.time_zone)::date + 1)
                 ORDER BY (x.terms->>'priority')::int, x.term_key, lower(x.valid_during)) FILTER (WHERE x.kind = 'commitment') AS commitments,
             bool_or(x.terms->>'kind' = 'postpaid') FILTER (WHERE x.kind = 'commitment') AS postpaid,
@@ -235,8 +239,8 @@ BEGIN
         WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id AND x.kind IN ('discount', 'commitment', 'bill_to', 'purchase_order')
             AND x.from_version <= v.contract AND (x.until_version IS NULL OR x.until_version > v.contract)
     ) t
-    CROSS JOIN LATERAL (SELECT coalesce(r.policies, sp.policies || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
-        WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND sp.policies ? p.name), sp.policies) AS policies) q
+    CROSS JOIN LATERAL (SELECT coalesce(r.policies, sp.policies || sp.more || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p
+        WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND (sp.policies ? p.name OR p.name IN ('co_term', 'credit_on_decrease'))), sp.policies || sp.more) AS policies) q
     CROSS JOIN LATERAL (SELECT jsonb_agg(b.block ORDER BY b.grant_id) AS blocks FROM block b WHERE b.customer_id = k.customer_id AND coalesce(b.contract_id, k.contract_id) = k.contract_id) o;
 END
 $$;

@@ -70,17 +70,22 @@ DECLARE
     i billing.invoice;
     ref billing_internal.bill_ref;
     refs billing_internal.bill_ref[];
+    -- What was billed with it, of other boundaries, was not issued yet when the documents were counted.
+    beside text[];
     documents jsonb;
 BEGIN
     SELECT * INTO i FROM billing.invoice x WHERE x.customer_id = of_customer_id AND x.invoice_id = of_invoice_id;
     IF i.pool_id IS NOT NULL THEN
         RETURN billing_internal.credit_sale_document(i.customer_id, i.pool_id, i.minor_units, i.document->'inputs');
     END IF;
+    SELECT array_agg(x.number ORDER BY x.created_at, x.number) INTO beside FROM billing.invoice x
+    WHERE x.customer_id = i.customer_id AND x.contract_id = i.contract_id AND x.cut_at = i.cut_at AND x.invoice_id <> i.invoice_id AND x.number IS NOT NULL;
     ref := billing_internal.issued_ref(of_customer_id, of_invoice_id, recorded_until);
+    ref.beside := CASE WHEN i.document->'inputs' ? 'counted' THEN beside END;
     ref.usage_until := CASE WHEN i.kind <> 'invoice' THEN (i.document->'inputs'->>'due_until')::timestamptz END;
     SELECT coalesce(max(billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) FILTER (WHERE d.terms IS NULL), '[]'),
         coalesce(array_agg(billing_internal.ref_by(i.customer_id, i.contract_id, ARRAY[d.boundary], d.terms, recorded_until, true,
-            billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on), i.document->'inputs'->'credits') ORDER BY d.boundary) FILTER (WHERE d.terms IS NOT NULL), '{}') INTO ref.standing, refs
+            billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on), i.document->'inputs'->'credits', beside) ORDER BY d.boundary) FILTER (WHERE d.terms IS NOT NULL), '{}') INTO ref.standing, refs
     FROM jsonb_to_recordset(coalesce(i.document->'inputs'->'differences', '[]')) d (boundary int, billed_on text[], terms jsonb);
     -- The legal entity's own document; if nothing is left for it, the bill's without lines.
     SELECT jsonb_agg(CASE WHEN d.bill_to = i.document->>'bill_to' THEN d.document ELSE d.document || '{"lines": []}' END ORDER BY d.bill_to <> i.document->>'bill_to', d.place) INTO documents

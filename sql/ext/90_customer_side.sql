@@ -214,12 +214,14 @@ BEGIN
         FROM jsonb_array_elements(found) WITH ORDINALITY x (f, place)
         CROSS JOIN LATERAL (SELECT greatest(0, extract(epoch FROM now_at - (f->>'starts_at')::timestamptz) / extract(epoch FROM (f->>'ends_at')::timestamptz - (f->>'starts_at')::timestamptz)) AS share) t
         CROSS JOIN LATERAL (SELECT CASE
-            WHEN f->>'kind' = 'postpaid' THEN (SELECT q.filled FROM billing_internal.commitments_filled((SELECT jsonb_agg(jsonb_build_object('priority', e->'priority', 'amount', e->>'amount', 'scope', e->'scope',
+            -- Of one in units nobody has counted yet what fills it.
+            WHEN f->>'kind' = 'postpaid' AND f->>'unit' <> k.currency THEN NULL
+            WHEN f->>'kind' = 'postpaid' THEN (SELECT q.filled FROM billing_internal.commitments_filled((SELECT jsonb_agg(jsonb_build_object('priority', e->'priority', 'amount', e->>'amount', 'scope', billing_internal.credit_scope(e->'scope', k.time_zone),
                     'from', billing_internal.rfc3339((e->>'starts_at')::timestamptz), 'until', billing_internal.rfc3339((e->>'ends_at')::timestamptz)) ORDER BY i)
-                FROM jsonb_array_elements(found) WITH ORDINALITY o (e, i) WHERE e->>'kind' = 'postpaid')::text, spent::text) q
-                WHERE q.place = (SELECT count(*) FROM jsonb_array_elements(found) WITH ORDINALITY o (e, i) WHERE e->>'kind' = 'postpaid' AND o.i <= x.place))
-            -- What the credits it pays for were used, at its price of them; one that pays for none is only paid.
-            WHEN f->>'pool_id' IS NOT NULL THEN (SELECT p.paid * least(1, sum((b->>'used')::numeric + (b->>'pending')::numeric) / p.credits)
+                FROM jsonb_array_elements(found) WITH ORDINALITY o (e, i) WHERE e->>'kind' = 'postpaid' AND e->>'unit' = k.currency)::text, spent::text) q
+                WHERE q.place = (SELECT count(*) FROM jsonb_array_elements(found) WITH ORDINALITY o (e, i) WHERE e->>'kind' = 'postpaid' AND e->>'unit' = k.currency AND o.i <= x.place))
+            -- What the credits it pays for were used, at its price of them, or counted; one that pays for none is only paid.
+            WHEN f->>'pool_id' IS NOT NULL THEN (SELECT CASE WHEN f->>'unit' = k.currency THEN p.paid ELSE p.credits END * least(1, sum((b->>'used')::numeric + (b->>'pending')::numeric) / p.credits)
                 FROM billing.credit_pool p JOIN billing.credit_grant g USING (customer_id, pool_id) JOIN jsonb_array_elements(held) b ON b->>'block' = g.key
                 WHERE p.customer_id = of_customer_id AND p.pool_id = (f->>'pool_id')::uuid GROUP BY p.paid, p.credits) END AS consumed) u
         WHERE (f->>'shown')::boolean;

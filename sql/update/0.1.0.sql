@@ -16,4 +16,4 @@ DROP FUNCTION
     billing_internal.usage_cells(bigint, int, timestamptz, timestamptz, timestamptz[]);
 ALTER TYPE billing_internal.bill_ref
     ADD ATTRIBUTE known_meters jsonb, ADD ATTRIBUTE earlier boolean, ADD ATTRIBUTE standing text, ADD ATTRIBUTE later_prices jsonb,
-    ADD ATTRIBUTE credits jsonb, ADD ATTRIBUTE counted text[];
+    ADD ATTRIBUTE credits jsonb, ADD ATTRIBUTE counted text[], ADD ATTRIBUTE beside text[];

@@ -4,7 +4,7 @@ use crate::domain::contracts::catalogue;
 use crate::domain::contracts::charge::UsageCharge;
 use crate::domain::contracts::contract::Contract;
 use crate::domain::contracts::describe::describe;
-use crate::domain::contracts::diff::differences;
+use crate::domain::contracts::diff::{differences, fees_fall};
 use crate::domain::contracts::overrides::{Override, read_list};
 use crate::domain::contracts::plan::Plan;
 use crate::domain::contracts::renewal::Renewal;
@@ -120,6 +120,18 @@ fn contract_diff(
         let change = row.change().to_string();
         (row.kind, row.item, change, row.before, row.after)
     }))
+}
+
+/// Whether the fees of a day (a date as text) sum to less in the second of two timelines.
+#[pg_extern(sql = false)]
+fn contract_fees_fall(before: &str, after: &str, day: &str) -> bool {
+    let parse = |text| json::parse_nested(text, json::DOCUMENT_DEPTH_MAX + 2, "");
+    let compare = || {
+        let day = Node::root(&Tree::text(day.to_string())).date()?;
+        fees_fall(&Node::root(&parse(before)?), &Node::root(&parse(after)?), day)
+    };
+    // Both were made by contract_timeline().
+    compare().unwrap_or(false)
 }
 
 /// By how many percent a renewal raises prices, of a timeline's `renewal` and the value of the index it follows.
@@ -359,6 +371,26 @@ mod tests {
     }
 
     /// rules.md 7: CPI 8.1 between 3 and 7 is 7; without its value there is no uplift.
+    /// Fees are compared by the day: 120 a year are less than 11 a month, and what is billed once or ends by then is none.
+    #[pg_test]
+    fn fees_fall_by_the_day() {
+        let fee = |amount: &str, every: &str, until: &str| {
+            format!(
+                r#"{{"rows":[{{"kind":"fee","key":"f","from":"2026-01-01","until":{until},"every":"{every}","terms":{{"key":"f","product":"p","pricing":{{"model":"flat","amount":"{amount}"}}}}}}]}}"#
+            )
+        };
+        let falls = |before: &str, after: &str| {
+            Spi::get_one::<bool>(&format!(
+                "SELECT billing_internal.contract_fees_fall('{before}', '{after}', '2026-03-01')"
+            ))
+            .unwrap()
+            .unwrap()
+        };
+        let (year, month) = (fee("120", "12 months", "null"), fee("11", "1 month", "null"));
+        assert!(falls(&month, &year) && !falls(&year, &month) && !falls(&year, &year));
+        assert!(falls(&year, &fee("500", "1 month", r#""2026-03-01""#)));
+    }
+
     #[pg_test]
     fn uplifts_are_clamped() {
         let renewal = r#"{"auto":true,"notice_days":60,"uplift":{"index":"cpi","min":"3","max":"7"},"renews_on":"2027-01-01"}"#;

@@ -55,7 +55,7 @@ fn filled(periods: &str, spent: &str) -> Result<Vec<Exact>, Fault> {
     let commitments =
         Node::root(&tree).items()?.into_iter().enumerate().map(read).collect::<Result<Vec<_>, Fault>>()?;
     let spent = Spent::read(&Node::root(&json::parse(spent)?))?;
-    let filled = waterfall(&commitments, &spent.charges()?)?;
+    let filled = waterfall(&commitments, &spent.charges(None)?)?;
     let of = |commitment: &Commitment| {
         filled
             .iter()

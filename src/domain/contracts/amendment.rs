@@ -32,10 +32,18 @@ const FIELDS: [&str; 14] = [
     "bill_to",
 ];
 /// What bills differently is another contract; of each what helps.
-const FIXED: [(&str, &str); 11] = [
+const FIXED: [(&str, &str); 13] = [
     ("plan", "Use billing.contract_change_plan()."),
     ("phases", "Amend the charges and fees themselves, or give them ramps."),
     ("trial", "A trial is agreed on before the contract begins. Give a discount of 100 percent instead."),
+    (
+        "credit_order",
+        "Credit is drawn in the order that was signed. Make a new contract, and cancel this one.",
+    ),
+    (
+        "credit_mode",
+        "What credit does not cover goes by what was signed. Make a new contract, and cancel this one.",
+    ),
     ("key", "Make a new contract."),
     ("customer", "Make a new contract for the other customer, and cancel this one."),
     ("seller", "Make a new contract, and cancel this one."),

@@ -2,7 +2,7 @@
 
 use super::charge::{Entry, Fee, Keyed, PriceSource, UsageCharge, read_entry};
 use super::extras::{
-    AddOn, Commitment, Discount, Entitlement, Expires, Grant, Phase, phase_windows, read_keyed,
+    AddOn, Commitment, Discount, Entitlement, Expires, Grant, Phase, Units, phase_windows, read_keyed,
 };
 use super::overrides::{self, Override};
 use super::plan::{Billing, Plan, check_every, read_interval, read_items, unique_keys};
@@ -353,6 +353,25 @@ impl Contract {
                 ));
             }
         }
+        if let Some(Units { meter, .. }) = &commitment.units {
+            let items = self.all_items(plan);
+            if !items.charges.iter().any(|charge| charge.item.meter == *meter) {
+                return Err(no_charge("meter", &items));
+            }
+            if let Some(at) = commitment.scope.meters.iter().position(|named| named != meter) {
+                return Err(Fault::document(
+                    &index_path("scope.meters", at),
+                    format!("is not {meter}, which the commitment is in units of"),
+                ));
+            }
+            if commitment.prepaid && self.credits.iter().any(|grant| grant.key == commitment.key) {
+                return Err(Fault::document(
+                    "key",
+                    format!("\"{}\" is the key of a credit, too", commitment.key),
+                )
+                .with_hint("What the quantity buys is a credit by the commitment's key."));
+            }
+        }
         check_overrides("overage", &commitment.overage, &self.all_items(plan))
     }
 
@@ -365,6 +384,13 @@ impl Contract {
                         "paid_by",
                         format!("\"{by}\" is no commitment of this contract"),
                     ));
+                }
+                Some(Commitment { units: Some(_), .. }) => {
+                    return Err(Fault::document(
+                        "paid_by",
+                        format!("\"{by}\" is in units, and its price is theirs"),
+                    )
+                    .with_hint("Let a commitment of money pay for credit."));
                 }
                 Some(commitment) if !commitment.prepaid => {
                     return Err(Fault::document(

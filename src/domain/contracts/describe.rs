@@ -2,18 +2,18 @@
 
 use super::charge::{Fee, PriceSource, Timing, UsageCharge};
 use super::contract::Contract;
-use super::extras::{Commitment, Expires, Grant, ScopeTerms};
+use super::extras::{Commitment, Expires, Grant, ScopeTerms, Units};
 use super::overrides::{Change as Agreed, Override, Target};
 use super::plan::{Aligned, Billing, Plan};
 use super::renewal::{Renewal, RenewalPrices, Uplift};
-use super::timeline::{self, Change, Kind, Point, Row, Timeline, What};
+use super::timeline::{self, Change, Kind, Point, Row, Stretch, Timeline, What};
 use crate::domain::foundation::calendar::Interval;
 use crate::domain::foundation::json::{Node, Tree};
 use crate::domain::foundation::{Exact, Fault};
 use crate::domain::metering::Dimensions;
 use crate::domain::rating::{Pricing, number};
 use chrono::{Datelike, NaiveDate};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The sentences of a contract document with its plan, in the order in which people read a deal.
 pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, Fault> {
@@ -36,13 +36,30 @@ pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, F
         .unwrap_or_else(|| "units of the customer's currency".into());
     let teller = Teller { line: &line, unit: &unit };
     let mut told = teller.frame(named.as_deref());
-    for row in &line.rows {
-        told.push(teller.row(row)?);
-    }
     let document = &line.document;
+    let fees = document.all_items(plans.get(PLAN)).fees;
+    let endless = |key: &str| {
+        fees.iter()
+            .filter(|fee| line.ends.is_none() && fee.until.is_none() && fee.item.key == key)
+            .find_map(|fee| fee.step_up)
+    };
+    let mut stepping = BTreeSet::new();
+    for row in &line.rows {
+        match endless(&row.key).filter(|_| row.kind == Kind::Fee) {
+            None => told.extend(teller.row(row)?),
+            // One sentence for all its steps.
+            Some(step_up) if stepping.insert(row.key.clone()) => {
+                let first = Row { during: Stretch { until: None, ..row.during }, ..row.clone() };
+                let rises =
+                    format!(", and rises by {} percent every {}.", step_up.percent, per(step_up.every));
+                told.extend(teller.row(&first)?.map(|text| text.trim_end_matches('.').to_string() + &rises));
+            }
+            Some(_) => (),
+        }
+    }
     if let Some(mode) = document.credit_mode.as_deref() {
         told.push(match mode {
-            "credit_only" => "Usage that no credit covers is refused.".to_string(),
+            "credit_only" => "Usage is paid by credit alone: what no credit covers is refused where it is asked for, and shown on invoices, where it costs nothing.".to_string(),
             "allow_negative" => "When credit has ended, usage may draw blocks below zero as far as they allow it; the rest is billed.".to_string(),
             _ => "Usage that no credit covers is billed.".to_string(),
         });
@@ -192,16 +209,18 @@ impl Teller<'_> {
         format!("{begins}{}", ends.map_or(String::new(), |until| format!(" until {}", last(until))))
     }
 
-    fn row(&self, row: &Row) -> Result<String, Fault> {
+    fn row(&self, row: &Row) -> Result<Option<String>, Fault> {
         let node = Node::root(&row.terms);
         let (from, until) = (row.during.from.day, row.during.until.map(|until| until.day));
         let during = self.during(from, until);
-        Ok(match row.kind {
+        Ok(Some(match row.kind {
             Kind::Usage => self.usage(&UsageCharge::read_terms(&node)?, row, &during),
             Kind::Fee => self.fee(&Fee::read(&node)?, row, &during, from),
             Kind::Override => self.agreed(&Override::read(&node)?, &during),
             Kind::Discount => self.discount(&row.terms, &during),
             Kind::Commitment => self.commitment(&Commitment::read(&node)?, from, until)?,
+            // What a commitment in units buys is said with it.
+            Kind::Credit if row.terms.get("of_meter").is_some() => return Ok(None),
             Kind::Credit => self.grant(&Grant::read(&node)?),
             Kind::Entitlement => {
                 let Tree::Object(fields) = &row.terms else { unreachable!("an entitlement is an object") };
@@ -218,7 +237,7 @@ impl Teller<'_> {
                 };
                 format!("The customer may use {feature}{with}{by}{during}.")
             }
-        })
+        }))
     }
 
     fn usage(&self, charge: &UsageCharge, row: &Row, during: &str) -> String {
@@ -342,9 +361,14 @@ impl Teller<'_> {
         let amounts: Vec<String> = commitment.amounts.iter().map(|amount| self.money(*amount)).collect();
         let every = commitment.every.map_or(String::new(), per);
         let how_much = match &amounts[..] {
+            [] => format!("each {every}"),
             [one] => format!("{one} for each {every}"),
             many => format!("{} for one {every} after the other", list(many, "and")),
         };
+        let units = commitment.units.as_ref().map(|Units { meter, quantity, shortfall }| {
+            let price = shortfall.as_ref().map_or(String::new(), |price| price.in_words(self.unit));
+            (format!("{} of {meter}", number(*quantity)), price)
+        });
         let during = match until {
             Some(until) => format!("from {} to {}", date(from), last(until)),
             None => format!("from {}", date(from)),
@@ -355,7 +379,21 @@ impl Teller<'_> {
                 None => "paid in advance when each begins".to_string(),
                 Some(instalments) => format!("paid in advance in equal parts every {}", per(instalments)),
             };
-            format!("Commitment {}: the customer buys {how_much} {during}, {paid}", commitment.key)
+            let what = match units {
+                Some((units, _)) => format!("{units} for {}", how_much.replace(" for each ", " each ")),
+                None => how_much,
+            };
+            let of = if commitment.units.is_some() && !commitment.scope.is_empty() {
+                format!(", for {scope}")
+            } else {
+                String::new()
+            };
+            format!("Commitment {}: the customer buys {what} {during}{of}, {paid}", commitment.key)
+        } else if let Some((units, price)) = units {
+            format!(
+                "Commitment {}: the customer uses at least {units} {how_much} {during}, counting {scope}; what is missing is billed when each ends, at {price}",
+                commitment.key
+            )
         } else {
             format!(
                 "Commitment {}: the customer spends at least {how_much} {during} on {scope}; what is missing is billed when each ends",
@@ -516,7 +554,7 @@ mod tests {
                 "Credit monthly: the customer gets call 100 of promotional credit every month from 15 January 2026, for usage of calls and region eu or us; it expires when its period ends; up to call 50 of what is unused then lives on for 1 month.",
                 "The customer may use sso.",
                 "The customer may use api_rate ({\"value\":\"100\"}).",
-                "Usage that no credit covers is refused.",
+                "Usage is paid by credit alone: what no credit covers is refused where it is asked for, and shown on invoices, where it costs nothing.",
                 "On 15 January 2028 it may be renewed for 12 months; notice is due by 15 January 2028; fees and agreed prices rise by 5 percent; agreed prices and discounts end, and list prices hold.",
             ]
         );

@@ -1,7 +1,11 @@
 //! What two timelines say differently: every item that changed, as it was and as it is.
 
-use crate::domain::foundation::Fault;
+use super::charge::Fee;
+use crate::domain::foundation::calendar::Interval;
 use crate::domain::foundation::json::{Node, Tree};
+use crate::domain::foundation::{Fault, Ratio};
+use crate::domain::metering::Dimensions;
+use chrono::NaiveDate;
 use std::collections::HashMap;
 
 /// One item, or one fact of the whole contract, of which two timelines speak differently.
@@ -31,6 +35,33 @@ const FACTS: [&str; 9] =
     ["ends_on", "ends_at", "cancelled", "notice", "paused", "term", "renewal", "credit_mode", "credit_order"];
 /// Facts with stretches of their own.
 const VALUES: [&str; 2] = ["bill_tos", "purchase_orders"];
+
+/// Whether the fees of a day, each over its own time, sum to less in the second of two timelines: a downgrade.
+pub fn fees_fall(before: &Node, after: &Node, day: NaiveDate) -> Result<bool, Fault> {
+    let fees = |timeline: &Node| -> Result<Ratio, Fault> {
+        let mut sum = Ratio::ZERO;
+        for node in timeline.fields()?.required("rows")?.items()? {
+            let mut row = node.fields()?;
+            if row.required("kind")?.text()? != "fee" {
+                continue;
+            }
+            let (from, until) =
+                (row.required("from")?.date()?, row.optional("until").map(|n| n.date()).transpose()?);
+            let fee = Fee::read(&row.required("terms")?)?;
+            if day < from || until.is_some_and(|until| day >= until) || fee.once {
+                continue;
+            }
+            let days = match Interval::parse(row.required("every")?.text()?)? {
+                Interval::Months(months) => Ratio::new(i128::from(months) * 365, 12),
+                Interval::Days(days) => Ratio::from(i64::from(days)),
+            };
+            let price = fee.pricing.rate(&Ratio::from(fee.quantity), &Dimensions::new(), 1)?;
+            sum = sum.add(&price.div(&days).unwrap_or(Ratio::ZERO));
+        }
+        Ok(sum)
+    };
+    Ok(fees(after)?.sub(&fees(before)?).is_negative())
+}
 
 /// Compares timelines as [`Timeline::to_tree`](super::timeline::Timeline::to_tree) writes them.
 pub fn differences(before: &Node, after: &Node) -> Result<Vec<Difference>, Fault> {

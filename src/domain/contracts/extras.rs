@@ -3,13 +3,14 @@
 use super::charge::{Entry, Fee, Keyed, UsageCharge, read_entry};
 use super::overrides::{self, Override};
 use super::plan::{read_interval, read_items, unique_keys};
-use super::schedule::{Scheduled, read_dates};
+use super::schedule::{Item, Scheduled, read_dates};
 use super::{CHARGES_MAX, EXTRAS_MAX};
 use crate::domain::credits::Category;
 pub use crate::domain::entitlements::item::Item as Entitlement;
 use crate::domain::foundation::calendar::Interval;
 use crate::domain::foundation::json::{Fields, Node, Tree};
 use crate::domain::foundation::{Exact, Fault};
+use crate::domain::rating::Pricing;
 use chrono::NaiveDate;
 use std::borrow::Cow;
 
@@ -179,7 +180,7 @@ pub struct ScopeTerms {
 }
 
 impl ScopeTerms {
-    fn read(node: &Node, windows: bool) -> Result<ScopeTerms, Fault> {
+    fn read(node: &Node) -> Result<ScopeTerms, Fault> {
         let mut fields = node.fields_of(&["products", "meters", "dimensions", "bill_tos", "windows"])?;
         let mut scope = ScopeTerms {
             products: read_keys(&mut fields, "products")?,
@@ -207,9 +208,6 @@ impl ScopeTerms {
             scope.dimensions.sort_by(|a, b| a.0.cmp(&b.0));
         }
         for node in fields.optional("windows").map_or(Ok(Vec::new()), |n| n.items_at_most(EXTRAS_MAX))? {
-            if !windows {
-                return Err(node.fault("is for credits; a commitment counts what is used in its periods"));
-            }
             let mut window = node.fields_of(&["from", "until"])?;
             window.required("from")?;
             window.required("until")?;
@@ -240,24 +238,26 @@ impl ScopeTerms {
         Tree::Object(fields)
     }
 
-    fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         *self == ScopeTerms::default()
     }
 }
 
-fn read_scope(fields: &mut Fields, windows: bool) -> Result<ScopeTerms, Fault> {
-    fields.optional("scope").map_or(Ok(ScopeTerms::default()), |node| ScopeTerms::read(&node, windows))
+fn read_scope(fields: &mut Fields) -> Result<ScopeTerms, Fault> {
+    fields.optional("scope").map_or(Ok(ScopeTerms::default()), |node| ScopeTerms::read(&node))
 }
 
 // ── commitments ─────────────────────────────────────────────────────────────────────────────────
 
-/// What the customer promises to spend, in money: paid in advance, or made up for at the end of each period.
+/// What the customer promises to spend, or to use: paid in advance, or made up for at the end of each period.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Commitment {
     pub key: String,
     pub prepaid: bool,
-    /// Per period; the last holds for further ones.
+    /// Money per period; the last holds for further ones. None for a postpaid one in units.
     pub amounts: Vec<Exact>,
+    /// Of one in units.
+    pub units: Option<Units>,
     /// What its lines are for; `None` = as the first charge.
     pub product: Option<String>,
     /// Length of a period; `None` = the contract's term.
@@ -273,13 +273,24 @@ pub struct Commitment {
     pub until: Option<NaiveDate>,
 }
 
-const COMMITMENT_FIELDS: [&str; 14] = [
+/// So much of a meter, in its unit, per period: of a prepaid commitment bought for its amount, of a postpaid one the least.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Units {
+    pub meter: String,
+    pub quantity: Exact,
+    /// Of a postpaid one: what is missing at a period's end costs this. Usage that did not happen has no model, region or
+    /// tier, so no price of the meter could be found for it.
+    pub shortfall: Option<Box<Pricing>>,
+}
+
+const COMMITMENT_FIELDS: [&str; 15] = [
     "key",
     "kind",
     "amount",
     "amounts",
     "quantity",
     "meter",
+    "shortfall_price",
     "product",
     "every",
     "instalments",
@@ -295,13 +306,7 @@ impl Commitment {
         let mut fields = node.fields_of(&COMMITMENT_FIELDS)?;
         let key = fields.required("key")?.key()?.to_string();
         let prepaid = fields.required("kind")?.word(&["prepaid", "postpaid"])? == "prepaid";
-        for name in ["quantity", "meter"] {
-            if let Some(units) = fields.optional(name) {
-                return Err(units.fault("is not billed by this version: a commitment is an amount of money").with_hint(
-                    "Give an amount, and to prepay units a credit in the meter's unit with \"paid_by\" this commitment.",
-                ));
-            }
-        }
+        let units = Units::read(&mut fields, prepaid)?;
         let amounts = match (fields.optional("amount"), fields.optional("amounts")) {
             (Some(amount), None) => vec![read_amount(&amount)?],
             (None, Some(list)) => {
@@ -312,12 +317,23 @@ impl Commitment {
                 }
                 amounts
             }
+            (None, None) if units.is_some() && !prepaid => Vec::new(),
+            (None, None) if units.is_some() => {
+                return Err(fields
+                    .fault("must have an amount: what its quantity is bought for")
+                    .with_hint("Give the price of a period: \"amount\": \"20000\"."));
+            }
             _ => {
                 return Err(fields
                     .fault("must have either amount or amounts")
                     .with_hint("amounts has one for each period: [\"40000\", \"50000\", \"60000\"]."));
             }
         };
+        if !amounts.is_empty() && units.is_some() && !prepaid {
+            return Err(fields
+                .fault("has an amount and a quantity, and what is missing can't be both")
+                .with_hint("Make it two commitments: each is tested by itself."));
+        }
         let product = fields.optional("product").map(|n| n.key().map(str::to_string)).transpose()?;
         let every = fields.optional("every").map(|n| read_interval(&n)).transpose()?;
         let instalments = match fields.optional("instalments") {
@@ -325,7 +341,7 @@ impl Commitment {
             Some(node) if !prepaid => return Err(node.fault("is for prepaid commitments")),
             Some(node) => Some(read_interval(&node)?),
         };
-        let scope = read_scope(&mut fields, false)?;
+        let scope = read_scope(&mut fields)?;
         let priority = read_priority(&mut fields, 100)?;
         let mut overage = Vec::new();
         if let Some(node) = fields.optional("overage") {
@@ -343,6 +359,7 @@ impl Commitment {
             key,
             prepaid,
             amounts,
+            units,
             product,
             every,
             instalments,
@@ -351,6 +368,55 @@ impl Commitment {
             overage,
             from,
             until,
+        })
+    }
+}
+
+impl Units {
+    fn read(fields: &mut Fields, prepaid: bool) -> Result<Option<Units>, Fault> {
+        let quantity = fields.optional("quantity").map(|n| read_amount(&n)).transpose()?;
+        let meter = fields.optional("meter").map(|n| n.key().map(str::to_string)).transpose()?;
+        let shortfall = match fields.optional("shortfall_price") {
+            None => None,
+            Some(node) if prepaid || quantity.is_none() => {
+                return Err(node.fault("is for postpaid commitments in units"));
+            }
+            Some(node) => {
+                let pricing = Pricing::read(&node)?;
+                Fee::check_pricing(&node.path, &pricing)?;
+                Some(Box::new(pricing))
+            }
+        };
+        match (quantity, meter) {
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) if !prepaid && shortfall.is_none() => Err(fields
+                .fault("must have a shortfall_price: what a unit that is missing costs")
+                .with_hint("\"shortfall_price\": {\"model\": \"per_unit\", \"unit_price\": \"0.002\", \"per\": 1000}")),
+            (Some(quantity), Some(meter)) => Ok(Some(Units { meter, quantity, shortfall })),
+            _ => Err(fields.fault("must have both quantity and meter, or none of them")),
+        }
+    }
+}
+
+impl Commitment {
+    /// What a prepaid one in units buys, as credit in the meter's unit: that of each period expires with it.
+    pub fn bought(&self) -> Option<Grant> {
+        let Units { meter, quantity, .. } = self.units.as_ref().filter(|_| self.prepaid)?;
+        let scope = ScopeTerms { meters: vec![meter.clone()], ..self.scope.clone() };
+        Some(Grant {
+            key: self.key.clone(),
+            category: Category::Paid,
+            amount: Some(*quantity),
+            unit: None,
+            of_meter: Some(meter.clone()),
+            paid_by: Some(self.key.clone()),
+            effective_on: self.from,
+            expires: Expires::PeriodEnd,
+            every: self.every,
+            scope,
+            priority: self.priority,
+            rollover: None,
+            carry_from: None,
         })
     }
 }
@@ -368,12 +434,18 @@ impl Keyed for Commitment {
             ("kind".into(), Tree::text(if self.prepaid { "prepaid" } else { "postpaid" })),
         ];
         match &self.amounts[..] {
+            [] => (),
             [amount] => text_field(&mut fields, "amount", Some(amount)),
             amounts => list_field(
                 &mut fields,
                 "amounts",
                 amounts.iter().map(|a| Tree::text(a.to_string())).collect(),
             ),
+        }
+        if let Some(Units { meter, quantity, shortfall }) = &self.units {
+            text_field(&mut fields, "quantity", Some(quantity));
+            text_field(&mut fields, "meter", Some(meter));
+            fields.extend(shortfall.as_ref().map(|pricing| ("shortfall_price".into(), pricing.to_tree())));
         }
         text_field(&mut fields, "product", self.product.as_ref());
         text_field(&mut fields, "every", self.every);
@@ -400,6 +472,8 @@ pub struct Grant {
     pub amount: Option<Exact>,
     /// A currency, a pricing unit or a meter's unit; `None` = the contract's currency.
     pub unit: Option<String>,
+    /// What a commitment in units buys: the meter whose unit it is in. No document says it.
+    pub of_meter: Option<String>,
     /// The prepaid commitment whose price is the price of all credits paid by it.
     pub paid_by: Option<String>,
     pub effective_on: Option<NaiveDate>,
@@ -474,7 +548,7 @@ impl Grant {
         {
             return Err(fields.fault(format!("expires {day} must be after effective_on {begins}")));
         }
-        let scope = read_scope(&mut fields, true)?;
+        let scope = read_scope(&mut fields)?;
         let priority = read_priority(&mut fields, 50)?;
         let rollover = fields.optional("rollover").map(|n| RolloverTerms::read(&n)).transpose()?;
         let carry_from = match fields.optional("carry_from") {
@@ -503,6 +577,7 @@ impl Grant {
             category,
             amount,
             unit,
+            of_meter: None,
             paid_by,
             effective_on,
             expires,
@@ -549,6 +624,7 @@ impl Keyed for Grant {
         ];
         text_field(&mut fields, "amount", self.amount);
         text_field(&mut fields, "unit", self.unit.as_ref());
+        text_field(&mut fields, "of_meter", self.of_meter.as_ref());
         text_field(&mut fields, "paid_by", self.paid_by.as_ref());
         text_field(&mut fields, "effective_on", self.effective_on);
         text_field(&mut fields, "every", self.every);

@@ -12,6 +12,8 @@ use chrono::NaiveDate;
 
 /// Most steps of one ramp, and most steps that a step-up takes.
 pub const STEPS_MAX: usize = 1000;
+/// A step-up of what has no end is taken for so long.
+const STEP_UP_LASTS: Interval = Interval::Months(50 * 12);
 const FIELDS: [&str; 3] = ["from", "until", "ramp"];
 
 /// A charge or a fee.
@@ -146,10 +148,7 @@ impl<T: Item> Scheduled<T> {
         }
         stretches.retain(|(day, _)| *day == begins || inside(*day));
         if let Some(step_up) = self.step_up {
-            let Some(ends) = ends else {
-                return Err(Fault::document("step_up", "needs an end: it would raise the price for ever")
-                    .with_hint("Give the contract a term (it may renew by itself), or the fee an until."));
-            };
+            let ends = ends.or_else(|| STEP_UP_LASTS.nth_after(begins, 1)).unwrap_or(NaiveDate::MAX);
             for n in 1.. {
                 let Some(day) = step_up.every.nth_after(begins, n).filter(|day| *day < ends) else { break };
                 if n as usize > STEPS_MAX {

@@ -767,6 +767,10 @@ fn said_by(document: &Contract, plan: Option<&Plan>) -> Result<Now, Fault> {
     for item in &document.commitments {
         let said = Said::Plain(item.from, item.until, item.to_tree());
         now.say(Kind::Commitment, &item.key, vec![whole], start, said);
+        if let Some(bought) = item.bought() {
+            let said = Said::Plain(item.from, item.until, bought.to_tree());
+            now.say(Kind::Credit, &bought.key, vec![whole], start, said);
+        }
     }
     for item in &document.credits {
         let said = Said::Plain(item.effective_on, None, item.to_tree());

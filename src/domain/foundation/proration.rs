@@ -17,6 +17,9 @@ pub enum ProrationBasis {
     ThirtyActual,
     /// Days of a 30-day month (30/360) over 30 a month.
     ThirtyStrict,
+    /// Months over those of the whole period, counted from its first day, and the days of a part of a month over its days.
+    /// Said by policy `co_term`, for what begins inside a period of several months.
+    Month,
     /// Partial periods cost as much as whole ones.
     None,
 }
@@ -28,6 +31,7 @@ impl ProrationBasis {
             ProrationBasis::Second => "second",
             ProrationBasis::ThirtyActual => "30_actual",
             ProrationBasis::ThirtyStrict => "30_strict",
+            ProrationBasis::Month => "month",
             ProrationBasis::None => "none",
         }
     }
@@ -69,8 +73,23 @@ pub fn share(period: &Period, interval: Interval, basis: ProrationBasis, elapsed
         (ProrationBasis::ThirtyStrict, Interval::Months(months)) => {
             Ratio::new(days_360(period.starts_on, period.ends_on), 30 * i128::from(months))
         }
+        (ProrationBasis::Month, Interval::Months(_)) => {
+            let months = |day| months_until(period.whole_starts_on, day);
+            let part = months(period.ends_on).sub(&months(period.starts_on));
+            part.div(&months(period.whole_ends_on)).unwrap_or(Ratio::ZERO)
+        }
         _ => Ratio::new(part, whole),
     }
+}
+
+/// Months from a day to a later one, counted from the first (rules.md 2, anchor rule); of the last its part by days.
+fn months_until(from: NaiveDate, until: NaiveDate) -> Ratio {
+    let month = |n: u32| if n == 0 { Some(from) } else { Interval::Months(1).nth_after(from, n) };
+    let passed = (1..).take_while(|n| month(*n).is_some_and(|day| day <= until)).count() as u32;
+    let days = |from: NaiveDate, until: NaiveDate| i128::from((until - from).num_days());
+    let begun = month(passed).unwrap_or(from);
+    let whole = month(passed + 1).map_or(30, |next| days(begun, next));
+    Ratio::from(i64::from(passed)).add(&Ratio::new(days(begun, until), whole))
 }
 
 /// Days between two dates where every month has 30 (30E/360): [20 Jan, 1 Feb) has 11.
@@ -111,6 +130,33 @@ mod tests {
         assert_eq!(prorate("120000", 78, 365), "25643.84");
         assert_eq!(prorate("1200", 184, 365), "604.93");
         assert_eq!(prorate("9000", 50, 90), "5000.00");
+    }
+
+    /// rules.md 2, co-term: 12,000 a year from 1 April until the year's end is 9/12; the parts of a year sum to 1.
+    #[test]
+    fn months_of_a_year() {
+        let day = |text: &str| -> NaiveDate { text.parse().unwrap() };
+        let year = |from: &str, until: &str| {
+            let (whole_starts_on, whole_ends_on) = (day("2025-01-01"), day("2026-01-01"));
+            let part =
+                Period { n: 0, starts_on: day(from), ends_on: day(until), whole_starts_on, whole_ends_on };
+            share(
+                &part,
+                Interval::Months(12),
+                ProrationBasis::Month,
+                Elapsed { part_micros: 1, whole_micros: 2 },
+            )
+        };
+        assert_eq!(year("2025-04-01", "2026-01-01"), Ratio::new(9, 12));
+        assert_eq!(year("2025-04-11", "2026-01-01"), Ratio::new(26, 36)); // 8 months and 20 of 30 days
+        assert_eq!(
+            year("2025-01-01", "2025-04-11").add(&year("2025-04-11", "2026-01-01")),
+            Ratio::from(1i64)
+        );
+        assert_eq!(year("2025-01-01", "2026-01-01"), Ratio::from(1i64));
+        // Counted from the 31st: 28 February is a month after it.
+        assert_eq!(months_until(day("2025-01-31"), day("2025-02-28")), Ratio::from(1i64));
+        assert_eq!(months_until(day("2025-01-31"), day("2025-03-30")), Ratio::new(61, 31));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::commitments;
 use super::difference::{Earlier, Standing, read_standing};
 use super::document::{Documents, Funding, Rated};
 use super::inputs::{ChargeKind, Inputs, Usage};
-use super::settlement::{self, Credit, Hour, Part, Purse};
+use super::settlement::{self, Ceiling, Ceilings, Credit, Hour, Part, Purse};
 use crate::domain::contracts::charge::PriceSource;
 use crate::domain::contracts::overrides::Change;
 use crate::domain::contracts::resolve::Agreed;
@@ -696,38 +696,56 @@ impl Batch {
                 usage_until: bill.usage_until,
             })
             .collect();
-        let settlement = settlement::settle(purse.as_ref().unwrap_or(&none), &mut parts)?;
+        let promised = self.ceilings(&bills)?;
+        let boundaries: Vec<i64> = bills.iter().flat_map(|bill| bill.boundaries.iter().copied()).collect();
+        // A recompute has them where they were counted.
+        let mut stands =
+            bills.iter().map(|bill| &bill.spent).max_by_key(|spent| spent.numbers.len()).cloned();
+        stands.iter_mut().for_each(|spent| spent.without(&boundaries));
+        let ceilings = Ceilings { of: promised, stands: stands.unwrap_or_default() };
+        let settlement = settlement::settle(purse.as_ref().unwrap_or(&none), &ceilings, &mut parts)?;
         if let Some(purse) = &purse {
             now = settlement.credits;
             relevant = settlement.relevant;
             left.extend(purse.remains(&settlement.left));
         }
-        let boundaries: Vec<i64> = bills.iter().flat_map(|bill| bill.boundaries.iter().copied()).collect();
         let apart = places.iter().any(|at| self.bills[*at].is_apart()) && places.len() > 1;
         let mut funds = Vec::new();
         for at in 0..places.len() {
-            let spent = match commitments::asks_for_spend(&of_places[at].dues) {
-                false => None,
-                true => {
+            let midnight = |day| bills[at].midnight(&self.midnights, day);
+            let ends = commitments::true_up_days(&of_places[at].dues).max().map(midnight).transpose()?;
+            // Its own usage is held against what was spent before it.
+            let usage = of_places[at].lines.iter().filter(|line| line.meter.is_some()).map(|line| line.until);
+            let filled = if bills[at].promised(&midnight)?.is_empty() { None } else { usage.max() };
+            let spent = match ends.max(filled) {
+                None => None,
+                Some(end) => {
                     let mut spent = bills[at].spent.clone();
                     spent.without(&boundaries);
+                    spent.meters = bills[at]
+                        .commitments()
+                        .iter()
+                        .filter_map(|row| row.measure().map(str::to_string))
+                        .collect();
                     // All of them: what was used after its period does not count for it.
                     for (earlier, credits) in of_places.iter().zip(&now) {
                         let n = bills[at].boundaries.last().copied().unwrap_or_default();
                         spent.add(n, &earlier.lines, credits)?;
                     }
+                    // Nothing later: that may stand on documents that this bill does not know.
+                    spent.until(end);
                     Some(spent)
                 }
             };
             let Rated { inputs, dues, lines, .. } = &mut of_places[at];
             if let Some(spent) = &spent {
-                let midnight = |day| bills[at].midnight(&self.midnights, day);
-                let bill_to = &inputs.header.bill_to;
+                let of_bill = (inputs.header.bill_to.as_str(), |meter: &str| inputs.unit_of(meter));
+                let of_bill = (of_bill.0, of_bill.1, inputs.minor_units, inputs.rounding_mode);
                 lines.extend(commitments::true_up_lines(
                     &inputs.commitments,
                     dues,
                     spent,
-                    bill_to,
+                    of_bill,
                     midnight,
                 )?);
             }
@@ -748,6 +766,24 @@ impl Batch {
             rated[*at] = Some(of_place);
         }
         Ok(funds)
+    }
+
+    /// What usage may fill of the commitments of one contract, each once.
+    fn ceilings(&self, bills: &[&Bill]) -> Result<Vec<Ceiling>, Fault> {
+        let mut found: BTreeMap<Uuid, Ceiling> = BTreeMap::new();
+        for bill in bills {
+            let rows = bill.commitments();
+            let priced: Vec<_> =
+                rows.iter().filter(|row| row.has_ceiling()).map(|row| row.measure()).collect();
+            for promised in bill.promised(&|day| bill.midnight(&self.midnights, day))? {
+                let measure = rows[promised.row].measure();
+                if priced.contains(&measure) {
+                    let ceiling = Ceiling { measure: measure.map(str::to_string), of: promised.of };
+                    found.insert(ceiling.of.id, ceiling);
+                }
+            }
+        }
+        Ok(found.into_values().collect())
     }
 
     /// The bills in the order they were opened, earlier boundaries among them.

@@ -3,6 +3,9 @@
 //! A commitment is one or more rows of terms that follow each other. Its periods are counted from its own start; each
 //! has the terms of the row in which it begins, and ends at the next one's start or with the last row. An instalment
 //! stands on the first boundary on or after its date, a true-up on the first on or after the period's end.
+//!
+//! Commitments of money are tested against what usage lines cost, those in units against what they counted: each measure by
+//! itself, and those of one measure one after the other (rules.md 3).
 
 use super::compute::{Line, LineKind, label_of};
 use super::settlement::Credit;
@@ -16,8 +19,9 @@ use crate::domain::foundation::money::Unit;
 use crate::domain::foundation::{Exact, Fault, Ratio, RoundingMode};
 use crate::domain::metering::Dimensions;
 use crate::domain::metering::dimensions::BILL_TO;
+use crate::domain::rating::Pricing;
 use chrono::NaiveDate;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// One row of a commitment's terms.
@@ -25,8 +29,10 @@ use uuid::Uuid;
 pub struct Commitment {
     pub key: String,
     prepaid: bool,
-    /// By period; the last holds for further ones.
+    /// By period; the last holds for further ones. Money, but of a postpaid one in units its quantity.
     amounts: Vec<Exact>,
+    /// Of a postpaid one in units: its meter, and what is asked for what is missing of it.
+    units: Option<(String, Pricing)>,
     product: String,
     every: Interval,
     instalments: Option<Interval>,
@@ -62,10 +68,22 @@ impl Commitment {
         let terms = row.required("terms")?;
         let mut fields = terms.fields()?;
         let text = |node: Node| node.text().map(str::to_string);
-        let amounts = match fields.optional("amounts") {
-            Some(list) => list.items()?.iter().map(Node::decimal).collect::<Result<_, _>>()?,
-            None => vec![fields.required("amount")?.decimal()?],
+        let amounts = match (fields.optional("shortfall_price"), fields.optional("amounts")) {
+            (Some(_), _) => vec![fields.required("quantity")?.decimal()?],
+            (None, Some(list)) => list.items()?.iter().map(Node::decimal).collect::<Result<_, _>>()?,
+            (None, None) => vec![fields.required("amount")?.decimal()?],
         };
+        let units = match fields.optional("shortfall_price") {
+            None => None,
+            Some(price) => Some((text(fields.required("meter")?)?, Pricing::read(&price)?)),
+        };
+        // Its windows are local days: the row has them as instants.
+        let scope = match row.optional("scope") {
+            Some(scope) => Some(scope),
+            None => fields.optional("scope"),
+        };
+        let mut scope = scope.map_or(Ok(Scope::default()), |scope| Scope::read(&scope))?;
+        scope.meters.extend(units.iter().map(|(meter, _)| meter.clone()));
         let interval = |node: Node| Interval::parse(node.text()?).map_err(|fault| node.rehint(fault));
         let overage = fields.optional("overage").map_or(Ok(Vec::new()), |list| {
             list.items()?.iter().map(Agreed::of_contract).collect::<Result<Vec<_>, Fault>>()
@@ -74,10 +92,11 @@ impl Commitment {
             key: text(fields.required("key")?)?,
             prepaid: fields.required("kind")?.word(&["prepaid", "postpaid"])? == "prepaid",
             amounts,
+            units,
             product: text(fields.required("product")?)?,
             every: interval(fields.required("every")?)?,
             instalments: fields.optional("instalments").map(interval).transpose()?,
-            scope: fields.optional("scope").map_or(Ok(Scope::default()), |scope| Scope::read(&scope))?,
+            scope,
             priority: match fields.optional("priority") {
                 None => 100,
                 Some(node) => i32::try_from(node.integer()?).unwrap_or(i32::MAX),
@@ -95,9 +114,28 @@ impl Commitment {
         self.from <= at && self.until.is_none_or(|until| at < until)
     }
 
-    /// Where it begins and ends.
+    /// Where it begins and ends, and its windows do.
     pub fn ends(&self) -> impl Iterator<Item = Instant> {
-        [Some(self.from), self.until].into_iter().flatten()
+        let windows = self.scope.windows.iter().flat_map(|window| [window.from, window.until]);
+        [Some(self.from), self.until].into_iter().flatten().chain(windows)
+    }
+
+    /// Where what it counts begins and ends inside its time: lines that it may count are cut there.
+    pub fn cuts(&self, product: &str, meter: &str) -> impl Iterator<Item = Instant> {
+        let fits = |list: &BTreeSet<String>, value: &str| list.is_empty() || list.contains(value);
+        let counts = !self.prepaid && fits(&self.scope.products, product) && fits(&self.scope.meters, meter);
+        let windows = self.scope.windows.iter().filter(move |_| counts);
+        windows.flat_map(|window| [window.from, window.until])
+    }
+
+    /// Whether what goes beyond what was promised has prices of its own, and nothing is paid in advance.
+    pub fn has_ceiling(&self) -> bool {
+        !self.prepaid && !self.overage.is_empty()
+    }
+
+    /// What it is counted in.
+    pub fn measure(&self) -> Option<&str> {
+        self.units.as_ref().map(|(meter, _)| meter.as_str())
     }
 
     /// One line of the digest.
@@ -242,7 +280,27 @@ pub fn instalment_lines(
 pub struct Spent {
     /// The documents that it is from.
     pub numbers: Vec<String>,
-    lines: Vec<(i64, Charge)>,
+    /// Meters whose units are counted, too.
+    pub meters: BTreeSet<String>,
+    lines: Vec<(i64, Counted)>,
+}
+
+/// What a line, or several, cost and counted.
+#[derive(Debug, Clone)]
+struct Counted {
+    charge: Charge,
+    quantity: Exact,
+}
+
+impl Counted {
+    /// As a commitment counts it: the money, or units of a meter.
+    fn by(&self, measure: Option<&str>) -> Option<Charge> {
+        match measure {
+            None => Some(self.charge.clone()),
+            Some(meter) => (self.charge.subject.meter == meter)
+                .then(|| Charge { amount: self.quantity, ..self.charge.clone() }),
+        }
+    }
 }
 
 /// Whether a line counts as spend: usage, with what minimums and maximums add to it or take off.
@@ -262,14 +320,15 @@ fn charge(
 }
 
 impl Spent {
-    /// `[{"number", "boundary", "bill_to", "lines", "credits"}, …]`.
+    /// `[{"number", "boundary", "bill_to", "lines", "credits"}, …]`; those without a number are not named.
     pub fn read(root: &Node) -> Result<Spent, Fault> {
         let mut spent = Spent::default();
         for document in root.items()? {
             let mut fields = document.fields()?;
             let own = fields.required("boundary")?.integer()?;
             let bill_to = fields.required("bill_to")?.text()?.to_string();
-            spent.numbers.push(fields.required("number")?.text()?.to_string());
+            let number = fields.optional("number").map(|node| node.text().map(str::to_string));
+            spent.numbers.extend(number.transpose()?);
             let mut places: BTreeMap<String, usize> = BTreeMap::new();
             for node in fields.required("lines")?.items()? {
                 let text = |name: &str| match node.tree.get(name) {
@@ -286,21 +345,18 @@ impl Spent {
                     .optional("dimensions")
                     .map_or(Ok(Dimensions::new()), |node| Dimensions::read(&node))?;
                 let (at, amount) = (line.required("from")?.instant()?, line.required("amount")?.decimal()?);
+                let quantity = line.optional("quantity").map_or(Ok(Exact::ZERO), |node| node.decimal())?;
                 places.insert(key.clone(), spent.lines.len());
                 let what = (key, product, meter);
-                spent.lines.push((boundary, charge(what, (dimensions, bill_to.clone()), at, amount)));
+                let charge = charge(what, (dimensions, bill_to.clone()), at, amount);
+                spent.lines.push((boundary, Counted { charge, quantity }));
             }
             // Of a credit note it may be the number of what it credits.
             let credits = fields.optional("credits").filter(|node| matches!(node.tree, Tree::List(_)));
             for node in credits.map_or(Ok(Vec::new()), |node| node.items())? {
                 let credit = Credit::read(&node, &bill_to)?;
-                if credit.unit.is_none() {
-                    spent.credited(
-                        &credit,
-                        places.get(&credit.line).copied(),
-                        credit.boundary.unwrap_or(own),
-                    )?;
-                }
+                let place = places.get(&credit.line).copied();
+                spent.credited(&credit, place, credit.boundary.unwrap_or(own))?;
             }
         }
         Ok(spent)
@@ -308,20 +364,33 @@ impl Spent {
 
     /// What credits paid is not spent once more. A credit of a line on another document finds it by its key.
     fn credited(&mut self, credit: &Credit, place: Option<usize>, boundary: i64) -> Result<(), Fault> {
-        let same = |(n, charge): &(i64, Charge)| *n == boundary && charge.subject.line == credit.line;
+        let same =
+            |(n, counted): &(i64, Counted)| *n == boundary && counted.charge.subject.line == credit.line;
         if let Some(at) = place.or_else(|| self.lines.iter().position(same)) {
-            let charge = &mut self.lines[at].1;
-            charge.amount = charge.amount.sub(credit.amount)?;
+            let Counted { charge, quantity } = &mut self.lines[at].1;
+            if credit.unit.is_none() {
+                charge.amount = charge.amount.sub(credit.amount)?;
+            }
+            *quantity = quantity.sub(credit.quantity)?;
         }
         Ok(())
     }
 
     /// One line a fact, for the digest: the same whether a line was computed again or read from its documents.
     pub fn describe(&self, out: &mut String) -> Result<(), Fault> {
-        for Charge { subject, at, amount } in self.charges()? {
-            out.push_str(&format!("spent {:?} {:?} {} {amount}\n", subject.line, subject.bill_to, at.0));
+        let measures = std::iter::once(None).chain(self.meters.iter().map(|meter| Some(meter.as_str())));
+        for measure in measures {
+            let word = if measure.is_none() { "spent" } else { "counted" };
+            for Charge { subject, at, amount } in self.charges(measure)? {
+                out.push_str(&format!("{word} {:?} {:?} {} {amount}\n", subject.line, subject.bill_to, at.0));
+            }
         }
         Ok(())
+    }
+
+    /// Leaves out what is used at an instant or later.
+    pub fn until(&mut self, end: Instant) {
+        self.lines.retain(|(_, counted)| counted.charge.at < end);
     }
 
     /// Leaves out boundaries that are computed anew.
@@ -337,18 +406,17 @@ impl Spent {
             };
             let what = (line.key.clone(), line.product.clone(), meter);
             let of = (line.dimensions.clone(), line.bill_to.clone());
-            self.lines.push((boundary, charge(what, of, line.from, line.amount)));
+            let charge = charge(what, of, line.from, line.amount);
+            self.lines.push((boundary, Counted { charge, quantity: line.quantity.unwrap_or(Exact::ZERO) }));
         }
-        for credit in credits.iter().filter(|credit| credit.unit.is_none()) {
-            self.credited(credit, None, boundary)?;
-        }
+        credits.iter().try_for_each(|credit| self.credited(credit, None, boundary))?;
         Ok(())
     }
 
     /// Each line with what corrects it, in order of time; what is below 0 is taken off what follows, then what precedes.
-    pub fn charges(&self) -> Result<Vec<Charge>, Fault> {
+    pub fn charges(&self, measure: Option<&str>) -> Result<Vec<Charge>, Fault> {
         let mut by_line: BTreeMap<(Instant, String, String), Charge> = BTreeMap::new();
-        for (_, charge) in &self.lines {
+        for charge in self.lines.iter().filter_map(|(_, counted)| counted.by(measure)) {
             let key = (charge.at, charge.subject.line.clone(), charge.subject.bill_to.clone());
             match by_line.get_mut(&key) {
                 Some(sum) => sum.amount = sum.amount.add(charge.amount)?,
@@ -372,9 +440,9 @@ impl Spent {
     }
 }
 
-/// Whether any of them is a true-up.
-pub fn asks_for_spend(dues: &[Owed]) -> bool {
-    dues.iter().any(|due| due.instalment.is_none())
+/// The days on which the periods of those dues end that are true-ups.
+pub fn true_up_days(dues: &[Owed]) -> impl Iterator<Item = NaiveDate> {
+    dues.iter().filter(|due| due.instalment.is_none()).map(|due| due.ends_on)
 }
 
 /// The lines of true-ups: what was committed for a period less what of it was spent, overlapping commitments filled one
@@ -383,7 +451,7 @@ pub fn true_up_lines(
     rows: &[Commitment],
     dues: &[Owed],
     spent: &Spent,
-    bill_to: &str,
+    (bill_to, unit_of, minor_units, rounding): (&str, impl Fn(&str) -> String, u32, RoundingMode),
     at: impl Fn(NaiveDate) -> Result<Instant, Fault>,
 ) -> Result<Vec<Line>, Fault> {
     let mut lines = Vec::new();
@@ -391,7 +459,8 @@ pub fn true_up_lines(
         let row = &rows[due.row];
         let span = (at(due.starts_on)?, at(due.ends_on)?);
         let overlapping = overlapping(rows, due, &at)?;
-        let charges: Vec<Charge> = spent.charges()?.into_iter().filter(|charge| charge.at < span.1).collect();
+        let charges = spent.charges(row.measure())?;
+        let charges: Vec<Charge> = charges.into_iter().filter(|charge| charge.at < span.1).collect();
         let filled = waterfall(&overlapping, &charges)?;
         let mine = filled.iter().find(|filled| filled.commitment == Uuid::nil()).expect("it is one of them");
         if mine.true_up.is_zero() {
@@ -399,48 +468,82 @@ pub fn true_up_lines(
         }
         let key = format!("{}/{}/true_up", row.key, due.starts_on);
         let line = line(row, bill_to, key, LineKind::TrueUp, span);
-        lines.push(Line {
-            label: format!("{} · true-up", line.label),
-            exact: mine.true_up.into(),
-            amount: mine.true_up,
-            ..line
+        let line = Line { label: format!("{} · true-up", line.label), ..line };
+        lines.push(match &row.units {
+            None => Line { exact: mine.true_up.into(), amount: mine.true_up, ..line },
+            Some((meter, pricing)) => {
+                let exact = pricing.rate(&mine.true_up.into(), &Dimensions::new(), 1)?;
+                Line {
+                    quantity: Some(mine.true_up),
+                    unit: Some(unit_of(meter)),
+                    price: Some("shortfall price".into()),
+                    pricing: Some(pricing.clone()),
+                    amount: exact.round(minor_units, rounding)?,
+                    exact,
+                    ..line
+                }
+            }
         });
     }
     Ok(lines)
 }
 
-/// The due period (with the nil id) and all periods of postpaid commitments that share time with it.
+/// The due period (with the nil id) and all periods of postpaid commitments of its measure that share time with it.
 fn overlapping(
     rows: &[Commitment],
     due: &Owed,
     at: &impl Fn(NaiveDate) -> Result<Instant, Fault>,
 ) -> Result<Vec<commitment::Commitment>, Fault> {
     let mut all = Vec::new();
+    let measure = rows[due.row].measure();
+    for mut period in periods(rows, (due.starts_on, due.ends_on), at)? {
+        let own = rows[period.row].key == rows[due.row].key;
+        let is_due = own && period.starts_on == due.starts_on;
+        if rows[period.row].measure() == measure && (!own || is_due) {
+            if is_due {
+                period.of.id = Uuid::nil();
+            }
+            all.push(period.of);
+        }
+    }
+    Ok(all)
+}
+
+/// A period of a postpaid commitment, with the place of the row whose terms it has.
+pub struct Promised {
+    pub row: usize,
+    starts_on: NaiveDate,
+    pub of: commitment::Commitment,
+}
+
+/// All periods of postpaid commitments that share time with some days.
+pub fn periods(
+    rows: &[Commitment],
+    (from, until): (NaiveDate, NaiveDate),
+    at: &impl Fn(NaiveDate) -> Result<Instant, Fault>,
+) -> Result<Vec<Promised>, Fault> {
+    let mut all = Vec::new();
     for (place, chain) in chains(rows).into_iter().enumerate() {
         let (first, last) = (&rows[chain[0]], &rows[*chain.last().expect("not empty")]);
         if first.prepaid || last.until_on.is_some_and(|end| end <= first.anchor) {
             continue;
         }
-        let own = chain.contains(&due.row);
         let periods = Calendar::new(first.anchor, last.until_on, first.every, Alignment::Anniversary)?;
-        for period in (0..).map_while(|n| periods.period(n)).take_while(|p| p.starts_on < due.ends_on) {
-            let is_due = own && period.starts_on == due.starts_on;
-            if period.ends_on <= due.starts_on || (own && !is_due) {
+        for period in (0..).map_while(|n| periods.period(n)).take_while(|p| p.starts_on < until) {
+            if period.ends_on <= from {
                 continue;
             }
             let begins = |at: &&usize| rows[**at].until_on.is_none_or(|end| period.starts_on < end);
-            let Some(row) = chain.iter().find(begins).map(|at| &rows[*at]) else { continue };
-            all.push(commitment::Commitment {
-                id: if is_due {
-                    Uuid::nil()
-                } else {
-                    Uuid::from_u128((place as u128 + 1) << 32 | u128::from(period.n))
-                },
+            let Some(at_row) = chain.iter().find(begins).copied() else { continue };
+            let row = &rows[at_row];
+            let of = commitment::Commitment {
+                id: Uuid::from_u128((place as u128 + 1) << 32 | u128::from(period.n)),
                 priority: row.priority,
                 committed: row.committed(period.n),
                 scope: row.scope.clone(),
                 period: Window { from: at(period.starts_on)?, until: at(period.ends_on)? },
-            });
+            };
+            all.push(Promised { row: at_row, starts_on: period.starts_on, of });
         }
     }
     Ok(all)

@@ -237,6 +237,7 @@ fn fee_lines(
         .iter()
         .filter(is_due)
         .map(|period| {
+            let basis = if period.cut.by_month { ProrationBasis::Month } else { basis };
             let share = period.share(charge.every, basis);
             let gross = whole.mul(&share);
             let exact = net(&gross, &period.cut.off);
@@ -451,7 +452,9 @@ impl<'a> UsageBill<'a> {
                 continue;
             };
             let goes_on = |part: &&mut Part| {
-                open && part.resolved.identity == resolved.identity && part.off == segment.off
+                open && part.resolved.identity == resolved.identity
+                    && part.off == segment.off
+                    && !segment.counts_anew
             };
             match parts.last_mut().filter(goes_on) {
                 Some(part) => part.until = segment.until,

@@ -9,6 +9,7 @@ use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Fields, Node, Tree};
 use crate::domain::foundation::{Exact, Fault, Ratio};
 use crate::domain::metering::Dimensions;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// A document that stands, with its lines of one boundary.
@@ -143,8 +144,8 @@ impl Difference {
 
 impl Earlier {
     /// The lines by which what stands differs from what it should be; `own` are the lines of the bill itself.
-    /// And whether some of it is not due yet.
-    pub fn lines(&self, own: &[Document], due: Option<Due>) -> Result<(Vec<Line>, bool), Fault> {
+    /// And whether some of it is not due yet. Where decreases are kept, fees that come to less than was billed stay billed.
+    pub fn lines(&self, own: &[Document], due: Option<Due>, keeps: bool) -> Result<(Vec<Line>, bool), Fault> {
         let stands_alone = |bill_to: &str| self.standing.iter().any(|s| s.own && s.bill_to == bill_to);
         let now = self.now.as_ref().map_or(own, |now| &now.list);
         let mut pairs: Vec<Pair> = Vec::new();
@@ -193,6 +194,17 @@ impl Earlier {
                 true => waits = true,
                 false => lines.push(line),
             }
+        }
+        if keeps {
+            let mut sums: BTreeMap<(String, String), Exact> = BTreeMap::new();
+            for line in lines.iter().filter(|line| line.kind == LineKind::Proration) {
+                let sum = sums.entry((line.charge.clone(), line.bill_to.clone())).or_insert(Exact::ZERO);
+                *sum = sum.add(line.amount)?;
+            }
+            let less = |line: &Line| {
+                sums.get(&(line.charge.clone(), line.bill_to.clone())).is_some_and(|sum| sum.is_negative())
+            };
+            lines.retain(|line| !(line.kind == LineKind::Proration && less(line)));
         }
         Ok((lines, waits))
     }

@@ -133,7 +133,8 @@ impl Documents {
         documents.credit(funding.own);
         let (mut purse, mut relevant) = (funding.purse, funding.relevant);
         for mut boundary in earlier {
-            let (differences, waits) = boundary.lines(&documents.list, due)?;
+            let keeps = Inputs::keeps_decreases(&documents.policies);
+            let (differences, waits) = boundary.lines(&documents.list, due, keeps)?;
             if let Some(odd) = differences.iter().find(|line| line.amount.to_fixed(minor_units).is_none()) {
                 let message =
                     format!("{} is billed in more than {minor_units} digits after the point", odd.key);

@@ -5,6 +5,9 @@ use crate::domain::foundation::{Exact, Fault, Ratio};
 use crate::domain::metering::Dimensions;
 use crate::domain::rating::{Pricing, Step, shown_steps};
 
+/// The price of usage that no credit covers where nothing else pays.
+pub const UNCOVERED: &str = "not covered by credit";
+
 /// What is known about a line beyond the document: extra leaves under it, by line key.
 pub type Notes = Vec<(String, Vec<String>)>;
 
@@ -194,6 +197,9 @@ fn line_branch(line: &Node, currency: &str, notes: &Notes, of_this: bool) -> Res
         }
         ("true_up", _) => format!("what this charge's other lines leave missing to {part} minimum"),
         ("commitment" | "credit", _) => String::new(),
+        _ if text("price") == UNCOVERED => {
+            "no credit covers it, and the contract lets nothing else pay (credit_only)".into()
+        }
         ("cap", _) => format!("what this charge's other lines exceed {part} maximum by"),
         (_, "") if exact == text("amount") || !discounts.is_empty() => String::new(),
         (_, "") => format!("exact {exact}, rounded once"),

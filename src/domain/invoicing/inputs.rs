@@ -152,6 +152,8 @@ pub struct Cut {
     pub free: bool,
     /// Of a fee that other terms have billed whole (proration basis none).
     pub paid: bool,
+    /// Of a fee that begins inside a whole period, and ends with the others: by months.
+    pub by_month: bool,
     /// Of a fee: the percentages off, in order.
     pub off: Vec<PercentOff>,
     /// Billed at another boundary: here only to see what amounts off its lines take.
@@ -164,6 +166,8 @@ pub struct Segment {
     pub until: Instant,
     /// The instant whose prices hold.
     pub price_at: Instant,
+    /// Whether a commitment begins or ends to count usage where it begins: a line is counted as a whole.
+    pub counts_anew: bool,
     /// The percentages off, in order.
     pub off: Vec<PercentOff>,
     pub usage: Vec<Usage>,
@@ -198,6 +202,20 @@ impl Inputs {
 }
 
 impl Inputs {
+    /// The unit that usage of a meter is counted in.
+    pub fn unit_of(&self, meter: &str) -> String {
+        let of_charge = |charge: &Charge| match &charge.kind {
+            ChargeKind::Usage(terms) if terms.meter == meter => terms.unit.clone(),
+            _ => None,
+        };
+        self.charges.iter().find_map(of_charge).unwrap_or_else(|| meter.to_string())
+    }
+
+    /// Policy `credit_on_decrease`: whether what was billed in advance stays billed where a fee becomes less.
+    pub fn keeps_decreases(policies: &[(String, String)]) -> bool {
+        policies.iter().any(|(name, value)| name == "credit_on_decrease" && value == "none")
+    }
+
     /// Policy `minimum_basis`: whether minimums are held against lines without their discounts.
     pub fn minimum_before_discount(&self) -> bool {
         self.policies.iter().any(|(name, value)| name == "minimum_basis" && value == "before_discount")
@@ -365,6 +383,9 @@ impl ServicePeriod {
         self.cut.describe(out)?;
         for segment in &self.segments {
             writeln!(out, "segment {} {} {}", segment.from.0, segment.until.0, segment.price_at.0)?;
+            if segment.counts_anew {
+                writeln!(out, "counts anew")?;
+            }
             describe_off(&segment.off, out)?;
             for usage in &segment.usage {
                 writeln!(
@@ -398,6 +419,7 @@ impl Cut {
             (self.inside_day, "inside a day"),
             (self.free, "free"),
             (self.paid, "paid"),
+            (self.by_month, "by month"),
             (self.elsewhere, "elsewhere"),
         ];
         facts.into_iter().filter(|(holds, _)| *holds).try_for_each(|(_, fact)| writeln!(out, "{fact}"))?;

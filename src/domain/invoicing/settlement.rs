@@ -2,14 +2,17 @@
 //!
 //! Each line is cut into what was used by hour (and where a block begins, ends or a window changes), and all hours of all
 //! lines and legal entities are settled in one order of time. Blocks of a meter's unit come first: what they cover costs
-//! nothing. Then blocks of the currency pay. What is beyond credit, where a commitment has a price for that, or where
-//! units were covered, is a line of its own.
+//! nothing. Then blocks of the currency pay. What is beyond credit, or beyond what a postpaid commitment promised, where a
+//! commitment has a price for that, or where units were covered, is a line of its own.
+//!
+//! Under credit_only nothing else pays: what no credit covers is shown, and costs nothing.
 
-use super::commitments::Commitment;
+use super::commitments::{Commitment, Spent};
 use super::compute::{Line, LineKind};
 use super::inputs::{ChargeKind, Inputs};
 use crate::domain::contracts::overrides::Target;
 use crate::domain::contracts::resolve::{Prices, Resolved, Scope as AgreedIn};
+use crate::domain::credits::commitment::Commitment as Promise;
 use crate::domain::credits::draw::{Beyond, Mode, Open, Piece, Settled, Terms, settle as draw};
 use crate::domain::credits::{Block, Category, Order, Overdraft, PLACES_MAX, Pool, Scope, Subject};
 use crate::domain::foundation::instant::Instant;
@@ -81,6 +84,20 @@ pub struct Part<'a> {
     pub usage_until: Option<Instant>,
 }
 
+/// A period of a postpaid commitment, which usage fills before anything is beyond it.
+pub struct Ceiling {
+    /// A meter whose units it is in; none = money.
+    pub measure: Option<String>,
+    pub of: Promise,
+}
+
+/// What a contract promised, and what documents that are not settled again have filled of it.
+#[derive(Default)]
+pub struct Ceilings {
+    pub of: Vec<Ceiling>,
+    pub stands: Spent,
+}
+
 /// What settlement leads to.
 #[derive(Debug, Clone, Default)]
 pub struct Settlement {
@@ -114,11 +131,17 @@ impl Purse {
         })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
+    /// Whether no bill is otherwise for it.
+    pub fn is_idle(&self) -> bool {
+        self.blocks.is_empty() && !self.only_credit()
     }
 
-    /// Usage has happened, so what credit does not cover is billed, also where calls would be refused.
+    /// Whether usage is paid by credit alone.
+    fn only_credit(&self) -> bool {
+        self.mode.as_deref() == Some("credit_only")
+    }
+
+    /// Usage has happened: under credit_only, too, credit pays for as much of it as there is.
     fn mode(&self) -> Mode {
         match self.mode.as_deref() {
             Some("allow_negative") => Mode::AllowNegative,
@@ -206,7 +229,7 @@ impl Purse {
                 Tree::Object(fields)
             })
             .collect();
-        if blocks.is_empty() {
+        if blocks.is_empty() && !self.only_credit() {
             return None;
         }
         let mut fields = vec![("blocks".into(), Tree::List(blocks))];
@@ -340,6 +363,8 @@ struct Item {
     price: Ratio,
     /// The part of both that no money has covered.
     unpaid: Ratio,
+    /// The part that is beyond what commitments promised, by their measure.
+    beyond: BTreeMap<Option<String>, Ratio>,
 }
 
 impl Item {
@@ -363,6 +388,10 @@ struct Settling {
     /// What was drawn for it: block, quantity, amount; of its unit, then of the currency.
     units: Vec<Taken>,
     money: Vec<Taken>,
+    /// What it asks of credit, as posted.
+    ask: Exact,
+    /// What of it filled commitments of money, as posted.
+    filled: Exact,
 }
 
 struct Taken {
@@ -372,12 +401,12 @@ struct Taken {
 }
 
 /// Settles the lines of some boundaries of one contract, splitting those that credit covers in part only.
-pub fn settle(purse: &Purse, parts: &mut [Part]) -> Result<Settlement, Fault> {
+pub fn settle(purse: &Purse, ceilings: &Ceilings, parts: &mut [Part]) -> Result<Settlement, Fault> {
     let mut left: Vec<Exact> = purse.blocks.iter().map(|opened| opened.left).collect();
     let mut relevant = vec![vec![false; left.len()]; parts.len()];
     let mut lines = Vec::new();
     for (part, of) in parts.iter().enumerate() {
-        lines.extend(settling(purse, part, of)?);
+        lines.extend(settling(purse, ceilings, part, of)?);
     }
     let Some(inputs) = parts.first().map(|part| part.inputs) else { return Ok(Settlement::default()) };
     let currency = inputs.header.currency.clone();
@@ -403,6 +432,7 @@ pub fn settle(purse: &Purse, parts: &mut [Part]) -> Result<Settlement, Fault> {
     for (line, taken) in stage(purse, &currency, &mut lines, (of, price), &terms, &mut left, &mut relevant)? {
         lines[line].money.push(taken);
     }
+    fill(ceilings, &mut lines, (inputs.minor_units, inputs.rounding_mode))?;
     let mut credits = Vec::new();
     for (at, part) in parts.iter_mut().enumerate() {
         let of_part: HashMap<usize, &Settling> =
@@ -412,16 +442,102 @@ pub fn settle(purse: &Purse, parts: &mut [Part]) -> Result<Settlement, Fault> {
     Ok(Settlement { credits, left, relevant })
 }
 
+/// What no credit paid fills the commitments that count it, in order of time, with what stands on other documents.
+fn fill(
+    ceilings: &Ceilings,
+    lines: &mut [Settling],
+    (places, rounding): (u32, RoundingMode),
+) -> Result<(), Fault> {
+    let measures: BTreeSet<&Option<String>> = ceilings.of.iter().map(|ceiling| &ceiling.measure).collect();
+    for measure in measures {
+        let mut of: Vec<&Promise> = Vec::new();
+        of.extend(ceilings.of.iter().filter(|c| c.measure == *measure).map(|ceiling| &ceiling.of));
+        of.sort_by_key(|promise| (promise.priority, promise.id));
+        let block = |(at, promise): (usize, &&Promise)| Block {
+            id: Uuid::from_u128(at as u128),
+            unit: Unit::NONE,
+            category: Category::Paid,
+            granted: Exact::ONE,
+            pool: None,
+            priority: at as i32,
+            scope: promise.scope.clone(),
+            effective_at: promise.period.from,
+            expires_at: Some(promise.period.until),
+            rollover: None,
+            overdraft: Overdraft::None,
+            rolled_from: None,
+        };
+        let blocks: Vec<Block> = of.iter().enumerate().map(block).collect();
+        let opened: Vec<Open> =
+            blocks.iter().zip(&of).map(|(block, promise)| Open { block, left: promise.committed }).collect();
+        let (mut subjects, mut pieces, mut of_pieces) = (Vec::new(), Vec::new(), Vec::new());
+        let mut add = |subject: Subject, at, quantity, price, of| {
+            // What costs nothing fills nothing.
+            if !Ratio::is_zero(&price) {
+                let event_key = Uuid::from_u128(pieces.len() as u128);
+                pieces.push(Piece {
+                    subject: subjects.len(),
+                    at,
+                    event_key,
+                    quantity,
+                    price,
+                    beyond: Beyond::Same,
+                });
+                subjects.push(subject);
+                of_pieces.push(of);
+            }
+        };
+        for (n, charge) in ceilings.stands.charges(measure.as_deref())?.into_iter().enumerate() {
+            let subject = Subject { line: format!("stands/{n}"), ..charge.subject };
+            add(subject, charge.at, Exact::ZERO, charge.amount.into(), None);
+        }
+        let mut order: Vec<(usize, usize)> = Vec::new();
+        for (at, line) in lines.iter().enumerate() {
+            if measure.as_ref().is_none_or(|meter| line.subject.meter == *meter) {
+                order.extend((0..line.items.len()).map(|item| (at, item)));
+            }
+        }
+        order.sort_by_key(|(line, item)| {
+            let (of, item) = (&lines[*line], &lines[*line].items[*item]);
+            (item.at, of.part, of.place, item.dimensions.clone())
+        });
+        for (line, at) in order {
+            let (of, item) = (&lines[line], &lines[line].items[at]);
+            let quantity = Ratio::from(item.quantity).mul(&item.unpaid);
+            let price = if measure.is_some() { quantity.clone() } else { item.price.mul(&item.unpaid) };
+            let subject = Subject { dimensions: item.dimensions.clone(), ..of.subject.clone() };
+            add(subject, item.at, quantity.round(PLACES_MAX, RoundingMode::HalfUp)?, price, Some((line, at)));
+        }
+        let places = if measure.is_some() { PLACES_MAX } else { places };
+        let terms = Terms { mode: Mode::CreditThenInvoice, places, rounding };
+        let settled = draw(&subjects, &pieces, &opened, &Order::default(), &terms)?;
+        for (of, unpaid) in of_pieces.iter().zip(settled.unpaid) {
+            let Some((line, at)) = *of else { continue };
+            let item = &mut lines[line].items[at];
+            item.beyond.insert(measure.clone(), item.unpaid.mul(&unpaid));
+        }
+        if measure.is_none() {
+            for taken in settled.rows.draws {
+                if let Some(line) = lines.iter_mut().find(|line| line.subject.line == taken.line) {
+                    line.filled = line.filled.add(taken.amount)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The lines that credit or a commitment may have to do with.
-fn settling(purse: &Purse, part: usize, of: &Part) -> Result<Vec<Settling>, Fault> {
+fn settling(purse: &Purse, ceilings: &Ceilings, part: usize, of: &Part) -> Result<Vec<Settling>, Fault> {
     let asks = asks(of)?;
     let mut lines = Vec::new();
     for (place, line) in of.lines.iter().enumerate() {
-        let (Some(ask), Some(meter)) = (&asks[place], &line.meter) else { continue };
+        let (Some((posted, ask)), Some(meter)) = (&asks[place], &line.meter) else { continue };
         let currency = &of.inputs.header.currency;
         let what = (line.product.as_str(), meter.as_str(), line.unit.as_deref());
         let beyond = of.inputs.commitments.iter().any(|commitment| commitment.has_overage(line));
-        if !purse.may_pay(currency, what, (line.from, line.until)) && !beyond {
+        let counted = !ceilings.of.is_empty() || purse.only_credit();
+        if !purse.may_pay(currency, what, (line.from, line.until)) && !beyond && !counted {
             continue;
         }
         let subject = Subject {
@@ -434,13 +550,14 @@ fn settling(purse: &Purse, part: usize, of: &Part) -> Result<Vec<Settling>, Faul
         };
         let items = items(of, line, ask)?;
         let unit = line.unit.clone();
-        lines.push(Settling { part, place, subject, unit, items, units: Vec::new(), money: Vec::new() });
+        let (units, money, filled) = (Vec::new(), Vec::new(), Exact::ZERO);
+        lines.push(Settling { part, place, subject, unit, items, units, money, ask: *posted, filled });
     }
     Ok(lines)
 }
 
-/// What each usage line asks of credit: its amount, less its part of what a maximum takes off.
-fn asks(part: &Part) -> Result<Vec<Option<Ratio>>, Fault> {
+/// What each usage line asks of credit, posted and exact: its amount, less its part of what a maximum takes off.
+fn asks(part: &Part) -> Result<Vec<Option<(Exact, Ratio)>>, Fault> {
     let usage = |line: &Line| line.kind == LineKind::Usage && !line.amount.is_negative();
     let mut posted: Vec<Option<Exact>> =
         part.lines.iter().map(|line| usage(line).then_some(line.amount)).collect();
@@ -465,15 +582,17 @@ fn asks(part: &Part) -> Result<Vec<Option<Ratio>>, Fault> {
         let Some(posted) = posted else { return Ok(None) };
         // Exact, where rounding it leads to what is posted: a block ends at an exact quantity.
         let same = posted == line.amount && line.exact.round(places, mode)? == posted;
-        Ok(Some(if same { line.exact.clone() } else { posted.into() }))
+        Ok(Some((posted, if same { line.exact.clone() } else { posted.into() })))
     };
     part.lines.iter().zip(posted).map(ask).collect()
 }
 
 /// A line by time. What does not add up in time is known at its period's end, and counts there.
 fn items(part: &Part, line: &Line, ask: &Ratio) -> Result<Vec<Item>, Fault> {
-    let item =
-        |at, dimensions, quantity, price| Item { at, dimensions, quantity, price, unpaid: Ratio::from(1i64) };
+    let item = |at, dimensions, quantity, price| {
+        let (unpaid, beyond) = (Ratio::from(1i64), BTreeMap::new());
+        Item { at, dimensions, quantity, price, unpaid, beyond }
+    };
     let default = &part.inputs.header.bill_to;
     let mut used: Vec<(Instant, Dimensions, Exact)> = Vec::new();
     for hour in part.hours.iter().filter(|hour| hour.charge == line.charge) {
@@ -660,14 +779,18 @@ fn finish(purse: &Purse, part: &mut Part, settled: &HashMap<usize, &Settling>) -
             lines.push(line);
             continue;
         };
-        let beyond = beyond(part.inputs, &line, settled)?;
         let of_units = settled.units.iter().fold(Ratio::ZERO, |sum, taken| sum.add(&taken.quantity));
-        // Of the lines made, the one that money is drawn for.
-        let (mut made, paid) = match (beyond.is_empty(), of_units.is_zero()) {
-            (true, true) => (vec![line.clone()], 0),
-            (true, false) => (split_units(part.inputs, &line, settled, &of_units)?, 1),
-            (false, _) => (split_beyond(part.inputs, &line, settled, beyond)?, 0),
+        // What money pays, or is billed, and what is beyond: the first of them is what money is drawn for.
+        let mut made = match beyond(part.inputs, &line, settled)? {
+            _ if purse.only_credit() => refuse(&line, settled)?,
+            beyond if !beyond.is_empty() => split_beyond(part.inputs, &line, settled, beyond)?,
+            _ if of_units.is_zero() => vec![line.clone()],
+            _ => vec![rest_of(part.inputs, &line, settled)?],
         };
+        let paid = usize::from(!of_units.is_zero());
+        if paid > 0 {
+            split_units(&line, &mut made, &of_units)?;
+        }
         for (taken, place) in [(&settled.units, 0), (&settled.money, paid)] {
             credits.extend(entries(purse, part.inputs, &line, &made[place].key, taken)?);
         }
@@ -706,28 +829,57 @@ fn entries(
     Ok(credits.into_iter().filter(|credit| !credit.amount.is_zero() || !credit.quantity.is_zero()).collect())
 }
 
-/// What units cover costs nothing; the rest is a line of its own at the same price.
-fn split_units(
-    inputs: &Inputs,
-    line: &Line,
-    settled: &Settling,
-    covered: &Ratio,
-) -> Result<Vec<Line>, Fault> {
+/// What units cover costs nothing, and stands before the others; the first of those takes a key of its own.
+fn split_units(line: &Line, made: &mut Vec<Line>, covered: &Ratio) -> Result<(), Fault> {
     let covered = covered.round(PLACES_MAX, RoundingMode::HalfUp)?;
-    let exact = sum_of(settled, |_| Ratio::from(1i64));
-    let rest = Line {
-        key: format!("{}/overage", line.key),
-        label: format!("{} · overage", line.label),
-        list: None,
-        quantity: Some(line.quantity.unwrap_or(covered).sub(covered)?),
-        amount: exact.round(inputs.minor_units, inputs.rounding_mode)?,
-        exact,
-        ..line.clone()
-    };
+    let named = if made.len() > 1 { "priced" } else { "overage" };
+    let rest = &mut made[0];
+    rest.key = format!("{}/{named}", line.key);
+    rest.label = format!("{} · {named}", line.label);
+    rest.quantity = Some(rest.quantity.unwrap_or(covered).sub(covered)?);
     let base = Line {
         quantity: Some(covered),
         price: Some("credits".into()),
         pricing: None,
+        list: None,
+        exact: Ratio::ZERO,
+        amount: Exact::ZERO,
+        ..line.clone()
+    };
+    made.insert(0, base);
+    Ok(())
+}
+
+/// A line at what its items cost that no unit covered.
+fn rest_of(inputs: &Inputs, line: &Line, settled: &Settling) -> Result<Line, Fault> {
+    let exact = sum_of(settled, |_| Ratio::from(1i64));
+    let amount = exact.round(inputs.minor_units, inputs.rounding_mode)?;
+    Ok(Line { list: None, amount, exact, ..line.clone() })
+}
+
+/// Under credit_only: what credit paid, and what nothing did, which costs nothing.
+fn refuse(line: &Line, settled: &Settling) -> Result<Vec<Line>, Fault> {
+    let items = settled.items.iter().filter(|item| !item.price.is_zero());
+    let refused = items.fold(Ratio::ZERO, |sum, item| sum.add(&Ratio::from(item.quantity).mul(&item.unpaid)));
+    let refused = refused.round(PLACES_MAX, RoundingMode::HalfUp)?;
+    let drawn = settled.money.iter().try_fold(Exact::ZERO, |sum, taken| sum.add(taken.amount))?;
+    let kept = line.quantity.unwrap_or(refused).sub(refused)?;
+    if refused.is_zero() && drawn == settled.ask {
+        return Ok(vec![line.clone()]);
+    }
+    // What a maximum takes off stays.
+    let capped = line.amount.sub(settled.ask)?;
+    let paid = sum_of(settled, |item| Ratio::from(1i64).sub(&item.unpaid)).add(&capped.into());
+    let base =
+        Line { quantity: Some(kept), list: None, exact: paid, amount: drawn.add(capped)?, ..line.clone() };
+    let rest = Line {
+        key: format!("{}/uncovered", line.key),
+        label: format!("{} · uncovered", line.label),
+        quantity: Some(refused),
+        price: Some(super::explain::UNCOVERED.into()),
+        pricing: None,
+        share: None,
+        position: None,
         list: None,
         exact: Ratio::ZERO,
         amount: Exact::ZERO,
@@ -752,9 +904,15 @@ fn beyond(inputs: &Inputs, line: &Line, settled: &Settling) -> Result<BeyondOf, 
         let holds =
             |c: &Commitment| c.has_overage(line) && c.holds(item.at) && c.scope.matches(&subject, item.at);
         if let Some(at) = inputs.commitments.iter().position(holds) {
+            let commitment = &inputs.commitments[at];
+            let part = match commitment.has_ceiling() {
+                false => Some(&item.unpaid),
+                true => item.beyond.get(&commitment.measure().map(str::to_string)),
+            };
+            let Some(part) = part.filter(|part| !part.is_zero()) else { continue };
             let (quantity, price) = of_commitment.entry(at).or_insert((Ratio::ZERO, Ratio::ZERO));
-            *quantity = quantity.add(&Ratio::from(item.quantity).mul(&item.unpaid));
-            *price = price.add(&item.price.mul(&item.unpaid));
+            *quantity = quantity.add(&Ratio::from(item.quantity).mul(part));
+            *price = price.add(&item.price.mul(part));
         }
     }
     let resolved = |(at, (quantity, price)): (usize, (Ratio, Ratio))| {
@@ -828,13 +986,22 @@ fn split_beyond(
             ..line.clone()
         });
     }
-    let drawn = settled.money.iter().try_fold(Exact::ZERO, |sum, taken| sum.add(taken.amount))?;
+    let mut posted = settled.money.iter().try_fold(Exact::ZERO, |sum, taken| sum.add(taken.amount))?;
     let paid = sum_of(settled, |item| Ratio::from(1i64).sub(&item.unpaid));
+    let exact = paid.add(&elsewhere);
+    // What filled a commitment of money is what it counted.
+    let by_money = settled.items.iter().all(|item| item.beyond.keys().all(Option::is_none));
+    if by_money && !settled.filled.is_zero() {
+        let filled =
+            sum_of(settled, |item| item.beyond.get(&None).map_or(Ratio::ZERO, |part| item.unpaid.sub(part)));
+        posted = posted.add(settled.filled)?;
+        elsewhere = elsewhere.sub(&filled);
+    }
     let base = Line {
         quantity: Some(kept),
         list: None,
-        exact: paid.add(&elsewhere),
-        amount: drawn.add(elsewhere.round(inputs.minor_units, inputs.rounding_mode)?)?,
+        exact,
+        amount: posted.add(elsewhere.round(inputs.minor_units, inputs.rounding_mode)?)?,
         ..line.clone()
     };
     made.insert(0, base);

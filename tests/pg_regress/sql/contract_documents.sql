@@ -59,7 +59,8 @@ SELECT s FROM billing.contract_describe(billing.contract_document('deal')) s WHE
 
 -- what can't be billed is refused by its path, in contracts and in amendments
 SELECT f FROM (VALUES
-    ('{"fees": [{"key": "f", "product": "ai-api", "pricing": {"model": "flat", "amount": "1"}, "step_up": {"percent": "7", "every": "12 months"}}]}'::jsonb),
+    ('{"fees": [{"key": "f", "product": "ai-api", "pricing": {"model": "flat", "amount": "1"}, "step_up": {"percent": "7", "every": "1 day"}}]}'::jsonb),
+    ('{"commitments": [{"key": "c", "kind": "postpaid", "quantity": "10", "meter": "tokens"}]}'),
     ('{"fees": [{"key": "f", "product": "ai-api", "pricing": {"model": "flat", "amount": "1"}, "ramp": [{"after": "2 months", "percent": "1"}, {"after": "1 month", "percent": "1"}]}]}'),
     ('{"fees": [{"key": "f", "product": "ai-api", "pricing": {"model": "flat", "amount": "1"}, "every": "5 weeks"}]}'),
     ('{"commitments": [{"key": "c", "kind": "prepaid", "quantity": "10", "meter": "tokens"}]}'),

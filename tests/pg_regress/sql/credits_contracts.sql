@@ -86,7 +86,4 @@ CALL billing.credit_expiry();
 SELECT key, amount, posted, effective_at, expires_at FROM blocks WHERE key LIKE 'gamma%' ORDER BY effective_at, key LIMIT 8;
 SELECT count(*), max(effective_at) FROM billing.credit_grant WHERE key LIKE 'gamma%';
 SELECT job, result FROM billing.job_run;
--- A commitment in units has no price for credits.
-SELECT pg_temp.fails($$SELECT pg_temp.says('gamma-1', '[{"kind":"commitment","terms":{"key":"units","kind":"prepaid","quantity":"1000","meter":"t","product":"ai","every":"12 months","priority":100,"from":"2026-04-01"}},
-  {"kind":"credit","terms":{"key":"c","category":"paid","amount":"5","paid_by":"units","effective_on":"2026-07-01","expires":"never","priority":50}}]')$$);
 SELECT * FROM billing.verify('full') WHERE failed > 0;

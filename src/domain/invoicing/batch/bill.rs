@@ -11,7 +11,7 @@ use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Fields, Node};
 use crate::domain::foundation::proration::{Elapsed, ProrationBasis};
 use crate::domain::foundation::{Code, Exact, Fault, Ratio, RoundingLevel, RoundingMode};
-use crate::domain::invoicing::commitments::{self, Commitment, Owed, Spent};
+use crate::domain::invoicing::commitments::{self, Commitment, Owed, Promised, Spent};
 use crate::domain::invoicing::compute::lines;
 use crate::domain::invoicing::difference::Due;
 use crate::domain::invoicing::document::Rated;
@@ -218,7 +218,7 @@ impl Bill {
             charges: charges.map(read_charges).transpose()?.unwrap_or_default(),
             agreed: overrides.map(read_agreed).transpose()?.unwrap_or_default(),
             commitments: commitments.unwrap_or_default(),
-            purse: purse.filter(|purse| !purse.is_empty()),
+            purse: purse.filter(|purse| !purse.is_idle()),
             spent: spent.unwrap_or_default(),
             hours: Vec::new(),
             discounts,
@@ -289,9 +289,22 @@ impl Bill {
             inside_day: begins.is_some_and(|edge| edge.inside) || ends.is_some_and(|edge| edge.inside),
             free: matches!(&item.terms, ItemTerms::Usage { charge, .. } if charge.trial),
             paid: begins.is_some_and(|edge| self.follows(item, days.whole_starts_on, &edge)),
+            by_month: !days.is_whole() && self.is_co_termed(item, days.whole_starts_on),
             ..Cut::default()
         };
         Piece { days, from: begins.map(|edge| edge.at), until: ends.map(|edge| edge.at), cut }
+    }
+
+    /// Whether a fee, which says no basis of its own, began inside a whole period, so that it goes by the policy for those
+    /// that end with the contract's periods.
+    fn is_co_termed(&self, item: &Item, whole_from: NaiveDate) -> bool {
+        let ItemTerms::Fee(fee) = &item.terms else { return false };
+        let of_fee = |other: &&Item| matches!(&other.terms, ItemTerms::Fee(same) if same.key == fee.key);
+        let begins = |other: &Item| other.during.from.map_or(NaiveDate::MIN, |edge| edge.on);
+        let first = self.charges.iter().filter(of_fee).map(begins).min();
+        self.policy("co_term") == "month"
+            && fee.proration.is_none()
+            && first.is_some_and(|first| first > whole_from.max(self.starts_on()))
     }
 
     /// Whether other terms of the same fee held in the whole period before these began.
@@ -666,15 +679,20 @@ impl Bill {
             let list = terms.list.iter().chain(&terms.later).flat_map(|price| [price.from, price.until]);
             starts.extend(list.chain(agreed).flatten().filter(|at| *at > period.from && *at < period.until));
         }
+        let mut counted = BTreeSet::new();
         if meter.aggregation.adds_up_in_time {
-            let edges = self.percent_edges(item).into_iter().map(|edge| edge.at);
-            starts.extend(edges.filter(|at| *at > period.from && *at < period.until));
+            let inside = |at: &Instant| *at > period.from && *at < period.until;
+            starts.extend(self.percent_edges(item).into_iter().map(|edge| edge.at).filter(inside));
+            let windows = self.commitments.iter().flat_map(|row| row.cuts(&item.product, &meter.key));
+            counted.extend(windows.filter(inside));
+            starts.extend(counted.iter().copied());
         }
         let starts: Vec<Instant> = starts.into_iter().collect();
         let segment = |(at, from): (usize, &Instant)| Segment {
             from: *from,
             until: starts.get(at + 1).copied().unwrap_or(period.until),
             price_at: if one_price { period.price_at() } else { *from },
+            counts_anew: counted.contains(from),
             off: self.percents(item, period.days.starts_on, Some(*from)),
             usage: Vec::new(),
         };
@@ -712,7 +730,35 @@ impl Bill {
     /// The days whose midnights that needs; what is wrong with them is said when they are billed.
     pub(super) fn due_days(&self) -> Vec<NaiveDate> {
         let days = self.dues().and_then(|dues| commitments::days(&self.commitments, &dues));
-        days.unwrap_or_default()
+        let found = std::cell::RefCell::new(days.unwrap_or_default());
+        let promised = self.promised(&|day| {
+            found.borrow_mut().push(day);
+            Ok(Instant(0))
+        });
+        drop(promised);
+        found.into_inner()
+    }
+
+    /// The periods of postpaid commitments that its usage may fill, where what goes beyond one has prices of its own.
+    pub(super) fn promised(
+        &self,
+        at: &impl Fn(NaiveDate) -> Result<Instant, Fault>,
+    ) -> Result<Vec<Promised>, Fault> {
+        let mut found = Vec::new();
+        if self.commitments.iter().any(Commitment::has_ceiling) {
+            for boundary in &self.boundaries {
+                let ends = [boundary - 1, *boundary].map(|n| self.calendar.boundary(u32::try_from(n).ok()?));
+                if let [Some(from), Some(until)] = ends {
+                    found.extend(commitments::periods(&self.commitments, (from, until), at)?);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The rows of its commitments.
+    pub(super) fn commitments(&self) -> &[Commitment] {
+        &self.commitments
     }
 
     /// Its lines by themselves: before credit, true-ups, and what stands on other documents.

@@ -339,3 +339,149 @@ proptest! {
         prop_assert!(paid <= Exact::from_i64(total));
     }
 }
+
+fn postpaid(more: &str) -> String {
+    format!(
+        r#","commitments":[{{"from":"2023-10-01T00:00:00Z","until":null,"until_on":null,"terms":{{"key":"spend","kind":"postpaid","product":"p","every":"2 months","from":"2023-10-01",{more}}}}}]"#
+    )
+}
+
+/// 400 of 500 were spent in October: in November 100 tokens fill the rest, and 300 cost 0.80; images that come between fill
+/// it, too. However usage came, the same is billed.
+#[test]
+fn beyond_a_postpaid_commitment_usage_has_prices_of_its_own() {
+    let spent = r#","spent":[{"number":"INV-1","boundary":1,"bill_to":"acme","lines":[{"key":"tokens/2023-10-01","kind":"usage","product":"ai-api","meter":"tokens",
+        "from":"2023-10-01T00:00:00Z","quantity":"400","amount":"400.00","dimensions":{}}],"credits":null}]"#;
+    let commitment =
+        postpaid(r#""amount":"500","overage":[{"meter":"tokens","match":{},"unit_price":"0.8"}]"#);
+    let images = usage("images", ONE, &[used("{}", "60", 1)]);
+    let run = |hours: &[(usize, &'static str, &'static str, &'static str)]| {
+        let mut case = november([images.clone(), tokens(ONE, "400")]);
+        case.starts_on = "2023-10-01";
+        case.boundaries = "[2]";
+        case.more = format!("{commitment}{spent}");
+        case.hours = hours.to_vec();
+        case.documents()
+    };
+    let mut hours = vec![
+        (0, "2023-11-10T00:00:00Z", "{}", "60"),
+        (1, "2023-11-05T00:00:00Z", "{}", "10"),
+        (1, "2023-11-20T00:00:00Z", "{}", "390"),
+    ];
+    let documents = run(&hours);
+    assert_eq!(
+        lines_of(&documents),
+        made(&[
+            ("images/2023-11-01", "60", "60.00"),
+            ("tokens/2023-11-01", "40", "40.00"),
+            ("tokens/2023-11-01/overage", "360", "288.00")
+        ])
+    );
+    hours.reverse();
+    assert_eq!(run(&hours).sha256, documents.sha256);
+}
+
+/// 1,000 a period, of which 100 and 400 were used: 500 are missing at 700 per 1,000. What credit covered does not count, nor
+/// do other meters.
+#[test]
+fn what_is_missing_of_units_has_its_own_price() {
+    let spent = r#","spent":[{"number":"INV-1","boundary":1,"bill_to":"acme","lines":[{"key":"tokens/2023-10-01","kind":"usage","product":"ai-api","meter":"tokens",
+        "from":"2023-10-01T00:00:00Z","quantity":"150","amount":"150.00","dimensions":{}}],
+        "credits":[{"block":"b","unit":"token","line":"tokens/2023-10-01","quantity":"50","amount":"50"}]}]"#;
+    let commitment = postpaid(
+        r#""quantity":"1000","meter":"tokens","shortfall_price":{"model":"per_unit","unit_price":"700","per":1000}"#,
+    );
+    let mut case = november([usage("images", ONE, &[used("{}", "60", 1)]), tokens(ONE, "400")]);
+    case.starts_on = "2023-10-01";
+    case.boundaries = "[2]";
+    case.more = format!("{commitment}{spent}");
+    case.hours = vec![(0, "2023-11-10T00:00:00Z", "{}", "60"), (1, "2023-11-05T00:00:00Z", "{}", "400")];
+    let documents = case.documents();
+    assert_eq!(
+        lines_of(&documents)[2],
+        ("spend/2023-10-01/true_up".to_string(), "500".to_string(), "350.00".to_string())
+    );
+    let line = &documents.list[0].lines[2];
+    assert_eq!((line.unit.as_deref(), line.price.as_deref()), (Some("token"), Some("shortfall price")));
+}
+
+/// Lines are cut where a window begins and ends, so that each counts as a whole; tiers run on over them.
+#[test]
+fn windows_of_a_commitment_cut_lines() {
+    let tiers = r#"{"model":"graduated","tiers":[{"up_to":"50","unit_price":"1"},{"unit_price":"0.5"}]}"#;
+    let windows = r#""amount":"100","scope":{"windows":[{"from":"2023-11-10","until":"2023-11-20"}]}"#;
+    let scope = r#""scope":{"windows":[{"from":"2023-11-10T00:00:00Z","until":"2023-11-20T00:00:00Z"}]},"from":"2023-10-01T00:00:00Z""#;
+    let mut case = november([tokens(tiers, "0")]);
+    let at = |from, quantity| Used { from: Some(from), ..used("{}", quantity, 1) };
+    case.charges[0].usage = vec![
+        at("2023-11-01T00:00:00Z", "40"),
+        at("2023-11-10T00:00:00Z", "70"),
+        at("2023-11-20T00:00:00Z", "30"),
+    ];
+    case.starts_on = "2023-10-01";
+    case.boundaries = "[2]";
+    case.more = postpaid(windows).replacen(r#""from":"2023-10-01T00:00:00Z""#, scope, 1);
+    // 50 at 1 and 90 at 0.50 are 95.00, by quantity; 47.50 of them were used inside.
+    assert_eq!(
+        lines_of(&case.documents()),
+        made(&[
+            ("tokens/2023-11-01", "40", "27.14"),
+            ("tokens/2023-11-01/from=2023-11-10T00:00:00Z", "70", "47.50"),
+            ("tokens/2023-11-01/from=2023-11-20T00:00:00Z", "30", "20.36"),
+            ("spend/2023-10-01/true_up", "", "52.50")
+        ])
+    );
+}
+
+/// credit_only: 30 of 100 are paid, the rest costs nothing; what a maximum takes off is not asked for, and no document falls
+/// below what credit pays. Computed again it is the same, also without a block.
+#[test]
+fn under_credit_only_nothing_else_pays() {
+    let run = |pricing: &str, blocks: &[String]| {
+        let mut case = paid([tokens(pricing, "100")], blocks);
+        case.more = case.more.replacen(r#"{"blocks""#, r#"{"mode":"credit_only","blocks""#, 1);
+        case.hours = vec![(0, "2023-11-10T00:00:00Z", "{}", "40"), (0, "2023-11-20T00:00:00Z", "{}", "60")];
+        let documents = case.documents();
+        let text = case.text();
+        let recorded =
+            json::parse(&text).unwrap().get("inputs").unwrap().get("credits").unwrap().canonical().unwrap();
+        case.more = format!(r#","credits":{}"#, recorded.replacen('{', r#"{"opened":true,"#, 1));
+        assert_eq!(case.text(), text);
+        assert_eq!(due(&documents), ["0.00"]);
+        lines_of(&documents)
+    };
+    let key = "tokens/2023-11-01";
+    let rest = format!("{key}/uncovered");
+    assert_eq!(run(ONE, &[block("b", "30", "")]), made(&[(key, "30", "30.00"), (&rest, "70", "0.00")]));
+    assert_eq!(run(ONE, &[block("b", "500", "")]), made(&[(key, "100", "100.00")]));
+    assert_eq!(run(ONE, &[]), made(&[(&rest, "100", "0.00")]));
+    assert_eq!(
+        run(ONE, &[block("t", "80", r#""unit":"token""#), block("b", "5", "")]),
+        made(&[(key, "80", "0.00"), (&format!("{key}/priced"), "5", "5.00"), (&rest, "15", "0.00")])
+    );
+    let capped = r#"{"model":"per_unit","unit_price":"1","maximum":"80"}"#;
+    assert_eq!(
+        run(capped, &[block("b", "40", "")]),
+        made(&[(key, "50", "60.00"), (&rest, "50", "0.00"), ("tokens/2023-11-01/cap", "", "-20.00")])
+    );
+}
+
+/// Units are covered, and what is beyond them has a price of its own; money pays between.
+#[test]
+fn units_and_prices_beyond_go_together() {
+    let mut case = paid([tokens(ONE, "100")], &[block("t", "60", r#""unit":"token""#), block("b", "10", "")]);
+    case.more.push_str(r#","commitments":[{"from":"2023-11-01T00:00:00Z","until":null,"until_on":null,"terms":{"key":"pack","kind":"prepaid","amount":"50",
+        "product":"p","every":"12 months","from":"2023-11-01","quantity":"60","meter":"tokens","overage":[{"meter":"tokens","match":{},"unit_price":"0.9"}]}}]"#);
+    case.hours = vec![(0, "2023-11-10T00:00:00Z", "{}", "100")];
+    let documents = case.documents();
+    assert_eq!(
+        lines_of(&documents),
+        made(&[
+            ("tokens/2023-11-01", "60", "0.00"),
+            ("tokens/2023-11-01/priced", "10", "10.00"),
+            ("tokens/2023-11-01/overage", "30", "27.00")
+        ])
+    );
+    assert_eq!(draws(&documents)[1].0, "tokens/2023-11-01/priced");
+    assert_eq!(due(&documents), ["27.00"]);
+}
