@@ -180,6 +180,29 @@ fn compare(client: &mut Client, customer: &str, said: &Value) {
         ),
     );
     assert_eq!(card("Credit available"), credit.concat(), "{customer}");
+    // Quotas: what entitlement_check() says
+    let quotas = asked(
+        client,
+        &format!(
+            "SELECT f.name || ' ' || to_char(e.used, 'FM999,999,999,999') || ' of ' || to_char(e.quota, 'FM999,999,999,999') || ' ' || m.unit
+             FROM billing.feature f JOIN billing.meter m USING (meter_id), billing.entitlement_check('{customer}', f.key) e WHERE e.quota IS NOT NULL ORDER BY f.name"
+        ),
+    );
+    let shown: Vec<String> = said["quotas"]
+        .as_array()
+        .expect("quotas")
+        .iter()
+        .map(|q| q.as_str().expect("a text").to_owned())
+        .collect();
+    assert_eq!(
+        shown.iter().filter(|q| q.contains(" of ")).cloned().collect::<Vec<_>>(),
+        quotas.concat(),
+        "{customer}"
+    );
+    if customer == "acme" {
+        assert_eq!(shown.len(), 5);
+        assert!(shown.contains(&"Renders 6,969.5 credits left".to_owned()), "{shown:?}");
+    }
     // The lines of the next invoice are those of the preview.
     let lines = asked(
         client,
