@@ -1,7 +1,7 @@
 //! pg_billing: a complete billing system inside PostgreSQL. ARCHITECTURE.md has the map.
 //!
 //! `domain` is pure and always built. Everything else is the bridge to Postgres and stands behind one
-//! `pgNN` feature: `pg` and `types` hold the unsafe code, `agg` the aggregates, `api` the functions.
+//! `pgNN` feature: `pg`, `types` and `shmem` hold the unsafe code, `agg` the aggregates, `api` the functions.
 #![deny(unsafe_code)]
 
 pub mod domain;
@@ -16,6 +16,9 @@ mod api;
 #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 #[allow(unsafe_code)]
 mod pg;
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+#[allow(unsafe_code)]
+mod shmem;
 #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
 mod sql_manifest;
 #[cfg(all(
@@ -33,9 +36,10 @@ mod module {
 
     pgrx::pg_module_magic!(name, version);
 
-    /// Runs when a backend loads the library. Needs no preload; defines the settings.
+    /// Runs when a backend loads the library, or the postmaster. Needs no preload; defines the settings.
     #[pg_guard]
     extern "C-unwind" fn _PG_init() {
+        crate::shmem::init();
         crate::pg::clock::define_settings();
     }
 }
@@ -47,6 +51,6 @@ pub mod pg_test {
 
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec![]
+        vec!["shared_preload_libraries = 'pg_billing'"]
     }
 }

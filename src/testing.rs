@@ -126,6 +126,10 @@ mod tests {
         ("credits_are_worth_what_was_paid", &["credit_release", "credit_release_error"]),
         ("debt_moves_with_its_lines", &["credit_absorb", "credit_absorb_error"]),
         ("top_ups_fire_once_a_crossing", &["top_up_look", "top_up_look_error"]),
+        // entitlements
+        ("requests_pass_or_say_when", &["rate_step", "rate_error"]),
+        ("limit_documents_are_read", &["limit_document", "limit_document_error"]),
+        ("shared_memory_counts_requests", &["rate_shared", "rates_use", "clock_stands_still"]),
         ("an_installation_is_required", &["require_installed_0_2", "forget_installed"]),
         ("partitions_made_meanwhile_are_seen", &["heed_changes"]),
         ("money_in_text", &["money_in", "money_out"]),

@@ -287,7 +287,8 @@ DECLARE
     u record;
     at timestamptz := billing.now();
 BEGIN
-    SELECT c.customer_id, f.feature_id, f.kind, f.meter_id, f.unit, e.suspended, e.value, e.quota, e.mode, e.resets, e.length, e.zone, e.starts_on, e.every, e.alignment, e.match, e.rollover, e.rate, e.source INTO s
+    SELECT c.customer_id, f.feature_id, f.kind, f.meter_id, f.unit, e.suspended, e.value, e.quota, e.mode, e.resets, e.length, e.zone, e.starts_on, e.every, e.alignment, e.match, e.rollover, e.rate, e.source,
+        EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL) AS limited INTO s
     FROM billing.customer c CROSS JOIN billing.feature f
     LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> at
     WHERE c.key = entitlement_check.customer AND f.key = entitlement_check.feature AND entitlement_check.quantity >= 0;
@@ -330,16 +331,34 @@ BEGIN
             allowed := remaining > 0;
             reason := CASE WHEN allowed THEN 'allowed' WHEN NOT allowed THEN 'no_credit' END;
         END IF;
+    ELSIF s.kind = 'rate_limit' THEN
+        value := s.rate;
+        allowed := entitlement_check.quantity = 0;
+        IF NOT allowed THEN
+            u := billing_internal.rate_take(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, (s.rate->>'burst')::numeric, entitlement_check.quantity, true, (s.rate->>'per')::interval);
+            allowed := u.allowed;
+            remaining := u.remaining;
+            resets_at := CASE WHEN NOT u.allowed THEN at + u.retry_after END;
+        END IF;
+        reason := CASE WHEN allowed THEN 'allowed' ELSE 'rate_limited' END;
     ELSE
         allowed := s.value <> 'false';
         reason := CASE WHEN allowed THEN 'allowed' ELSE 'not_entitled' END;
-        value := coalesce(s.rate, s.value);
+    END IF;
+    -- Limits on money price what is asked for, which a customer's login may not.
+    IF s.limited AND allowed AND s.meter_id IS NOT NULL AND entitlement_check.quantity > 0
+        AND NOT (pg_has_role(current_user, 'billing_customer', 'MEMBER') AND NOT pg_has_role(current_user, 'billing_reader', 'MEMBER')) THEN
+        u := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, entitlement_check.quantity, entitlement_check.dimensions, NULL, false);
+        IF NOT u.allowed OR u.reason = 'soft_limit' THEN
+            allowed := u.allowed;
+            reason := u.reason;
+        END IF;
     END IF;
     RETURN NEXT;
 END
 $$;
 COMMENT ON FUNCTION billing.entitlement_check(text, text, numeric, jsonb) IS
-    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only. A customer''s login is not told about credit (allowed is NULL). Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
+    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only. A customer''s login is not told about credit (allowed is NULL). Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
 
 CREATE FUNCTION billing.entitled(customer text, feature text, quantity numeric DEFAULT 1) RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off

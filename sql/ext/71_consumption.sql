@@ -21,13 +21,14 @@ COMMENT ON TYPE billing_internal.reservation_row IS 'A reservation with what its
 -- ── what all of them do ──────────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing_internal.consume_subject(of_customer text, of_feature text)
-    RETURNS TABLE (customer_id bigint, customer text, feature_id int, feature text, kind text, unit text, event_type text, additive boolean, definition text, mode text, quota numeric, resets text, length interval)
+    RETURNS TABLE (customer_id bigint, customer text, feature_id int, feature text, kind text, unit text, event_type text, meter_id int, additive boolean, definition text, mode text, quota numeric, resets text, length interval, rate jsonb, limited boolean, watched boolean)
     LANGUAGE plpgsql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    SELECT c.customer_id, c.key, f.feature_id, f.key, f.kind, f.unit, m.event_type, m.additive, m.definition::text, e.mode, e.quota, e.resets, e.length
+    SELECT c.customer_id, c.key, f.feature_id, f.key, f.kind, f.unit, m.event_type, f.meter_id, m.additive, m.definition::text, e.mode, e.quota, e.resets, e.length, e.rate,
+        EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL), EXISTS (SELECT FROM billing.alert_rule r WHERE r.customer_id = c.customer_id AND r.ended_at IS NULL)
     FROM billing.customer c CROSS JOIN billing.feature f LEFT JOIN billing.meter m USING (meter_id)
     LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
     WHERE c.key = of_customer AND f.key = of_feature;
@@ -116,6 +117,19 @@ BEGIN
         PERFORM billing_internal.fail('ZB004', 'the properties must be an object', 'Pass {"model": "gpt-4"}, or {}.');
     END IF;
     s := billing_internal.consume_subject(consume.customer, consume.feature);
+    IF s.kind = 'rate_limit' THEN
+        -- No event: what a rate limit counts is over in a moment. So the key is not kept, and the same again is another request.
+        c := billing.entitlement_check(s.customer, s.feature, 0);
+        IF c.allowed AND consume.quantity > 0 THEN
+            w := billing_internal.rate_take(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, (s.rate->>'burst')::numeric, consume.quantity, false, (s.rate->>'per')::interval);
+            c.allowed := w.allowed;
+            c.reason := CASE WHEN w.allowed THEN 'allowed' ELSE 'rate_limited' END;
+            c.remaining := w.remaining;
+            c.resets_at := CASE WHEN NOT w.allowed THEN at + w.retry_after END;
+        END IF;
+        RETURN QUERY SELECT CASE WHEN c.allowed THEN 'consumed' ELSE 'denied' END, c.allowed, c.reason, c.kind, c.mode, c.used, c.quota, c.remaining, c.resets_at, c.source, c.value;
+        RETURN;
+    END IF;
     PERFORM billing_internal.require_consumable(s.feature, s.kind, s.additive);
     SELECT * INTO w FROM billing_internal.consume_worth(s.definition, consume.quantity, consume.properties::text, consume.bill_to);
     IF NOT FOUND THEN
@@ -144,6 +158,14 @@ BEGIN
         PERFORM billing_internal.quota_lock(s.customer_id, s.feature_id);
         locked := true;
     END LOOP;
+    IF c.allowed AND s.limited THEN
+        -- Once more, with the legal entity, and with the hard ones held.
+        before := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, w.quantity, w.dimensions::jsonb, consume.bill_to, true);
+        IF NOT before.allowed OR before.reason = 'soft_limit' THEN
+            c.allowed := before.allowed;
+            c.reason := before.reason;
+        END IF;
+    END IF;
     IF c.allowed AND s.kind = 'credit' THEN
         before := billing_internal.credit_coverage(s.customer_id);
         BEGIN
@@ -170,11 +192,14 @@ BEGIN
             PERFORM billing_internal.entitlement_windows_keep(s.customer_id, s.feature_id);
         END IF;
     END IF;
+    IF c.allowed AND s.watched THEN
+        PERFORM billing_internal.alerts_look(s.customer_id);
+    END IF;
     RETURN QUERY SELECT CASE WHEN c.allowed THEN 'consumed' ELSE 'denied' END, c.allowed, c.reason, c.kind, c.mode, c.used, c.quota, c.remaining, c.resets_at, c.source, c.value;
 END
 $$;
 COMMENT ON FUNCTION billing.consume(text, text, numeric, text, jsonb, text) IS
-    'Checks and counts in one: if the customer may use so much of a feature, an event of its meter is stored (id consume:<idempotency_key>, occurred now). Returns consumed; denied, with the reason, and nothing stored; or duplicate: the key was used for the same before, which counted once. A hard limit gives its last unit once, whoever else asks. Of a sum of one property the quantity is put there, of other sums the properties say it, a count takes 1. Credit features: while credit covers it (available never falls below zero). Then what entitlement_check() says, this included. Errors: ZB001, ZB004, ZB005 above READ COMMITTED, ZB008 ingest would reject it, ZB009 the key was used for something else, ZB013 over the customer''s ingest limit.';
+    'Checks and counts in one: if the customer may use so much of a feature, an event of its meter is stored (id consume:<idempotency_key>, occurred now). Returns consumed; denied, with the reason, and nothing stored; or duplicate: the key was used for the same before, which counted once. A hard limit gives its last unit once, whoever else asks. Of a sum of one property the quantity is put there, of other sums the properties say it, a count takes 1. Credit features: while credit covers it (available never falls below zero). Rate limits: a request is taken, nothing stored, the key not kept. Then what entitlement_check() says, this included. Errors: ZB001, ZB004, ZB005 above READ COMMITTED, ZB008 ingest would reject it, ZB009 the key was used for something else, ZB013 over the customer''s ingest limit.';
 
 -- ── reservations ─────────────────────────────────────────────────────────────────────────────────
 
@@ -428,6 +453,12 @@ BEGIN
         explanation := CASE WHEN c.value = 'false' THEN format('%s is off for %s, by %s', f.key, who, c.source) ELSE format('no plan, add-on, contract or exception of %s gives %s now', who, f.key) END;
         command := format('SELECT billing.entitlement_override(%L, %L, %L, NULL, ''why'');', who, f.key,
             CASE f.kind WHEN 'static' THEN '"value"' WHEN 'rate_limit' THEN '{"limit": "10", "per": "1 second"}' WHEN 'boolean' THEN 'true' WHEN 'credit' THEN 'true' ELSE trim_scale(why_denied.quantity)::text END);
+    WHEN c.reason = 'rate_limited' THEN
+        explanation := format('%s asks for %s too often', who, f.key);
+        command := format('SELECT billing.entitlement_override(%L, %L, %L, NULL, ''why'');', who, f.key, c.value);
+    WHEN c.reason IN ('spend_limit', 'budget') THEN
+        explanation := format('%s would cost more than a %s lets', f.key, replace(c.reason, '_', ' '));
+        command := format('SELECT * FROM billing.%s(%L);', CASE c.reason WHEN 'budget' THEN 'budgets' ELSE 'spend_limits' END, who);
     ELSE
         explanation := format('%s may not use %s of %s now (%s)', who, trim_scale(why_denied.quantity), f.key, coalesce(c.reason, 'what credit there is, is not told here'));
     END CASE;

@@ -162,7 +162,9 @@ BEGIN
     END IF;
     handle := billing_internal.bill_batch(refs, false);
     PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
-    SELECT coalesce(sum(d.credits), 0), coalesce(sum(d.total - d.credits), 0) INTO covered, uncovered FROM billing_internal.bill_documents(handle) d;
+    -- Under credit_only what no credit pays costs nothing, and stands on lines of its own.
+    SELECT coalesce(sum(d.credits), 0), coalesce(sum(d.total - d.credits), 0) + (SELECT coalesce(sum(l.quantity), 0) FROM billing_internal.bill_lines(handle) l WHERE l.key LIKE '%/uncovered')
+    INTO covered, uncovered FROM billing_internal.bill_documents(handle) d;
     PERFORM billing_internal.bill_close(handle);
 END
 $$;
@@ -331,9 +333,9 @@ COMMENT ON FUNCTION billing.invoice_explain(text) IS 'An invoice (by number, key
 
 -- ── spend ────────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.spend_lines(of_customer_id bigint, from_at timestamptz, until_at timestamptz)
+CREATE FUNCTION billing_internal.spend_lines(of_customer_id bigint, from_at timestamptz, until_at timestamptz, as_of timestamptz DEFAULT NULL)
     RETURNS TABLE (line_n bigint, state text, currency text, kind text, meter_id int, charge text, product text, service_from timestamptz, service_until timestamptz,
-        dimensions jsonb, line_by text[], match jsonb, bill_to text, default_bill_to text, amount numeric)
+        dimensions jsonb, line_by text[], match jsonb, bill_to text, default_bill_to text, amount numeric, exact numeric, contract_id uuid)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -345,19 +347,20 @@ BEGIN
         UNION ALL
         SELECT 'unbilled', d, k.customer_id, k.contract_id, k.next_n
         FROM billing.contract k
-        CROSS JOIN LATERAL (SELECT billing.invoice_preview(k.key) AS doc) p
+        CROSS JOIN LATERAL (SELECT billing.invoice_preview(k.key, as_of) AS doc) p
         CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(p.doc) WHEN 'array' THEN p.doc ELSE jsonb_build_array(p.doc) END) d
         WHERE k.customer_id = of_customer_id AND (k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL OR k.state IN ('ended', 'cancelled')
             AND EXISTS (SELECT FROM billing.late_usage n WHERE n.customer_id = k.customer_id AND n.contract_id = k.contract_id AND n.closed_at IS NULL))
     )
     SELECT row_number() OVER (), d.state, d.document->>'currency', coalesce(l->>'corrects_kind', l->>'kind'), m.meter_id, l->>'charge', l->>'product', (l->>'from')::timestamptz, (l->>'until')::timestamptz,
-        l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', CASE WHEN m.meter_id IS NOT NULL THEN billing_internal.contract_bill_to(d.customer_id, d.contract_id, coalesce((l->>'boundary')::int, d.n)) END, (l->>'amount')::numeric
+        l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', CASE WHEN m.meter_id IS NOT NULL THEN billing_internal.contract_bill_to(d.customer_id, d.contract_id, coalesce((l->>'boundary')::int, d.n)) END, (l->>'amount')::numeric,
+        coalesce(l->>'exact', l->>'amount')::numeric, d.contract_id
     FROM document d CROSS JOIN LATERAL jsonb_array_elements(d.document->'lines') l
     LEFT JOIN billing.meter m ON m.key = l->>'meter'
     WHERE (l->>'from')::timestamptz < until_at AND (l->>'until')::timestamptz > from_at;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.spend_lines(bigint, timestamptz, timestamptz) IS 'Lines of issued invoices (billed) and of previews (unbilled) that touch a stretch of time. Credit that was sold is not spent yet. A difference counts as the line it corrects.';
+COMMENT ON FUNCTION billing_internal.spend_lines(bigint, timestamptz, timestamptz, timestamptz) IS 'Lines of issued invoices (billed) and of previews as of an instant (unbilled; default billing.now()) that touch a stretch of time, with the amount before it was rounded. Credit that was sold is not spent yet. A difference counts as the line it corrects.';
 
 CREATE FUNCTION billing.spend(
     customer text, from_at timestamptz, until_at timestamptz, grain text DEFAULT NULL, group_by text[] DEFAULT '{}', filter jsonb DEFAULT '{}', time_zone text DEFAULT NULL

@@ -17,7 +17,9 @@ AS $$
         -- After the bill run: a block pays for usage of before its end.
         (60, 'credit_expiry', 'billing_internal.credit_expiry_due($1, $2)', NULL, 'billing_internal.credit_expiry_round($1)', true),
         (70, 'top_up', 'billing_internal.top_up_due($1, $2)', 'billing_internal.job_go_on(''top_up'')', 'billing_internal.top_up_round($1)', true),
-        (75, 'reservation_expiry', 'billing_internal.reservation_expiry_due($1, $2)', NULL, 'billing_internal.reservation_expiry_round($1)', false),
+        (72, 'reservation_expiry', 'billing_internal.reservation_expiry_due($1, $2)', NULL, 'billing_internal.reservation_expiry_round($1)', false),
+        -- Last of those that change what customers have.
+        (75, 'alerts', 'billing_internal.alerts_due($1, $2)', 'billing_internal.job_go_on(''alerts'')', 'billing_internal.alerts_round($1)', true),
         (80, 'retention', 'billing_internal.retention_due($1, $2)', 'billing_internal.job_go_on(''retention'')', 'billing.retention_step($1)', false),
         (90, 'audit_seal', 'billing_internal.audit_seal_due($1, $2)', NULL, 'billing_internal.audit_seal_round($1)', false)
 $$;
@@ -160,6 +162,27 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.reservation_expiry_round(uuid) IS 'reservation_expiry_step() as a step of a run.';
+
+CREATE FUNCTION billing_internal.alerts_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT billing.now() WHERE from_at = '-infinity' AND (EXISTS (SELECT FROM billing.alert_rule r WHERE r.ended_at IS NULL) OR EXISTS (SELECT FROM billing.event_feed f WHERE f.n IS NULL))
+$$;
+COMMENT ON FUNCTION billing_internal.alerts_due(timestamptz, timestamptz) IS 'When the job alerts is due: always, if there are rules, or entries of the feed without a number. Nobody knows when usage will cross a threshold.';
+
+CREATE FUNCTION billing_internal.alerts_round(run uuid) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    step record;
+BEGIN
+    SELECT s.* INTO step FROM billing.job_run r CROSS JOIN LATERAL billing.alerts_step(coalesce((r.result->>'after_customer')::bigint, 0)) s WHERE r.job_run_id = run;
+    UPDATE billing.job_run r SET done = r.done + step.looked, result = r.result || jsonb_build_object('after_customer', step.last_customer, 'alerts', coalesce((r.result->>'alerts')::bigint, 0) + step.fired)
+    WHERE r.job_run_id = run;
+    RETURN step.looked;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.alerts_round(uuid) IS 'alerts_step() as a step of a run, which says how far it is.';
 
 CREATE FUNCTION billing_internal.job_go_on(of_job text) RETURNS uuid
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

@@ -92,6 +92,9 @@ BEGIN
             "billing.bill_run_start(timestamptz)", "billing.bill_run_step(uuid, int)", "billing.fold_step(uuid, int)", "billing.meter_rebuild_start(text, timestamptz, timestamptz, text)", "billing.meter_rebuild_step(uuid, int)",
             "billing.meter_rebuild(text, timestamptz, timestamptz, text)", "billing.job_start(text, jsonb, bigint)", "billing.job_end(uuid, jsonb)",
             "billing.audit_seal_step()", billing.bill_run(timestamptz), billing.fold(), billing.audit_seal(), billing.tick()}'),
+        ('{billing_operator, billing_finance, billing_sales, billing_success}', '{"billing.spend_limit_set(text, jsonb)", "billing.budget_set(text, jsonb)", "billing.alert_rule_set(text, jsonb)"}'),
+        ('{billing_app, billing_operator, billing_finance}', '{"billing.events_after(bigint, int)"}'),
+        ('{billing_operator}', '{"billing.alerts_step(bigint, int)", billing.alerts()}'),
         -- Readers that are definers, for one customer that the caller may see
         ('{billing_reader, billing_customer}', '{billing_internal.customer_bills(bigint), "billing_internal.customer_spend(bigint, timestamptz, timestamptz, text[])", billing_internal.customer_pending(bigint)}'),
         ('{billing_finance}', '{billing.time_travel(timestamptz)}'),

@@ -7,6 +7,7 @@ mod entitlements;
 mod foundation;
 mod ingestion;
 mod invoicing;
+mod limits;
 mod metering;
 mod page;
 mod rating;

@@ -66,6 +66,18 @@ fn billing_now() -> TimestampWithTimeZone {
         .unwrap_or_else(|| error!("the setting {name} is not an instant: {text:?}"))
 }
 
+/// Whether billing.now() is not the real clock.
+pub fn stands_still() -> bool {
+    said(&TRAVEL).is_some() || said(&TEST_CLOCK).is_some()
+}
+
+/// The real clock, at this moment.
+pub fn real_now() -> Instant {
+    // SAFETY: reads the clock.
+    let now = TimestampWithTimeZone::try_from(unsafe { pg_sys::GetCurrentTimestamp() });
+    now.ok().and_then(from_timestamptz).expect("the clock is a timestamp")
+}
+
 /// Moves this transaction to an instant, from where only a rollback leads.
 #[pg_extern(sql = false)]
 fn travel_to(at: TimestampWithTimeZone) {

@@ -234,15 +234,25 @@ pub fn refusal<T>(result: Result<T, postgres::Error>) -> Refusal {
 pub struct Server {
     name: String,
     pub address: Address,
+    preloads: bool,
 }
 
 impl Server {
     /// Makes (anew) and starts a server `test-<name>` with nothing in it; names are lower-case letters, digits and -.
     pub fn spawn(name: &str) -> Server {
+        Server::made(name, true)
+    }
+
+    /// One that does not preload the library.
+    pub fn spawn_without_preload(name: &str) -> Server {
+        Server::made(name, false)
+    }
+
+    fn made(name: &str, preloads: bool) -> Server {
         let name = format!("test-{name}");
         run(cluster().arg("destroy").arg(&name));
-        let host = PathBuf::from(spawned(&name));
-        Server { name, address: Address { host } }
+        let host = PathBuf::from(spawned(&name, preloads));
+        Server { name, address: Address { host }, preloads }
     }
 
     /// A copy of it, `test-<name>`, that streams from it until it is promoted.
@@ -250,7 +260,11 @@ impl Server {
         let name = format!("test-{name}");
         run(cluster().arg("destroy").arg(&name));
         let output = run(cluster().args(["standby", &name, &self.name]));
-        Server { name, address: Address { host: String::from_utf8_lossy(&output.stdout).trim().into() } }
+        Server {
+            name,
+            address: Address { host: String::from_utf8_lossy(&output.stdout).trim().into() },
+            preloads: true,
+        }
     }
 
     /// The name by which it is known to `scripts/cluster`, and as a standby to its primary.
@@ -327,7 +341,7 @@ impl Server {
 
     /// Starts it again after kill9() or stop(); it recovers by itself.
     pub fn start(&self) {
-        spawned(&self.name);
+        spawned(&self.name, self.preloads);
     }
 
     /// Stops it in good order.
@@ -351,8 +365,12 @@ fn cluster() -> Command {
     command
 }
 
-fn spawned(name: &str) -> String {
-    let output = run(cluster().arg("spawn").arg(name));
+fn spawned(name: &str, preloads: bool) -> String {
+    let mut command = cluster();
+    if !preloads {
+        command.env("NO_PRELOAD", "1");
+    }
+    let output = run(command.arg("spawn").arg(name));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 

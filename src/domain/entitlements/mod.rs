@@ -2,8 +2,11 @@
 
 pub mod consumption;
 pub mod fold;
+pub mod gcra;
 pub mod item;
+pub mod limit_document;
 pub mod quota;
+pub mod rate_table;
 
 /// What a feature is; fixed once it is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

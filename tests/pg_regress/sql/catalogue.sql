@@ -105,12 +105,12 @@ FROM our_table t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND 
 WHERE a.attname ~ '_id$' AND a.atttypid <> CASE a.attname WHEN 'customer_id' THEN 'bigint'::regtype WHEN 'meter_id' THEN 'int'::regtype WHEN 'feature_id' THEN 'int'::regtype
     WHEN 'dimension_set_id' THEN 'bigint'::regtype WHEN 'event_id' THEN 'text'::regtype ELSE 'uuid'::regtype END
 ORDER BY 1;
-\echo 'a trigger (those of foreign keys are Postgres''s own), a rule, a sequence, inheritance, an unlogged table (but the state of ingest limits)'
+\echo 'a trigger (those of foreign keys are Postgres''s own), a rule, a sequence, inheritance, an unlogged table (but the state of ingest and rate limits)'
 SELECT t.name || ' ' || g.tgname AS offender FROM pg_trigger g JOIN our_table t ON t.oid = g.tgrelid WHERE NOT g.tgisinternal
 UNION ALL SELECT t.name || ' ' || r.rulename FROM pg_rewrite r JOIN our_table t ON t.oid = r.ev_class
 UNION ALL SELECT c.oid::regclass::text FROM pg_class c WHERE c.relkind = 'S' AND c.relnamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace)
 UNION ALL SELECT t.name FROM our_table t JOIN pg_inherits i ON i.inhrelid = t.oid WHERE NOT t.relispartition
-UNION ALL SELECT t.name FROM our_table t WHERE t.relpersistence <> 'p' AND t.name <> 'billing_internal.ingest_limit_state'
+UNION ALL SELECT t.name FROM our_table t WHERE t.relpersistence <> 'p' AND t.name NOT IN ('billing_internal.ingest_limit_state', 'billing.rate_state')
 ORDER BY 1;
 
 \echo '-- 2.9 privileges'
@@ -254,7 +254,7 @@ WITH exception (name, reason) AS (VALUES
     -- A procedure with SET can't COMMIT. They run with their caller's rights and only name what is qualified.
     ('billing.bill_run(timestamp with time zone)', 'commits'),
     ('billing.fold()', 'commits'), ('billing.sample()', 'commits'), ('billing.retention()', 'commits'), ('billing.meter_rebuild(text,timestamp with time zone,timestamp with time zone,text)', 'commits'),
-    ('billing.audit_seal()', 'commits'), ('billing.renewal()', 'commits'), ('billing.credit_expiry()', 'commits'), ('billing.top_up()', 'commits'),
+    ('billing.audit_seal()', 'commits'), ('billing.renewal()', 'commits'), ('billing.credit_expiry()', 'commits'), ('billing.top_up()', 'commits'), ('billing.alerts()', 'commits'),
     -- Called once a row, where SET would take as long as the rest. With its caller's rights, and every name has its schema.
     ('billing.rate(billing.pricing,numeric,jsonb,bigint)', 'qualified'))
 SELECT f.name AS offender FROM our_function f

@@ -145,6 +145,10 @@ SELECT result, reason, remaining FROM billing.consume('acme', 'ai', 1, 'c4');
 SELECT billing.test_clock_set('2026-05-14T00:00:05Z') IS NOT NULL AS clock;
 SELECT result, remaining FROM billing.consume('acme', 'ai', 60, 'c1');
 SELECT available FROM billing.credit_balance('acme');
+-- So it is where nothing but credit pays.
+SELECT billing.customer_upsert('{"key": "solo", "currency": "USD"}'), billing.credit_grant_create('solo', '{"key": "pack", "amount": "0.50"}');
+SELECT billing.subscribe('solo', 'p', '2026-05-01', '{"credit_mode": "credit_only"}');
+SELECT q, c.result, c.reason FROM unnest('{40,11,10,1}'::int[]) WITH ORDINALITY x (q, n) CROSS JOIN LATERAL billing.consume('solo', 'ai', q, 's' || n) c ORDER BY n;
 -- A paused contract's customer is suspended; what it consumes is refused.
 SELECT billing.contract_pause('acme-1') AS version;
 SELECT result, reason FROM billing.consume('acme', 'projects', 1, 'paused');

@@ -53,6 +53,9 @@ FROM billing.invoice i JOIN billing.credit_grant g USING (customer_id) WHERE g.k
 INSERT INTO billing.commitment SELECT customer_id, gen_random_uuid(), contract_id, 'annual', '2023-11-01' FROM billing.contract;
 INSERT INTO billing.commitment_period (customer_id, commitment_id, starts_on, n, starts_at, from_version, kind, amount, unit, terms)
 SELECT customer_id, commitment_id, '2023-11-01', 0, '2023-11-01', 1, 'postpaid', 100, 'USD', '{}' FROM billing.commitment;
+SELECT billing.spend_limit_set(k, '{"key":"money","amount":"1","period":"month"}'), billing.alert_rule_set(k, '{"key":"money","kind":"spend","period":"month","thresholds":["0"]}'),
+    billing.alert_rule_set(k, '{"key":"low","kind":"credit","unit":"credits","thresholds":["1000"]}') FROM unnest('{acme,globex}'::text[]) k;
+SELECT r.allowed FROM billing.customer c, billing_internal.rate_take(c.customer_id, 1, 1, 1) r;
 SELECT number, total FROM billing.invoice ORDER BY number;
 SELECT key, customer_id FROM billing.customer ORDER BY key;
 
@@ -104,6 +107,7 @@ INSERT INTO tested VALUES
     ('billing.usage_delta'), ('billing.usage_dirty'), ('billing.usage_bucket'), ('billing.usage_value'), ('billing.usage_window_kept'), ('billing.usage_total'), ('billing.invoice'), ('billing.invoice_line'), ('billing.late_usage'),
     ('billing.credit_pool'), ('billing.credit_grant'), ('billing.credit_block_balance'), ('billing.credit_ledger_entry'), ('billing.credit_allocation'), ('billing.credit_draw'),
     ('billing.top_up_rule'), ('billing.top_up'), ('billing.commitment'), ('billing.commitment_period'),
+    ('billing.rate_state'), ('billing.spend_limit'), ('billing.alert_rule'), ('billing.alert_state'), ('billing.event_feed'),
     -- machinery that names customers: for staff
     ('billing.audit_log'), ('billing.job_issue'),
     -- views

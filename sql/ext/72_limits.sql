@@ -1,0 +1,490 @@
+-- Limits: how often (rate limits), and for how much money or how many units (spend limits and budgets).
+--
+-- Rate limits are GCRA (src/domain/entitlements/gcra.rs) on a state that shared memory holds, or a row where it doesn't. Limits on
+-- money and units have no counter: what was used is asked of usage and bills. Who consumes locks the hard limits that apply, by
+-- id ascending, after the locks of entitlements and before those of ingest.
+
+-- ── rate limits ──────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.rate_shared(customer_id bigint, feature_id int, rate numeric, period bigint, burst numeric, cost numeric, dry boolean)
+    RETURNS TABLE (allowed boolean, wait bigint, remaining numeric)
+    LANGUAGE c VOLATILE ROWS 1 AS 'MODULE_PATHNAME', 'rate_shared_wrapper';
+COMMENT ON FUNCTION billing_internal.rate_shared(bigint, int, numeric, bigint, numeric, numeric, boolean) IS 'A request in shared memory: whether it passes, in how many microseconds it would (NULL = never), what may still come at once. No row where it is not preloaded, has no room, or the clock stands still; nor where rate_error() says why. dry: takes nothing.';
+
+CREATE FUNCTION billing_internal.rate_step(level text, level_period bigint, level_at timestamptz, rate numeric, period bigint, burst numeric, cost numeric, at timestamptz)
+    RETURNS TABLE (allowed boolean, wait bigint, remaining numeric, level text, level_period bigint, level_at timestamptz)
+    LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'rate_step_wrapper';
+COMMENT ON FUNCTION billing_internal.rate_step(text, bigint, timestamptz, numeric, bigint, numeric, numeric, timestamptz) IS 'A request on a state that the caller keeps (NULL = none yet), and what stands then. No row where rate_error() says why.';
+
+CREATE FUNCTION billing_internal.rate_error(rate numeric, period bigint, burst numeric, cost numeric) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'rate_error_wrapper';
+COMMENT ON FUNCTION billing_internal.rate_error(numeric, bigint, numeric, numeric) IS 'Why a rate limit or the cost of a request can''t be, as JSON; NULL if they can.';
+
+CREATE FUNCTION billing_internal.rates_use() RETURNS TABLE (used bigint, size bigint, "full" bigint)
+    LANGUAGE c STABLE ROWS 1 AS 'MODULE_PATHNAME', 'rates_use_wrapper';
+COMMENT ON FUNCTION billing_internal.rates_use() IS 'Slots of shared memory in use by all databases, slots there are, and how often there was no room; no row where it is not preloaded.';
+
+CREATE FUNCTION billing_internal.clock_stands_still() RETURNS boolean
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'clock_stands_still_wrapper';
+COMMENT ON FUNCTION billing_internal.clock_stands_still() IS 'Whether billing.now() is not the real clock: a test clock, or a transaction that travels.';
+
+CREATE FUNCTION billing_internal.rate_row(of_customer_id bigint, of_feature_id int, rate numeric, period bigint, burst numeric, cost numeric, dry boolean,
+    OUT allowed boolean, OUT wait bigint, OUT remaining numeric)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    at timestamptz := CASE WHEN billing_internal.clock_stands_still() THEN billing.now() ELSE clock_timestamp() END;
+    left_over numeric;
+BEGIN
+    -- Looked at first, without a lock: who is refused waits for nobody.
+    SELECT s.allowed, s.wait, s.remaining INTO allowed, wait, remaining
+    FROM (SELECT) one LEFT JOIN billing.rate_state r ON r.customer_id = of_customer_id AND r.feature_id = of_feature_id
+    CROSS JOIN LATERAL billing_internal.rate_step(r.level::text, r.level_period, r.level_at, rate, period, burst, cost, at) s;
+    IF NOT allowed OR dry OR billing_internal.travelling() THEN
+        RETURN;
+    END IF;
+    LOOP
+        -- Whoever had the row before has committed: what he took is counted when the condition is checked again.
+        UPDATE billing.rate_state r SET (level, level_period, level_at) = (SELECT s.level::numeric, s.level_period, s.level_at
+            FROM billing_internal.rate_step(r.level::text, r.level_period, r.level_at, rate, period, burst, cost, at) s)
+        WHERE r.customer_id = of_customer_id AND r.feature_id = of_feature_id
+            AND (SELECT s.allowed FROM billing_internal.rate_step(r.level::text, r.level_period, r.level_at, rate, period, burst, cost, at) s)
+        RETURNING (SELECT s.remaining FROM billing_internal.rate_step(r.level::text, r.level_period, r.level_at, rate, period, burst, 0, at) s) INTO left_over;
+        IF FOUND THEN
+            remaining := left_over;
+            RETURN;
+        END IF;
+        INSERT INTO billing.rate_state (customer_id, feature_id, level, level_period, level_at)
+        SELECT of_customer_id, of_feature_id, s.level::numeric, s.level_period, s.level_at FROM billing_internal.rate_step(NULL, NULL, NULL, rate, period, burst, cost, at) s
+        ON CONFLICT ON CONSTRAINT rate_state_pkey DO NOTHING;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+        SELECT s.allowed, s.wait, s.remaining INTO allowed, wait, remaining
+        FROM billing.rate_state r CROSS JOIN LATERAL billing_internal.rate_step(r.level::text, r.level_period, r.level_at, rate, period, burst, cost, at) s
+        WHERE r.customer_id = of_customer_id AND r.feature_id = of_feature_id;
+        EXIT WHEN NOT allowed;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.rate_row(bigint, int, numeric, bigint, numeric, numeric, boolean) IS
+    'A request on the row of a customer and feature in rate_state. One that passes holds the row until its transaction ends, and gives back what it took if that is rolled back; one that is refused locks nothing.';
+
+CREATE FUNCTION billing_internal.rate_take(of_customer_id bigint, of_feature_id int, rate numeric, burst numeric, cost numeric DEFAULT 1, dry boolean DEFAULT false,
+    per interval DEFAULT '1 second', OUT allowed boolean, OUT retry_after interval, OUT remaining numeric)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    period bigint := (extract(epoch FROM per) * 1000000)::bigint;
+    wait bigint;
+BEGIN
+    SELECT s.allowed, s.wait, s.remaining INTO allowed, wait, remaining FROM billing_internal.rate_shared(of_customer_id, of_feature_id, rate, period, burst, cost, dry) s;
+    IF NOT FOUND THEN
+        PERFORM billing_internal.raise_fault(f::jsonb) FROM billing_internal.rate_error(rate, period, burst, cost) f WHERE f IS NOT NULL;
+        SELECT s.allowed, s.wait, s.remaining INTO allowed, wait, remaining FROM billing_internal.rate_row(of_customer_id, of_feature_id, rate, period, burst, cost, dry) s;
+    END IF;
+    retry_after := CASE WHEN allowed THEN interval '0' WHEN wait IS NOT NULL THEN wait * interval '1 microsecond' END;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.rate_take(bigint, int, numeric, numeric, numeric, boolean, interval) IS
+    'Takes a request that costs so much off a rate limit of rate per a length of time and burst at once, all or nothing: in shared memory where it is preloaded (then a rollback gives nothing back), else in rate_state. retry_after: 0 if it passed, NULL if it never can. dry: only looks. Errors: ZB004 a limit or cost that can''t be.';
+
+CREATE FUNCTION billing.worker_status() RETURNS TABLE (part text, state text, used bigint, size bigint, detail text, hint text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    shared record;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    SELECT * INTO shared FROM billing_internal.rates_use();
+    IF FOUND THEN
+        RETURN QUERY VALUES ('rate_limits', CASE WHEN billing_internal.clock_stands_still() THEN 'row' ELSE 'shared memory' END, shared.used, shared.size,
+            CASE WHEN billing_internal.clock_stands_still() THEN 'the clock is not the real one: rate limits are kept in billing.rate_state' ELSE format('of all databases; %s requests found no room and went to billing.rate_state', shared."full") END,
+            CASE WHEN shared."full" > 0 THEN 'Raise billing.rate_limit_slots in postgresql.conf and restart the server.' END);
+    ELSE
+        RETURN QUERY SELECT 'rate_limits', 'row', (SELECT count(*) FROM billing.rate_state), NULL::bigint, 'the library is not preloaded: rate limits are kept in billing.rate_state',
+            'Put shared_preload_libraries = ''pg_billing'' into postgresql.conf and restart the server: rate limits get faster and wait for no transaction.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing.worker_status() IS 'What of pg_billing lives in the server rather than in tables, and how it is: a row a part. rate_limits: whether their state is in shared memory or in rows, slots used and slots there are.';
+
+-- ── documents ────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.limit_document(kind text, doc text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'limit_document_wrapper';
+COMMENT ON FUNCTION billing_internal.limit_document(text, text) IS 'The canonical text of the document of a limit or rule whose form is right, else NULL. Kinds: spend_limit, budget, alert_rule.';
+
+CREATE FUNCTION billing_internal.limit_document_error(kind text, doc text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'limit_document_error_wrapper';
+COMMENT ON FUNCTION billing_internal.limit_document_error(text, text) IS 'The fault that limit_document() found, as JSON.';
+
+CREATE FUNCTION billing_internal.read_limit_document(kind text, doc jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    result text;
+BEGIN
+    IF doc IS NULL THEN
+        PERFORM billing_internal.fail('ZB003', format('the document of the %s is NULL', replace(kind, '_', ' ')), 'Pass a JSON object.');
+    END IF;
+    result := billing_internal.limit_document(kind, doc::text);
+    IF result IS NULL THEN
+        PERFORM billing_internal.raise_fault(billing_internal.limit_document_error(kind, doc::text)::jsonb);
+    END IF;
+    RETURN result::jsonb;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.read_limit_document(text, jsonb) IS 'Checks the form of the document of a limit or rule. Errors: ZB003 with the JSON path, ZB004.';
+
+CREATE FUNCTION billing_internal.check_limit_target(of_customer_id bigint, of_meter_id int, match jsonb, bill_to text) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    name text;
+BEGIN
+    FOR name IN SELECT k FROM jsonb_object_keys(match) k WHERE k <> 'bill_to' OR of_meter_id IS NULL ORDER BY k LOOP
+        IF NOT EXISTS (SELECT FROM billing.meter m WHERE (of_meter_id IS NULL OR m.meter_id = of_meter_id) AND name = ANY (m.dimensions)) THEN
+            PERFORM billing_internal.fail('ZB003', format('match.%s: is no dimension of %s', name, coalesce((SELECT 'meter ' || m.key FROM billing.meter m WHERE m.meter_id = of_meter_id), 'any meter')),
+                'SELECT key, dimensions FROM billing.meter; lists them.');
+        END IF;
+    END LOOP;
+    IF bill_to IS NOT NULL AND NOT EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = of_customer_id AND b.key = check_limit_target.bill_to) THEN
+        PERFORM billing_internal.fail('ZB001', format('bill_to: the customer has no legal entity %s', quote_literal(bill_to)), 'SELECT key FROM billing.bill_to; lists them.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_limit_target(bigint, int, jsonb, text) IS 'Errors: ZB003 a dimension that no meter (or not that one) has, ZB001 an unknown legal entity.';
+
+-- ── setting ──────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.limit_set(of_kind text, customer text, doc jsonb) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    of_customer_id bigint;
+    c record;
+    d jsonb;
+    old record;
+    of_meter_id int;
+    said text := replace(of_kind, '_', ' ');
+BEGIN
+    PERFORM billing_internal.require_installed();
+    d := billing_internal.read_limit_document(of_kind, doc);
+    of_customer_id := billing_internal.find_customer(customer);
+    -- Two changes of one customer don't race for a key.
+    SELECT * INTO c FROM billing.customer x WHERE x.customer_id = of_customer_id FOR NO KEY UPDATE;
+    SELECT * INTO old FROM billing.spend_limit l WHERE l.customer_id = of_customer_id AND l.key = d->>'key' AND l.ended_at IS NULL;
+    IF old.kind <> of_kind THEN
+        PERFORM billing_internal.fail('ZB005', format('%s of customer %s is a %s', d->>'key', c.key, replace(old.kind, '_', ' ')), 'Give another key, or end that one.');
+    ELSIF (d->>'end')::boolean IS TRUE AND old.limit_id IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('customer %s has no %s %s', c.key, said, quote_literal(d->>'key')), format('SELECT * FROM billing.%ss(%L); lists them.', of_kind, c.key));
+    END IF;
+    UPDATE billing.spend_limit l SET ended_at = clock_timestamp() WHERE l.customer_id = of_customer_id AND l.limit_id = old.limit_id;
+    IF (d->>'end')::boolean IS NOT TRUE THEN
+        of_meter_id := CASE WHEN d ? 'meter' THEN billing_internal.find_meter(d->>'meter') END;
+        PERFORM billing_internal.check_limit_target(of_customer_id, of_meter_id, coalesce(d->'match', '{}'), d->>'bill_to');
+        INSERT INTO billing.spend_limit (customer_id, limit_id, key, kind, bill_to, match, meter_id, currency, amount, period, mode, reason, set_at, set_by)
+        VALUES (of_customer_id, billing_internal.uuid_v7(), d->>'key', of_kind, d->>'bill_to', coalesce(d->'match', '{}'), of_meter_id, CASE WHEN of_meter_id IS NULL THEN coalesce(d->>'currency', c.currency) END,
+            (d->>'amount')::numeric, d->>'period', coalesce(d->>'mode', 'hard'), d->>'reason', clock_timestamp(), billing_internal.caller());
+    END IF;
+    PERFORM billing_internal.audit(of_kind || '_set', 'customer', c.key, of_customer_id,
+        CASE WHEN old.limit_id IS NOT NULL THEN jsonb_strip_nulls(jsonb_build_object('key', old.key, 'amount', old.amount, 'period', old.period, 'mode', old.mode, 'bill_to', old.bill_to, 'match', nullif(old.match, '{}'))) END,
+        d - 'reason', d->>'reason');
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limit_set(text, text, jsonb) IS 'spend_limit_set() and budget_set().';
+
+CREATE FUNCTION billing.spend_limit_set(customer text, doc jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM billing_internal.limit_set('spend_limit', customer, doc);
+END
+$$;
+COMMENT ON FUNCTION billing.spend_limit_set(text, jsonb) IS
+    'Limits what a customer''s usage may cost: {"key", "amount", "period": "day" | "week" | "month" (of the customer''s zone) | "billing_period", "mode": "hard" (the default: what would go beyond is denied) | "soft" (allowed, and said), "bill_to" (a legal entity), "match" (values of dimensions), "currency" (the customer''s), "reason"}. What counts is usage at its price, before it is rounded and before credit, billed or not; fees and true-ups do not. Takes the place of the limit with that key; {"key","end":true} ends it. Asked by entitled(), entitlement_check() and consume(); ingest refuses nothing. Errors: ZB001, ZB003, ZB004, ZB005.';
+
+CREATE FUNCTION billing.budget_set(customer text, doc jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM billing_internal.limit_set('budget', customer, doc);
+END
+$$;
+COMMENT ON FUNCTION billing.budget_set(text, jsonb) IS
+    'Gives an API key, a project, a user, or whatever else is a dimension, a budget: as spend_limit_set(), with a "match" such as {"api_key":"k1"}; with a "meter" the amount is in its units instead of money. {"key","end":true} ends it. Errors: ZB001, ZB003, ZB004, ZB005.';
+
+-- ── what was used ────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.limit_window(of_customer_id bigint, period text, at timestamptz, OUT starts_at timestamptz, OUT ends_at timestamptz)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    zone text;
+    day timestamp;
+BEGIN
+    IF period = 'billing_period' THEN
+        SELECT billing_internal.local_midnight(b.starts_on, k.time_zone), billing_internal.local_midnight(b.ends_on, k.time_zone) INTO starts_at, ends_at
+        FROM billing.contract k
+        CROSS JOIN LATERAL billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, (at AT TIME ZONE k.time_zone)::date) b
+        WHERE k.customer_id = of_customer_id AND k.state IN ('scheduled', 'active', 'paused') ORDER BY k.starts_on, k.key LIMIT 1;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+        period := 'month';
+    END IF;
+    SELECT c.time_zone INTO zone FROM billing.customer c WHERE c.customer_id = of_customer_id;
+    day := date_trunc(period, at AT TIME ZONE zone);
+    starts_at := day AT TIME ZONE zone;
+    ends_at := (day + ('1 ' || period)::interval) AT TIME ZONE zone;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limit_window(bigint, text, timestamptz) IS 'The period of a limit that holds an instant: a day, week or month of the customer''s zone, or the billing period of the customer''s oldest live contract (without one, the month).';
+
+CREATE FUNCTION billing_internal.uses(of_customer_id bigint, asked jsonb) RETURNS TABLE (id text, used numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    from_at timestamptz;
+    until_at timestamptz;
+BEGIN
+    RETURN QUERY
+    SELECT a.id, coalesce((SELECT q.quantity FROM billing_internal.usage_window(of_customer_id, a.meter_id, a.from_at, a.until_at, coalesce(a.filter, '{}')) q), 0)
+    FROM jsonb_to_recordset(asked) a (id text, meter_id int, filter jsonb, from_at timestamptz, until_at timestamptz) WHERE a.meter_id IS NOT NULL;
+    SELECT min(a.from_at), max(a.until_at) INTO from_at, until_at FROM jsonb_to_recordset(asked) a (meter_id int, from_at timestamptz, until_at timestamptz) WHERE a.meter_id IS NULL;
+    IF from_at IS NULL THEN
+        RETURN;
+    END IF;
+    -- One preview answers all that is asked in money.
+    RETURN QUERY
+    WITH ask AS (
+        SELECT a.id, a.currency, coalesce(a.filter, '{}') AS filter, a.scope, a.bill_to, a.contract_id, a.from_at, a.until_at
+        FROM jsonb_to_recordset(asked) a (id text, meter_id int, currency text, filter jsonb, scope jsonb, bill_to text, contract_id uuid, from_at timestamptz, until_at timestamptz) WHERE a.meter_id IS NULL
+    ), line AS MATERIALIZED (
+        SELECT l.*, m.key AS meter, m.aggregation, m.state AS meter_state FROM billing_internal.spend_lines(of_customer_id, from_at, until_at, until_at) l LEFT JOIN billing.meter m USING (meter_id)
+        WHERE l.kind IN ('usage', 'cap')
+    ), pair AS (
+        SELECT a.id, a.filter, a.from_at, a.until_at, l.line_n, l.kind, l.meter_id, l.aggregation, l.meter_state, l.service_from, l.service_until, l.dimensions, l.line_by, l.match, l.bill_to, l.default_bill_to, l.exact,
+            a.filter = '{}' AND l.service_from >= a.from_at AND l.service_until <= a.until_at AS whole
+        FROM ask a JOIN line l ON l.currency = a.currency AND l.service_from < a.until_at AND l.service_until > a.from_at
+        WHERE (a.bill_to IS NULL OR l.bill_to = a.bill_to) AND (a.contract_id IS NULL OR l.contract_id = a.contract_id)
+            AND (NOT coalesce(a.scope ? 'products', false) OR a.scope->'products' ? l.product) AND (NOT coalesce(a.scope ? 'meters', false) OR coalesce(a.scope->'meters' ? l.meter, false))
+            AND (NOT coalesce(a.scope ? 'bill_tos', false) OR a.scope->'bill_tos' ? l.bill_to)
+    ), weighed AS (
+        -- A line of more than is asked: its part by quantity, as spend() splits it.
+        SELECT p.id, p.line_n, sum(greatest(c.weight, 0)) AS all_of_it,
+            sum(greatest(c.weight, 0)) FILTER (WHERE c.at >= p.from_at AND c.at < p.until_at
+                AND NOT EXISTS (SELECT FROM billing_internal.filter_values(p.filter) f WHERE (c.dimensions->>f.name = ANY (f.accepted)) IS NOT TRUE)) AS asked_of_it
+        FROM pair p CROSS JOIN LATERAL (
+            SELECT x.at, x.dimensions, CASE WHEN p.aggregation IN ('count', 'sum', 'max', 'unique_count') AND p.meter_state <> 'presence'
+                THEN billing_internal.bucket_quantity(p.meter_state, sum(x.events), sum(x.quantity), max(x.quantity), min(x.quantity), count(DISTINCT x.value_key)) ELSE sum(x.events) END AS weight
+            FROM billing_internal.usage_cells(of_customer_id, p.meter_id, p.service_from, p.service_until) x
+            WHERE billing_internal.of_line(x.dimensions, p.dimensions, p.line_by, p.match, p.bill_to, p.default_bill_to)
+            GROUP BY x.at, x.dimensions
+        ) c WHERE NOT p.whole AND p.kind = 'usage' GROUP BY p.id, p.line_n
+    )
+    SELECT a.id, coalesce((SELECT sum(CASE WHEN p.whole THEN p.exact WHEN w.all_of_it > 0 THEN p.exact * coalesce(w.asked_of_it, 0) / w.all_of_it
+            -- What has no quantity falls on the start of its service.
+            WHEN p.filter = '{}' AND p.service_from >= p.from_at THEN p.exact END)
+        FROM pair p LEFT JOIN weighed w USING (id, line_n) WHERE p.id = a.id), 0) FROM ask a;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.uses(bigint, jsonb) IS
+    'What was used, of a list of {"id", "from_at", "until_at", and "meter_id" (units) or "currency" (money), "filter" (as in usage()), "bill_to", "contract_id", "scope" (of a commitment: products, meters, bill_tos)}. Money is what usage costs, before it is rounded: the lines of usage and caps on issued documents and in previews, not what is due anyway (fees, true-ups).';
+
+CREATE FUNCTION billing_internal.uses_keep(of_customer_id bigint, asked jsonb) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM billing_internal.usage_window_keep(of_customer_id, a.meter_id, a.from_at, a.until_at)
+    FROM (SELECT DISTINCT x.meter_id, x.from_at, x.until_at FROM jsonb_to_recordset(asked) x (meter_id int, from_at timestamptz, until_at timestamptz) WHERE x.meter_id IS NOT NULL) a;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.uses_keep(bigint, jsonb) IS 'Has the totals of the periods kept that uses() is asked about in units. For whoever writes.';
+
+CREATE FUNCTION billing_internal.limit_cost(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, at timestamptz, OUT currency text, OUT amount numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    c record;
+    m record;
+    p record;
+    k record;
+    used numeric := 0;
+    events bigint := 0;
+BEGIN
+    amount := 0;
+    SELECT x.key, x.time_zone INTO c FROM billing.customer x WHERE x.customer_id = of_customer_id;
+    SELECT x.key, x.dimensions || '{bill_to}'::text[] AS names INTO m FROM billing.meter x WHERE x.meter_id = of_meter_id;
+    dimensions := (SELECT coalesce(jsonb_object_agg(d.key, d.value), '{}') FROM jsonb_each(dimensions) d WHERE d.key = ANY (m.names));
+    BEGIN
+        SELECT * INTO p FROM billing.price_resolve(c.key, m.key, dimensions - 'bill_to', at);
+    EXCEPTION WHEN SQLSTATE 'ZB007' THEN
+        RETURN; -- nothing prices it
+    END;
+    SELECT x.contract_id, x.currency, x.starts_on, x.ends_on, x.billed_every, x.alignment, x.time_zone, h.terms, h.every INTO k
+    FROM billing.contract x JOIN billing.contract_charge h USING (customer_id, contract_id)
+    WHERE x.customer_id = of_customer_id AND x.key = p.contract AND h.charge_key = p.charge AND h.kind = 'usage' AND h.until_version IS NULL AND h.valid_during @> at;
+    currency := k.currency;
+    IF p.pricing ?| '{per_event_minimum, per_event_maximum}' THEN
+        amount := billing.rate_events(p.pricing::text::billing.pricing, ARRAY[quantity]);
+        RETURN;
+    END IF;
+    IF p.pricing->>'model' NOT IN ('per_unit', 'matrix', 'dynamic') OR p.pricing ?| '{free_units, minimum, maximum}' THEN
+        -- Where it stands in the tiers of its service period.
+        SELECT coalesce(sum(q.quantity), 0), coalesce(sum(q.events), 0) INTO used, events
+        FROM billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, (at AT TIME ZONE k.time_zone)::date) b
+        CROSS JOIN LATERAL billing_internal.calendar_service_periods(k.starts_on, k.ends_on, k.billed_every, k.alignment, k.every, b.n) s
+        CROSS JOIN LATERAL billing_internal.usage_quantities(of_customer_id, of_meter_id, billing_internal.local_midnight(s.starts_on, k.time_zone), billing_internal.local_midnight(s.ends_on, k.time_zone),
+            NULL, c.time_zone, '{}', coalesce(k.terms->'match', '{}')) q
+        WHERE s.starts_on <= (at AT TIME ZONE k.time_zone)::date AND (at AT TIME ZONE k.time_zone)::date < s.ends_on;
+    END IF;
+    amount := billing.rate(p.pricing::text::billing.pricing, used + quantity, dimensions, events + 1)
+        - CASE WHEN events = 0 THEN 0 ELSE billing.rate(p.pricing::text::billing.pricing, used, dimensions, events) END;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limit_cost(bigint, int, numeric, jsonb, timestamptz) IS 'What a quantity more would cost, by the customer''s price at its place in the tiers: the difference of the rated total with and without it. 0 where nothing prices it. Discounts of the contract are left out.';
+
+CREATE FUNCTION billing_internal.limits_used(of_customer_id bigint, at timestamptz, with_kind text DEFAULT NULL) RETURNS TABLE (limit_id uuid, starts_at timestamptz, ends_at timestamptz, used numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH l AS MATERIALIZED (
+        SELECT l.*, w.starts_at, w.ends_at FROM billing.spend_limit l CROSS JOIN LATERAL billing_internal.limit_window(of_customer_id, l.period, at) w
+        WHERE l.customer_id = of_customer_id AND l.ended_at IS NULL AND (with_kind IS NULL OR l.kind = with_kind)
+    )
+    SELECT l.limit_id, l.starts_at, l.ends_at, u.used FROM l
+    JOIN billing_internal.uses(of_customer_id, (SELECT coalesce(jsonb_agg(jsonb_build_object('id', x.limit_id, 'meter_id', x.meter_id, 'currency', x.currency, 'filter', x.match, 'bill_to', x.bill_to,
+        'from_at', x.starts_at, 'until_at', x.ends_at)), '[]') FROM l x)) u ON u.id = l.limit_id::text;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limits_used(bigint, timestamptz, text) IS 'The periods of a customer''s limits at an instant, and what was used in them.';
+
+CREATE FUNCTION billing_internal.limit_rows(customer text, of_kind text)
+    RETURNS TABLE (key text, bill_to text, match jsonb, mode text, period text, starts_at timestamptz, ends_at timestamptz, unit text, amount numeric, used numeric, remaining numeric, exceeded boolean)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    of_customer_id bigint;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    of_customer_id := billing_internal.find_customer(customer);
+    RETURN QUERY
+    SELECT l.key, l.bill_to, l.match, l.mode, l.period, u.starts_at, u.ends_at, coalesce(l.currency, m.unit, m.key), l.amount, trim_scale(u.used), trim_scale(greatest(l.amount - u.used, 0)), u.used > l.amount
+    FROM billing_internal.limits_used(of_customer_id, billing.now(), of_kind) u JOIN billing.spend_limit l ON l.customer_id = of_customer_id AND l.limit_id = u.limit_id LEFT JOIN billing.meter m USING (meter_id)
+    ORDER BY l.key;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limit_rows(text, text) IS 'spend_limits() and budgets().';
+
+CREATE FUNCTION billing.spend_limits(customer text)
+    RETURNS TABLE (key text, bill_to text, match jsonb, mode text, period text, starts_at timestamptz, ends_at timestamptz, unit text, amount numeric, used numeric, remaining numeric, exceeded boolean)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM billing_internal.limit_rows(customer, 'spend_limit');
+END
+$$;
+COMMENT ON FUNCTION billing.spend_limits(text) IS 'The limits on a customer''s money that hold, with their present period, what was used in it (before rounding) and what remains. Errors: ZB001, ZB007 the next bill can''t be priced.';
+
+CREATE FUNCTION billing.budgets(customer text)
+    RETURNS TABLE (key text, bill_to text, match jsonb, mode text, period text, starts_at timestamptz, ends_at timestamptz, unit text, amount numeric, used numeric, remaining numeric, exceeded boolean)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM billing_internal.limit_rows(customer, 'budget');
+END
+$$;
+COMMENT ON FUNCTION billing.budgets(text) IS 'The budgets of a customer''s API keys, projects, users …, as spend_limits(); unit is a currency or the meter''s unit. Errors: ZB001, ZB007 the next bill can''t be priced.';
+
+-- ── asking ───────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.limits_exist(of_customer_id bigint) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = of_customer_id AND l.ended_at IS NULL);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limits_exist(bigint) IS 'Whether limits or budgets hold for a customer: one index look-up.';
+
+CREATE FUNCTION billing_internal.limits_about(of_customer_id bigint, of_meter_id int, dimensions jsonb, bill_to text) RETURNS TABLE (limit_id uuid, hard boolean, ask jsonb)
+    LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    payer text := bill_to;
+BEGIN
+    IF payer IS NULL AND EXISTS (SELECT FROM billing.spend_limit x WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND x.bill_to IS NOT NULL) THEN
+        SELECT billing_internal.contract_bill_to(k.customer_id, k.contract_id, k.next_n) INTO payer FROM billing.contract k
+        WHERE k.customer_id = of_customer_id AND k.state IN ('scheduled', 'active', 'paused') ORDER BY k.starts_on, k.key LIMIT 1;
+    END IF;
+    RETURN QUERY SELECT x.limit_id, x.mode = 'hard', jsonb_build_object('id', x.limit_id, 'meter_id', x.meter_id, 'currency', x.currency, 'filter', x.match, 'bill_to', x.bill_to, 'from_at', w.starts_at, 'until_at', w.ends_at)
+    FROM billing.spend_limit x CROSS JOIN LATERAL billing_internal.limit_window(of_customer_id, x.period, billing.now()) w
+    WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND dimensions @> x.match AND (x.bill_to IS NULL OR x.bill_to = payer) AND (x.meter_id IS NULL OR x.meter_id = of_meter_id);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limits_about(bigint, int, jsonb, text) IS 'The limits that usage of a meter with these dimensions, paid by that legal entity (NULL = the contract''s), counts towards, and how to ask uses().';
+
+CREATE FUNCTION billing_internal.limits_ask(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, OUT allowed boolean, OUT reason text, OUT detail jsonb)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    of_dimensions jsonb := coalesce(dimensions, '{}') || jsonb_strip_nulls(jsonb_build_object('bill_to', bill_to));
+    asked jsonb;
+    of_currency text;
+    cost numeric;
+    l record;
+BEGIN
+    allowed := true;
+    reason := 'allowed';
+    -- What no meter counts costs nothing.
+    asked := CASE WHEN of_meter_id IS NOT NULL THEN (SELECT jsonb_agg(a.ask) FROM billing_internal.limits_about(of_customer_id, of_meter_id, of_dimensions, bill_to) a) END;
+    IF asked IS NULL THEN
+        RETURN;
+    ELSIF EXISTS (SELECT FROM jsonb_array_elements(asked) a WHERE a->>'currency' IS NOT NULL) THEN
+        SELECT c.currency, c.amount INTO of_currency, cost FROM billing_internal.limit_cost(of_customer_id, of_meter_id, quantity, of_dimensions, billing.now()) c;
+    END IF;
+    SELECT x.*, u.used, v.adds, (a.value->>'until_at')::timestamptz AS ends_at, coalesce(x.currency, m.unit, m.key) AS unit INTO l
+    FROM jsonb_array_elements(asked) a
+    JOIN billing_internal.uses(of_customer_id, asked) u ON u.id = a.value->>'id'
+    JOIN billing.spend_limit x ON x.customer_id = of_customer_id AND x.limit_id = u.id::uuid
+    LEFT JOIN billing.meter m ON m.meter_id = x.meter_id
+    CROSS JOIN LATERAL (SELECT CASE WHEN x.meter_id IS NOT NULL THEN quantity WHEN x.currency = of_currency THEN cost ELSE 0 END AS adds) v
+    WHERE u.used + v.adds > x.amount AND v.adds > 0
+    ORDER BY x.mode, x.kind, x.key COLLATE "C" LIMIT 1;
+    IF FOUND THEN
+        allowed := l.mode = 'soft';
+        reason := CASE WHEN allowed THEN 'soft_limit' ELSE l.kind END;
+        detail := jsonb_build_object('kind', l.kind, 'key', l.key, 'mode', l.mode, 'period', l.period, 'resets_at', l.ends_at, 'unit', l.unit,
+            'amount', trim_scale(l.amount)::text, 'used', trim_scale(l.used)::text, 'asked', trim_scale(l.adds)::text);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limits_ask(bigint, int, numeric, jsonb, text) IS
+    'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. What costs nothing passes.';
+
+CREATE FUNCTION billing_internal.limits_check(of_customer_id bigint, of_feature_id int, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, lock boolean DEFAULT false,
+    OUT allowed boolean, OUT reason text, OUT detail jsonb)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    hard uuid[];
+    asked jsonb;
+BEGIN
+    IF lock AND of_meter_id IS NOT NULL AND NOT billing_internal.travelling() THEN
+        SELECT array_agg(a.limit_id) FILTER (WHERE a.hard), jsonb_agg(a.ask) INTO hard, asked
+        FROM billing_internal.limits_about(of_customer_id, of_meter_id, coalesce(dimensions, '{}') || jsonb_strip_nulls(jsonb_build_object('bill_to', bill_to)), bill_to) a;
+        PERFORM billing_internal.uses_keep(of_customer_id, asked);
+        -- Asked afterwards: who had the lock before has committed what he used.
+        PERFORM FROM billing.spend_limit x WHERE x.customer_id = of_customer_id AND x.limit_id = ANY (hard) ORDER BY x.limit_id FOR NO KEY UPDATE;
+    END IF;
+    SELECT a.allowed, a.reason, a.detail INTO allowed, reason, detail FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to) a;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limits_check(bigint, int, int, numeric, jsonb, text, boolean) IS
+    'limits_ask() for whoever goes on to write. lock: holds the hard limits until the transaction ends, so that of several at once only those pass that fit.';
