@@ -75,7 +75,7 @@ impl Sim {
         let sql = format!(
             "SELECT i.document->>'contract', i.document->>'bill_to', l->>'charge', l->>'key',
                     extract(epoch FROM (l->>'from')::timestamptz)::bigint, (l->'dimensions')::text, l->>'amount', i.key
-             FROM ({documents}) i, jsonb_array_elements(i.document->'lines') l"
+             FROM ({documents}) i, jsonb_array_elements(i.document->'lines') l WHERE i.document->>'contract' IS NOT NULL"
         );
         let mut found: BTreeMap<String, BTreeMap<Key, (Q, Vec<String>)>> = BTreeMap::new();
         for row in &self.client.query(&sql, &[]).unwrap_or_else(|e| panic!("{documents}: {e:?}")) {
@@ -95,12 +95,7 @@ impl Sim {
             } else {
                 "line"
             };
-            let every = self.world.every(told, &charge);
-            let period = if self.world.is_commitment(told, &charge) {
-                day
-            } else {
-                told.grid.period(day, every).0.max(told.starts)
-            };
+            let period = self.world.period_of(told, &charge, day);
             let key = Key {
                 contract: contract.clone(),
                 bill_to: row.get(1),
@@ -109,6 +104,7 @@ impl Sim {
                 part,
                 dimensions: dimensions.join(","),
             };
+            let key = self.world.gathered(told, key);
             let of = found.entry(contract).or_default().entry(key).or_insert_with(|| (q(0), Vec::new()));
             let amount: &str = row.get(6);
             of.0 += dec(amount);
@@ -125,6 +121,12 @@ impl Sim {
         }
         let Some(next) = contract.next_boundary() else { return };
         contract.billed.push((next, u64::MAX));
+        // What a change takes off a fee that was paid for longer is not due before its day.
+        let longer = self.world.mentions(&contract, "licence");
+        let zone = &self.world.zones[&contract.zone];
+        if longer && contract.next_boundary().is_some_and(|day| zone.midnight(day) <= self.clock) {
+            return;
+        }
         if contract.billed.len() == 1
             && let Some(next) = contract.next_boundary()
         {

@@ -33,6 +33,7 @@ pub(crate) fn meters() -> Vec<Meter> {
         meter("calls", "llm", None, &["model"]),
         meter("peak", "llm", Some("tokens"), &["model"]),
         meter("storage", "store", Some("gb"), &["region"]),
+        meter("mails", "mail", None, &[]),
     ]
 }
 
@@ -178,7 +179,7 @@ impl Sim {
             documents.push(doc);
             self.world.meters.insert(meter.key.clone(), meter);
         }
-        let doc = json!({"products": [{"key": "ai", "name": "AI"}], "meters": documents, "price_books": books, "plans": plans});
+        let doc = json!({"products": [{"key": "ai", "name": "AI"}, {"key": "extra", "name": "Extra"}], "meters": documents, "price_books": books, "plans": plans});
         self.must(&format!("SELECT count(*) FROM billing.catalog_apply({})", quote(&doc.to_string())));
     }
 }

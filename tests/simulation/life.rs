@@ -1,8 +1,9 @@
 //! What becomes of contracts.
 
 use crate::catalogue::{pricing, some};
-use crate::deals::{Change, Contract, Day, Instant, Kind, Proration};
-use crate::world::{Sim, at, money, quote};
+use crate::deals::{self, Change, Contract, Day, Instant, Kind, Proration};
+use crate::shapes::{add_on, ramp};
+use crate::world::{Deal, Sim, at, money, quote};
 use chrono::Days;
 use serde_json::{Value, json};
 
@@ -75,15 +76,36 @@ impl Sim {
         let (midnight, now_is) = (zone.midnight(today.max(contract.starts)), self.clock);
         let terms = self.world.terms(contract, effective);
         let every = |n: u32| json!(format!("{n} month{}", if n == 1 { "" } else { "s" }));
-        let word = rng.below(12);
+        let word = rng.below(if party.deal == Some(Deal::Shapes) { 16 } else { 12 });
         // Deals keep their length and their usage charges.
-        if party.deal.is_some() && !matches!(word, 0..=3 | 11) {
+        // What a change takes off a fee that is paid for longer comes with the first boundary after it.
+        let due = contract.next_boundary().is_some_and(|day| zone.midnight(day) <= now_is);
+        if due && matches!(word, 5 | 7..=9) && self.world.mentions(contract, "licence") {
+            return;
+        }
+        if party.deal == Some(Deal::Shapes) {
+            // What comes later of a fee that is billed for longer, or was billed once, is said nowhere.
+            let once = contract.changes[0].doc["fees"].as_array().is_some_and(|f| {
+                f.iter().any(|f| {
+                    f["once"] == true && f["from"].as_str().is_some_and(|d| d > today.to_string().as_str())
+                })
+            });
+            let touches_phases = word == 2 && !contract.changes[0].doc["phases"].is_null();
+            if matches!(word, 4 | 6 | 10) || touches_phases || (matches!(word, 7 | 8) && once) {
+                return;
+            }
+        } else if party.deal.is_some() && !matches!(word, 0..=3 | 11) {
             return;
         }
         match word {
             0 | 1 => {
-                let fees: Vec<&String> =
-                    terms.fees.iter().filter(|(_, f)| !f["quantity"].is_null()).map(|(k, _)| k).collect();
+                let fees: Vec<&String> = (terms.fees.iter())
+                    .filter(|(k, f)| {
+                        !f["quantity"].is_null()
+                            && self.world.item_on(contract, &terms, "fees", k, effective).is_some()
+                    })
+                    .map(|(k, _)| k)
+                    .collect();
                 if fees.is_empty() {
                     return;
                 }
@@ -94,7 +116,7 @@ impl Sim {
                 self.changed(&key, effective, Kind::Amend, doc, &sql);
             }
             2 => {
-                if !terms.fees.contains_key("platform") {
+                if self.world.item_on(contract, &terms, "fees", "platform", effective).is_none() {
                     return;
                 }
                 let doc = json!({"prices": {"platform": {"model": "flat", "amount": some(rng, 12000, c)}}});
@@ -144,7 +166,12 @@ impl Sim {
                 let doc = if terms.discounts.iter().any(|d| d["key"] == json!(name)) {
                     json!({"discounts": [{"key": name, "remove": true}]})
                 } else {
-                    let fees: Vec<&String> = terms.fees.keys().collect();
+                    let fees: Vec<&String> = terms
+                        .fees
+                        .iter()
+                        .filter(|(k, f)| f["once"] != true && (*k != "licence" || day <= today))
+                        .map(|(k, _)| k)
+                        .collect();
                     if fees.is_empty() {
                         return;
                     }
@@ -178,7 +205,9 @@ impl Sim {
                 self.changed(&key, effective, Kind::ChangePlan, json!({"plan": other}), &sql);
             }
             7 | 8 => {
-                let soon = today.max(contract.starts) + Days::new(rng.below(12) as u64);
+                let longer = terms.fees.contains_key("licence");
+                let soon =
+                    today.max(contract.starts) + Days::new(if longer { 0 } else { rng.below(12) as u64 });
                 if end.is_some_and(|e| soon + Days::new(40) >= e) {
                     return;
                 }
@@ -213,7 +242,11 @@ impl Sim {
                 if cancelled || rng.below(100) < 50 {
                     return;
                 }
-                let (word, on) = match rng.below(3) {
+                let longer = self.world.mentions(contract, "licence");
+                if longer && by_second {
+                    return;
+                }
+                let (word, on) = match if longer { 0 } else { rng.below(3) } {
                     0 if !by_second => ("now".to_owned(), today),
                     1 if today >= contract.starts => ("period_end".to_owned(), contract.period_end(today)),
                     _ => (day.to_string(), day),
@@ -240,6 +273,47 @@ impl Sim {
                     doc,
                     &format!("SELECT billing.contract_renew('{key}')"),
                 );
+            }
+            12 => {
+                let name = format!("ramp-{}", rng.below(20));
+                if self.world.mentions(contract, &name) {
+                    return;
+                }
+                let begin = deals::months_after(day, 0);
+                let steps = ramp(rng, c, 3000, begin, false, 1);
+                let doc = json!({"fees": [{"key": name, "product": "ai", "pricing": {"model": "flat", "amount": some(rng, 3000, c)}, "every": every(contract.interval), "timing": "arrears", "ramp": steps}]});
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, effective, Kind::Amend, doc, &sql);
+            }
+            13 => {
+                let name = format!("once-{}", rng.below(20));
+                if self.world.mentions(contract, &name) || day < contract.trial_end() {
+                    return;
+                }
+                let mut fee = json!({"key": name, "product": "ai", "pricing": {"model": "flat", "amount": some(rng, 5000, c)}, "once": true});
+                if rng.chance(50) {
+                    fee["from"] = json!((day + Days::new(rng.below(60) as u64)).to_string());
+                }
+                let doc = json!({"fees": [fee]});
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, effective, Kind::Amend, doc, &sql);
+            }
+            14 | 15 => {
+                let has = |name: &str| terms.fees.keys().any(|k| k.starts_with(&format!("{name}/")));
+                let name = ["mail", "sso", "vpn"][rng.below(3)];
+                let doc = if has(name) {
+                    json!({"add_ons": [{"key": name, "remove": true}]})
+                } else if self.world.mentions(contract, &format!("{name}/fee")) {
+                    return;
+                } else {
+                    let from = rng.chance(40).then(|| day + Days::new(rng.below(50) as u64));
+                    json!({"add_ons": [add_on(rng, c, name, contract.interval, from)]})
+                };
+                let sql =
+                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
+                self.changed(&key, effective, Kind::Amend, doc, &sql);
             }
             _ => {
                 // Fees of one contract for a time of their own.

@@ -5,7 +5,7 @@ use crate::deals::{
     self, Block, Change, Contract, Customer, Day, Grid, Instant, Kind, Proration, Rounding, dec, q,
 };
 use crate::load::Rng;
-use crate::world::{CURRENCIES, DAY, Deal, MODELS, Party, Sim, ZONES, money, quote};
+use crate::world::{CURRENCIES, DAY, Deal, MODELS, Party, Sim, ZONES, money, number, quote};
 use chrono::{Datelike, Days};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -44,8 +44,12 @@ impl Sim {
             settled: 0,
         });
         let last = self.parties.len() - 1;
+        let shapes = number("SIM_SHAPES", 40);
         let party = &mut self.parties[last];
-        if self.credits && party.rng.chance(45) {
+        if self.amends && party.rng.chance(shapes) {
+            party.deal = Some(Deal::Shapes);
+            self.shaped(last);
+        } else if self.credits && party.rng.chance(45) {
             party.deal = Some(if party.rng.chance(60) { Deal::Credits } else { Deal::Postpaid });
             self.deal(last);
         } else {

@@ -45,7 +45,14 @@ impl Sim {
             if rng.chance(92) {
                 properties.insert("region".to_owned(), REGIONS[rng.below(2)].to_owned());
             }
-            let event_type = if rng.chance(70) { "llm" } else { "store" };
+            let mail = party.deal == Some(Deal::Shapes) && rng.chance(20);
+            let event_type = if mail {
+                "mail"
+            } else if rng.chance(70) {
+                "llm"
+            } else {
+                "store"
+            };
             if event_type == "llm" {
                 properties.insert("model".to_owned(), MODELS[rng.below(3)].to_owned());
                 let tokens = 1 + rng.below(9000) as i64;
@@ -53,7 +60,7 @@ impl Sim {
                     "tokens".to_owned(),
                     if rng.chance(10) { money(tokens, 3) } else { tokens.to_string() },
                 );
-            } else {
+            } else if event_type == "store" {
                 properties.insert("gb".to_owned(), money(1 + rng.below(90000) as i64, 3));
             }
             let bill_to = rng.chance(40).then(|| party.entities[rng.below(party.entities.len())].clone());
@@ -104,9 +111,15 @@ impl Sim {
             event.live = false;
             format!("SELECT billing.event_void('{}', '{}', 'wrong')", party.key, event.id)
         } else {
-            let field = if event.event_type == "llm" { "tokens" } else { "gb" };
             event.live = true;
-            event.properties.insert(field.to_owned(), (1 + rng.below(5000)).to_string());
+            let field = match event.event_type.as_str() {
+                "llm" => Some("tokens"),
+                "store" => Some("gb"),
+                _ => None,
+            };
+            if let Some(field) = field {
+                event.properties.insert(field.to_owned(), (1 + rng.below(5000)).to_string());
+            }
             if rng.chance(30) {
                 event.at = (event.at - rng.below(40) as i64 * DAY).min(now - 1);
             }

@@ -3,6 +3,7 @@
 use crate::common::{self, Db};
 use crate::deals::{self, Amounts, Block, Day, Instant, Q, Rounding, World, Zone, q};
 use crate::load::Rng;
+use crate::wallets::Purse;
 use chrono::NaiveDate;
 use postgres::{Client, SimpleQueryMessage};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,8 @@ pub(crate) enum Deal {
     Credits,
     /// A least spend for each period, tested at its end.
     Postpaid,
+    /// What a sales person thinks of: ramps, step-ups, phases, trials, add-ons, fees for a year or once.
+    Shapes,
 }
 
 /// What one customer of the simulation does; it has random numbers of its own, so that it does the same alone.
@@ -63,6 +66,7 @@ pub(crate) struct Sim {
     pub(crate) rng: Rng,
     pub(crate) world: World,
     pub(crate) parties: Vec<Party>,
+    pub(crate) purses: Vec<Purse>,
     pub(crate) clock: Instant,
     pub(crate) said: u64,
     pub(crate) log: String,
@@ -139,6 +143,7 @@ impl Sim {
             rng: Rng::new(seed),
             world,
             parties: Vec::new(),
+            purses: Vec::new(),
             clock: 0,
             said: 0,
             log: format!("-- seed {seed}\n"),
@@ -152,7 +157,7 @@ impl Sim {
             amends: false,
             credits: false,
             bills: 0,
-            verify_every: number("SIM_VERIFY", 1),
+            verify_every: number("SIM_VERIFY", 3),
             times: BTreeMap::new(),
         };
         sim.amends = sim.must("SELECT FROM pg_proc WHERE pronamespace = 'billing'::regnamespace AND proname = 'contract_amend'").len() == 1
@@ -170,6 +175,12 @@ impl Sim {
             let rng = sim.rng.fork();
             if only.is_none_or(|o| o == n) {
                 sim.customer(n, rng);
+            }
+        }
+        if only.is_none() && sim.credits {
+            for n in 0..number("SIM_WALLETS", 2) {
+                let rng = sim.rng.fork();
+                sim.purse(n, rng);
             }
         }
         sim

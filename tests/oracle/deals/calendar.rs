@@ -41,6 +41,25 @@ pub fn months_after(day: Day, n: u32) -> Day {
     day + Months::new(n)
 }
 
+/// `n` months before or after a day, the day clamped to the month's last.
+fn months_from(day: Day, n: i32) -> Day {
+    if n < 0 { day - Months::new(n.unsigned_abs()) } else { day + Months::new(n.unsigned_abs()) }
+}
+
+/// "14 days" or "3 months" after a day.
+pub fn after(day: Day, interval: &str) -> Day {
+    match interval.split_once(' ') {
+        Some((n, "day" | "days")) => day + Days::new(n.parse().expect("a number of days")),
+        _ => months_after(day, months(interval)),
+    }
+}
+
+/// The last day of the month `n` months from that of a day.
+fn month_end(day: Day, n: i32) -> Day {
+    let first = months_from(day.with_day(1).expect("a first"), n + 1);
+    first - Days::new(1)
+}
+
 /// "3 months" is 3.
 pub fn months(text: &str) -> u32 {
     let (n, unit) = text.split_once(' ').unwrap_or_else(|| panic!("no interval: {text}"));
@@ -57,22 +76,30 @@ pub fn months(text: &str) -> u32 {
 pub enum Grid {
     /// Counted from this day.
     Anniversary(Day),
+    /// Counted from this last day of a month, and always last days of months.
+    MonthEnds(Day),
     /// The firsts of months; of several months, counted from this month (1 January unless fiscal).
     Calendar(u32),
+}
+
+/// The two neighbours among all steps of so many months of which the first is not after the day.
+fn around(day: Day, every: i32, at: impl Fn(i32) -> Day) -> (Day, Day) {
+    let mut n = 0;
+    while at((n + 1) * every) <= day {
+        n += 1;
+    }
+    while at(n * every) > day {
+        n -= 1;
+    }
+    (at(n * every), at((n + 1) * every))
 }
 
 impl Grid {
     /// The whole period of `every` months that holds `day`.
     pub fn period(&self, day: Day, every: u32) -> (Day, Day) {
         match self {
-            Grid::Anniversary(anchor) => {
-                assert!(day >= *anchor, "{day} is before the anchor {anchor}");
-                let mut n = 0;
-                while months_after(*anchor, (n + 1) * every) <= day {
-                    n += 1;
-                }
-                (months_after(*anchor, n * every), months_after(*anchor, (n + 1) * every))
-            }
+            Grid::Anniversary(anchor) => around(day, every as i32, |n| months_from(*anchor, n)),
+            Grid::MonthEnds(anchor) => around(day, every as i32, |n| month_end(*anchor, n)),
             Grid::Calendar(first) => {
                 let months = day.year() * 12 + day.month0() as i32 - (*first as i32 - 1);
                 let start = months - months.rem_euclid(every as i32) + (*first as i32 - 1);

@@ -92,7 +92,8 @@ impl World {
                     let quantity = meter.value.as_ref().map_or(q(1), |v| dec(&event.properties[v]));
                     let own = [PriceVersion { from: None, said: 0, pricing: charge["pricing"].clone() }];
                     let day = zone.day(event.at);
-                    let pricing = self.resolve(&terms, customer, charge, meter, event, day, 0, &own).2;
+                    let pricing =
+                        self.resolve(contract, &terms, customer, charge, meter, event, day, 0, &own).2;
                     let cost = rate(&pricing, &quantity);
                     found.push(Cost { event, meter: meter.key.clone(), cost });
                 }

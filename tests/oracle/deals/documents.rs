@@ -1,6 +1,6 @@
 //! Fields of documents.
 
-use super::{Day, Event, Meter, Q, dec};
+use super::{Day, Event, Meter, Q, after, dec};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -35,14 +35,32 @@ pub(super) fn in_force(item: &Value, day: Day) -> bool {
     date(item, "from").is_none_or(|from| from <= day) && date(item, "until").is_none_or(|until| day < until)
 }
 
-/// An item without its dates.
-pub(super) fn undated(item: &Value) -> Value {
-    let mut item = item.clone();
-    if let Value::Object(fields) = &mut item {
-        fields.remove("from");
-        fields.remove("until");
+/// Charges or fees of a document, with those of its add-ons, that have times of their own and names that say whose they
+/// are. What an amendment adds counts from its day.
+pub(super) fn expanded(doc: &Value, name: &str, since: Option<Day>) -> Vec<Value> {
+    let mut found = list(doc, name).to_vec();
+    for add_on in list(doc, "add_ons") {
+        let of = text(add_on, "key").expect("a key");
+        let from = date(add_on, "from").or(since);
+        let term = text(add_on, "term").map(|t| after(from.expect("a term's beginning"), t));
+        let until = date(add_on, "until").or(term);
+        for item in list(add_on, name) {
+            let mut item = item.clone();
+            item["key"] = format!("{of}/{}", text(&item, "key").expect("a key")).into();
+            for (name, day) in [("from", from), ("until", until)] {
+                if let Some(day) = day {
+                    item[name] = day.to_string().into();
+                }
+            }
+            found.push(item);
+        }
     }
-    item
+    for item in &mut found {
+        if let Some(day) = since {
+            item["_since"] = day.to_string().into();
+        }
+    }
+    found
 }
 
 /// Equality on dimensions; an event without the dimension does not match.

@@ -1,12 +1,21 @@
 //! Fees, day by day.
 
-use super::documents::{in_force, maybe, undated};
+use super::documents::maybe;
 use super::rating::rate;
-use super::{Contract, Day, Instant, Proration, Q, Rc, Stretch, Terms, World, days30, discount, q, round};
+use super::{Contract, Day, Instant, Proration, Q, Rc, Stretch, Terms, World, days30, q, round};
 use serde_json::Value;
 
+/// What is billed of a fee: what begins before a day, or ends until a day.
+#[derive(Clone, Copy)]
+pub(super) enum Billed {
+    Advance(Day),
+    Arrears(Day),
+}
+
 impl World {
-    /// A fee of one service period: each stretch of equal terms is its share, rounded once.
+    /// A fee of one service period: each stretch of equal terms is its share, rounded once, and billed by itself: in
+    /// advance where it begins, in arrears where it ends.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn fee(
         &self,
         contract: &Contract,
@@ -14,17 +23,17 @@ impl World {
         every: u32,
         whole: (Day, Day),
         days: (Day, Day),
+        billed: Billed,
         terms_at: &mut dyn FnMut(Instant) -> Rc<Terms>,
     ) -> Q {
         let zone = self.zone(contract);
         let mut stretches: Vec<((Value, Q), Stretch)> = Vec::new();
         for (at, next) in self.moments(contract, days) {
             let (terms, day) = (terms_at(at), zone.day(at));
-            let Some(fee) = terms.fees.get(key).filter(|fee| !terms.paused && in_force(fee, day)) else {
-                continue;
-            };
+            let Some(fee) = self.item_on(contract, &terms, "fees", key, at) else { continue };
             let uplift = terms.uplift.clone().unwrap_or_else(|| q(1));
-            let own = (undated(fee), uplift * discount(&terms.discounts, key, day));
+            let off = self.off(contract, &terms, &fee, day);
+            let own = (fee, uplift * off);
             match stretches.last_mut() {
                 Some((same, (_, end))) if *same == own && *end == at => *end = next,
                 _ => stretches.push((own, (at, next))),
@@ -32,6 +41,10 @@ impl World {
         }
         stretches
             .into_iter()
+            .filter(|(_, (begins, ends))| match billed {
+                Billed::Advance(open) => *begins < zone.midnight(open),
+                Billed::Arrears(last) => *ends <= zone.midnight(last),
+            })
             .map(|((fee, factor), stretch)| {
                 let amount = rate(&fee["pricing"], &maybe(&fee, "quantity").unwrap_or_else(|| q(1)));
                 let share = self.share(contract, stretch, whole, every);

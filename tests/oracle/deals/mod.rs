@@ -10,21 +10,24 @@ mod commitments;
 mod credits;
 mod documents;
 mod fees;
+mod items;
 mod numbers;
 mod rating;
 mod terms;
 mod told;
 mod usage;
+mod wallets;
 
 pub use calendar::*;
 pub use credits::*;
 pub use numbers::*;
 pub use terms::*;
 pub use told::*;
+pub use wallets::*;
 
 use num_traits::Zero;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use documents::{list, text};
@@ -60,41 +63,47 @@ impl World {
             let at = contract.changes.iter().map(|c| c.effective).filter(|e| *e <= at).max().expect("begun");
             cache.entry(at).or_insert_with(|| Rc::new(self.terms(contract, at))).clone()
         };
-        // Every key that is or was in force.
-        let mut charges = BTreeSet::new();
-        let mut fees = BTreeSet::new();
-        for change in &contract.changes {
-            let terms = terms_at(change.effective);
-            charges.extend(terms.charges.keys().cloned());
-            fees.extend(terms.fees.keys().cloned());
-        }
-        for key in &fees {
-            let any = contract
-                .changes
-                .iter()
-                .find_map(|c| terms_at(c.effective).fees.get(key).cloned())
-                .expect("it");
-            let every = text(&any, "every").map_or(contract.interval, months);
-            let advance = text(&any, "timing") != Some("arrears");
+        // Every key that is or was in force, with its rhythm.
+        let rhythms = |name: &str| {
+            let mut found: BTreeMap<String, Value> = BTreeMap::new();
+            for item in contract.named(self, name) {
+                if item["remove"] != Value::Bool(true) && item["once"] != Value::Bool(true) {
+                    found.entry(text(&item, "key").expect("a key").to_owned()).or_insert(item);
+                }
+            }
+            found
+        };
+        for (key, any) in &rhythms("fees") {
+            let every = text(any, "every").map_or(contract.interval, months);
+            let advance = text(any, "timing") != Some("arrears");
             let mut day = contract.starts;
             while day < end {
-                let whole = contract.grid.period(day, every);
+                let whole = contract.grid_of(every).period(day, every);
                 let (from, until) = (day, whole.1.min(end));
-                if if advance { from >= open } else { until > last } {
+                if from >= if advance { open } else { last } {
                     break;
                 }
-                let amount = self.fee(contract, key, every, whole, (from, until), &mut terms_at);
+                let billed = if advance { fees::Billed::Advance(open) } else { fees::Billed::Arrears(last) };
+                let amount = self.fee(contract, key, every, whole, (from, until), billed, &mut terms_at);
                 *sums.entry(self.key(contract, key, from, "line", "")).or_insert_with(|| q(0)) += amount;
                 day = until;
             }
         }
-        for key in &charges {
-            let any = contract
-                .changes
-                .iter()
-                .find_map(|c| terms_at(c.effective).charges.get(key).cloned())
-                .expect("it");
-            let every = text(&any, "every").map_or(contract.interval, months);
+        for (fee, day) in self.once(contract) {
+            if day < end && day <= last {
+                let terms = terms_at(self.zone(contract).midnight(day));
+                let amount = rating::rate(
+                    &fee["pricing"],
+                    &documents::maybe(&fee, "quantity").unwrap_or_else(|| q(1)),
+                );
+                let amount = amount * self.off(contract, &terms, &fee, day);
+                let key = self.key(contract, text(&fee, "key").expect("a key"), day, "line", "");
+                *sums.entry(key).or_insert_with(|| q(0)) +=
+                    round(&amount, self.digits(contract), contract.rounding);
+            }
+        }
+        for (key, any) in &rhythms("charges") {
+            let every = text(any, "every").map_or(contract.interval, months);
             let mut day = contract.starts;
             while day < end {
                 let whole = contract.grid.period(day, every);
@@ -108,6 +117,7 @@ impl World {
                 day = until;
             }
         }
+        let mut sums = self.gather(contract, sums);
         self.commitments(contract, open, last, &mut sums);
         sums.retain(|_, amount| !amount.is_zero());
         sums
@@ -131,37 +141,61 @@ impl World {
         }
     }
 
-    /// The months of a charge's or fee's service periods.
-    pub fn every(&self, contract: &Contract, key: &str) -> u32 {
-        let of = |items: &[Value]| {
-            items
-                .iter()
-                .find(|i| text(i, "key") == Some(key) && i["every"].is_string())
-                .and_then(|i| text(i, "every"))
-                .map(months)
-        };
-        contract
-            .changes
-            .iter()
-            .rev()
-            .find_map(|change| {
-                let own = of(list(&change.doc, "fees")).or_else(|| of(list(&change.doc, "charges")));
-                own.or_else(|| {
-                    let plan = text(&change.doc, "plan").map(|p| &self.plans[p])?;
-                    of(list(plan, "fees")).or_else(|| of(list(plan, "charges")))
-                })
-            })
-            .unwrap_or(contract.interval)
+    /// The first day of the service period of a line that begins on a day, as it is cut without changes.
+    pub fn period_of(&self, contract: &Contract, key: &str, day: Day) -> Day {
+        if self.is_commitment(contract, key) {
+            return day;
+        }
+        let mut named = contract.named(self, "fees");
+        named.extend(contract.named(self, "charges"));
+        let mut of =
+            named.into_iter().filter(|i| text(i, "key") == Some(key) && i["remove"] != Value::Bool(true));
+        let item = of.next().unwrap_or(Value::Null);
+        if item["once"] == Value::Bool(true) {
+            return day;
+        }
+        let every = text(&item, "every").map_or(contract.interval, months);
+        contract.grid_of(every).period(day, every).0.max(contract.starts)
+    }
+
+    /// The key by which a line is compared.
+    pub fn gathered(&self, contract: &Contract, key: Key) -> Key {
+        match self.amount_off(contract) {
+            Some(one) if key.part == "line" && list(one, "charges").iter().any(|c| *c == *key.charge) => {
+                Key {
+                    bill_to: "*".to_owned(),
+                    charge: "what an amount is off".to_owned(),
+                    period: contract.grid.period(key.period, contract.interval).0.max(contract.starts),
+                    dimensions: String::new(),
+                    ..key
+                }
+            }
+            _ => key,
+        }
+    }
+
+    /// Sums as they are compared, amounts off taken off.
+    fn gather(&self, contract: &Contract, sums: Amounts) -> Amounts {
+        let mut found = Amounts::new();
+        for (key, amount) in sums {
+            *found.entry(self.gathered(contract, key)).or_insert_with(|| q(0)) += amount;
+        }
+        let end = contract.end().unwrap_or(Day::MAX);
+        for (key, amount) in &mut found {
+            if key.charge == "what an amount is off" {
+                let whole = contract.grid.period(key.period, contract.interval);
+                let off = self.amount_off_on(contract, key.period, whole.1.min(end), whole);
+                *amount -= round(&off, self.digits(contract), contract.rounding).min(amount.clone());
+            }
+        }
+        found
     }
 
     /// Whether a contract ever had an item of this key.
     pub fn mentions(&self, contract: &Contract, key: &str) -> bool {
-        contract.changes.iter().any(|c| {
-            list(&c.doc, "fees")
-                .iter()
-                .chain(list(&c.doc, "charges"))
-                .any(|item| text(item, "key") == Some(key))
-        })
+        ["fees", "charges"]
+            .iter()
+            .any(|name| contract.named(self, name).iter().any(|i| text(i, "key") == Some(key)))
     }
 
     pub(super) fn zone(&self, contract: &Contract) -> &Zone {

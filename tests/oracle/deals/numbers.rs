@@ -44,6 +44,11 @@ pub fn round(x: &Q, digits: u32, mode: Rounding) -> Q {
 
 /// Splits a rounded total by weights, largest remainder first, ties in order (rules 0.6).
 pub fn split(total: &Q, weights: &[Q], digits: u32) -> Vec<Q> {
+    split_exact(total, total, weights, digits)
+}
+
+/// Splits a total that was rounded by the remainders of its exact parts.
+pub fn split_exact(total: &Q, rounded: &Q, weights: &[Q], digits: u32) -> Vec<Q> {
     let sum: Q = weights.iter().sum();
     if sum.is_zero() {
         return weights.iter().map(|_| q(0)).collect();
@@ -53,7 +58,7 @@ pub fn split(total: &Q, weights: &[Q], digits: u32) -> Vec<Q> {
     let units = total.abs() / &unit;
     let shares: Vec<Q> = weights.iter().map(|w| &units * w / &sum).collect();
     let mut parts: Vec<Q> = shares.iter().map(Q::floor).collect();
-    let mut left = &units - parts.iter().sum::<Q>();
+    let mut left = rounded.abs() / &unit - parts.iter().sum::<Q>();
     let mut order: Vec<usize> = (0..weights.len()).collect();
     order.sort_by_key(|at| std::cmp::Reverse(&shares[*at] - &parts[*at]));
     for at in order {

@@ -1,8 +1,8 @@
 //! What of a contract is in force when.
 
-use super::documents::{change_items, current, date, field, in_force, list, maybe, put, text};
+use super::documents::{change_items, current, date, expanded, list, maybe, put, text};
 use super::rating::scale;
-use super::{Change, Contract, Day, Instant, Kind, Q, World, months, months_after, q};
+use super::{Change, Contract, Day, Grid, Instant, Kind, Q, World, months, months_after, q};
 use chrono::Days;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -54,6 +54,16 @@ impl Contract {
         end
     }
 
+    /// How what is for more than a billing period is cut: in whole billing periods from the first.
+    pub fn grid_of(&self, every: u32) -> Grid {
+        match &self.grid {
+            Grid::Calendar(_) if every > self.interval => {
+                Grid::Anniversary(self.grid.period(self.starts, self.interval).0)
+            }
+            grid => grid.clone(),
+        }
+    }
+
     /// The boundary that is to be billed next, if there is one.
     pub fn next_boundary(&self) -> Option<Day> {
         let Some((last, _)) = self.billed.last() else { return Some(self.starts) };
@@ -88,24 +98,41 @@ impl World {
                         terms.book = text(plan, "price_book").map(str::to_owned);
                         plans = (list(plan, "charges").to_vec(), list(plan, "fees").to_vec());
                     }
-                    own.0.extend(list(doc, "charges").iter().cloned());
-                    own.1.extend(list(doc, "fees").iter().cloned());
+                    own.0.extend(expanded(doc, "charges", None));
+                    own.1.extend(expanded(doc, "fees", None));
                     terms.overrides.extend(list(doc, "overrides").iter().cloned());
                     change_items(&mut terms.discounts, list(doc, "discounts"));
                 }
                 Kind::Amend => {
-                    own.0.extend(list(doc, "charges").iter().cloned());
-                    own.1.extend(list(doc, "fees").iter().cloned());
-                    change_items(&mut terms.discounts, list(doc, "discounts"));
-                    for (key, quantity) in doc["quantities"].as_object().into_iter().flatten() {
-                        let mut fee = current(&plans.1, &own.1, key);
-                        fee["quantity"] = quantity.clone();
-                        own.1.push(fee);
+                    let day = self.zone(contract).day(change.effective);
+                    own.0.extend(expanded(doc, "charges", Some(day)));
+                    own.1.extend(expanded(doc, "fees", Some(day)));
+                    for gone in list(doc, "add_ons").iter().filter(|a| a["remove"] == Value::Bool(true)) {
+                        let prefix = format!("{}/", text(gone, "key").expect("a key"));
+                        for items in [&mut own.0, &mut own.1] {
+                            let of: Vec<&str> = items.iter().filter_map(|i| text(i, "key")).collect();
+                            let of = of.iter().filter(|k| k.starts_with(&prefix));
+                            let ended: Vec<Value> =
+                                of.map(|k| serde_json::json!({"key": k, "remove": true})).collect();
+                            items.extend(ended);
+                        }
                     }
-                    for (key, pricing) in doc["prices"].as_object().into_iter().flatten() {
-                        let mut fee = current(&plans.1, &own.1, key);
-                        fee["pricing"] = pricing.clone();
-                        own.1.push(fee);
+                    change_items(&mut terms.discounts, list(doc, "discounts"));
+                    for (name, field) in [("quantities", "quantity"), ("prices", "pricing")] {
+                        for (key, value) in doc[name].as_object().into_iter().flatten() {
+                            let mut fee = current(&plans.1, &own.1, key);
+                            if fee["ramp"].is_null() && fee["step_up"].is_null() {
+                                fee[field] = value.clone();
+                            } else {
+                                // What the ramp says later still comes.
+                                let step = serde_json::json!({"at": change.effective, field: value});
+                                match fee["_steps"].as_array_mut() {
+                                    Some(steps) => steps.push(step),
+                                    None => fee["_steps"] = serde_json::json!([step]),
+                                }
+                            }
+                            own.1.push(fee);
+                        }
                     }
                 }
                 Kind::Pause => terms.paused = true,
@@ -132,16 +159,4 @@ impl World {
         put(&mut terms.fees, &own.1);
         terms
     }
-}
-
-/// What is left of 1 after the percentages off that are in force for a charge or fee on a day.
-pub(super) fn discount(discounts: &[Value], key: &str, day: Day) -> Q {
-    let mut left = q(1);
-    for one in discounts {
-        let scope = list(one, "charges");
-        if in_force(one, day) && (scope.is_empty() || scope.iter().any(|k| k == key)) {
-            left *= (q(100) - field(one, "percent_off")) / q(100);
-        }
-    }
-    left
 }

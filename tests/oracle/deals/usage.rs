@@ -1,10 +1,10 @@
 //! Usage, event by event.
 
-use super::documents::{in_force, list, matches, maybe, text, undated};
+use super::documents::{in_force, list, matches, maybe, text};
 use super::rating::{is_linear, rate, scale};
 use super::{
     Amounts, Contract, Customer, Day, Event, Instant, Meter, PriceVersion, Q, Rc, Stretch, Terms, World, dec,
-    discount, months, q, round, split, utc,
+    months, q, round, split, split_exact, utc,
 };
 use num_traits::{Signed, Zero};
 use serde_json::Value;
@@ -23,19 +23,19 @@ impl World {
         terms_at: &mut dyn FnMut(Instant) -> Rc<Terms>,
         sums: &mut Amounts,
     ) {
-        let zone = self.zone(contract);
         let mut stretches: Vec<(Value, Stretch)> = Vec::new();
         for (at, next) in self.moments(contract, days) {
-            let (terms, day) = (terms_at(at), zone.day(at));
-            let Some(charge) = terms.charges.get(key).filter(|c| in_force(c, day)) else { continue };
-            let charge = undated(charge);
+            let terms = terms_at(at);
+            let Some(charge) = self.item_on(contract, &terms, "charges", key, at) else { continue };
             match stretches.last_mut() {
                 Some((same, (_, end))) if *same == charge && *end == at => *end = next,
                 _ => stretches.push((charge, (at, next))),
             }
         }
         for (charge, stretch) in stretches {
-            // Discounts change at the boundaries of service periods only, as these simulations have them.
+            if charge["_free"] == Value::Bool(true) {
+                continue;
+            }
             let every = text(&charge, "every").map_or(contract.interval, months);
             let share = self.share(contract, stretch, whole, every);
             self.usage_stretch(contract, &charge, days.0, whole, stretch, &share, said, terms_at, sums);
@@ -97,7 +97,13 @@ impl World {
             named.extend(list(&version.pricing, "dimensions").iter().filter_map(Value::as_str));
         }
         let terms = terms_at(since);
-        let theirs = terms.overrides.iter().chain(&customer.overrides).filter(|o| aims(o, charge, meter));
+        let phases = list(&contract.changes[0].doc, "phases").iter().flat_map(|p| list(p, "overrides"));
+        let theirs = terms
+            .overrides
+            .iter()
+            .chain(phases)
+            .chain(&customer.overrides)
+            .filter(|o| aims(o, charge, meter));
         for one in theirs.chain([charge]) {
             named.extend(
                 one["match"]
@@ -108,10 +114,19 @@ impl World {
                     .filter(|d| *d != "bill_to"),
             );
         }
+        // What is left of 1 on each day, by the count of its changes.
+        let mut lefts: BTreeMap<Day, (usize, Q)> = BTreeMap::new();
+        for day in start.iter_days().take_while(|d| zone.midnight(*d) < before) {
+            let off = self.off(contract, &terms_at(zone.midnight(day).max(since)), charge, day);
+            let times = lefts.last_key_value().map_or(0, |(_, (n, last))| n + usize::from(*last != off));
+            lefts.insert(day, (times, off));
+        }
+        let taken_off = |day: Day| lefts[&day].clone();
         // The quantity of each resolved price, version and line. A line is who is invoiced and its dimensions;
         // in that order a tie of the split goes.
         type Line = (usize, String);
-        type Parts = BTreeMap<usize, (Value, BTreeMap<Line, Q>)>;
+        // Parts of one price: its versions, and the times of one percentage off.
+        type Parts = BTreeMap<usize, (Value, BTreeMap<usize, (Q, BTreeMap<Line, Q>)>)>;
         let mut chains: BTreeMap<String, Parts> = BTreeMap::new();
         for event in &customer.events {
             let counts = event.live
@@ -128,21 +143,24 @@ impl World {
             let (day, terms) = (zone.day(priced_at), terms_at(priced_at));
             let list_version = if contract.by_start || meter.greatest { first } else { at(event.at) };
             let (chain, version, pricing) =
-                self.resolve(&terms, customer, charge, meter, event, day, list_version, &versions);
+                self.resolve(contract, &terms, customer, charge, meter, event, day, list_version, &versions);
             let dimensions: Vec<String> =
                 named.iter().filter_map(|d| event.properties.get(*d).map(|v| format!("{d}={v}"))).collect();
             let entity = event.bill_to.as_ref().unwrap_or(&contract.bill_to);
             let entity = customer.bill_tos.iter().position(|b| b == entity).expect("a bill_to");
+            let (times, off) = taken_off(zone.day(event.at));
             let of = &mut chains
                 .entry(chain)
                 .or_default()
                 .entry(version)
                 .or_insert_with(|| (pricing, BTreeMap::new()))
+                .1
+                .entry(times)
+                .or_insert_with(|| (off, BTreeMap::new()))
                 .1;
             let sum = of.entry((entity, dimensions.join(","))).or_insert_with(|| q(0));
             *sum = if meter.greatest { quantity.max(sum.clone()) } else { quantity + &*sum };
         }
-        let off = discount(&terms.discounts, key, start);
         let mut posted = q(0);
         let mut post = |(entity, dimensions): &Line, amount: Q| {
             posted += &amount;
@@ -151,19 +169,24 @@ impl World {
             *sums.entry(to).or_insert_with(|| q(0)) += amount;
         };
         for parts in chains.values() {
-            let whole: Q = parts.values().flat_map(|(_, lines)| lines.values()).sum();
+            let all = |times: &BTreeMap<usize, (Q, BTreeMap<Line, Q>)>| -> Vec<Q> {
+                times.values().flat_map(|(_, lines)| lines.values().cloned()).collect()
+            };
+            let whole: Q = parts.values().flat_map(|(_, times)| all(times)).sum();
             let mut before = q(0);
-            for (pricing, lines) in parts.values() {
+            for (pricing, times) in parts.values() {
                 // The whole of a greatest value is the largest of its lines.
                 let own = if meter.greatest {
-                    lines.values().max().expect("a line").clone()
+                    all(times).into_iter().max().expect("a line")
                 } else {
-                    lines.values().sum()
+                    all(times).iter().sum()
                 };
                 let whole = if contract.reset || meter.greatest { &own } else { &whole };
                 if is_linear(pricing) {
-                    for (line, quantity) in lines {
-                        post(line, round(&(rate(pricing, quantity) * &off), digits, contract.rounding));
+                    for (off, lines) in times.values() {
+                        for (line, quantity) in lines {
+                            post(line, round(&(rate(pricing, quantity) * off), digits, contract.rounding));
+                        }
                     }
                     before += own;
                     continue;
@@ -176,9 +199,27 @@ impl World {
                     _ => rate(pricing, &after) - rate(pricing, &before),
                 };
                 before = if contract.reset { q(0) } else { after };
-                let total = round(&(exact * &off), digits, contract.rounding);
-                let weights: Vec<Q> = lines.values().cloned().collect();
-                for (line, amount) in lines.keys().zip(split(&total, &weights, digits)) {
+                // Whatever is taken off at times, tiers run over all, and are then split: by quantity, less what is off.
+                let quantities: Q = all(times).iter().sum();
+                let of: Vec<(&Line, Q)> = (times.values())
+                    .flat_map(|(off, lines)| lines.iter().map(move |(line, quantity)| (line, quantity * off)))
+                    .collect();
+                let weights: Vec<Q> = of.iter().map(|(_, weight)| weight.clone()).collect();
+                let weight: Q = weights.iter().sum();
+                let left = if times.len() == 1 || quantities.is_zero() {
+                    times.values().next().expect("a time").0.clone()
+                } else {
+                    weight / quantities
+                };
+                let total = &exact * left;
+                let rounded = round(&total, digits, contract.rounding);
+                // Where something is off, cents go by the exact amounts, else by the shares of what is rounded.
+                let parts = if times.values().all(|(off, _)| *off == q(1)) {
+                    split(&rounded, &weights, digits)
+                } else {
+                    split_exact(&total, &rounded, &weights, digits)
+                };
+                for ((line, _), amount) in of.into_iter().zip(parts) {
                     post(line, amount);
                 }
             }
@@ -204,6 +245,7 @@ impl World {
     #[allow(clippy::too_many_arguments)]
     pub(super) fn resolve(
         &self,
+        contract: &Contract,
         terms: &Terms,
         customer: &Customer,
         charge: &Value,
@@ -214,7 +256,21 @@ impl World {
         versions: &[PriceVersion],
     ) -> (String, usize, Value) {
         let (row, listed) = self.row(&versions[list_version].pricing, event);
-        for (scope, overrides) in [("contract", &terms.overrides), ("customer", &customer.overrides)] {
+        // A phase's override takes the place of the contract's for the same.
+        let phase = contract.phase(day).map_or(&[][..], |(_, phase)| list(phase, "overrides"));
+        let alike =
+            |a: &Value, b: &Value| ["meter", "charge", "match"].iter().all(|field| a[*field] == b[*field]);
+        let mut theirs: Vec<Value> = terms.overrides.clone();
+        for (n, one) in theirs.iter_mut().enumerate() {
+            one["_name"] = n.into();
+        }
+        theirs.retain(|o| !phase.iter().any(|p| alike(o, p)));
+        theirs.extend(phase.iter().map(|one| {
+            let mut one = one.clone();
+            one["_name"] = one.to_string().into();
+            one
+        }));
+        for (scope, overrides) in [("contract", &theirs), ("customer", &customer.overrides)] {
             let best = overrides
                 .iter()
                 .enumerate()
@@ -223,7 +279,7 @@ impl World {
                 })
                 .max_by_key(|(_, o)| o["match"].as_object().map_or(0, |m| m.len()));
             let Some((n, best)) = best else { continue };
-            let name = format!("{scope} {n}");
+            let name = if scope == "contract" { best["_name"].to_string() } else { format!("{scope} {n}") };
             if let Some(unit_price) = text(best, "unit_price") {
                 let mut pricing = serde_json::json!({"model": "per_unit", "unit_price": unit_price});
                 if let Some(per) = listed.get("per") {
