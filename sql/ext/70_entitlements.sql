@@ -249,7 +249,7 @@ CREATE FUNCTION billing_internal.credit_left(of_customer_id bigint, of_unit text
 AS $$
 BEGIN
     -- What is pending is priced, and a customer's login reads no prices.
-    IF pg_has_role(current_user, 'billing_customer', 'MEMBER') AND NOT pg_has_role(current_user, 'billing_reader', 'MEMBER') THEN
+    IF pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER') THEN
         RETURN NULL;
     END IF;
     RETURN coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing.now()) s), 0);
@@ -347,7 +347,7 @@ BEGIN
     END IF;
     -- Limits on money price what is asked for, which a customer's login may not.
     IF s.limited AND allowed AND s.meter_id IS NOT NULL AND entitlement_check.quantity > 0
-        AND NOT (pg_has_role(current_user, 'billing_customer', 'MEMBER') AND NOT pg_has_role(current_user, 'billing_reader', 'MEMBER')) THEN
+        AND NOT (pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER')) THEN
         u := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, entitlement_check.quantity, entitlement_check.dimensions, NULL, false);
         IF NOT u.allowed OR u.reason = 'soft_limit' THEN
             allowed := u.allowed;

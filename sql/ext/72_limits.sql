@@ -89,6 +89,34 @@ $$;
 COMMENT ON FUNCTION billing_internal.rate_take(bigint, int, numeric, numeric, numeric, boolean, interval) IS
     'Takes a request that costs so much off a rate limit of rate per a length of time and burst at once, all or nothing: in shared memory where it is preloaded (then a rollback gives nothing back), else in rate_state. retry_after: 0 if it passed, NULL if it never can. dry: only looks. Errors: ZB004 a limit or cost that can''t be.';
 
+CREATE FUNCTION billing.rate_limit(customer text, feature text, cost numeric DEFAULT 1, OUT allowed boolean, OUT reason text, OUT retry_after interval, OUT remaining numeric)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    of_customer_id bigint;
+    e record;
+    f record;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    of_customer_id := billing_internal.find_customer(customer);
+    SELECT x.* INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(feature);
+    IF f.kind <> 'rate_limit' THEN
+        PERFORM billing_internal.fail('ZB005', format('feature %s is of kind %s', f.key, f.kind), 'billing.consume() counts what has a quota; rate_limit() is for features of kind rate_limit.');
+    END IF;
+    SELECT x.rate, x.suspended INTO e FROM billing_internal.entitlement_now(of_customer_id, f.key) x;
+    IF NOT FOUND OR e.suspended OR e.rate IS NULL THEN
+        allowed := false;
+        reason := CASE WHEN e.suspended THEN 'suspended' ELSE 'not_entitled' END;
+        RETURN;
+    END IF;
+    SELECT r.allowed, r.retry_after, r.remaining INTO allowed, retry_after, remaining
+    FROM billing_internal.rate_take(of_customer_id, f.feature_id, (e.rate->>'limit')::numeric, coalesce((e.rate->>'burst')::numeric, 1), cost, per => (e.rate->>'per')::interval) r;
+    reason := CASE WHEN allowed THEN 'allowed' ELSE 'rate_limited' END;
+END
+$$;
+COMMENT ON FUNCTION billing.rate_limit(text, text, numeric) IS
+    'Takes a request that costs so much off a customer''s rate limit of a feature, as the entitlement says ({"limit","per","burst"}): allowed, or rate_limited with the time after which it would pass (NULL = never: it costs more than the burst), not_entitled, suspended. Writes no row where the server preloads pg_billing; then a rollback gives nothing back, and each server has limits of its own. Errors: ZB001, ZB004 the cost, ZB005 the feature is no rate limit.';
+
 CREATE FUNCTION billing.worker_status() RETURNS TABLE (part text, state text, used bigint, size bigint, detail text, hint text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
