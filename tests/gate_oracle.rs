@@ -46,7 +46,8 @@ impl Item {
             value,
             reset,
             mode: if quota && !plain { pick(rng, &["hard", "hard", "soft", "overage"]) } else { "hard" },
-            combine: (feature != "text" && !plain && rng.chance(40)).then(|| pick(rng, &["override", "add", "max"])),
+            combine: (feature != "text" && !plain && rng.chance(40))
+                .then(|| pick(rng, &["override", "add", "max"])),
             rollover: (may_roll && rng.chance(30)).then(|| rng.below(40) as i64),
         }
     }
@@ -108,7 +109,8 @@ impl Contract {
 
     /// What holds at an instant of changes with a day each: the last one, by day and then by record.
     fn last<T>(changes: &[(NaiveDate, T)], at: At) -> Option<&T> {
-        let mut known: Vec<_> = changes.iter().enumerate().filter(|(_, (day, _))| midnight(*day) <= at).collect();
+        let mut known: Vec<_> =
+            changes.iter().enumerate().filter(|(_, (day, _))| midnight(*day) <= at).collect();
         known.sort_by_key(|(n, (day, _))| (*day, *n));
         known.last().map(|(_, (_, what))| what)
     }
@@ -156,9 +158,16 @@ impl Customer {
                         }
                     }
                     _ => {
-                        let own: Vec<_> =
-                            k.own.iter().filter(|(_, key, _)| *key == feature).map(|(day, _, item)| (*day, item)).collect();
-                        Contract::last(&own, at).and_then(|item| item.as_ref()).into_iter().for_each(&mut say);
+                        let own: Vec<_> = k
+                            .own
+                            .iter()
+                            .filter(|(_, key, _)| *key == feature)
+                            .map(|(day, _, item)| (*day, item))
+                            .collect();
+                        Contract::last(&own, at)
+                            .and_then(|item| item.as_ref())
+                            .into_iter()
+                            .for_each(&mut say);
                     }
                 }
             }
@@ -166,14 +175,20 @@ impl Customer {
         let suspended = !said.is_empty() && said.iter().all(|(paused, ..)| *paused);
         let mut state: Option<State> = None;
         for (_, item, level, starts) in said.into_iter().filter(|(paused, ..)| suspended || !paused) {
-            let combine = item.combine.unwrap_or(if level == "add_on" && feature != "text" { "add" } else { "override" });
+            let combine = item.combine.unwrap_or(if level == "add_on" && feature != "text" {
+                "add"
+            } else {
+                "override"
+            });
             state = Some(match state {
                 Some(before) if combine != "override" => {
                     let value = match (feature, &before.value, &item.value) {
                         ("flag", a, b) => json!(*a == json!(true) || *b == json!(true)),
                         (_, Value::Null, _) | (_, _, Value::Null) => Value::Null,
                         (_, a, b) => {
-                            let n = |v: &Value| v.as_str().expect("a quantity").parse::<i64>().expect("a quantity");
+                            let n = |v: &Value| {
+                                v.as_str().expect("a quantity").parse::<i64>().expect("a quantity")
+                            };
                             json!((if combine == "add" { n(a) + n(b) } else { n(a).max(n(b)) }).to_string())
                         }
                     };
@@ -184,8 +199,19 @@ impl Customer {
         }
         for (key, value, from, until) in &self.exceptions {
             if *key == feature && *from <= at && until.is_none_or(|until| at < until) {
-                let alone = Item { value: Value::Null, reset: "billing_period", mode: "hard", combine: None, rollover: None };
-                let before = state.unwrap_or(State { suspended: false, value: Value::Null, item: alone, starts: None });
+                let alone = Item {
+                    value: Value::Null,
+                    reset: "billing_period",
+                    mode: "hard",
+                    combine: None,
+                    rollover: None,
+                };
+                let before = state.unwrap_or(State {
+                    suspended: false,
+                    value: Value::Null,
+                    item: alone,
+                    starts: None,
+                });
                 state = Some(State { value: value.clone(), ..before });
             }
         }
@@ -193,12 +219,24 @@ impl Customer {
     }
 
     fn used(&self, feature: &str, from: At, until: At) -> i64 {
-        self.events.iter().filter(|(key, at, _)| *key == feature && from <= *at && *at < until).map(|(.., n)| n).sum()
+        self.events
+            .iter()
+            .filter(|(key, at, _)| *key == feature && from <= *at && *at < until)
+            .map(|(.., n)| n)
+            .sum()
     }
 
     /// allowed, reason, used, quota, when it resets
-    fn answer(&self, plans: &[Items], feature: &str, at: At, asked: i64) -> (bool, String, Option<i64>, Option<i64>, Option<At>) {
-        let Some(state) = self.state(plans, feature, at) else { return (false, "not_entitled".into(), None, None, None) };
+    fn answer(
+        &self,
+        plans: &[Items],
+        feature: &str,
+        at: At,
+        asked: i64,
+    ) -> (bool, String, Option<i64>, Option<i64>, Option<At>) {
+        let Some(state) = self.state(plans, feature, at) else {
+            return (false, "not_entitled".into(), None, None, None);
+        };
         if state.suspended {
             return (false, "suspended".into(), None, None, None);
         }
@@ -248,9 +286,14 @@ fn window(state: &State, at: At) -> (At, At) {
             let monday = day - Days::new(day.weekday().num_days_from_monday().into());
             days(monday, monday + Days::new(7))
         }
-        "year" => days(NaiveDate::from_ymd_opt(day.year(), 1, 1).expect("a day"), NaiveDate::from_ymd_opt(day.year() + 1, 1, 1).expect("a day")),
+        "year" => days(
+            NaiveDate::from_ymd_opt(day.year(), 1, 1).expect("a day"),
+            NaiveDate::from_ymd_opt(day.year() + 1, 1, 1).expect("a day"),
+        ),
         "never" => (DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC),
-        "sliding" => (at - TimeDelta::hours(36) + TimeDelta::microseconds(1), at + TimeDelta::microseconds(1)),
+        "sliding" => {
+            (at - TimeDelta::hours(36) + TimeDelta::microseconds(1), at + TimeDelta::microseconds(1))
+        }
         "billing_period" => match state.starts {
             Some((starts, true)) => {
                 // Boundary n is the start and n months, clamped to the month's end.
@@ -267,7 +310,13 @@ fn window(state: &State, at: At) -> (At, At) {
 fn text(at: At) -> String {
     let micros = at.timestamp_micros().rem_euclid(86_400_000_000);
     let (seconds, rest) = (micros / 1_000_000, micros % 1_000_000);
-    format!("{}T{:02}:{:02}:{:02}.{rest:06}Z", at.date_naive(), seconds / 3600, seconds / 60 % 60, seconds % 60)
+    format!(
+        "{}T{:02}:{:02}:{:02}.{rest:06}Z",
+        at.date_naive(),
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
 }
 
 struct World {
@@ -289,7 +338,8 @@ impl World {
     }
 
     fn amend(&mut self, contract: &str, change: &Value, day: NaiveDate) {
-        let call = format!("SELECT billing.contract_amend('{contract}', '{change}', '{}')", text(midnight(day)));
+        let call =
+            format!("SELECT billing.contract_amend('{contract}', '{change}', '{}')", text(midnight(day)));
         self.run(&call);
     }
 
@@ -312,7 +362,11 @@ impl World {
         let expected = (expected.0, expected.1, expected.2, expected.3, expected.4.map(text));
         assert_eq!(found, expected, "{place}");
         assert_eq!(row.get::<_, bool>(6), expected.0, "{place}: entitled()");
-        assert_eq!(row.get::<_, Option<i64>>(5), expected.3.map(|quota| (quota - expected.2.expect("used")).max(0)), "{place}");
+        assert_eq!(
+            row.get::<_, Option<i64>>(5),
+            expected.3.map(|quota| (quota - expected.2.expect("used")).max(0)),
+            "{place}"
+        );
         self.asked += 1;
         *self.reasons.entry(expected.1).or_default() += 1;
         expected.0
@@ -334,7 +388,11 @@ impl World {
         let contract = self.rng.below(self.customers[customer].contracts.len());
         let (name, starts, over) = {
             let k = &self.customers[customer].contracts[contract];
-            (k.key.clone(), k.starts.expect("a start"), k.ends.is_some_and(|end| midnight(end) <= self.now + TimeDelta::days(8)))
+            (
+                k.key.clone(),
+                k.starts.expect("a start"),
+                k.ends.is_some_and(|end| midnight(end) <= self.now + TimeDelta::days(8)),
+            )
         };
         let feature = self.feature();
         match self.rng.below(20) {
@@ -356,7 +414,10 @@ impl World {
                 let allowed = self.ask(customer, feature, n);
                 let result: String = self
                     .client
-                    .query_one("SELECT result FROM billing.consume($1, $2, $3::bigint, $4)", &[&key, &feature, &n, &format!("c{}", self.step)])
+                    .query_one(
+                        "SELECT result FROM billing.consume($1, $2, $3::bigint, $4)",
+                        &[&key, &feature, &n, &format!("c{}", self.step)],
+                    )
                     .unwrap_or_else(|error| panic!("step {}: {}", self.step, told(&error)))
                     .get(0);
                 // A count of 1 that is not said is put there, too.
@@ -367,9 +428,12 @@ impl World {
             }
             11 | 12 => {
                 let value = Item::random(&mut self.rng, feature, true).value;
-                let until = self.rng.chance(60).then(|| self.now + TimeDelta::hours(1 + self.rng.below(200) as i64));
+                let until =
+                    self.rng.chance(60).then(|| self.now + TimeDelta::hours(1 + self.rng.below(200) as i64));
                 let shown = until.map_or("NULL".to_string(), |until| format!("'{}'", text(until)));
-                self.run(&format!("SELECT billing.entitlement_override('{key}', '{feature}', '{value}', {shown}, 'a test')"));
+                self.run(&format!(
+                    "SELECT billing.entitlement_override('{key}', '{feature}', '{value}', {shown}, 'a test')"
+                ));
                 self.customers[customer].exceptions.push((feature, value, self.now, until));
             }
             13 => {
@@ -382,17 +446,25 @@ impl World {
                     }
                 }
                 if ended {
-                    self.run(&format!("SELECT billing.entitlement_override_end('{key}', '{feature}', 'a test')"));
+                    self.run(&format!(
+                        "SELECT billing.entitlement_override_end('{key}', '{feature}', 'a test')"
+                    ));
                 }
             }
             _ if over => (),
             14 | 15 => {
                 let day = self.day(starts);
                 let item = self.rng.chance(80).then(|| Item::random(&mut self.rng, feature, false));
-                let change = item.as_ref().map_or(json!({"feature": feature, "remove": true}), |item| item.json(feature));
+                let change = item
+                    .as_ref()
+                    .map_or(json!({"feature": feature, "remove": true}), |item| item.json(feature));
                 // Only what holds then can end.
                 let own = &self.customers[customer].contracts[contract].own;
-                let known: Vec<_> = own.iter().filter(|(_, key, _)| *key == feature).map(|(day, _, item)| (*day, item)).collect();
+                let known: Vec<_> = own
+                    .iter()
+                    .filter(|(_, key, _)| *key == feature)
+                    .map(|(day, _, item)| (*day, item))
+                    .collect();
                 let holds = Contract::last(&known, midnight(day)).is_some_and(|item| item.is_some());
                 // Nor may what comes later end what would be gone by then.
                 let later = known.iter().any(|(later, item)| *later >= day && item.is_none());
@@ -419,12 +491,16 @@ impl World {
                 self.customers[customer].contracts[contract].add_ons.push((from.max(starts), until, items));
             }
             _ => {
-                let last = self.customers[customer].contracts[contract].pauses.iter().map(|(_, until)| *until).max();
+                let last =
+                    self.customers[customer].contracts[contract].pauses.iter().map(|(_, until)| *until).max();
                 let from = self.now.date_naive().max(starts);
                 if last.is_none_or(|last| last < from) {
                     let until = from + Days::new(1 + self.rng.below(6) as u64);
                     self.run(&format!("SELECT billing.contract_pause('{name}', '{}')", text(midnight(from))));
-                    self.run(&format!("SELECT billing.contract_resume('{name}', '{}')", text(midnight(until))));
+                    self.run(&format!(
+                        "SELECT billing.contract_resume('{name}', '{}')",
+                        text(midnight(until))
+                    ));
                     self.customers[customer].contracts[contract].pauses.push((from, until));
                 }
             }
@@ -434,7 +510,8 @@ impl World {
 
 #[test]
 fn every_answer_is_that_of_the_whole_history() {
-    let steps: usize = std::env::var("GATE_STEPS").ok().map_or(400, |n| n.parse().expect("GATE_STEPS is a number"));
+    let steps: usize =
+        std::env::var("GATE_STEPS").ok().map_or(400, |n| n.parse().expect("GATE_STEPS is a number"));
     let mut rng = load::seed("gate");
     let db = Db::fresh("gate_oracle");
     let plans: Vec<Items> = (0..4)
@@ -444,7 +521,16 @@ fn every_answer_is_that_of_the_whole_history() {
         })
         .collect();
     let now = midnight(NaiveDate::from_ymd_opt(2026, 1, 20).expect("a day"));
-    let mut world = World { client: db.connect(), rng, plans, customers: Vec::new(), now, asked: 0, reasons: Default::default(), step: 0 };
+    let mut world = World {
+        client: db.connect(),
+        rng,
+        plans,
+        customers: Vec::new(),
+        now,
+        asked: 0,
+        reasons: Default::default(),
+        step: 0,
+    };
     world.run(&format!("SELECT billing.test_clock_set('{}')", text(now)));
     let meter = |key: &str| json!({"key": key, "event_type": key, "aggregation": "sum", "value": "n"});
     let documents: Vec<Value> = world
@@ -464,10 +550,12 @@ fn every_answer_is_that_of_the_whole_history() {
     for n in 0..5 {
         let key = format!("c{n}");
         world.run(&format!("SELECT billing.customer_upsert('{{\"key\":\"{key}\",\"currency\":\"USD\"}}')"));
-        let mut customer = Customer { key: key.clone(), contracts: Vec::new(), exceptions: Vec::new(), events: Vec::new() };
+        let mut customer =
+            Customer { key: key.clone(), contracts: Vec::new(), exceptions: Vec::new(), events: Vec::new() };
         for k in 0..1 + world.rng.below(2) {
             // Some have begun, some begin later; on days that not every month has.
-            let starts = NaiveDate::from_ymd_opt(2026, 1, 1).expect("a day") + Days::new((10 * k + world.rng.below(31)) as u64);
+            let starts = NaiveDate::from_ymd_opt(2026, 1, 1).expect("a day")
+                + Days::new((10 * k + world.rng.below(31)) as u64);
             let (anniversary, plan) = (world.rng.chance(50), world.rng.below(4));
             let term = world.rng.chance(30).then(|| 3 + world.rng.below(3) as u32);
             let mut document = json!({"key": format!("{key}-k{k}"), "customer": key, "plan": format!("p{plan}"), "starts_on": starts.to_string(),
@@ -476,9 +564,18 @@ fn every_answer_is_that_of_the_whole_history() {
             if let Some(term) = term {
                 document["term"] = json!(format!("{term} months"));
             }
-            world.run(&format!("SELECT billing.contract_create('{document}'); SELECT billing.contract_activate('{key}-k{k}')"));
+            world.run(&format!(
+                "SELECT billing.contract_create('{document}'); SELECT billing.contract_activate('{key}-k{k}')"
+            ));
             let ends = term.map(|term| starts + Months::new(term));
-            customer.contracts.push(Contract { key: format!("{key}-k{k}"), starts: Some(starts), anniversary, plans: vec![(starts, plan)], ends, ..Contract::default() });
+            customer.contracts.push(Contract {
+                key: format!("{key}-k{k}"),
+                starts: Some(starts),
+                anniversary,
+                plans: vec![(starts, plan)],
+                ends,
+                ..Contract::default()
+            });
         }
         world.customers.push(customer);
     }
@@ -501,8 +598,14 @@ fn every_answer_is_that_of_the_whole_history() {
         }
     }
     println!("{} questions: {:?}", world.asked, world.reasons);
-    for reason in ["allowed", "unlimited", "soft_limit", "overage", "not_entitled", "quota_exceeded", "suspended"] {
-        assert!(steps < 400 || world.reasons.contains_key(reason), "no answer was {reason}: {:?}", world.reasons);
+    for reason in
+        ["allowed", "unlimited", "soft_limit", "overage", "not_entitled", "quota_exceeded", "suspended"]
+    {
+        assert!(
+            steps < 400 || world.reasons.contains_key(reason),
+            "no answer was {reason}: {:?}",
+            world.reasons
+        );
     }
     assert_eq!(db.verify(), Vec::<String>::new());
 }

@@ -42,7 +42,10 @@ fn consume(client: &mut Client, quantity: i64, key: &str) -> Result<String, post
 
 fn used(client: &mut Client) -> i64 {
     client
-        .query_one("SELECT sum(quantity)::bigint FROM billing.usage('hot', 'tokens', '2026-06-01Z', '2026-07-01Z')", &[])
+        .query_one(
+            "SELECT sum(quantity)::bigint FROM billing.usage('hot', 'tokens', '2026-06-01Z', '2026-07-01Z')",
+            &[],
+        )
         .expect("usage")
         .get(0)
 }
@@ -119,7 +122,10 @@ fn seats_are_given_up_to_the_limit() {
     // Eight users, each asked for from two sessions.
     let results = sixteen(&db, |client, who| {
         let row = client
-            .query_one("SELECT result FROM billing.seat_assign('hot', 'seats', $1)", &[&format!("u{}", who % 8)])
+            .query_one(
+                "SELECT result FROM billing.seat_assign('hot', 'seats', $1)",
+                &[&format!("u{}", who % 8)],
+            )
             .expect("an answer");
         row.get::<_, String>(0)
     });
@@ -128,7 +134,10 @@ fn seats_are_given_up_to_the_limit() {
     assert_eq!(admin.query_one(there, &[]).expect("seats").get::<_, i64>(0), 5);
     let results = sixteen(&db, |client, who| {
         let row = client
-            .query_one("SELECT result FROM billing.seat_release('hot', 'seats', $1)", &[&format!("u{}", who % 8)])
+            .query_one(
+                "SELECT result FROM billing.seat_release('hot', 'seats', $1)",
+                &[&format!("u{}", who % 8)],
+            )
             .expect("an answer");
         row.get::<_, String>(0)
     });
@@ -164,16 +173,23 @@ fn a_reservation_is_confirmed_while_it_expires() {
                 String::new()
             }
             _ => {
-                client.query_one("SELECT remaining FROM billing.entitlement_check('hot', 'tokens')", &[]).expect("a check");
+                client
+                    .query_one("SELECT remaining FROM billing.entitlement_check('hot', 'tokens')", &[])
+                    .expect("a check");
                 String::new()
             }
         });
         assert_eq!(results.iter().filter(|result| *result == "confirmed").count(), 1, "{results:?}");
         assert_eq!(results.iter().filter(|result| *result == "duplicate").count(), 5, "{results:?}");
         assert_eq!(used(&mut admin), 10 * (round + 1));
-        admin.batch_execute(&format!("SELECT billing.test_clock_set('2026-06-10T00:{:02}:00Z')", round + 1)).expect("the clock");
+        admin
+            .batch_execute(&format!("SELECT billing.test_clock_set('2026-06-10T00:{:02}:00Z')", round + 1))
+            .expect("the clock");
     }
-    let late: i64 = admin.query_one("SELECT count(*) FROM billing.reservation WHERE outcome = 'confirmed' AND was_late", &[]).expect("rows").get(0);
+    let late: i64 = admin
+        .query_one("SELECT count(*) FROM billing.reservation WHERE outcome = 'confirmed' AND was_late", &[])
+        .expect("rows")
+        .get(0);
     assert_eq!(late, 5);
     // While they hold, what is reserved and what is consumed never exceed the quota together: 50 are left.
     let results = sixteen(&db, |client, who| {
@@ -191,11 +207,15 @@ fn a_reservation_is_confirmed_while_it_expires() {
 fn a_check_sees_what_was_committed_before_it() {
     let db = Db::fresh("gate_exception");
     let (mut admin, mut asks) = (prepare(&db), db.connect());
-    let mut prepared = asks.prepare("SELECT billing.entitled('hot', 'sso'), billing.entitled('hot', 'tokens', 500)").expect("a statement");
+    let mut prepared = asks
+        .prepare("SELECT billing.entitled('hot', 'sso'), billing.entitled('hot', 'tokens', 500)")
+        .expect("a statement");
     let mut ask = |expected: (bool, bool)| {
         let row = asks.query_one(&prepared, &[]).expect("an answer");
         assert_eq!((row.get::<_, bool>(0), row.get::<_, bool>(1)), expected);
-        prepared = asks.prepare("SELECT billing.entitled('hot', 'sso'), billing.entitled('hot', 'tokens', 500)").expect("a statement");
+        prepared = asks
+            .prepare("SELECT billing.entitled('hot', 'sso'), billing.entitled('hot', 'tokens', 500)")
+            .expect("a statement");
     };
     for round in 0..50 {
         ask((true, false));
@@ -214,10 +234,18 @@ fn a_check_sees_what_was_committed_before_it() {
     // In one transaction that reads committed rows, too; one that keeps its snapshot keeps its answer.
     let mut keeps = db.connect();
     asks.batch_execute("BEGIN").expect("begin");
-    keeps.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT billing.entitled('hot', 'sso')").expect("begin");
+    keeps
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT billing.entitled('hot', 'sso')")
+        .expect("begin");
     admin.batch_execute("SELECT billing.contract_pause('hot-1')").expect("a pause");
     for (client, expected) in [(&mut asks, false), (&mut keeps, true)] {
-        assert_eq!(client.query_one("SELECT billing.entitled('hot', 'sso')", &[]).expect("an answer").get::<_, bool>(0), expected);
+        assert_eq!(
+            client
+                .query_one("SELECT billing.entitled('hot', 'sso')", &[])
+                .expect("an answer")
+                .get::<_, bool>(0),
+            expected
+        );
         client.batch_execute("COMMIT").expect("commit");
     }
     assert_eq!(db.verify(), Vec::<String>::new());
@@ -261,7 +289,9 @@ fn a_killed_server_counted_every_consume_once() {
     // Some of the calls are beyond it.
     let quota = rounds * 4 * CALLS * 2 - 100;
     prepare(&db)
-        .batch_execute(&format!("SELECT billing.entitlement_override('hot', 'tokens', '{quota}', NULL, 'a test')"))
+        .batch_execute(&format!(
+            "SELECT billing.entitlement_override('hot', 'tokens', '{quota}', NULL, 'a test')"
+        ))
         .expect("a quota");
     let mut given = 0;
     for round in 0..rounds {
