@@ -33,7 +33,7 @@ DECLARE
         'billing.usage_unique_count(text, timestamptz, text)'::regprocedure,
         'billing.rate(billing.pricing, numeric, jsonb, bigint)'::regprocedure, 'billing.rate_events(billing.pricing, numeric[])'::regprocedure,
         'billing.rate_explain(billing.pricing, numeric, jsonb, bigint)'::regprocedure, 'billing.catalog_example(text)'::regprocedure,
-        'billing.my_spend(date, date, text[], text)'::regprocedure, 'billing.my_credits(text)'::regprocedure, 'billing.customer_summary(text)'::regprocedure, 'billing.customer_page(text)'::regprocedure];
+        'billing.my_spend(date, date, text[], text)'::regprocedure, 'billing.my_credits(text)'::regprocedure, 'billing.my_entitlements(text)'::regprocedure, 'billing.customer_summary(text)'::regprocedure, 'billing.customer_page(text)'::regprocedure];
 BEGIN
     FOR f IN SELECT p.oid::regprocedure AS signature, p.pronamespace = 'billing'::regnamespace AS public, p.proname AS name, p.prosecdef, p.provolatile,
             l.lanname AS language FROM pg_catalog.pg_proc p

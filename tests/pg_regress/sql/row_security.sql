@@ -250,7 +250,7 @@ INSERT INTO customer_call VALUES
     ('usage', $$billing.usage('acme', 'users', '2023-11-01 00:10Z', '2024-01-01Z', 'hour', '{}', '{"user_id":"acme1"}', 'Asia/Kolkata')$$),
     ('entitled', $$billing.entitled('acme', 'tokens')$$), ('entitlement_check', $$billing.entitlement_check('acme', 'tokens')$$), ('entitlements', $$billing.entitlements('acme')$$), ('why_denied', $$billing.why_denied('acme', 'tokens')$$),
     ('invoice_explain', format('billing.invoice_explain(%L)', :'acme_invoice')), ('invoice_explain', format('billing.invoice_explain((SELECT document FROM billing.invoice WHERE number = %L))', :'acme_invoice')),
-    ('my_spend', $$billing.my_spend('2023-11-01', '2023-12-02', '{model}')$$), ('my_credits', 'billing.my_credits()'), ('customer_summary', $$billing.customer_summary('acme')$$), ('customer_page', $$billing.customer_page('acme')$$),
+    ('my_spend', $$billing.my_spend('2023-11-01', '2023-12-02', '{model}')$$), ('my_credits', 'billing.my_credits()'), ('my_entitlements', 'billing.my_entitlements()'), ('customer_summary', $$billing.customer_summary('acme')$$), ('customer_page', $$billing.customer_page('acme')$$),
     ('invoice_line_events', format('billing.invoice_line_events(%L, ''tokens/2023-11-01/model=gpt-4'')', :'acme_invoice'));
 CREATE FUNCTION pg_temp.call_it(call text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE said text := 'works';
