@@ -129,7 +129,10 @@ mod tests {
         // entitlements
         ("requests_pass_or_say_when", &["rate_step", "rate_error"]),
         ("limit_documents_are_read", &["limit_document", "limit_document_error"]),
-        ("shared_memory_counts_requests", &["rate_shared", "rates_use", "clock_stands_still"]),
+        (
+            "shared_memory_counts_requests",
+            &["rate_shared", "rate_shared_look", "rates_use", "clock_stands_still"],
+        ),
         ("an_installation_is_required", &["require_installed_0_2", "forget_installed"]),
         ("partitions_made_meanwhile_are_seen", &["heed_changes"]),
         ("money_in_text", &["money_in", "money_out"]),

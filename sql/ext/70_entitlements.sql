@@ -335,7 +335,7 @@ BEGIN
         value := s.rate;
         allowed := entitlement_check.quantity = 0;
         IF NOT allowed THEN
-            u := billing_internal.rate_take(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, (s.rate->>'burst')::numeric, entitlement_check.quantity, true, (s.rate->>'per')::interval);
+            u := billing_internal.rate_look(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, (s.rate->>'burst')::numeric, entitlement_check.quantity, (s.rate->>'per')::interval);
             allowed := u.allowed;
             remaining := u.remaining;
             resets_at := CASE WHEN NOT u.allowed THEN at + u.retry_after END;
@@ -348,7 +348,7 @@ BEGIN
     -- Limits on money price what is asked for, which a customer's login may not.
     IF s.limited AND allowed AND s.meter_id IS NOT NULL AND entitlement_check.quantity > 0
         AND NOT (pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER')) THEN
-        u := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, entitlement_check.quantity, entitlement_check.dimensions, NULL, false);
+        u := billing_internal.limits_ask(s.customer_id, s.meter_id, entitlement_check.quantity, entitlement_check.dimensions);
         IF NOT u.allowed OR u.reason = 'soft_limit' THEN
             allowed := u.allowed;
             reason := u.reason;

@@ -337,7 +337,7 @@ BEGIN
                 WHERE m.customer_id = of_customer_id ORDER BY m.state IN ('ended', 'cancelled'), m.starts_on DESC LIMIT 50) k
             CROSS JOIN LATERAL (
                 SELECT jsonb_build_object('on', k.next_invoice_on, 'currency', k.currency, 'problem', bool_or(b->>'problem' IS NOT NULL),
-                    'total', billing_internal.amount_text(sum((b#>>'{document,totals,total}')::numeric), k.currency), 'credits', billing_internal.amount_text(sum((b#>>'{document,totals,credits}')::numeric), k.currency),
+                    'total', billing_internal.amount_text(sum((b#>>'{document,totals,total}')::numeric), k.currency), 'credits', billing_internal.amount_text(-sum((b#>>'{document,totals,credits}')::numeric), k.currency),
                     'due', billing_internal.amount_text(sum((b#>>'{document,totals,due}')::numeric), k.currency),
                     'lines', (SELECT jsonb_agg(jsonb_build_object('label', l->'label', 'kind', l->'kind', 'quantity', l->'quantity', 'unit', l->'unit', 'amount', l->'amount'))
                         FROM jsonb_array_elements(bills) d, jsonb_array_elements(d->'document'->'lines') l WHERE (d->>'contract_id')::uuid = k.contract_id)) AS next

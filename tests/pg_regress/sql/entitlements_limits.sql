@@ -16,7 +16,8 @@ SELECT n, c.result, c.reason, c.remaining, c.resets_at FROM generate_series(1, 6
 SELECT allowed, reason, resets_at FROM billing.entitlement_check('acme', 'api');
 SELECT billing.entitled('acme', 'api');
 SELECT billing.test_clock_set('2026-06-10T00:00:00.1Z') IS NOT NULL AS clock;
-SELECT billing.entitled('acme', 'api'), allowed, reason FROM billing.rate_limit('acme', 'api');
+SELECT billing.entitled('acme', 'api');
+SELECT allowed, reason FROM billing.rate_limit('acme', 'api');
 SELECT allowed, reason, retry_after FROM billing.rate_limit('acme', 'api');
 -- No more than two dollars this month.
 SELECT billing.spend_limit_set('acme', '{"key": "cap", "amount": "2.00", "period": "month", "mode": "hard"}');
