@@ -34,7 +34,9 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/ext/60_credits.sql", name = "credits", requires = ["contract_words"]);
 extension_sql_file!("../sql/ext/61_credit_movements.sql", name = "credit_movements", requires = ["credits"]);
-extension_sql_file!("../sql/ext/72_limits.sql", name = "limits", requires = ["credit_movements"]);
+extension_sql_file!("../sql/ext/70_entitlements.sql", name = "entitlements", requires = ["credit_movements"]);
+extension_sql_file!("../sql/ext/71_consumption.sql", name = "consumption", requires = ["entitlements"]);
+extension_sql_file!("../sql/ext/72_limits.sql", name = "limits", requires = ["consumption"]);
 extension_sql_file!("../sql/ext/73_alerts.sql", name = "alerts", requires = ["limits"]);
 extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["alerts"]);
 extension_sql_file!("../sql/ext/81_corrections.sql", name = "corrections", requires = ["invoicing"]);

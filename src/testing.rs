@@ -129,7 +129,10 @@ mod tests {
         // entitlements
         ("requests_pass_or_say_when", &["rate_step", "rate_error"]),
         ("limit_documents_are_read", &["limit_document", "limit_document_error"]),
-        ("shared_memory_counts_requests", &["rate_shared", "rates_use", "clock_stands_still"]),
+        (
+            "shared_memory_counts_requests",
+            &["rate_shared", "rate_shared_look", "rates_use", "clock_stands_still"],
+        ),
         ("an_installation_is_required", &["require_installed_0_2", "forget_installed"]),
         ("partitions_made_meanwhile_are_seen", &["heed_changes"]),
         ("money_in_text", &["money_in", "money_out"]),
@@ -199,6 +202,12 @@ mod tests {
         ("charges_fit_their_meter", &["charge_error"]),
         ("overrides_change_one_thing", &["overrides_read", "overrides_read_error"]),
         ("prices_resolve_by_time_and_match", &["resolved_price", "resolved_price_error"]),
+        // entitlements
+        ("entitlements_fold_over_time", &["entitlements_folded", "entitlements_folded_error"]),
+        ("entitlements_suit_their_kind", &["entitlement_error"]),
+        ("quotas_decide_and_roll_over", &["quota_verdict", "quota_rolled"]),
+        ("seats_are_events", &["seat_event"]),
+        ("what_is_consumed_is_an_event", &["consume_worth", "consume_worth_error"]),
         // invoicing
         (
             "a_bill_batch_asks_for_what_it_needs",

@@ -403,7 +403,7 @@ COMMENT ON FUNCTION billing.audit_verify() IS 'Every audit entry or seal that is
 CREATE FUNCTION billing_internal.lock_class(purpose text) RETURNS int
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
     RETURN 1651076199 + CASE purpose WHEN 'stripe' THEN 0 WHEN 'fold' THEN 1 WHEN 'partition' THEN 2 WHEN 'audit_seal' THEN 3
-        WHEN 'catalogue' THEN 4 WHEN 'install' THEN 5 WHEN 'correction' THEN 6 WHEN 'job' THEN 7 WHEN 'feed' THEN 8 END;
+        WHEN 'catalogue' THEN 4 WHEN 'install' THEN 5 WHEN 'correction' THEN 6 WHEN 'job' THEN 7 WHEN 'feed' THEN 8 WHEN 'consume' THEN 9 WHEN 'quota' THEN 10 END;
 COMMENT ON FUNCTION billing_internal.lock_class(text) IS 'First key of our two-key advisory locks ("bill" in ASCII, plus the purpose).';
 
 -- ── parties ──────────────────────────────────────────────────────────────────────────────────────

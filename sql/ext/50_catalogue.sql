@@ -1,4 +1,4 @@
--- Contracts, first half: the catalogue of products, meters, prices and plans.
+-- Contracts, first half: the catalogue of products, meters, prices, features and plans.
 
 CREATE FUNCTION billing_internal.catalogue_items(document text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'catalogue_items_wrapper';
@@ -9,6 +9,10 @@ COMMENT ON FUNCTION billing_internal.catalogue_items_error(text) IS 'Why catalog
 CREATE FUNCTION billing_internal.charge_error(charge text, meter text, pricing text, overrides text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'charge_error_wrapper';
 COMMENT ON FUNCTION billing_internal.charge_error(text, text, text, text) IS 'Why a usage charge can''t price a meter with a list price and a list of overrides; NULL if it can.';
+
+CREATE FUNCTION billing_internal.entitlement_error(item text, kind text, path text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'entitlement_error_wrapper';
+COMMENT ON FUNCTION billing_internal.entitlement_error(text, text, text) IS 'Why an entitlement that stands at a path does not suit features of a kind; NULL if it does.';
 
 CREATE FUNCTION billing_internal.local_midnight(day date, zone text) RETURNS timestamptz
     LANGUAGE sql STABLE STRICT PARALLEL SAFE -- bound when made: inlined, so no search_path
@@ -42,6 +46,8 @@ AS $$
                 || jsonb_build_object('pricing', billing_internal.pricing_of(p.price_id))
             FROM billing.price p JOIN billing.price_book b USING (price_book_id) JOIN billing.meter m USING (meter_id)
             WHERE b.key = catalogue_document.parent AND p.key = catalogue_document.key AND p.withdrawn_at IS NULL ORDER BY p.version DESC LIMIT 1)
+        WHEN 'feature' THEN (SELECT f.definition || CASE WHEN f.retired_at IS NOT NULL THEN '{"retired": true}' ELSE '{}' END::jsonb
+            FROM billing.feature f WHERE f.key = catalogue_document.key)
         WHEN 'plan' THEN (SELECT v.document || jsonb_build_object('version', v.version)
                 || CASE WHEN p.retired_at IS NOT NULL THEN '{"retired": true}' ELSE '{}' END::jsonb
             FROM billing.plan p JOIN billing.plan_version v USING (plan_id) WHERE p.key = catalogue_document.key ORDER BY v.version DESC LIMIT 1)
@@ -173,6 +179,10 @@ BEGIN
         IF FOUND THEN
             PERFORM billing_internal.fail('ZB005', format('%s: meter %s is in use by charge %s of contract %s', item->>'path', old.key, live.charge_key, live.contract),
                 'Retire it when no draft or live contract needs it any more.');
+        END IF;
+        SELECT f.key INTO live FROM billing.feature f WHERE f.meter_id = old.meter_id AND f.retired_at IS NULL ORDER BY f.key LIMIT 1;
+        IF FOUND THEN
+            PERFORM billing_internal.fail('ZB005', format('%s: meter %s says how much of feature %s is used', item->>'path', old.key, live.key), 'Retire the feature first.');
         END IF;
         SELECT k.key INTO live FROM billing.meter k CROSS JOIN billing_internal.compound_parts(k.definition) x WHERE x.meter = item->>'key' AND k.retired_at IS NULL LIMIT 1;
         IF FOUND THEN
@@ -351,6 +361,67 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.check_items(jsonb, text, text, text) IS 'Whether charges and fees can be billed: products, meters, prices, dimensions, currency. Errors: ZB001, ZB003, ZB011.';
 
+CREATE FUNCTION billing_internal.apply_feature(item jsonb) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    old billing.feature;
+    meter billing.meter;
+    d jsonb := item->'document';
+    id int;
+BEGIN
+    SELECT * INTO old FROM billing.feature f WHERE f.key = item->>'key' FOR NO KEY UPDATE;
+    IF d <> 'null' THEN
+        IF d ? 'meter' THEN
+            -- Held, so that it is not retired meanwhile.
+            SELECT * INTO meter FROM billing.meter m WHERE m.key = d->>'meter' FOR KEY SHARE;
+            IF meter.meter_id IS NULL OR meter.retired_at IS NOT NULL THEN
+                PERFORM billing_internal.fail('ZB001', format('%s.meter: meter %s is %s', item->>'path', quote_literal(d->>'meter'), CASE WHEN meter.meter_id IS NULL THEN 'not known' ELSE 'retired' END),
+                    'SELECT key, event_type FROM billing.meter WHERE retired_at IS NULL; lists them.');
+            ELSIF d->>'kind' = 'seat' AND meter.state <> 'presence' THEN
+                PERFORM billing_internal.fail('ZB003', format('%s.meter: meter %s does not say who is there', item->>'path', meter.key),
+                    'The meter of seats is a unique_count with an operation: {"aggregation": "unique_count", "value": "seat", "operation": "operation"}.');
+            END IF;
+        END IF;
+        IF old.feature_id IS NULL THEN
+            UPDATE billing_internal.counter SET value = value + 1 WHERE name = 'feature_id' RETURNING value::int INTO id;
+            INSERT INTO billing.feature (feature_id, key, name, kind, meter_id, unit, definition, created_at)
+            VALUES (id, d->>'key', d->>'name', d->>'kind', meter.meter_id, coalesce(d->>'unit', meter.unit), d, clock_timestamp());
+        ELSIF d - 'name' <> old.definition - 'name' THEN
+            PERFORM billing_internal.fail('ZB005', format('%s: feature %s is another one', item->>'path', old.key), 'What a feature is never changes: make a new one under another key.', format('it is %s', old.definition));
+        ELSIF d <> old.definition THEN
+            UPDATE billing.feature f SET name = d->>'name', definition = d WHERE f.feature_id = old.feature_id;
+        END IF;
+    END IF;
+    UPDATE billing.feature f SET retired_at = CASE WHEN (item->>'retired')::boolean THEN coalesce(f.retired_at, clock_timestamp()) END
+    WHERE f.key = item->>'key' AND (f.retired_at IS NOT NULL) <> (item->>'retired')::boolean;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.apply_feature(jsonb) IS 'Applies one feature of a catalogue document. Errors: ZB001 its meter, ZB003 a meter that does not suit it, ZB005 it is another one.';
+
+CREATE FUNCTION billing_internal.check_entitlement(item jsonb, path text, is_new boolean) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    f billing.feature;
+    wrong text;
+BEGIN
+    SELECT * INTO f FROM billing.feature x WHERE x.key = item->>'feature';
+    IF f.feature_id IS NULL OR (is_new AND f.retired_at IS NOT NULL) THEN
+        PERFORM billing_internal.fail('ZB001', format('%s.feature: feature %s is %s', path, quote_literal(item->>'feature'), CASE WHEN f.feature_id IS NULL THEN 'not known' ELSE 'retired' END),
+            'Put it into the catalogue''s features; SELECT key, name, kind FROM billing.feature WHERE retired_at IS NULL; lists them.');
+    END IF;
+    PERFORM billing_internal.raise_fault(billing_internal.entitlement_error(item::text, f.kind, path)::jsonb);
+    SELECT k INTO wrong FROM jsonb_object_keys(coalesce(item->'match', '{}')) k
+    WHERE k <> 'bill_to' AND NOT EXISTS (SELECT FROM billing.meter m WHERE m.meter_id = f.meter_id AND k = ANY (m.dimensions)) LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB003', format('%s.match: %s is no dimension of the meter of %s', path, quote_literal(wrong), f.key),
+            (SELECT format('Dimensions of %s: %s.', m.key, array_to_string(m.dimensions || 'bill_to'::text, ', ')) FROM billing.meter m WHERE m.meter_id = f.meter_id));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_entitlement(jsonb, text, boolean) IS 'Whether an entitlement that stands at a path names a feature and suits it; is_new: a retired one can''t be named. Errors: ZB001, ZB003.';
+
 CREATE FUNCTION billing_internal.apply_plan(item jsonb) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -370,6 +441,8 @@ BEGIN
                 SELECT jsonb_build_object('kind', 'usage', 'terms', c) AS x FROM jsonb_array_elements(coalesce(d->'charges', '[]')) c
                 UNION ALL SELECT jsonb_build_object('kind', 'fee', 'terms', f) FROM jsonb_array_elements(coalesce(d->'fees', '[]')) f) i),
             d->>'price_book', d->>'currency', (item->>'path') || ': ');
+        PERFORM billing_internal.check_entitlement(e.value, format('%s.entitlements[%s]', item->>'path', e.place - 1), true)
+        FROM jsonb_array_elements(coalesce(d->'entitlements', '[]')) WITH ORDINALITY e (value, place);
         IF old.plan_id IS NULL THEN
             INSERT INTO billing.plan (plan_id, key, name, created_at) VALUES (id, d->>'key', d->>'name', clock_timestamp());
         ELSIF old.name <> d->>'name' THEN
@@ -420,6 +493,7 @@ BEGIN
                 WHEN 'meter' THEN PERFORM billing_internal.apply_meter(item, dry_run IS NOT FALSE);
                 WHEN 'price_book' THEN PERFORM billing_internal.apply_price_book(item);
                 WHEN 'price' THEN PERFORM billing_internal.apply_price(item);
+                WHEN 'feature' THEN PERFORM billing_internal.apply_feature(item);
                 WHEN 'plan' THEN PERFORM billing_internal.apply_plan(item);
             END CASE;
             now_is := billing_internal.catalogue_document(item->>'kind', item->>'key', item->>'parent');
@@ -440,7 +514,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.catalog_apply(jsonb, boolean) IS
-    'Applies a catalogue document: products, meters, price books with prices, plans. What is absent stays as it is; a changed meter, price or plan becomes a new version (valid_from, default now; of a meter it may lie in the past: usage since then is measured again); "retired": true ends. Idempotent: returns what changed, and nothing the second time. dry_run shows the changes and makes none. A new meter is filled from stored events at once. Errors: ZB003 form, with the JSON path, ZB001 unknown references, ZB005 what can''t change, ZB010 bounds, ZB011 currency.';
+    'Applies a catalogue document: products, meters, price books with prices, features, plans. What is absent stays as it is; a changed meter, price or plan becomes a new version (valid_from, default now; of a meter it may lie in the past: usage since then is measured again); "retired": true ends. Idempotent: returns what changed, and nothing the second time. dry_run shows the changes and makes none. A new meter is filled from stored events at once. Errors: ZB003 form, with the JSON path, ZB001 unknown references, ZB005 what can''t change, ZB010 bounds, ZB011 currency.';
 
 CREATE FUNCTION billing.catalog_export() RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -454,6 +528,7 @@ BEGIN
                 (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('price', k.key, b.key) - ARRAY['version', 'valid_from', 'valid_until'] ORDER BY k.key), '[]')
                 FROM (SELECT DISTINCT p.key FROM billing.price p WHERE p.price_book_id = b.price_book_id AND upper_inf(p.valid_during) AND p.withdrawn_at IS NULL) k)) ORDER BY b.key), '[]')
             FROM billing.price_book b),
+        'features', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('feature', f.key, NULL) ORDER BY f.key), '[]') FROM billing.feature f),
         'plans', (SELECT coalesce(jsonb_agg(billing_internal.catalogue_document('plan', p.key, NULL) - 'version' ORDER BY p.key), '[]') FROM billing.plan p));
 END
 $$;

@@ -253,6 +253,9 @@ BEGIN
         PERFORM billing_internal.insert_overrides(overrides, new.customer_id, NULL, new.time_zone, new.terms_version);
         PERFORM billing_internal.check_overrides(new.customer_id, NULL);
     END IF;
+    IF old.time_zone <> new.time_zone THEN
+        PERFORM billing_internal.entitlements_compile(new.customer_id);
+    END IF;
     IF was IS DISTINCT FROM billing_internal.customer_document(new.customer_id) OR d ? 'overrides' THEN
         PERFORM billing_internal.audit('customer_upsert', 'customer', d->>'key', new.customer_id, was,
             billing_internal.customer_document(new.customer_id) || CASE WHEN d ? 'overrides' THEN jsonb_build_object('overrides', overrides) ELSE '{}' END);
@@ -545,6 +548,16 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.item_path(jsonb, text) IS 'Where a contract document says an item, as a JSON path; plan = its plan does.';
 
+CREATE FUNCTION billing_internal.entitlement_path(document jsonb, key text) RETURNS text
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((SELECT format('entitlements[%s]', i.place - 1) FROM jsonb_array_elements(coalesce(document->'entitlements', '[]')) WITH ORDINALITY i (value, place) WHERE i.value->>'feature' = entitlement_path.key),
+        (SELECT format('add_ons[%s].entitlements[%s]', o.place - 1, i.place - 1) FROM jsonb_array_elements(coalesce(document->'add_ons', '[]')) WITH ORDINALITY o (value, place)
+            CROSS JOIN LATERAL jsonb_array_elements(coalesce(o.value->'entitlements', '[]')) WITH ORDINALITY i (value, place) WHERE (o.value->>'key') || '/' || (i.value->>'feature') = entitlement_path.key),
+        'plan')
+$$;
+COMMENT ON FUNCTION billing_internal.entitlement_path(jsonb, text) IS 'Where a contract document says an entitlement, by its key among the terms, as a JSON path; plan = its plan does.';
+
 CREATE FUNCTION billing_internal.check_rows(made jsonb, of_currency text, with_paths boolean) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -555,6 +568,8 @@ BEGIN
         FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' IN ('usage', 'fee') ORDER BY r->>'kind', r->>'key', r->'terms', r->>'price_book', x.place LOOP
         PERFORM billing_internal.check_items(jsonb_build_array(jsonb_build_object('kind', item.r->>'kind', 'terms', (item.r->'terms') - 'trial')), item.r->>'price_book', of_currency, item.path);
     END LOOP;
+    PERFORM billing_internal.check_entitlement(r->'terms', billing_internal.entitlement_path(made->'document', r->>'key'), false)
+    FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' = 'entitlement';
     FOR item IN SELECT r->>'key' AS key, r->'terms'->>'product' AS product, r->'terms'->>'meter' AS meter, billing_internal.item_path(made->'document', r->>'key') AS path
         FROM jsonb_array_elements(made->'rows') r WHERE r->>'kind' = 'commitment' LOOP
         IF NOT EXISTS (SELECT FROM billing.product p WHERE p.key = item.product AND p.retired_at IS NULL) THEN
@@ -770,6 +785,7 @@ BEGIN
         document_sha256 = contract_activate.document_sha256
     WHERE c.customer_id = k.customer_id AND c.contract_id = k.contract_id;
     PERFORM billing_internal.contract_credits_apply(k.customer_id, k.contract_id);
+    PERFORM billing_internal.entitlements_compile(k.customer_id);
     PERFORM billing_internal.audit('contract_activate', 'contract', k.key, k.customer_id, jsonb_build_object('state', k.state),
         jsonb_strip_nulls(jsonb_build_object('state', CASE WHEN k.starts_at <= billing.now() THEN 'active' ELSE 'scheduled' END, 'signed_at', signed_at, 'document_url', document_url, 'document_sha256', document_sha256)));
     RETURN k.key;

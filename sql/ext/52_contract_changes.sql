@@ -197,6 +197,7 @@ BEGIN
         PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
         PERFORM billing_internal.check_priced(k.customer_id, k.contract_id, k.signed_at, document, new_version);
         PERFORM billing_internal.contract_credits_apply(k.customer_id, k.contract_id);
+        PERFORM billing_internal.entitlements_compile(k.customer_id);
     END IF;
     PERFORM billing_internal.check_override_targets(coalesce(jsonb_agg(r->'terms' ORDER BY place), '[]'), k.customer_id, k.contract_id)
     FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' = 'override';

@@ -11,6 +11,11 @@ CREATE FUNCTION billing_internal.rate_shared(customer_id bigint, feature_id int,
     LANGUAGE c VOLATILE ROWS 1 AS 'MODULE_PATHNAME', 'rate_shared_wrapper';
 COMMENT ON FUNCTION billing_internal.rate_shared(bigint, int, numeric, bigint, numeric, numeric, boolean) IS 'A request in shared memory: whether it passes, in how many microseconds it would (NULL = never), what may still come at once. No row where it is not preloaded, has no room, or the clock stands still; nor where rate_error() says why. dry: takes nothing.';
 
+CREATE FUNCTION billing_internal.rate_shared_look(customer_id bigint, feature_id int, rate numeric, period bigint, burst numeric, cost numeric)
+    RETURNS TABLE (allowed boolean, wait bigint, remaining numeric)
+    LANGUAGE c STABLE ROWS 1 AS 'MODULE_PATHNAME', 'rate_shared_look_wrapper';
+COMMENT ON FUNCTION billing_internal.rate_shared_look(bigint, int, numeric, bigint, numeric, numeric) IS 'rate_shared() that takes nothing: for readers.';
+
 CREATE FUNCTION billing_internal.rate_step(level text, level_period bigint, level_at timestamptz, rate numeric, period bigint, burst numeric, cost numeric, at timestamptz)
     RETURNS TABLE (allowed boolean, wait bigint, remaining numeric, level text, level_period bigint, level_at timestamptz)
     LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'rate_step_wrapper';
@@ -88,6 +93,54 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.rate_take(bigint, int, numeric, numeric, numeric, boolean, interval) IS
     'Takes a request that costs so much off a rate limit of rate per a length of time and burst at once, all or nothing: in shared memory where it is preloaded (then a rollback gives nothing back), else in rate_state. retry_after: 0 if it passed, NULL if it never can. dry: only looks. Errors: ZB004 a limit or cost that can''t be.';
+
+CREATE FUNCTION billing_internal.rate_look(of_customer_id bigint, of_feature_id int, rate numeric, burst numeric, cost numeric, per interval, OUT allowed boolean, OUT retry_after interval, OUT remaining numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    period bigint := (extract(epoch FROM per) * 1000000)::bigint;
+    wait bigint;
+BEGIN
+    SELECT s.allowed, s.wait, s.remaining INTO allowed, wait, remaining FROM billing_internal.rate_shared_look(of_customer_id, of_feature_id, rate, period, burst, cost) s;
+    IF NOT FOUND THEN
+        PERFORM billing_internal.raise_fault(f::jsonb) FROM billing_internal.rate_error(rate, period, burst, cost) f WHERE f IS NOT NULL;
+        SELECT s.allowed, s.wait, s.remaining INTO allowed, wait, remaining
+        FROM (SELECT) one LEFT JOIN billing.rate_state r ON r.customer_id = of_customer_id AND r.feature_id = of_feature_id
+        CROSS JOIN LATERAL billing_internal.rate_step(r.level::text, r.level_period, r.level_at, rate, period, burst, cost,
+            CASE WHEN billing_internal.clock_stands_still() THEN billing.now() ELSE clock_timestamp() END) s;
+    END IF;
+    retry_after := CASE WHEN allowed THEN interval '0' WHEN wait IS NOT NULL THEN wait * interval '1 microsecond' END;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.rate_look(bigint, int, numeric, numeric, numeric, interval) IS 'What rate_take() would say, with the rights of a reader. Errors: ZB004 a limit or cost that can''t be.';
+
+CREATE FUNCTION billing.rate_limit(customer text, feature text, cost numeric DEFAULT 1, OUT allowed boolean, OUT reason text, OUT retry_after interval, OUT remaining numeric)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    of_customer_id bigint;
+    e record;
+    f record;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    of_customer_id := billing_internal.find_customer(customer);
+    SELECT x.* INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(feature);
+    IF f.kind <> 'rate_limit' THEN
+        PERFORM billing_internal.fail('ZB005', format('feature %s is of kind %s', f.key, f.kind), 'billing.consume() counts what has a quota; rate_limit() is for features of kind rate_limit.');
+    END IF;
+    SELECT x.rate, x.suspended INTO e FROM billing_internal.entitlement_now(of_customer_id, f.key) x;
+    IF NOT FOUND OR e.suspended OR e.rate IS NULL THEN
+        allowed := false;
+        reason := CASE WHEN e.suspended THEN 'suspended' ELSE 'not_entitled' END;
+        RETURN;
+    END IF;
+    SELECT r.allowed, r.retry_after, r.remaining INTO allowed, retry_after, remaining
+    FROM billing_internal.rate_take(of_customer_id, f.feature_id, (e.rate->>'limit')::numeric, coalesce((e.rate->>'burst')::numeric, 1), cost, per => (e.rate->>'per')::interval) r;
+    reason := CASE WHEN allowed THEN 'allowed' ELSE 'rate_limited' END;
+END
+$$;
+COMMENT ON FUNCTION billing.rate_limit(text, text, numeric) IS
+    'Takes a request that costs so much off a customer''s rate limit of a feature, as the entitlement says ({"limit","per","burst"}): allowed, or rate_limited with the time after which it would pass (NULL = never: it costs more than the burst), not_entitled, suspended. Writes no row where the server preloads pg_billing; then a rollback gives nothing back, and each server has limits of its own. Errors: ZB001, ZB004 the cost, ZB005 the feature is no rate limit.';
 
 CREATE FUNCTION billing.worker_status() RETURNS TABLE (part text, state text, used bigint, size bigint, detail text, hint text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

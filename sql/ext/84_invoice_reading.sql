@@ -95,7 +95,7 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.recomputed(bigint, uuid, timestamptz) IS 'An invoice''s document computed again from the events recorded until an instant, with the terms, price versions and policies it recorded, and of what it corrects the documents that it counted as billed, whatever became of them.';
 
-CREATE FUNCTION billing_internal.credit_pending_usage(of_customer_id bigint, of_unit text) RETURNS TABLE (grant_id uuid, amount numeric)
+CREATE FUNCTION billing_internal.pending_refs(of_customer_id bigint, as_of timestamptz) RETURNS billing_internal.bill_ref[]
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -105,14 +105,13 @@ DECLARE
     today date;
     boundaries int[];
     refs billing_internal.bill_ref[] := '{}';
-    handle bigint;
 BEGIN
-    FOR k IN SELECT * FROM billing.contract c WHERE c.customer_id = of_customer_id AND (c.next_bill_at IS NOT NULL AND c.starts_at <= billing.now() OR EXISTS (SELECT FROM billing.late_usage l
+    FOR k IN SELECT * FROM billing.contract c WHERE c.customer_id = of_customer_id AND (c.next_bill_at IS NOT NULL AND c.starts_at <= as_of OR EXISTS (SELECT FROM billing.late_usage l
             WHERE l.customer_id = c.customer_id AND l.contract_id = c.contract_id AND l.closed_at IS NULL)) ORDER BY c.contract_id LOOP
         -- The boundaries whose period has begun and was not billed.
         boundaries := '{}';
         at_n := greatest(k.next_n, 1);
-        today := (billing.now() AT TIME ZONE k.time_zone)::date;
+        today := (as_of AT TIME ZONE k.time_zone)::date;
         WHILE k.next_bill_at IS NOT NULL LOOP
             SELECT p.starts_on INTO begins FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, at_n - 1) p;
             EXIT WHEN begins IS NULL OR begins > today;
@@ -121,12 +120,24 @@ BEGIN
             END IF;
             at_n := at_n + 1;
         END LOOP;
-        refs := refs || billing_internal.ref_now(k.customer_id, k.contract_id, boundaries, billing.now());
+        refs := refs || billing_internal.ref_now(k.customer_id, k.contract_id, boundaries, as_of);
     END LOOP;
+    RETURN refs || billing_internal.earlier_refs(refs);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.pending_refs(bigint, timestamptz) IS 'The boundaries of a customer''s contracts whose periods have begun by an instant and were not billed, with those that are to be compared: what is pending then.';
+
+CREATE FUNCTION billing_internal.credit_pending_usage(of_customer_id bigint, of_unit text) RETURNS TABLE (grant_id uuid, amount numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    refs billing_internal.bill_ref[] := billing_internal.pending_refs(of_customer_id, billing.now());
+    handle bigint;
+BEGIN
     IF refs = '{}' THEN
         RETURN;
     END IF;
-    handle := billing_internal.bill_batch(refs || billing_internal.earlier_refs(refs), false);
+    handle := billing_internal.bill_batch(refs, false);
     PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
     RETURN QUERY SELECT g.grant_id, sum(c.amount) FROM billing_internal.bill_credits(handle) c JOIN billing.credit_grant g ON g.customer_id = of_customer_id AND g.key = c.block
         WHERE g.unit = of_unit GROUP BY g.grant_id HAVING sum(c.amount) <> 0;
@@ -135,6 +146,29 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.credit_pending_usage(bigint, text) IS
     'What the unbilled usage of a customer (and what corrections of billed usage come to) would draw from each block now, by the path of bills, in the caller''s snapshot. Below 0 = it would be given back. Locks nothing. Errors: ZB007 usage that no price matches.';
+
+CREATE FUNCTION billing_internal.credit_coverage(of_customer_id bigint, OUT covered numeric, OUT uncovered numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- What others consumed is later than this transaction began, and so is what it consumes itself.
+    refs billing_internal.bill_ref[] := billing_internal.pending_refs(of_customer_id, billing.now() + interval '1 day');
+    handle bigint;
+BEGIN
+    covered := 0;
+    uncovered := 0;
+    IF refs = '{}' THEN
+        RETURN;
+    END IF;
+    handle := billing_internal.bill_batch(refs, false);
+    PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
+    -- Under credit_only what no credit pays costs nothing, and stands on lines of its own.
+    SELECT coalesce(sum(d.credits), 0), coalesce(sum(d.total - d.credits), 0) + (SELECT coalesce(sum(l.quantity), 0) FROM billing_internal.bill_lines(handle) l WHERE l.key LIKE '%/uncovered')
+    INTO covered, uncovered FROM billing_internal.bill_documents(handle) d;
+    PERFORM billing_internal.bill_close(handle);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_coverage(bigint) IS 'What of a customer''s pending bills credit pays, and what it does not: usage that makes the latter more is beyond the credit. Up to a day ahead, so that all usage there is counts. Errors: ZB007 usage that no price matches.';
 
 CREATE FUNCTION billing_internal.comparable(document jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp

@@ -17,6 +17,7 @@ AS $$
         -- After the bill run: a block pays for usage of before its end.
         (60, 'credit_expiry', 'billing_internal.credit_expiry_due($1, $2)', NULL, 'billing_internal.credit_expiry_round($1)', true),
         (70, 'top_up', 'billing_internal.top_up_due($1, $2)', 'billing_internal.job_go_on(''top_up'')', 'billing_internal.top_up_round($1)', true),
+        (72, 'reservation_expiry', 'billing_internal.reservation_expiry_due($1, $2)', NULL, 'billing_internal.reservation_expiry_round($1)', false),
         -- Last of those that change what customers have.
         (75, 'alerts', 'billing_internal.alerts_due($1, $2)', 'billing_internal.job_go_on(''alerts'')', 'billing_internal.alerts_round($1)', true),
         (80, 'retention', 'billing_internal.retention_due($1, $2)', 'billing_internal.job_go_on(''retention'')', 'billing.retention_step($1)', false),
@@ -142,6 +143,25 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.top_up_round(uuid) IS 'top_up_step() as a step of a run, which says how far it is.';
+
+CREATE FUNCTION billing_internal.reservation_expiry_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT min(r.expires_at) FROM billing.reservation r WHERE r.outcome IS NULL AND r.expires_at > from_at AND r.expires_at <= until_at
+$$;
+COMMENT ON FUNCTION billing_internal.reservation_expiry_due(timestamptz, timestamptz) IS 'When the job reservation_expiry is due: an open reservation expires.';
+
+CREATE FUNCTION billing_internal.reservation_expiry_round(run uuid) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    expired bigint := billing.reservation_expiry_step();
+BEGIN
+    UPDATE billing.job_run r SET done = r.done + expired WHERE r.job_run_id = run;
+    RETURN expired;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.reservation_expiry_round(uuid) IS 'reservation_expiry_step() as a step of a run.';
 
 CREATE FUNCTION billing_internal.alerts_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

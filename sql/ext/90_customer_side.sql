@@ -133,6 +133,33 @@ $$;
 COMMENT ON FUNCTION billing.my_credits(text) IS
     'Blocks of credit of the customers you may see (of_customer: of one of them). Quantities are in unit (a currency, or a unit of the seller''s). granted − used − ended (expired, taken back, refunded or moved) = posted; reserved: promised to calls under way; pending: what usage that is not billed yet will draw; available: what is left of them to use now. category: paid, promotional or pilot; standing: upcoming, live, used, pending_expiration, expired or void; effective_at and expires_at (exclusive; NULL = never): instants; scope: what it pays for, {} = everything. Errors: ZB001 customer; those of invoice_preview() where a contract can''t be billed as it stands.';
 
+CREATE FUNCTION billing.my_entitlements(of_customer text DEFAULT NULL)
+    RETURNS TABLE (customer text, feature text, name text, kind text, allowed boolean, reason text, value jsonb, unit text, mode text, used numeric, quota numeric, remaining numeric, resets_at timestamptz, valid_until timestamptz)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    only_id bigint;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    only_id := CASE WHEN of_customer IS NOT NULL THEN billing_internal.find_customer(of_customer) END;
+    RETURN QUERY
+    SELECT c.key, e.feature, e.name, e.kind, CASE WHEN k.available IS NULL THEN e.allowed ELSE k.available > 0 END,
+        CASE WHEN k.available IS NULL THEN e.reason WHEN k.available > 0 THEN 'allowed' ELSE 'no_credit' END, e.value, coalesce(f.unit, m.unit), e.mode, e.used, e.quota,
+        coalesce(k.available, e.remaining), e.resets_at, e.valid_until
+    FROM billing.customer c
+    CROSS JOIN LATERAL billing.entitlements(c.key) e
+    JOIN billing.feature f ON f.key = e.feature
+    LEFT JOIN billing.meter m ON m.meter_id = f.meter_id
+    -- entitlements() leaves out what is left of credit where a customer's login asks.
+    LEFT JOIN LATERAL (SELECT coalesce(sum(b.available), 0) AS available FROM billing.my_credits(c.key) b WHERE b.unit = f.unit) k ON e.kind = 'credit' AND e.reason IS DISTINCT FROM 'not_entitled' AND e.reason IS DISTINCT FROM 'suspended'
+    WHERE only_id IS NULL OR c.customer_id = only_id
+    ORDER BY c.key, e.name, e.feature;
+END
+$$;
+COMMENT ON FUNCTION billing.my_entitlements(text) IS
+    'What the customers you may see (of_customer: one of them) have, feature by feature: whether one more may be used now and why (reason, as of entitlement_check()), value, used and quota in unit (quota NULL = unlimited), what remains, when the quota begins anew (resets_at: instant; NULL = never), until when this holds as far as it is known. Errors: ZB001 customer.';
+
 -- ── the summary ──────────────────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing_internal.amount_text(amount numeric, unit text) RETURNS text
@@ -226,17 +253,20 @@ BEGIN
         SELECT x.charge, min(split_part(x.label, ' · ', 1)) AS label FROM (
             SELECT l->>'charge' AS charge, l->>'label' AS label FROM jsonb_array_elements(bills) b, jsonb_array_elements(b->'document'->'lines') l
             UNION ALL
-            SELECT l.charge_key, l.label FROM billing.invoice_line l WHERE l.customer_id = of_customer_id AND l.service_until > billing_internal.local_midnight(least(from_on, burn_from), zone)) x
+            SELECT l.charge_key, l.label FROM billing.invoice_line l WHERE l.customer_id = of_customer_id AND l.kind NOT IN ('commitment', 'credit') AND l.service_until > billing_internal.local_midnight(least(from_on, burn_from), zone)) x
         GROUP BY x.charge
     ), entry AS MATERIALIZED (
         SELECT (s.starts_at AT TIME ZONE zone)::date AS day, s.currency, s.amount, s.state, s.dimensions->>'charge' AS charge,
-            EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = of_customer_id AND h.charge_key = s.dimensions->>'charge' AND h.kind = 'usage') AS metered,
+            h.metered, h.metered IS NOT NULL AS charged,
             coalesce(s.dimensions->>by_dimension, l.label, s.dimensions->>'charge') AS part, by_dimension IS NOT NULL AND s.dimensions ? by_dimension AS dimensioned
         FROM billing_internal.customer_spend(of_customer_id, billing_internal.local_midnight(least(from_on, burn_from, today), zone), billing_internal.local_midnight(until_on, zone),
             CASE WHEN by_dimension IS NULL THEN '{charge}' ELSE ARRAY['charge', by_dimension] END) s
         LEFT JOIN label l ON l.charge = s.dimensions->>'charge'
+        -- Instalments and true-ups of commitments have no charge.
+        CROSS JOIN LATERAL (SELECT bool_or(x.kind = 'usage') AS metered FROM billing.contract_charge x WHERE x.customer_id = of_customer_id AND x.charge_key = s.dimensions->>'charge') h
     ), total AS (
-        SELECT e.currency, coalesce(sum(e.amount), 0) AS amount, coalesce(sum(e.amount) FILTER (WHERE e.metered), 0) AS usage, coalesce(sum(e.amount) FILTER (WHERE e.state = 'billed'), 0) AS billed
+        SELECT e.currency, coalesce(sum(e.amount) FILTER (WHERE e.charged), 0) AS amount, coalesce(sum(e.amount) FILTER (WHERE e.metered), 0) AS usage,
+            coalesce(sum(e.amount) FILTER (WHERE e.charged AND e.state = 'billed'), 0) AS billed, coalesce(sum(e.amount) FILTER (WHERE NOT e.charged), 0) AS other
         FROM entry e WHERE e.day >= from_on GROUP BY e.currency
     ), burn AS (
         SELECT e.currency, sum(e.amount) / (today - burn_from) AS a_day FROM entry e WHERE e.metered AND e.day >= burn_from AND e.day < today AND today > burn_from GROUP BY e.currency
@@ -247,15 +277,15 @@ BEGIN
     SELECT jsonb_agg(jsonb_build_object('currency', t.currency, 'amount', billing_internal.amount_text(t.amount, t.currency), 'usage', billing_internal.amount_text(t.usage, t.currency),
             'fees', billing_internal.amount_text(billing_internal.amount_text(t.amount, t.currency)::numeric - billing_internal.amount_text(t.usage, t.currency)::numeric, t.currency),
             'billed', billing_internal.amount_text(t.billed, t.currency), 'unbilled', billing_internal.amount_text(billing_internal.amount_text(t.amount, t.currency)::numeric - billing_internal.amount_text(t.billed, t.currency)::numeric, t.currency),
-            'dimension', by_dimension,
+            'other', billing_internal.amount_text(t.other, t.currency), 'dimension', by_dimension,
             -- Parts are shown to the minor units and sum to the total.
             'by_part', (SELECT jsonb_agg(jsonb_build_object('part', p.part, 'dimension', p.dimensioned, 'amount', billing_internal.amount_text(coalesce(CASE WHEN p.splits THEN
                     (billing_internal.allocate_parts(billing_internal.amount_text(t.amount, t.currency)::numeric, p.amounts, billing_internal.unit_places(t.currency, today)))[p.place] END, p.amount), t.currency)) ORDER BY p.place)
                 FROM (SELECT g.*, row_number() OVER o AS place, array_agg(g.amount) OVER (o ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS amounts, min(g.amount) OVER () >= 0 AND t.amount > 0 AS splits
-                    FROM (SELECT e.part, e.dimensioned, sum(e.amount) AS amount FROM entry e WHERE e.currency = t.currency AND e.day >= from_on GROUP BY e.part, e.dimensioned) g
+                    FROM (SELECT e.part, e.dimensioned, sum(e.amount) AS amount FROM entry e WHERE e.currency = t.currency AND e.charged AND e.day >= from_on GROUP BY e.part, e.dimensioned) g
                     WINDOW o AS (ORDER BY g.amount DESC, g.part COLLATE "C", g.dimensioned)) p),
             'by_day', (SELECT jsonb_agg(jsonb_build_object('day', d.day, 'part', d.part, 'dimension', d.dimensioned, 'amount', trim_scale(d.amount)::text) ORDER BY d.day, d.part COLLATE "C")
-                FROM (SELECT e.day, e.part, e.dimensioned, sum(e.amount) AS amount FROM entry e WHERE e.currency = t.currency AND e.day >= from_on GROUP BY e.day, e.part, e.dimensioned HAVING sum(e.amount) <> 0) d),
+                FROM (SELECT e.day, e.part, e.dimensioned, sum(e.amount) AS amount FROM entry e WHERE e.currency = t.currency AND e.charged AND e.day >= from_on GROUP BY e.day, e.part, e.dimensioned HAVING sum(e.amount) <> 0) d),
             'burn', CASE WHEN today > burn_from THEN jsonb_build_object('per_day', billing_internal.amount_text(f.a_day, t.currency), 'days', (today - burn_from)::text, 'from', burn_from, 'until', today) END,
             'forecast', CASE WHEN today > burn_from AND f.days_left > 0 AND today >= from_on THEN jsonb_build_object('amount', billing_internal.amount_text(t.amount + f.a_day * f.days_left, t.currency), 'days_left', f.days_left::text,
                 'formula', format('%s so far + %s usage a day (average of the last %s complete days) × %s days left. A straight line: tiers, minimums and discounts still to come are not foreseen.',
@@ -266,7 +296,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.summary_spend(bigint, date, date, text, jsonb) IS
-    'Money of a customer in [from_on, until_on), by currency: billed and not, by day and by part (a value of one dimension, or a charge without it), the average of the last complete days (7, or as many as there are) and a straight line from it to the end.';
+    'Money of a customer for usage and fees in [from_on, until_on), by currency: billed and not, by day and by part (a value of one dimension, or a charge without it); other: instalments and true-ups of commitments; the average of the last complete days (7, or as many as there are) and a straight line from it to the end.';
 
 CREATE FUNCTION billing.customer_summary(customer text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -307,7 +337,7 @@ BEGIN
                 WHERE m.customer_id = of_customer_id ORDER BY m.state IN ('ended', 'cancelled'), m.starts_on DESC LIMIT 50) k
             CROSS JOIN LATERAL (
                 SELECT jsonb_build_object('on', k.next_invoice_on, 'currency', k.currency, 'problem', bool_or(b->>'problem' IS NOT NULL),
-                    'total', billing_internal.amount_text(sum((b#>>'{document,totals,total}')::numeric), k.currency), 'credits', billing_internal.amount_text(sum((b#>>'{document,totals,credits}')::numeric), k.currency),
+                    'total', billing_internal.amount_text(sum((b#>>'{document,totals,total}')::numeric), k.currency), 'credits', billing_internal.amount_text(-sum((b#>>'{document,totals,credits}')::numeric), k.currency),
                     'due', billing_internal.amount_text(sum((b#>>'{document,totals,due}')::numeric), k.currency),
                     'lines', (SELECT jsonb_agg(jsonb_build_object('label', l->'label', 'kind', l->'kind', 'quantity', l->'quantity', 'unit', l->'unit', 'amount', l->'amount'))
                         FROM jsonb_array_elements(bills) d, jsonb_array_elements(d->'document'->'lines') l WHERE (d->>'contract_id')::uuid = k.contract_id)) AS next
@@ -331,6 +361,11 @@ BEGIN
                         'effective_on', ((b->>'effective_at')::timestamptz AT TIME ZONE c.time_zone)::date, 'expires_on', ((b->>'expires_at')::timestamptz AT TIME ZONE c.time_zone)::date, 'contract', b->'contract')
                         ORDER BY p) AS blocks
                 FROM jsonb_array_elements(blocks) WITH ORDINALITY x (b, p) GROUP BY b->>'unit') u), '[]') END,
+        'entitlements', coalesce((SELECT jsonb_agg(jsonb_build_object('feature', e.feature, 'name', e.name, 'kind', e.kind, 'allowed', e.allowed, 'reason', e.reason,
+                'value', CASE jsonb_typeof(e.value) WHEN 'null' THEN NULL ELSE e.value #>> '{}' END, 'unit', e.unit, 'mode', e.mode, 'used', trim_scale(e.used)::text, 'quota', trim_scale(e.quota)::text,
+                'remaining', CASE WHEN e.kind = 'credit' THEN billing_internal.amount_text(e.remaining, e.unit) ELSE trim_scale(e.remaining)::text END,
+                'resets_at', to_char(e.resets_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'resets_on', (e.resets_at AT TIME ZONE c.time_zone)::date) ORDER BY e.name, e.feature)
+            FROM billing.my_entitlements(c.key) e), '[]'),
         'balances', coalesce((SELECT jsonb_agg(jsonb_build_object('currency', i.currency, 'open', billing_internal.amount_text(i.open_amount, i.currency), 'overdue', billing_internal.amount_text(i.overdue, i.currency), 'invoices', i.n::text) ORDER BY i.currency)
             FROM (SELECT v.currency, sum(v.open_amount) AS open_amount, coalesce(sum(v.open_amount) FILTER (WHERE v.due_on < today AND v.open_amount > 0), 0) AS overdue, count(*) AS n
                 FROM billing.my_invoices v WHERE v.customer_id = of_customer_id AND v.state = 'open' GROUP BY v.currency) i), '[]'),
@@ -341,7 +376,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.customer_summary(text) IS
-    'Everything a billing page shows of a customer, in one call: contracts with term and next invoice so far, the current period, its usage, spend by day and by model (or another dimension), average and forecast with their formula, commitments, credit by unit with blocks, open amounts, open and recent invoices. Amounts are strings, each with its currency or unit beside it; days are local to time_zone, ends exclusive. problem: true where a contract can''t be priced as it stands; what depends on it is null then. Errors: ZB001.';
+    'Everything a billing page shows of a customer, in one call: contracts with term and next invoice so far, the current period, its usage, spend by day and by model (or another dimension), average and forecast with their formula, commitments, credit by unit with blocks, entitlements with their quotas, open amounts, open and recent invoices. Amounts are strings, each with its currency or unit beside it; days are local to time_zone, ends exclusive. problem: true where a contract can''t be priced as it stands; what depends on it is null then. Errors: ZB001.';
 
 CREATE FUNCTION billing_internal.page_html(summary text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10000 AS 'MODULE_PATHNAME', 'page_html_wrapper';

@@ -15,12 +15,14 @@ DECLARE
         'billing_internal.usage_windows_tidy(bigint)'::regprocedure,
         'billing_internal.events_remove(timestamptz, bigint, int)'::regprocedure,
         'billing_internal.draft_discard(bigint, uuid, int)'::regprocedure,
+        'billing_internal.entitlements_store(bigint, jsonb)'::regprocedure,
         'billing.audit_erase(uuid[], text)'::regprocedure];
     raises regprocedure[] := ARRAY['billing_internal.fail(text, text, text, text)'::regprocedure, 'billing_internal.raise_fault(jsonb)'::regprocedure];
     -- What works with the rights a customer's login has. The others read list prices, policies or the log: for staff.
     for_customers regprocedure[] := ARRAY[
         'billing.now()'::regprocedure, 'billing.usage(text, text, timestamptz, timestamptz, text, text[], jsonb, text)'::regprocedure,
         'billing.credit_statement(text, text, timestamptz, timestamptz)'::regprocedure,
+        'billing.entitled(text, text, numeric)'::regprocedure, 'billing.entitlement_check(text, text, numeric, jsonb)'::regprocedure, 'billing.entitlements(text)'::regprocedure, 'billing.why_denied(text, text, numeric)'::regprocedure,
         'billing.invoice_explain(text)'::regprocedure, 'billing.invoice_explain(jsonb)'::regprocedure, 'billing.invoice_line_events(text, text, int)'::regprocedure,
         'billing.amount(billing.money)'::regprocedure, 'billing.currency(billing.money)'::regprocedure, 'billing.to_money(numeric, text)'::regprocedure,
         'billing.sum(billing.money)'::regprocedure, 'billing.allocate(billing.money, numeric[])'::regprocedure,
@@ -31,7 +33,7 @@ DECLARE
         'billing.usage_unique_count(text, timestamptz, text)'::regprocedure,
         'billing.rate(billing.pricing, numeric, jsonb, bigint)'::regprocedure, 'billing.rate_events(billing.pricing, numeric[])'::regprocedure,
         'billing.rate_explain(billing.pricing, numeric, jsonb, bigint)'::regprocedure, 'billing.catalog_example(text)'::regprocedure,
-        'billing.my_spend(date, date, text[], text)'::regprocedure, 'billing.my_credits(text)'::regprocedure, 'billing.customer_summary(text)'::regprocedure, 'billing.customer_page(text)'::regprocedure];
+        'billing.my_spend(date, date, text[], text)'::regprocedure, 'billing.my_credits(text)'::regprocedure, 'billing.my_entitlements(text)'::regprocedure, 'billing.customer_summary(text)'::regprocedure, 'billing.customer_page(text)'::regprocedure];
 BEGIN
     FOR f IN SELECT p.oid::regprocedure AS signature, p.pronamespace = 'billing'::regnamespace AS public, p.proname AS name, p.prosecdef, p.provolatile,
             l.lanname AS language FROM pg_catalog.pg_proc p
@@ -68,6 +70,11 @@ BEGIN
         ('{billing_operator, billing_sales}', '{billing.contract_create(jsonb), "billing.contract_activate(text, timestamptz, text, text)"}'),
         ('{billing_app, billing_operator}', '{"billing.draw_down(text, numeric, text, text, jsonb)"}'),
         ('{billing_operator, billing_finance, billing_sales}', '{"billing.credit_grant_create(text, jsonb)", "billing.credit_purchase(text, jsonb)", "billing.top_up_rule_set(text, jsonb)"}'),
+        ('{billing_app, billing_operator}', '{"billing.consume(text, text, numeric, text, jsonb, text)", "billing.reservation_create(text, text, numeric, text, interval, jsonb, text)",
+            "billing.reservation_confirm(uuid, numeric)", "billing.reservation_release(uuid)", "billing.seat_assign(text, text, text)", "billing.seat_release(text, text, text)"}'),
+        ('{billing_app, billing_operator}', '{"billing.rate_limit(text, text, numeric)"}'),
+        ('{billing_operator}', '{"billing.reservation_expiry_step(int)"}'),
+        ('{billing_operator}', '{"billing.entitlement_override(text, text, jsonb, timestamptz, text)", "billing.entitlement_override_end(text, text, text)"}'),
         ('{billing_operator, billing_finance}', '{"billing.credit_void(text, text)", "billing.credit_refund(text, numeric, text)", "billing.credit_extend(text, timestamptz, text)",
             "billing.credit_expiry_step(int)", billing.credit_expiry(), "billing.top_up_step(bigint, int)", billing.top_up()}'),
         ('{billing_operator, billing_sales}', '{"billing.contract_amend(text, jsonb, timestamptz, text)", "billing.contract_change_plan(text, text, text, text)", "billing.contract_pause(text, timestamptz, text)",

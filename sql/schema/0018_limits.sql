@@ -16,7 +16,7 @@ COMMENT ON COLUMN billing.rate_state.feature_id IS 'The feature.';
 COMMENT ON COLUMN billing.rate_state.level IS 'What had not drained at level_at, in parts of a request: a million times level_period to one.';
 COMMENT ON COLUMN billing.rate_state.level_period IS 'The limit''s period in microseconds, as it was then.';
 COMMENT ON COLUMN billing.rate_state.level_at IS 'Real time; under a test clock, its time.';
-SELECT billing_internal.declare_table('billing.rate_state', 'customer-owned', '{level, level_period, level_at}');
+SELECT billing_internal.declare_table('billing.rate_state', 'customer-owned', '{level, level_period, level_at}', '{customer_id, feature_id, level, level_period, level_at}');
 
 -- ── limits on money and units ────────────────────────────────────────────────────────────────────
 

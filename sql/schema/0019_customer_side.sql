@@ -52,28 +52,28 @@ GRANT SELECT ON billing.my_usage TO billing_engine, billing_reader, billing_cust
 
 CREATE VIEW billing.my_invoices WITH (security_invoker = true) AS
     SELECT i.customer_id, c.key AS customer, k.key AS contract, i.number AS invoice, i.kind, i.state, b.name AS bill_to, s.name AS seller,
-        i.issued_on, i.due_on, (i.period_starts_at AT TIME ZONE k.time_zone)::date AS service_from, (i.period_ends_at AT TIME ZONE k.time_zone)::date AS service_until,
+        i.issued_on, i.due_on, (i.period_starts_at AT TIME ZONE coalesce(k.time_zone, c.time_zone))::date AS service_from, (i.period_ends_at AT TIME ZONE coalesce(k.time_zone, c.time_zone))::date AS service_until,
         i.currency, i.total::numeric(38, 6) AS total, i.credits_applied::numeric(38, 6) AS credits_applied, (i.total - i.credits_applied)::numeric(38, 6) AS due,
         CASE WHEN i.state = 'open' THEN i.total - i.credits_applied ELSE 0 END::numeric(38, 6) AS open_amount
     FROM billing.invoice i
     JOIN billing.customer c USING (customer_id)
-    JOIN billing.contract k USING (customer_id, contract_id)
+    LEFT JOIN billing.contract k USING (customer_id, contract_id)
     JOIN billing.bill_to b ON b.customer_id = i.customer_id AND b.bill_to_id = i.bill_to_id
     JOIN billing.seller s ON s.seller_id = i.seller_id
     WHERE i.state <> 'draft';
 COMMENT ON VIEW billing.my_invoices IS 'Invoices and credit notes of the customers you may see; drafts are left out. Their lines: billing.fact_invoice_line, and billing.invoice_explain(invoice).';
 COMMENT ON COLUMN billing.my_invoices.customer_id IS 'The customer''s id.';
 COMMENT ON COLUMN billing.my_invoices.customer IS 'The customer''s key.';
-COMMENT ON COLUMN billing.my_invoices.contract IS 'The contract''s key.';
+COMMENT ON COLUMN billing.my_invoices.contract IS 'The contract''s key; NULL = of credit that was bought by itself.';
 COMMENT ON COLUMN billing.my_invoices.invoice IS 'Its number.';
-COMMENT ON COLUMN billing.my_invoices.kind IS 'invoice, correction (only differences, to be paid) or credit_note (in the customer''s favour: amounts below 0).';
+COMMENT ON COLUMN billing.my_invoices.kind IS 'invoice, correction (only differences, to be paid), credit_sale (credit bought by itself) or credit_note (in the customer''s favour: amounts below 0).';
 COMMENT ON COLUMN billing.my_invoices.state IS 'open, paid, uncollectible or void.';
 COMMENT ON COLUMN billing.my_invoices.bill_to IS 'The legal entity it is addressed to.';
 COMMENT ON COLUMN billing.my_invoices.seller IS 'Who issued it.';
 COMMENT ON COLUMN billing.my_invoices.issued_on IS 'Issue date, local to bill_to.';
 COMMENT ON COLUMN billing.my_invoices.due_on IS 'Due date.';
-COMMENT ON COLUMN billing.my_invoices.service_from IS 'First day of what it is for, in the contract''s zone.';
-COMMENT ON COLUMN billing.my_invoices.service_until IS 'Day after the last one, in the contract''s zone.';
+COMMENT ON COLUMN billing.my_invoices.service_from IS 'First day of what it is for, in the contract''s zone (without one, the customer''s).';
+COMMENT ON COLUMN billing.my_invoices.service_until IS 'Day after the last one, in the contract''s zone (without one, the customer''s).';
 COMMENT ON COLUMN billing.my_invoices.currency IS 'Currency of its amounts (ISO 4217).';
 COMMENT ON COLUMN billing.my_invoices.total IS 'Sum of its lines and taxes, in currency.';
 COMMENT ON COLUMN billing.my_invoices.credits_applied IS 'What credit paid of it, in currency; below 0 = credit that is given back.';

@@ -23,6 +23,28 @@ fn rate_shared(
     cost: Numeric,
     dry: bool,
 ) -> TableIterator<'static, (name!(allowed, bool), name!(wait, Option<i64>), name!(remaining, Numeric))> {
+    in_shared((customer, feature), (rate, period, burst), cost, dry)
+}
+
+/// The same, which takes nothing: for readers.
+#[pg_extern(sql = false)]
+fn rate_shared_look(
+    customer: i64,
+    feature: i32,
+    rate: Numeric,
+    period: i64,
+    burst: Numeric,
+    cost: Numeric,
+) -> TableIterator<'static, (name!(allowed, bool), name!(wait, Option<i64>), name!(remaining, Numeric))> {
+    in_shared((customer, feature), (rate, period, burst), cost, true)
+}
+
+fn in_shared(
+    (customer, feature): (i64, i32),
+    (rate, period, burst): (Numeric, i64, Numeric),
+    cost: Numeric,
+    dry: bool,
+) -> TableIterator<'static, (name!(allowed, bool), name!(wait, Option<i64>), name!(remaining, Numeric))> {
     let outcome = || {
         let limit = Limit::new(rate.value?, period, burst.value?)?;
         shmem::rate_take(customer, feature, &limit, real_now().0, cost.value?, dry)
@@ -187,6 +209,7 @@ mod tests {
         assert!(holds("SELECT NOT billing_internal.clock_stands_still()"));
         assert_eq!(take(1, "3", false), ["true|false|2"]);
         assert_eq!(take(1, "1", true)[0].split('|').next(), Some("true"));
+        assert!(holds("SELECT allowed FROM billing_internal.rate_shared_look(1, 7, 1, 86400000000, 5, 2)"));
         assert_eq!(take(2, "5", false)[0].split('|').next(), Some("true"));
         assert_eq!(take(1, "3", false)[0].split('|').take(2).collect::<Vec<_>>(), ["false", "true"]);
         assert_eq!(take(1, "2", false)[0].split('|').next(), Some("true"));

@@ -3,6 +3,7 @@
 
 mod contracts;
 mod credits;
+mod entitlements;
 mod foundation;
 mod ingestion;
 mod invoicing;

@@ -41,6 +41,7 @@ static SCHEMA_FILES: &[SchemaFile] = schema_files![
     14 "0014_settlement",
     15 "0015_usage_totals",
     16 "0016_credit_sales",
+    17 "0017_entitlements",
     18 "0018_limits",
     19 "0019_customer_side",
 ];

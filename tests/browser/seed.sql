@@ -9,6 +9,8 @@ SELECT count(*) AS changes FROM billing.catalog_apply('{
     {"key": "tokens", "event_type": "llm.request", "aggregation": "sum", "value": "tokens", "dimensions": ["model"], "unit": "token"},
     {"key": "requests", "event_type": "llm.request", "aggregation": "sum", "value": "requests", "dimensions": ["model"], "unit": "request"},
     {"key": "storage", "event_type": "storage.day", "aggregation": "sum", "value": "gb", "unit": "GB-day"}],
+  "features": [{"key": "tokens", "name": "Tokens a month", "kind": "metered", "meter": "tokens"}, {"key": "requests", "name": "Requests a month", "kind": "metered", "meter": "requests"},
+    {"key": "sso", "name": "Single sign-on", "kind": "boolean"}, {"key": "support", "name": "Support", "kind": "static"}, {"key": "renders", "name": "Renders", "kind": "credit", "unit": "credits"}],
   "price_books": [{"key": "list", "currency": "USD", "prices": [
     {"key": "tokens", "meter": "tokens", "pricing": {"model": "matrix", "dimensions": ["model"], "per": 1000000, "rows": [
       {"match": {"model": "atlas-large"}, "unit_price": "12.00"}, {"match": {"model": "atlas-medium"}, "unit_price": "4.00"}, {"match": {"model": "atlas-small"}, "unit_price": "0.60"},
@@ -19,7 +21,8 @@ SELECT count(*) AS changes FROM billing.catalog_apply('{
   "plans": [
     {"key": "scale", "name": "Scale", "currency": "USD", "price_book": "list", "billing": {"interval": "1 month", "alignment": "calendar", "net_days": 30, "collection": "send_invoice"},
       "charges": [{"key": "tokens", "product": "inference", "meter": "tokens", "price": "tokens"}, {"key": "requests", "product": "inference", "meter": "requests", "price": "requests"}, {"key": "storage", "product": "storage", "meter": "storage", "price": "storage"}],
-      "fees": [{"key": "platform", "product": "inference", "pricing": {"model": "flat", "amount": "499.00"}, "quantity": "1", "every": "1 month", "timing": "advance", "proration": "day"}]},
+      "fees": [{"key": "platform", "product": "inference", "pricing": {"model": "flat", "amount": "499.00"}, "quantity": "1", "every": "1 month", "timing": "advance", "proration": "day"}],
+      "entitlements": [{"feature": "tokens", "value": "3000000000", "mode": "overage"}, {"feature": "requests", "value": "300000"}, {"feature": "sso"}, {"feature": "support", "value": "within 4 hours"}, {"feature": "renders"}]},
     {"key": "starter", "name": "Starter", "currency": "USD", "price_book": "list", "billing": {"interval": "1 month", "alignment": "anniversary", "net_days": 14, "collection": "send_invoice"},
       "charges": [{"key": "tokens", "product": "inference", "meter": "tokens", "price": "tokens"}],
       "fees": [{"key": "platform", "product": "inference", "pricing": {"model": "flat", "amount": "29.00"}, "quantity": "1", "every": "1 month", "timing": "advance", "proration": "day"}]}]}') \g /dev/null
@@ -55,6 +58,8 @@ SELECT result FROM billing.draw_down('acme', 3120, 'batch-1', 'credits') \g /dev
 SELECT billing.test_clock_set('2026-02-28 23:30:00Z'), pg_temp.traffic('2026-02-01', '2026-03-01') \g /dev/null
 CALL pg_temp.live_until('2026-03-01 12:00:00Z');
 SELECT result FROM billing.draw_down('acme', 2410.5, 'batch-2', 'credits') \g /dev/null
+
+SELECT billing.credit_purchase('acme', '{"key": "renders-march", "amount": "500", "price": "45", "unit": "credits"}') \g /dev/null
 
 SELECT billing.test_clock_set('2026-03-11 09:00:00Z') AS clock \gset
 SELECT billing.subscribe('nova', 'starter', '2026-03-11') \g /dev/null

@@ -9,7 +9,7 @@ CREATE TEMP TABLE added (name text, columns text[]);
 INSERT INTO added VALUES ('billing.rejected_event', '{format, retried_at, resolution}'), ('billing.meter', '{version, state, additive}'),
     ('billing.usage_delta', '{moment, placed_at, event_key}'), ('billing.usage_bucket', '{moment, placed_at, event_key}'), ('billing.usage_value', '{placed_at, event_key, present}'),
     ('billing.price', '{cuts, withdrawn_at, withdrawn_by, withdrawn_reason}'), ('billing.contract', '{billed_until, cancelled_at, notice_given_at, renewal}'), ('billing.contract_version', '{change, plan, ends_on, ends_at}'), ('billing.billing_period', '{terms}'),
-    ('billing.invoice', '{kind, corrects, credits, credits_applied}'), ('billing.invoice_line', '{of_n, of_key, of_kind}');
+    ('billing.invoice', '{kind, corrects, credits, credits_applied, pool_id}'), ('billing.invoice_line', '{of_n, of_key, of_kind}');
 CREATE TEMP TABLE picture (n bigint GENERATED ALWAYS AS IDENTITY, line text);
 DO $$
 DECLARE
@@ -19,7 +19,8 @@ BEGIN
         WHERE k.table_name NOT IN ('billing.usage_event_void', 'billing.ingest_limit', 'billing_internal.ingest_limit_state', 'billing.event_retention', 'billing.usage_source',
             'billing.meter_version', 'billing.meter_rebuild', 'billing.usage_dirty', 'billing.late_usage', 'billing.contract_term',
             'billing.credit_pool', 'billing.credit_grant', 'billing.credit_block_balance', 'billing.credit_ledger_entry', 'billing.credit_allocation', 'billing.credit_draw',
-            'billing.top_up_rule', 'billing.top_up', 'billing.commitment', 'billing.commitment_period',
+            'billing.top_up_rule', 'billing.top_up', 'billing.commitment', 'billing.commitment_period', 'billing.usage_window_kept', 'billing.usage_total',
+            'billing.rate_state', 'billing.spend_limit', 'billing.alert_rule', 'billing.alert_state', 'billing.event_feed',
             'billing.installation', 'billing.schema_migration', 'billing_internal.table_kind', 'billing_internal.counter') ORDER BY 1 LOOP
         EXECUTE format('INSERT INTO picture (line) SELECT format(''%%s: %%s rows %%s'', %L, count(*), md5(string_agg(r, E''\n'' ORDER BY r COLLATE "C"))) FROM (SELECT (to_jsonb(t) - %L::text[])::text AS r FROM %s t) x',
             t.table_name, t.added, t.table_name);

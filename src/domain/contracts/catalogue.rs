@@ -1,9 +1,10 @@
-//! The catalogue document: products, meters, price books with prices, plans.
+//! The catalogue document: products, meters, price books with prices, features, plans.
 //!
 //! Reading it gives one item per entity in the order of dependence, each in canonical form, so that
 //! applying the same document twice changes nothing.
 
 use super::plan::Plan;
+use crate::domain::entitlements;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{Fields, Node, Tree};
 use crate::domain::foundation::money::Unit;
@@ -26,7 +27,7 @@ pub struct Facts {
 /// One entity of the document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
-    /// product, meter, price_book, price or plan.
+    /// product, meter, price_book, price, feature or plan.
     pub kind: &'static str,
     pub key: String,
     /// The price book of a price.
@@ -44,7 +45,7 @@ pub struct Item {
 }
 
 pub fn read(root: &Node) -> Result<Vec<Item>, Fault> {
-    let mut fields = root.fields_of(&["products", "meters", "price_books", "plans"])?;
+    let mut fields = root.fields_of(&["products", "meters", "price_books", "features", "plans"])?;
     let mut items = Vec::new();
     section(&mut fields, "products", &mut items, read_product)?;
     section(&mut fields, "meters", &mut items, read_meter)?;
@@ -55,6 +56,7 @@ pub fn read(root: &Node) -> Result<Vec<Item>, Fault> {
     for node in fields.optional("price_books").map_or(Ok(Vec::new()), |n| n.items_at_most(ITEMS_MAX))? {
         read_book(&node, &mut items)?;
     }
+    section(&mut fields, "features", &mut items, read_feature)?;
     section(&mut fields, "plans", &mut items, read_plan)?;
     fields.finish()?;
     let mut seen = HashSet::new();
@@ -196,6 +198,51 @@ fn read_price(node: &Node) -> Result<Item, Fault> {
         (_, None) => return Err(Fault::document(&format!("{}.pricing", node.path), "is missing")),
     };
     Ok(Item { retired, valid_from, document, pricing_sha256, facts, ..item("price", key, &node.path) })
+}
+
+/// What is used up names the meter that says how much was; what credit pays for, its unit.
+fn read_feature(node: &Node) -> Result<Item, Fault> {
+    let mut fields = node.fields_of(&["key", "name", "kind", "meter", "unit", "retired"])?;
+    let key = entitlements::item::read_feature(&fields.required("key")?)?;
+    let name = fields.optional("name").map(|n| n.text().map(str::to_string)).transpose()?;
+    let kind = fields.optional("kind").map(|n| n.word(&entitlements::Kind::WORDS)).transpose()?;
+    let meter = fields.optional("meter");
+    let unit = fields.optional("unit");
+    let retired = retired(&mut fields)?;
+    let document = match kind.and_then(entitlements::Kind::parse) {
+        None if retired && only_retired(node)? => None,
+        None => return Err(Fault::document(&format!("{}.kind", node.path), "is missing")),
+        Some(kind) => {
+            let mut document = vec![
+                ("key".into(), Tree::text(key.clone())),
+                ("name".into(), Tree::text(name.unwrap_or_else(|| key.clone()))),
+                ("kind".into(), Tree::text(kind.as_str())),
+            ];
+            let is_credit = kind == entitlements::Kind::Credit;
+            let at = |field: &str| format!("{}.{field}", node.path);
+            match meter {
+                None if kind.has_quota() => return Err(Fault::document(&at("meter"), "is missing")),
+                None => (),
+                // What credit pays for may be counted, too: then it can be consumed.
+                Some(meter) if kind.has_quota() || is_credit => {
+                    document.push(("meter".into(), Tree::text(meter.key()?)));
+                }
+                Some(meter) => return Err(meter.fault("is for metered, seat and credit features")),
+            }
+            match unit {
+                None if is_credit => return Err(Fault::document(&at("unit"), "is missing")),
+                None => (),
+                Some(unit) if is_credit => {
+                    let parsed = Unit::parse(unit.text()?).map_err(|fault| unit.rehint(fault))?;
+                    document.push(("unit".into(), Tree::text(parsed.as_str())));
+                }
+                Some(unit) => return Err(unit.fault("is for credit features")),
+            }
+            Some(Tree::Object(document))
+        }
+    };
+    fields.finish()?;
+    Ok(Item { retired, document, ..item("feature", key, &node.path) })
 }
 
 fn read_plan(node: &Node) -> Result<Item, Fault> {

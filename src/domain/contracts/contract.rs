@@ -191,7 +191,11 @@ impl Contract {
         check_removals("charges", "the plan", plan.map_or(&[], |plan| &plan.charges), &self.charges)?;
         check_removals("fees", "the plan", plan.map_or(&[], |plan| &plan.fees), &self.fees)?;
         let items = self.all_items(plan);
-        if items.charges.is_empty() && items.fees.is_empty() {
+        // A free plan entitles to something, and bills nothing.
+        let entitles = !self.entitlements.is_empty()
+            || plan.is_some_and(|plan| !plan.entitlements.is_empty())
+            || self.add_ons.iter().any(|add_on| !add_on.entitlements.is_empty());
+        if items.charges.is_empty() && items.fees.is_empty() && !entitles {
             return Err(Fault::document("", "has neither charges nor fees, so it can't bill anything")
                 .with_hint("Name a plan, or give charges or fees."));
         }

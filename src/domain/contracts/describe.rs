@@ -230,7 +230,12 @@ impl Teller<'_> {
                 } else {
                     format!(" ({})", Tree::Object(rest).canonical()?)
                 };
-                format!("The customer may use {}{with}{during}.", row.key)
+                let (by, feature) = match (row.key.strip_prefix("plan:"), row.key.split_once('/')) {
+                    (Some(feature), _) => (" by its plan".to_string(), feature),
+                    (None, Some((add_on, feature))) => (format!(" by add-on {add_on}"), feature),
+                    (None, None) => (String::new(), row.key.as_str()),
+                };
+                format!("The customer may use {feature}{with}{by}{during}.")
             }
         }))
     }
@@ -524,7 +529,7 @@ mod tests {
             "commitments":[{"key":"spend","kind":"postpaid","amounts":["1000","2000"],"every":"12 months","overage":[{"meter":"calls","unit_price":"0.4"}]}],
             "credits":[{"key":"pilot","category":"pilot","carry_from":{"contract":"pilot-1"},"expires":"never"},
                 {"key":"monthly","category":"promotional","amount":"100","unit":"call","every":"1 month","expires":"period_end","rollover":{"cap":"50","for":"1 month"},"scope":{"meters":["calls"],"dimensions":{"region":["eu","us"]}}}],
-            "credit_mode":"credit_only","entitlements":[{"feature":"sso"},{"feature":"api_rate","value":100}],
+            "credit_mode":"credit_only","entitlements":[{"feature":"sso"},{"feature":"api_rate","value":"100"}],
             "renewal":{"term":"12 months","uplift":{"percent":"5"},"prices":"list"}}"#;
         assert_eq!(
             told(contract, None),
@@ -548,7 +553,7 @@ mod tests {
                 "Credit pilot: the customer gets what is unused of contract pilot-1 on 15 January 2026, for all usage; it does not expire.",
                 "Credit monthly: the customer gets call 100 of promotional credit every month from 15 January 2026, for usage of calls and region eu or us; it expires when its period ends; up to call 50 of what is unused then lives on for 1 month.",
                 "The customer may use sso.",
-                "The customer may use api_rate ({\"value\":100}).",
+                "The customer may use api_rate ({\"value\":\"100\"}).",
                 "Usage is paid by credit alone: what no credit covers is refused where it is asked for, and shown on invoices, where it costs nothing.",
                 "On 15 January 2028 it may be renewed for 12 months; notice is due by 15 January 2028; fees and agreed prices rise by 5 percent; agreed prices and discounts end, and list prices hold.",
             ]

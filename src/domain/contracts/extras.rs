@@ -6,6 +6,7 @@ use super::plan::{read_interval, read_items, unique_keys};
 use super::schedule::{Item, Scheduled, read_dates};
 use super::{CHARGES_MAX, EXTRAS_MAX};
 use crate::domain::credits::Category;
+pub use crate::domain::entitlements::item::Item as Entitlement;
 use crate::domain::foundation::calendar::Interval;
 use crate::domain::foundation::json::{Fields, Node, Tree};
 use crate::domain::foundation::{Exact, Fault};
@@ -645,23 +646,7 @@ impl Keyed for Grant {
 
 // ── entitlements ────────────────────────────────────────────────────────────────────────────────
 
-/// What the customer may use; kept as it is said.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entitlement {
-    pub feature: String,
-    pub document: Tree<'static>,
-}
-
-impl Entitlement {
-    pub fn read(node: &Node) -> Result<Entitlement, Fault> {
-        let mut fields = node.fields()?;
-        let feature = fields.required("feature")?.key()?.to_string();
-        // Numbers that have no canonical form are refused here, by their path.
-        node.tree.canonical().map_err(|fault| node.rehint(fault))?;
-        Ok(Entitlement { feature, document: node.tree.clone().into_owned() })
-    }
-}
-
+/// What the customer may use.
 impl Keyed for Entitlement {
     const LIST: &'static str = "entitlements";
     const KEY: &'static str = "feature";
@@ -671,19 +656,20 @@ impl Keyed for Entitlement {
     }
 
     fn to_tree(&self) -> Tree<'static> {
-        self.document.clone()
+        Entitlement::to_tree(self)
     }
 }
 
 // ── add-ons and phases ──────────────────────────────────────────────────────────────────────────
 
-/// Charges and fees with a term of their own, in the contract as `<add-on>/<item>`.
+/// Charges, fees and entitlements with a term of their own, in the contract as `<add-on>/<item>`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AddOn {
     pub key: String,
     /// As they are in the contract, with the add-on's key before their own.
     pub charges: Vec<Scheduled<UsageCharge>>,
     pub fees: Vec<Scheduled<Fee>>,
+    pub entitlements: Vec<Entitlement>,
     pub from: Option<NaiveDate>,
     /// Day after the last; without it and `term` it ends with the contract.
     pub until: Option<NaiveDate>,
@@ -692,12 +678,14 @@ pub struct AddOn {
 
 impl AddOn {
     pub fn read(node: &Node) -> Result<AddOn, Fault> {
-        let mut fields = node.fields_of(&["key", "charges", "fees", "from", "until", "term"])?;
+        let mut fields =
+            node.fields_of(&["key", "charges", "fees", "entitlements", "from", "until", "term"])?;
         let key = fields.required("key")?.key()?.to_string();
         let mut charges: Vec<Scheduled<UsageCharge>> = read_items(&mut fields, "charges", Scheduled::read)?;
         let mut fees: Vec<Scheduled<Fee>> = read_items(&mut fields, "fees", Scheduled::read)?;
-        if charges.is_empty() && fees.is_empty() {
-            return Err(fields.fault("has neither charges nor fees"));
+        let entitlements = read_keyed(&mut fields, Entitlement::read)?;
+        if charges.is_empty() && fees.is_empty() && entitlements.is_empty() {
+            return Err(fields.fault("has neither charges, fees nor entitlements"));
         }
         let keys = charges.iter().map(|c| c.item.key.as_str());
         unique_keys(&node.path, keys.chain(fees.iter().map(|f| f.item.key.as_str())))?;
@@ -709,7 +697,7 @@ impl AddOn {
             return Err(fields.fault("must not have both until and term"));
         }
         fields.finish()?;
-        Ok(AddOn { key, charges, fees, from, until, term })
+        Ok(AddOn { key, charges, fees, entitlements, from, until, term })
     }
 
     /// Its charge of a key, with the day on which it begins in a contract that starts on a day.
@@ -756,6 +744,7 @@ impl Keyed for AddOn {
         let mut fields = vec![("key".into(), Tree::text(self.key.clone()))];
         list_field(&mut fields, "charges", self.charges.iter().map(|c| own(c.to_tree())).collect());
         list_field(&mut fields, "fees", self.fees.iter().map(|f| own(f.to_tree())).collect());
+        list_field(&mut fields, "entitlements", self.entitlements.iter().map(Keyed::to_tree).collect());
         text_field(&mut fields, "from", self.from);
         text_field(&mut fields, "until", self.until);
         text_field(&mut fields, "term", self.term);

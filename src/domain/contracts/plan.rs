@@ -2,6 +2,7 @@
 
 use super::CHARGES_MAX;
 use super::charge::{Fee, Keyed, PriceSource, UsageCharge};
+use super::extras::{Entitlement, read_keyed};
 use super::schedule::{Item, Scheduled};
 use crate::domain::foundation::calendar::{Alignment, Calendar, Interval, parse_month_day};
 use crate::domain::foundation::json::{Fields, Node, Tree};
@@ -199,24 +200,6 @@ pub fn read_interval(node: &Node) -> Result<Interval, Fault> {
     Interval::parse(node.text()?).map_err(|fault| node.rehint(fault))
 }
 
-/// Refuses lists of later layers that are not empty: what can't be billed yet must not be signed.
-pub fn refuse_later(fields: &mut Fields, names: &[&str]) -> Result<(), Fault> {
-    for name in names {
-        let Some(node) = fields.optional(name) else { continue };
-        let empty = match node.tree {
-            Tree::List(items) => items.is_empty(),
-            Tree::Object(entries) => entries.is_empty(),
-            _ => false,
-        };
-        if !empty {
-            return Err(node.fault("is not billed by this version").with_hint(format!(
-                "Leave {name} out or empty; CHANGELOG.md says which version brings it."
-            )));
-        }
-    }
-    Ok(())
-}
-
 /// Reads `charges` or `fees`: at most [`CHARGES_MAX`].
 pub fn read_items<'t, T>(
     fields: &mut Fields<'t>,
@@ -251,6 +234,7 @@ pub struct Plan {
     pub billing: Billing,
     pub charges: Vec<Scheduled<UsageCharge>>,
     pub fees: Vec<Scheduled<Fee>>,
+    pub entitlements: Vec<Entitlement>,
 }
 
 impl Plan {
@@ -284,9 +268,9 @@ impl Plan {
         if price_book.is_none() && charges.iter().any(|c| matches!(c.item.source, PriceSource::Book(_))) {
             return Err(fields.fault("has charges with a price key, so it must name its price_book"));
         }
-        refuse_later(&mut fields, &["entitlements"])?;
+        let entitlements = read_keyed(&mut fields, Entitlement::read)?;
         fields.finish()?;
-        Ok(Plan { key, name, currency, price_book, billing, charges, fees })
+        Ok(Plan { key, name, currency, price_book, billing, charges, fees, entitlements })
     }
 
     pub fn to_tree(&self) -> Tree<'static> {
@@ -306,6 +290,10 @@ impl Plan {
         }
         if !self.fees.is_empty() {
             fields.push(("fees".into(), Tree::List(self.fees.iter().map(Keyed::to_tree).collect())));
+        }
+        if !self.entitlements.is_empty() {
+            let entitlements = self.entitlements.iter().map(Keyed::to_tree);
+            fields.push(("entitlements".into(), Tree::List(entitlements.collect())));
         }
         Tree::Object(fields)
     }

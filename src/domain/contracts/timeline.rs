@@ -734,6 +734,10 @@ fn said_by(document: &Contract, plan: Option<&Plan>) -> Result<Now, Fault> {
                 Said::Fee(Box::new(fee.clone())),
             );
         }
+        for item in &add_on.entitlements {
+            let key = format!("{}/{}", add_on.key, item.feature);
+            now.say(Kind::Entitlement, &key, vec![window], begins, Said::Plain(None, None, item.to_tree()));
+        }
     }
     let agreed = |item: &Override| {
         Said::Plain(item.from, item.until, Override { from: None, until: None, ..item.clone() }.to_tree())
@@ -771,6 +775,11 @@ fn said_by(document: &Contract, plan: Option<&Plan>) -> Result<Now, Fault> {
     for item in &document.credits {
         let said = Said::Plain(item.effective_on, None, item.to_tree());
         now.say(Kind::Credit, &item.key, vec![whole], start, said);
+    }
+    // The plan's beside the contract's own: how they combine is for src/domain/entitlements.
+    for item in plan.map_or(&[][..], |plan| &plan.entitlements) {
+        let said = Said::Plain(None, None, item.to_tree());
+        now.say(Kind::Entitlement, &format!("plan:{}", item.feature), vec![whole], start, said);
     }
     for item in &document.entitlements {
         let said = Said::Plain(None, None, item.to_tree());

@@ -77,6 +77,23 @@ impl Path {
         }
         (!matches!(tree, Tree::Null)).then_some(tree)
     }
+
+    /// The properties with a value at this path, where there was none; `None` if something above it is no object.
+    pub fn put(&self, properties: Tree<'static>, value: Tree<'static>) -> Option<Tree<'static>> {
+        fn put(parts: &[String], tree: Tree<'static>, value: Tree<'static>) -> Option<Tree<'static>> {
+            let Some((part, rest)) = parts.split_first() else { return Some(value) };
+            let mut fields = match tree {
+                Tree::Object(fields) => fields,
+                Tree::Null => Vec::new(),
+                _ => return None,
+            };
+            let at = fields.iter().position(|(key, _)| key == part);
+            let (_, below) = at.map_or((part.clone().into(), Tree::Null), |at| fields.swap_remove(at));
+            fields.push((part.clone().into(), put(rest, below, value)?));
+            Some(Tree::Object(fields))
+        }
+        put(&self.0, properties, value)
+    }
 }
 
 /// The text inside the quotes that open `text`, and what follows them. Doubled quotes stand for one.

@@ -82,6 +82,7 @@ pub struct Spend {
     pub amount: String,
     pub usage: String,
     pub fees: String,
+    pub other: String,
     pub dimension: Option<String>,
     pub by_part: Option<Vec<Part>>,
     pub by_day: Option<Vec<DayPart>>,
@@ -156,6 +157,9 @@ pub struct Block {
 #[derive(Debug, Deserialize)]
 pub struct Entitlement {
     pub name: String,
+    pub kind: String,
+    pub allowed: Option<bool>,
+    pub reason: Option<String>,
     pub value: Option<String>,
     pub unit: Option<String>,
     pub used: Option<String>,

@@ -15,7 +15,7 @@ fn summary(hostile: &str) -> serde_json::Value {
                 "lines": [{"label": hostile, "kind": "usage", "quantity": "1234567", "unit": hostile, "amount": "1185.50"}]}}],
         "period": {"contract": hostile, "starts_on": "2026-03-01", "ends_on": "2026-04-01", "days": "31", "day": "14", "over": false},
         "usage": [{"meter": hostile, "unit": hostile, "quantity": "1234567.5", "events": "1200"}],
-        "spend": [{"currency": "USD", "amount": "1234.50", "usage": "1185.50", "fees": "49.00", "billed": "49.00", "unbilled": "1185.50", "dimension": hostile,
+        "spend": [{"currency": "USD", "amount": "1234.50", "usage": "1185.50", "fees": "49.00", "other": "25.00", "billed": "49.00", "unbilled": "1185.50", "dimension": hostile,
             "by_part": [{"part": hostile, "dimension": true, "amount": "1185.50"}, {"part": hostile, "dimension": false, "amount": "49.00"}],
             "by_day": [{"day": "2026-03-01", "part": hostile, "dimension": false, "amount": "49"}, {"day": "2026-03-13", "part": hostile, "dimension": true, "amount": "1185.5"}],
             "burn": {"per_day": "169.36", "days": "7", "from": "2026-03-07", "until": "2026-03-14"},
@@ -24,6 +24,13 @@ fn summary(hostile: &str) -> serde_json::Value {
             "consumed": "3000.00", "remaining": "9000.00", "percent": "25", "time_percent": "19", "projected": "15200.00"}],
         "credits": [{"unit": hostile, "posted": "1500", "reserved": "0", "pending": "1000", "available": "500", "upcoming": "0", "blocks": [
             {"block": hostile, "category": "paid", "standing": "live", "granted": "2000", "used": "1500", "ended": "0", "left": "500", "effective_on": "2026-01-01", "expires_on": null, "contract": null}]}],
+        "entitlements": [
+            {"name": hostile, "kind": "metered", "allowed": true, "reason": "allowed", "value": "5", "unit": null, "mode": "hard", "used": "4", "quota": "5", "remaining": "1", "resets_on": "2026-04-01"},
+            {"name": "Tokens", "kind": "metered", "allowed": true, "reason": "overage", "value": "1000", "unit": "token", "mode": "overage", "used": "1200", "quota": "1000", "remaining": "0"},
+            {"name": "Storage", "kind": "metered", "allowed": true, "reason": "unlimited", "value": null, "unit": "GB", "used": "12.5", "quota": null},
+            {"name": "Support", "kind": "static", "allowed": true, "reason": "allowed", "value": hostile},
+            {"name": "Renders", "kind": "credit", "allowed": false, "reason": "no_credit", "value": "true", "unit": "credits", "remaining": "0"},
+            {"name": "API", "kind": "rate_limit", "allowed": true, "reason": "allowed", "value": "true"}],
         "balances": [{"currency": "USD", "open": "100.00", "overdue": "40.00", "invoices": "2"}],
         "invoices": [{"invoice": hostile, "kind": "invoice", "state": "open", "contract": hostile, "bill_to": hostile, "issued_on": "2026-02-01", "due_on": "2026-03-03", "currency": "USD",
             "total": "100.00", "credits": "0.00", "due": "100.00", "overdue": true}]
@@ -88,7 +95,7 @@ fn figures_are_those_of_the_summary() {
     let page = render(&summary("Acme").to_string()).unwrap();
     for shown in [
         "<small>USD</small> 1,234.50",
-        "usage 1,185.50 + fees 49.00",
+        "usage 1,185.50 + fees 49.00; apart from 25.00 for commitments",
         "USD\u{a0}4,223.22",
         "<small>USD</small> 234.50",
         "1,234,567.5 <small>Acme</small>",
@@ -98,6 +105,12 @@ fn figures_are_those_of_the_summary() {
         "14\u{a0}Mar\u{a0}2026, 09:30",
         "USD\u{a0}3,000.00</strong> of USD\u{a0}12,000.00",
         "2 open documents, USD\u{a0}40.00 overdue",
+        "4 of 5</span>",
+        "1 left · resets 1\u{a0}Apr\u{a0}2026",
+        "1,200 of 1,000\u{a0}token",
+        "0\u{a0}token left · more is billed",
+        "12.5\u{a0}GB used, unlimited",
+        "no credit left",
         "renews, unless notice is given by 2\u{a0}Nov\u{a0}2026",
     ] {
         assert!(page.contains(shown), "{shown} is not on the page");

@@ -310,7 +310,10 @@ fn cards(s: &Summary, live: &[&Contract]) -> Result<Vec<Card>, Fault> {
         |title: &str, figure: Figure, note: String, tone| Card { title: title.into(), figure, note, tone };
     for spend in s.spend.as_deref().unwrap_or_default() {
         let money = |number: &str| amount(number, &spend.currency);
-        let note = format!("usage {} + fees {}", grouped(&spend.usage), grouped(&spend.fees));
+        let mut note = format!("usage {} + fees {}", grouped(&spend.usage), grouped(&spend.fees));
+        if !is_zero(&spend.other) {
+            note.push_str(&format!("; apart from {} for commitments", grouped(&spend.other)));
+        }
         cards.push(card("Spend this period", figure(&spend.amount, &spend.currency), note, ""));
         if let (Some(forecast), Some(burn)) = (&spend.forecast, &spend.burn) {
             let note = format!("at {} of usage a day", money(&burn.per_day));
@@ -652,14 +655,31 @@ fn quota_view(e: &Entitlement) -> Result<QuotaView, Fault> {
     let with_unit = |number: &str| if unit.is_empty() { grouped(number) } else { amount(number, unit) };
     let resets =
         e.resets_on.as_deref().map(|on| day(on).map(|on| format!("resets {}", date(on)))).transpose()?;
+    if e.reason.as_deref() == Some("suspended") {
+        return Ok(QuotaView {
+            name: e.name.clone(),
+            state: "suspended".into(),
+            note: None,
+            width: None,
+            tone: "warn",
+        });
+    }
     let (Some(used), Some(quota)) = (&e.used, &e.quota) else {
-        let state = match (e.value.as_deref(), &e.used) {
-            (None, Some(used)) => format!("{} used, unlimited", with_unit(used)),
-            (None | Some("true"), None) => "included".into(),
-            (Some("false"), None) => "not included".into(),
-            (Some(value), _) => value.to_string(),
+        let (state, tone) = match (e.kind.as_str(), e.value.as_deref(), &e.used) {
+            ("credit", ..) if e.allowed == Some(false) => ("no credit left".into(), "bad"),
+            ("credit", ..) => (
+                e.remaining
+                    .as_deref()
+                    .map_or("while credit remains".into(), |left| format!("{} left", with_unit(left))),
+                "",
+            ),
+            (_, _, Some(used)) => (format!("{} used, unlimited", with_unit(used)), ""),
+            (_, Some("false"), None) => ("not included".into(), ""),
+            // A text is for people; a limit of a rate is not.
+            ("static", Some(value), None) => (value.to_string(), ""),
+            _ => ("included".into(), ""),
         };
-        return Ok(QuotaView { name: e.name.clone(), state, note: resets, width: None, tone: "" });
+        return Ok(QuotaView { name: e.name.clone(), state, note: resets, width: None, tone });
     };
     let (own, all) = (fine(used)?, fine(quota)?);
     let tone = match &own {
@@ -738,6 +758,7 @@ fn invoice_view(i: &Invoice) -> Result<InvoiceView, Fault> {
         kind: match i.kind.as_str() {
             "credit_note" => "Credit note",
             "correction" => "Correction",
+            "credit_sale" => "Credit sale",
             _ => "Invoice",
         },
         bill_to: i.bill_to.clone(),

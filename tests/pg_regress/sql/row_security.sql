@@ -38,6 +38,11 @@ DO $$ BEGIN PERFORM billing_internal.usage_window_keep(c.customer_id, m.meter_id
 INSERT INTO billing.late_usage (customer_id, contract_id, n, late_usage_id, noted_at) SELECT customer_id, contract_id, 1, gen_random_uuid(), '2023-12-01' FROM billing.contract;
 INSERT INTO billing.contract_term (customer_id, contract_id, kind, term_key, valid_during, from_version, position, terms)
 SELECT customer_id, contract_id, 'entitlement', 'sso', tstzrange(starts_at, NULL), 1, 1, '{"feature": "sso"}' FROM billing.contract;
+SELECT count(*) FROM billing.catalog_apply('{"features": [{"key": "tokens", "kind": "metered", "meter": "tokens"}]}');
+SELECT count(billing.entitlement_override(k, 'tokens', '1000000', NULL, 'a test')) FROM unnest('{acme,globex}'::text[]) k;
+INSERT INTO billing.entitlement_window SELECT customer_id, 1, '2023-11-20', '2023-11-21' FROM billing.customer;
+INSERT INTO billing.reservation (customer_id, reservation_id, idempotency_key, feature_id, quantity, properties, made_at, expires_at, recorded_at)
+SELECT customer_id, gen_random_uuid(), 'r', 1, 5, '{}', '2023-12-01', '2023-12-02', '2023-12-01' FROM billing.customer;
 INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message)
 SELECT gen_random_uuid(), (SELECT min(job_run_id::text)::uuid FROM billing.job_run), now(), customer_id, 'contract', key, 'ZB007', 'no price' FROM billing.customer;
 SELECT billing.credit_purchase(k, '{"key":"pack","amount":"100","unit":"credits","price":"10"}') FROM unnest('{acme,globex}'::text[]) k;
@@ -115,6 +120,8 @@ INSERT INTO billing.invoice SELECT (jsonb_populate_record(i, jsonb_build_object(
 SELECT l.* FROM pg_temp.leak_test('billing.credit_note') l;
 ROLLBACK;
 -- For staff: a customer's login may not read them at all. (unpriced_usage is empty here.)
+INSERT INTO tested VALUES ('billing.entitlement_override'), ('billing.entitlement_state'), ('billing.entitlement_window'), ('billing.reservation');
+SELECT l.* FROM tested t, pg_temp.leak_test(t.target) l WHERE t.target ~ '(entitlement|reservation)' ORDER BY l.relation COLLATE "C";
 INSERT INTO tested VALUES ('billing.dim_customer'), ('billing.unpriced_usage'), ('billing_internal.ingest_limit_state'), ('billing.contract_change'), ('billing.contract_item');
 SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.dim_customer') l UNION ALL SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing.unpriced_usage') l
 UNION ALL SELECT l.relation, l.own, l.writes FROM pg_temp.leak_test('billing_internal.ingest_limit_state') l
@@ -180,7 +187,7 @@ UNION ALL SELECT 'invoice', c.key, x.what, x.value FROM billing.customer c JOIN 
 UNION ALL SELECT a, 'nobody', 'name', 'nobody' FROM unnest('{customer,contract,invoice}'::text[]) a;
 GRANT SELECT ON known TO golden_acme;
 CREATE TEMP TABLE other_argument (name text, value text);
-INSERT INTO other_argument VALUES ('meter', 'tokens'), ('from_at', '2023-11-01Z'), ('until_at', '2024-01-01Z'), ('line_key', 'tokens/2023-11-01/model=gpt-4'), ('at', '2023-11-16Z');
+INSERT INTO other_argument VALUES ('meter', 'tokens'), ('feature', 'tokens'), ('from_at', '2023-11-01Z'), ('until_at', '2024-01-01Z'), ('line_key', 'tokens/2023-11-01/model=gpt-4'), ('at', '2023-11-16Z');
 CREATE FUNCTION pg_temp.ask(f regprocedure, of_argument text, of_value text) RETURNS text LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -241,8 +248,9 @@ INSERT INTO customer_call VALUES
     ('credit_statement', $$billing.credit_statement('acme')$$), ('rate', $$billing.rate('{"model":"per_unit","unit_price":"1"}', 2)$$), ('rate_events', $$billing.rate_events('{"model":"per_unit","unit_price":"1"}', '{1,2}')$$),
     ('rate_explain', $$billing.rate_explain('{"model":"per_unit","unit_price":"1"}', 2)$$), ('usage', $$billing.usage('acme', 'tokens', '2023-11-01 00:10Z', '2024-01-01Z', 'day', '{user_id}')$$),
     ('usage', $$billing.usage('acme', 'users', '2023-11-01 00:10Z', '2024-01-01Z', 'hour', '{}', '{"user_id":"acme1"}', 'Asia/Kolkata')$$),
+    ('entitled', $$billing.entitled('acme', 'tokens')$$), ('entitlement_check', $$billing.entitlement_check('acme', 'tokens')$$), ('entitlements', $$billing.entitlements('acme')$$), ('why_denied', $$billing.why_denied('acme', 'tokens')$$),
     ('invoice_explain', format('billing.invoice_explain(%L)', :'acme_invoice')), ('invoice_explain', format('billing.invoice_explain((SELECT document FROM billing.invoice WHERE number = %L))', :'acme_invoice')),
-    ('my_spend', $$billing.my_spend('2023-11-01', '2023-12-02', '{model}')$$), ('my_credits', 'billing.my_credits()'), ('customer_summary', $$billing.customer_summary('acme')$$), ('customer_page', $$billing.customer_page('acme')$$),
+    ('my_spend', $$billing.my_spend('2023-11-01', '2023-12-02', '{model}')$$), ('my_credits', 'billing.my_credits()'), ('my_entitlements', 'billing.my_entitlements()'), ('customer_summary', $$billing.customer_summary('acme')$$), ('customer_page', $$billing.customer_page('acme')$$),
     ('invoice_line_events', format('billing.invoice_line_events(%L, ''tokens/2023-11-01/model=gpt-4'')', :'acme_invoice'));
 CREATE FUNCTION pg_temp.call_it(call text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE said text := 'works';

@@ -803,7 +803,7 @@ fn what_can_not_be_billed_is_refused_by_its_path() {
             r#""discounts":[{"key":"d","percent_off":"10","until":"2026-05-01","duration":"1 month"}]"#,
             "discounts[0]: must not have both until and duration",
         ),
-        (r#""add_ons":[{"key":"a"}]"#, "add_ons[0]: has neither charges nor fees"),
+        (r#""add_ons":[{"key":"a"}]"#, "add_ons[0]: has neither charges, fees nor entitlements"),
         (
             r#""add_ons":[{"key":"a","fees":[{"key":"f","product":"ai","pricing":{"model":"flat","amount":"1"}}],"from":"2027-01-01"}]"#,
             "add_ons[0].from: 2027-01-01 is when the contract has ended",

@@ -1,0 +1,412 @@
+-- Entitlements: what a customer may use, now. What plans, add-ons, contracts and operators say is compiled into stretches of
+-- time when it changes (entitlement_state); asking reads one of them, and the usage of its window.
+--
+-- There is no cache in a session: a check reads committed rows in its own snapshot, so whatever another session committed before
+-- that snapshot was taken is in the answer, and a change that begins or ends later does so by its dates.
+
+-- ── leaves ───────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.entitlements_folded(sources text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'entitlements_folded_wrapper';
+COMMENT ON FUNCTION billing_internal.entitlements_folded(text) IS 'Rows of entitlement_state as JSON, of all that is said of features and when; NULL where entitlements_folded_error() says why not.';
+CREATE FUNCTION billing_internal.entitlements_folded_error(sources text) RETURNS text
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'entitlements_folded_error_wrapper';
+COMMENT ON FUNCTION billing_internal.entitlements_folded_error(text) IS 'Why entitlements_folded() gave NULL.';
+CREATE FUNCTION billing_internal.quota_verdict(mode text, quota numeric, used numeric, asked numeric) RETURNS text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'quota_verdict_wrapper';
+COMMENT ON FUNCTION billing_internal.quota_verdict(text, numeric, numeric, numeric) IS 'What becomes of a request: allowed, unlimited (quota NULL), soft_limit, overage or quota_exceeded; NULL where a number has more than 28 digits.';
+CREATE FUNCTION billing_internal.quota_rolled(quota numeric, used numeric, cap numeric) RETURNS numeric
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'quota_rolled_wrapper';
+COMMENT ON FUNCTION billing_internal.quota_rolled(numeric, numeric, numeric) IS 'What of a window''s quota was not used and is there once more in the next: not more than the cap (NULL = all).';
+
+-- ── what is said ─────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.find_feature(feature text) RETURNS int
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id int := (SELECT f.feature_id FROM billing.feature f WHERE f.key = feature);
+BEGIN
+    IF id IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('feature %s is not known', coalesce(quote_literal(feature), 'NULL')), 'SELECT key, name, kind FROM billing.feature; lists them.');
+    END IF;
+    RETURN id;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.find_feature(text) IS 'A feature by key. Errors: ZB001.';
+
+CREATE FUNCTION billing_internal.iso_instant(at timestamptz) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+    RETURN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+COMMENT ON FUNCTION billing_internal.iso_instant(timestamptz) IS 'An instant as leaves read it.';
+
+CREATE FUNCTION billing_internal.entitlement_sources(of_customer_id bigint) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH said AS (
+        -- Terms of contracts that were activated; the key says who gives it: plan:<feature>, <add-on>/<feature> or <feature>.
+        SELECT t.terms->>'feature' AS feature, CASE WHEN t.term_key LIKE 'plan:%' THEN 'plan' WHEN t.term_key LIKE '%/%' THEN 'add_on' ELSE 'contract' END AS level,
+            CASE WHEN t.term_key LIKE 'plan:%' THEN 'plan of ' WHEN t.term_key LIKE '%/%' THEN 'add-on ' || split_part(t.term_key, '/', 1) || ' of ' ELSE 'contract ' END || k.key AS label,
+            t.valid_during, t.terms AS item, k.starts_at, k.contract_id::text AS id, t.position,
+            jsonb_build_object('zone', k.time_zone, 'starts_on', k.starts_on, 'every', k.billed_every, 'alignment', k.alignment) AS grid,
+            (SELECT jsonb_agg(jsonb_build_object('from', billing_internal.iso_instant(lower(p.valid_during)), 'until', billing_internal.iso_instant(upper(p.valid_during))) ORDER BY p.valid_during)
+                FROM billing.contract_term p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.kind = 'pause' AND p.until_version IS NULL) AS paused
+        FROM billing.contract k JOIN billing.contract_term t ON t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.kind = 'entitlement' AND t.until_version IS NULL
+        WHERE k.customer_id = of_customer_id AND k.state <> 'draft'
+        UNION ALL
+        SELECT o.item->>'feature', 'override', 'override', tstzrange(o.from_at, o.until_at), o.item, o.from_at, o.override_id::text, 0, NULL, NULL
+        FROM billing.entitlement_override o WHERE o.customer_id = of_customer_id AND o.from_at < coalesce(o.until_at, 'infinity')
+    )
+    SELECT jsonb_agg(jsonb_build_object('feature_id', f.feature_id, 'kind', f.kind, 'zone', f.time_zone, 'sources', f.sources))
+    FROM (
+        SELECT f.feature_id, f.kind, c.time_zone, jsonb_agg(jsonb_build_object('level', s.level, 'label', s.label, 'from', billing_internal.iso_instant(lower(s.valid_during)),
+            'until', billing_internal.iso_instant(upper(s.valid_during)), 'item', s.item, 'grid', s.grid, 'paused', s.paused) ORDER BY s.starts_at, s.id, s.position) AS sources
+        FROM said s JOIN billing.feature f ON f.key = s.feature JOIN billing.customer c ON c.customer_id = of_customer_id
+        GROUP BY f.feature_id, f.kind, c.time_zone
+    ) f
+$$;
+COMMENT ON FUNCTION billing_internal.entitlement_sources(bigint) IS 'All that plans, add-ons, contracts and operators say of a customer''s features, as entitlements_folded() takes it; NULL = nothing. Contracts are heard in the order in which they start, exceptions as they were made.';
+
+CREATE FUNCTION billing_internal.entitlements_store(of_customer_id bigint, rows jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+BEGIN
+    DELETE FROM billing.entitlement_state s WHERE s.customer_id = of_customer_id;
+    INSERT INTO billing.entitlement_state (customer_id, feature_id, valid_during, suspended, value, quota, mode, resets, length, zone, starts_on, every, alignment, match, rollover, rate, source, heard)
+    SELECT of_customer_id, r.feature_id, tstzrange(r.from_at, r.until_at), r.suspended, coalesce(r.value, 'null'), r.quota, r.mode, r.resets, r.length, r.zone, r.starts_on, r.every, r.alignment, r.match,
+        r.rollover, nullif(r.rate, 'null'), r.source, r.heard
+    FROM jsonb_to_recordset(rows) r (feature_id int, from_at timestamptz, until_at timestamptz, suspended boolean, value jsonb, quota numeric, mode text, resets text, length interval, zone text,
+        starts_on date, every text, alignment text, match jsonb, rollover numeric, rate jsonb, source text, heard jsonb);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.entitlements_store(bigint, jsonb) IS 'Replaces what a customer has of all features. The caller is entitlements_compile(). Runs as billing_owner.';
+
+CREATE FUNCTION billing_internal.entitlements_compile(of_customer_id bigint) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    sources jsonb := billing_internal.entitlement_sources(of_customer_id);
+    rows jsonb;
+BEGIN
+    IF sources IS NULL AND NOT EXISTS (SELECT FROM billing.entitlement_state s WHERE s.customer_id = of_customer_id) THEN
+        RETURN;
+    END IF;
+    rows := billing_internal.entitlements_folded(coalesce(sources, '[]')::text)::jsonb;
+    IF rows IS NULL THEN
+        PERFORM billing_internal.raise_fault(billing_internal.entitlements_folded_error(coalesce(sources, '[]')::text)::jsonb);
+    END IF;
+    PERFORM billing_internal.entitlements_store(of_customer_id, rows);
+    PERFORM billing_internal.entitlement_windows_keep(of_customer_id, NULL);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.entitlements_compile(bigint) IS 'Brings entitlement_state up to what contracts and exceptions say, in the transaction that changes them. The caller holds the customer''s row, so that two changes don''t compile each from half.';
+
+-- ── exceptions ───────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing.entitlement_override(customer text, feature text, value jsonb, until timestamptz DEFAULT NULL, reason text DEFAULT NULL) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+DECLARE
+    of_customer_id bigint;
+    f record;
+    item jsonb;
+    id uuid;
+    customer_key text;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    of_customer_id := billing_internal.find_customer(customer);
+    SELECT x.* INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(entitlement_override.feature);
+    IF coalesce(reason, '') = '' THEN
+        PERFORM billing_internal.fail('ZB004', 'a reason is missing', 'Say why: it is kept with the exception.');
+    ELSIF until <= billing.now() THEN
+        PERFORM billing_internal.fail('ZB004', format('%s is not after billing.now()', until), 'Give a later instant, or NULL: until billing.entitlement_override_end().');
+    END IF;
+    -- A number is as good as the text of it.
+    value := coalesce(value, 'null');
+    item := jsonb_build_object('feature', f.key) || CASE WHEN f.kind = 'rate_limit' THEN jsonb_build_object('rate', value)
+        ELSE jsonb_build_object('value', CASE WHEN jsonb_typeof(value) = 'number' THEN to_jsonb(value #>> '{}') ELSE value END) END;
+    PERFORM billing_internal.raise_fault(billing_internal.entitlement_error(item::text, f.kind, '')::jsonb);
+    SELECT c.key INTO customer_key FROM billing.customer c WHERE c.customer_id = of_customer_id FOR NO KEY UPDATE;
+    id := billing_internal.uuid_v7();
+    INSERT INTO billing.entitlement_override (customer_id, override_id, feature_id, item, from_at, until_at, reason, created_by, created_at)
+    VALUES (of_customer_id, id, f.feature_id, item, billing.now(), until, reason, billing_internal.caller(), clock_timestamp());
+    PERFORM billing_internal.entitlements_compile(of_customer_id);
+    PERFORM billing_internal.audit('entitlement_override', 'entitlement', customer_key || '/' || f.key, of_customer_id, NULL, item || jsonb_build_object('until', until), reason);
+    RETURN id;
+END
+$$;
+COMMENT ON FUNCTION billing.entitlement_override(text, text, jsonb, timestamptz, text) IS
+    'Gives a customer another value of a feature than what was agreed, from now on until an instant (exclusive; NULL = until entitlement_override_end()): ''300000'' (a quota), ''null'' (unlimited), ''true'', ''false'', ''"large"'', or {"limit","per","burst"} of a rate limit. How usage is counted stays as agreed; a suspended customer stays suspended. The last one made counts. Holds for every check that begins after the commit. Returns its id. Errors: ZB001, ZB003 the value doesn''t suit the feature, ZB004 until, no reason.';
+
+CREATE FUNCTION billing.entitlement_override_end(customer text, feature text, reason text) RETURNS int
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    of_customer_id bigint;
+    of_feature_id int;
+    customer_key text;
+    ended int;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    of_customer_id := billing_internal.find_customer(customer);
+    of_feature_id := billing_internal.find_feature(entitlement_override_end.feature);
+    IF coalesce(reason, '') = '' THEN
+        PERFORM billing_internal.fail('ZB004', 'a reason is missing', 'Say why: it is kept in the audit log.');
+    END IF;
+    SELECT c.key INTO customer_key FROM billing.customer c WHERE c.customer_id = of_customer_id FOR NO KEY UPDATE;
+    UPDATE billing.entitlement_override o SET until_at = greatest(o.from_at, billing.now())
+    WHERE o.customer_id = of_customer_id AND o.feature_id = of_feature_id AND (o.until_at IS NULL OR o.until_at > billing.now());
+    GET DIAGNOSTICS ended = ROW_COUNT;
+    IF ended = 0 THEN
+        PERFORM billing_internal.fail('ZB005', format('customer %s has no exception for feature %s', customer_key, entitlement_override_end.feature), 'SELECT * FROM billing.entitlements(…); says where each comes from.');
+    END IF;
+    PERFORM billing_internal.entitlements_compile(of_customer_id);
+    PERFORM billing_internal.audit('entitlement_override_end', 'entitlement', customer_key || '/' || entitlement_override_end.feature, of_customer_id, NULL, jsonb_build_object('ended', ended), reason);
+    RETURN ended;
+END
+$$;
+COMMENT ON FUNCTION billing.entitlement_override_end(text, text, text) IS 'Ends all exceptions of a customer for a feature now: what was agreed holds again. Returns how many there were. Errors: ZB001, ZB004 no reason, ZB005 there is none.';
+
+-- ── how much is used ─────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing_internal.entitlement_now(of_customer_id bigint, feature text, at timestamptz DEFAULT NULL)
+    RETURNS TABLE (feature_id int, kind text, meter_id int, unit text, valid_during tstzrange, suspended boolean, value jsonb, quota numeric, mode text, resets text, length interval, zone text,
+        starts_on date, every text, alignment text, match jsonb, rollover numeric, rate jsonb, source text, heard jsonb)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT f.feature_id, f.kind, f.meter_id, f.unit, s.valid_during, s.suspended, s.value, s.quota, s.mode, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, s.rate, s.source, s.heard
+    FROM billing.feature f JOIN billing.entitlement_state s ON s.customer_id = of_customer_id AND s.feature_id = f.feature_id AND s.valid_during @> coalesce(entitlement_now.at, billing.now())
+    WHERE f.key = entitlement_now.feature;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.entitlement_now(bigint, text, timestamptz) IS 'What a customer has of a feature at an instant (NULL = billing.now()); no row = nothing.';
+
+CREATE FUNCTION billing_internal.entitlement_used(
+    of_customer_id bigint, of_feature_id int, of_kind text, of_meter_id int, resets text, length interval, zone text, starts_on date, every text, alignment text,
+    match jsonb, rollover numeric, at timestamptz, OUT used numeric, OUT rolled numeric, OUT from_at timestamptz, OUT until_at timestamptz
+)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    before_from timestamptz;
+    before_quota numeric;
+BEGIN
+    rolled := 0;
+    IF of_kind = 'seat' OR resets = 'never' AND (SELECT m.state IN ('level', 'presence') FROM billing.meter m WHERE m.meter_id = of_meter_id) THEN
+        -- Who is there now: what is carried over says so in any window.
+        from_at := date_bin('1 hour', at, '2000-01-01 00:00+00');
+        used := coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, from_at + interval '1 hour', match) w), 0);
+        from_at := NULL;
+    ELSE
+        CASE resets
+        WHEN 'never' THEN
+            -- Before any usage; the totals of a window have a beginning.
+            from_at := '1900-01-01 00:00+00';
+            until_at := 'infinity';
+        WHEN 'hour' THEN
+            from_at := date_trunc('hour', at, zone);
+            until_at := from_at + interval '1 hour';
+        WHEN 'sliding' THEN
+            -- What happens at this very instant counts.
+            from_at := at - length + interval '1 microsecond';
+            until_at := at + interval '1 microsecond';
+        WHEN 'first_use' THEN
+            SELECT w.starts_at, w.ends_at INTO from_at, until_at FROM billing.entitlement_window w
+            WHERE w.customer_id = of_customer_id AND w.feature_id = of_feature_id AND w.starts_at <= at AND w.ends_at > at ORDER BY w.starts_at DESC LIMIT 1;
+        ELSE
+            SELECT billing_internal.local_midnight(p.starts_on, zone), billing_internal.local_midnight(p.ends_on, zone) INTO from_at, until_at
+            FROM billing_internal.calendar_period_at(entitlement_used.starts_on, NULL, every, alignment, (at AT TIME ZONE zone)::date) p;
+        END CASE;
+        used := CASE WHEN from_at IS NULL THEN 0 ELSE coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, match) w), 0) END;
+        IF rollover IS NOT NULL THEN
+            -- The quota that held when the window before ended, if there was one.
+            SELECT s.quota INTO before_quota FROM billing.entitlement_state s
+            WHERE s.customer_id = of_customer_id AND s.feature_id = of_feature_id AND s.valid_during @> from_at - interval '1 microsecond' AND NOT s.suspended;
+            IF before_quota IS NOT NULL THEN
+                IF resets = 'hour' THEN
+                    before_from := from_at - interval '1 hour';
+                ELSE
+                    SELECT billing_internal.local_midnight(p.starts_on, zone) INTO before_from
+                    FROM billing_internal.calendar_period_at(entitlement_used.starts_on, NULL, every, alignment, ((from_at - interval '1 microsecond') AT TIME ZONE zone)::date) p;
+                END IF;
+                rolled := coalesce(billing_internal.quota_rolled(before_quota, coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, before_from, from_at, match) w), 0), nullif(rollover, 'Infinity')), 0);
+            END IF;
+        END IF;
+        until_at := CASE WHEN resets IN ('never', 'sliding') THEN NULL ELSE until_at END;
+    END IF;
+    -- What is reserved counts as used while it holds.
+    used := used + coalesce((SELECT sum(r.quantity) FROM billing.reservation r WHERE r.customer_id = of_customer_id AND r.feature_id = of_feature_id AND r.outcome IS NULL AND r.expires_at > at), 0);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.entitlement_used(bigint, int, text, int, text, interval, text, date, text, text, jsonb, numeric, timestamptz) IS
+    'How much of a quota is used at an instant, in the window that holds it, reservations included; what rolled over from the window before; and the window. until_at is when it resets; NULL = never at once.';
+
+CREATE FUNCTION billing_internal.credit_left(of_customer_id bigint, of_unit text) RETURNS numeric
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+BEGIN
+    -- What is pending is priced, and a customer's login reads no prices.
+    IF pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER') THEN
+        RETURN NULL;
+    END IF;
+    RETURN coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing.now()) s), 0);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_left(bigint, text) IS 'What a customer has available of a unit; NULL where the caller is a customer''s login, which may not read the prices that tell it.';
+
+CREATE FUNCTION billing_internal.entitlement_windows_keep(of_customer_id bigint, of_feature_id int) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    s record;
+    u record;
+BEGIN
+    FOR s IN SELECT f.kind, f.meter_id, e.* FROM billing.entitlement_state e JOIN billing.feature f USING (feature_id)
+        WHERE e.customer_id = of_customer_id AND (of_feature_id IS NULL OR e.feature_id = of_feature_id) AND e.valid_during @> billing.now() AND f.kind = 'metered' AND e.resets NOT IN ('sliding', 'first_use') LOOP
+        u := billing_internal.entitlement_used(of_customer_id, s.feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, NULL, billing.now());
+        IF u.from_at IS NOT NULL THEN
+            PERFORM billing_internal.usage_window_keep(of_customer_id, s.meter_id, u.from_at, coalesce(u.until_at, 'infinity'));
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.entitlement_windows_keep(bigint, int) IS 'Asks that totals of the windows that run now be kept, of one feature or (NULL) all: then a check reads no bucket. Nothing but speed depends on it.';
+
+-- ── asking ───────────────────────────────────────────────────────────────────────────────────────
+
+CREATE FUNCTION billing.entitlement_check(customer text, feature text, quantity numeric DEFAULT 1, dimensions jsonb DEFAULT '{}')
+    RETURNS TABLE (allowed boolean, reason text, kind text, mode text, used numeric, quota numeric, remaining numeric, resets_at timestamptz, source text, value jsonb)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    s record;
+    u record;
+    at timestamptz := billing.now();
+BEGIN
+    SELECT c.customer_id, f.feature_id, f.kind, f.meter_id, f.unit, e.suspended, e.value, e.quota, e.mode, e.resets, e.length, e.zone, e.starts_on, e.every, e.alignment, e.match, e.rollover, e.rate, e.source,
+        EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL) AS limited INTO s
+    FROM billing.customer c CROSS JOIN billing.feature f
+    LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> at
+    WHERE c.key = entitlement_check.customer AND f.key = entitlement_check.feature AND entitlement_check.quantity >= 0;
+    IF NOT FOUND THEN
+        -- By an alias or id, or this raises.
+        PERFORM billing_internal.require_installed();
+        IF (entitlement_check.quantity >= 0) IS NOT TRUE THEN
+            PERFORM billing_internal.fail('ZB004', format('%s can''t be asked for', coalesce(entitlement_check.quantity::text, 'NULL')), 'Ask for 0 or more.');
+        END IF;
+        PERFORM billing_internal.find_feature(entitlement_check.feature);
+        RETURN QUERY SELECT x.* FROM billing.customer c CROSS JOIN LATERAL billing.entitlement_check(c.key, entitlement_check.feature, entitlement_check.quantity, entitlement_check.dimensions) x
+        WHERE c.customer_id = billing_internal.find_customer(entitlement_check.customer);
+        RETURN;
+    END IF;
+    kind := s.kind;
+    source := s.source;
+    value := s.value;
+    IF s.source IS NULL OR (s.match <> '{}' AND EXISTS (SELECT FROM jsonb_each(s.match) m WHERE entitlement_check.dimensions->>m.key <> m.value #>> '{}')) THEN
+        allowed := false;
+        reason := 'not_entitled';
+        source := NULL;
+        value := NULL;
+    ELSIF s.suspended THEN
+        allowed := false;
+        reason := 'suspended';
+    ELSIF s.kind = 'metered' OR s.kind = 'seat' THEN
+        mode := s.mode;
+        u := billing_internal.entitlement_used(s.customer_id, s.feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, at);
+        used := u.used;
+        quota := s.quota + u.rolled;
+        remaining := CASE WHEN s.quota IS NOT NULL THEN greatest(quota - u.used, 0) END;
+        resets_at := u.until_at;
+        reason := billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, entitlement_check.quantity);
+        allowed := reason <> 'quota_exceeded';
+    ELSIF s.kind = 'credit' THEN
+        allowed := s.value = 'true';
+        reason := CASE WHEN allowed THEN 'allowed' ELSE 'not_entitled' END;
+        IF allowed THEN
+            remaining := billing_internal.credit_left(s.customer_id, s.unit);
+            allowed := remaining > 0;
+            reason := CASE WHEN allowed THEN 'allowed' WHEN NOT allowed THEN 'no_credit' END;
+        END IF;
+    ELSIF s.kind = 'rate_limit' THEN
+        value := s.rate;
+        allowed := entitlement_check.quantity = 0;
+        IF NOT allowed THEN
+            u := billing_internal.rate_look(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, (s.rate->>'burst')::numeric, entitlement_check.quantity, (s.rate->>'per')::interval);
+            allowed := u.allowed;
+            remaining := u.remaining;
+            resets_at := CASE WHEN NOT u.allowed THEN at + u.retry_after END;
+        END IF;
+        reason := CASE WHEN allowed THEN 'allowed' ELSE 'rate_limited' END;
+    ELSE
+        allowed := s.value <> 'false';
+        reason := CASE WHEN allowed THEN 'allowed' ELSE 'not_entitled' END;
+    END IF;
+    -- Limits on money price what is asked for, which a customer's login may not.
+    IF s.limited AND allowed AND s.meter_id IS NOT NULL AND entitlement_check.quantity > 0
+        AND NOT (pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER')) THEN
+        u := billing_internal.limits_ask(s.customer_id, s.meter_id, entitlement_check.quantity, entitlement_check.dimensions);
+        IF NOT u.allowed OR u.reason = 'soft_limit' THEN
+            allowed := u.allowed;
+            reason := u.reason;
+        END IF;
+    END IF;
+    RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION billing.entitlement_check(text, text, numeric, jsonb) IS
+    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only. A customer''s login is not told about credit (allowed is NULL). Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
+
+CREATE FUNCTION billing.entitled(customer text, feature text, quantity numeric DEFAULT 1) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    s record;
+BEGIN
+    -- What needs no counting is answered at once.
+    SELECT f.kind, e.suspended, e.value, e.quota INTO s
+    FROM billing.customer c CROSS JOIN billing.feature f
+    LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
+    WHERE c.key = customer AND f.key = feature AND quantity >= 0;
+    IF FOUND THEN
+        IF s.suspended IS NOT FALSE THEN
+            RETURN false;
+        ELSIF s.kind IN ('boolean', 'static') THEN
+            RETURN s.value <> 'false';
+        END IF;
+    ELSIF billing_internal.customer_of(customer) IS NULL THEN
+        -- In a WHERE clause over rows of many a customer nobody knows, or whom this login may not see, has nothing.
+        PERFORM billing_internal.require_installed(), billing_internal.find_feature(feature);
+        RETURN false;
+    END IF;
+    RETURN coalesce((SELECT x.allowed FROM billing.entitlement_check(customer, feature, quantity) x), false);
+END
+$$;
+COMMENT ON FUNCTION billing.entitled(text, text, numeric) IS
+    'Whether a customer may use so much of a feature now: entitlement_check() in one word, cheap enough for WHERE clauses and row security policies. A customer that is not known, or not the login''s own, has nothing. Errors: ZB001 feature, ZB004 quantity.';
+
+CREATE FUNCTION billing.entitlements(customer text)
+    RETURNS TABLE (feature text, name text, kind text, allowed boolean, reason text, value jsonb, mode text, used numeric, quota numeric, remaining numeric, resets text, resets_at timestamptz,
+        source text, why jsonb, valid_until timestamptz)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    of_customer_id bigint;
+    of_key text;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    of_customer_id := billing_internal.find_customer(customer);
+    SELECT c.key INTO of_key FROM billing.customer c WHERE c.customer_id = of_customer_id;
+    RETURN QUERY
+    SELECT f.key, f.name, f.kind, x.allowed, x.reason, x.value, x.mode, x.used, x.quota, x.remaining, CASE WHEN f.kind = 'metered' THEN s.resets END, x.resets_at, s.source, s.heard, upper(s.valid_during)
+    FROM billing.entitlement_state s JOIN billing.feature f USING (feature_id)
+    CROSS JOIN LATERAL billing.entitlement_check(of_key, f.key, 1) x
+    WHERE s.customer_id = of_customer_id AND s.valid_during @> billing.now() ORDER BY f.key;
+END
+$$;
+COMMENT ON FUNCTION billing.entitlements(text) IS
+    'Everything a customer has, feature by feature: whether one more may be used and why (reason), value, how much is used of the quota and when it resets, who gives it (source), all that say something about it in the order they are heard (why: [{"source","value","effect"}]), and until when that holds as far as it is known. Errors: ZB001.';

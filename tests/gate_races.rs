@@ -1,0 +1,320 @@
+//! The gate with many sessions at once: the last unit of a quota and the last seat are given once, a key counts once however
+//! often and from wherever it is sent, a reservation is confirmed or expires but its part is never given twice while it holds, a
+//! check sees every exception that was committed before it began, and a server killed between a consume and its answer counted
+//! it once when it is sent again. Each test ends with `billing.verify('full')`.
+#![allow(clippy::disallowed_methods)] // tests measure real time
+
+mod common;
+mod load;
+
+use common::{Db, Server};
+use load::told;
+use postgres::Client;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const CATALOGUE: &str = r#"{
+    "meters": [{"key": "tokens", "event_type": "llm", "aggregation": "sum", "value": "tokens"},
+               {"key": "seats", "event_type": "seat", "aggregation": "unique_count", "value": "seat", "operation": "operation"}],
+    "features": [{"key": "tokens", "kind": "metered", "meter": "tokens"}, {"key": "seats", "kind": "seat", "meter": "seats"}, {"key": "sso", "kind": "boolean"}],
+    "plans": [{"key": "p", "currency": "USD", "entitlements": [{"feature": "tokens", "value": "100"}, {"feature": "seats", "value": "5"}, {"feature": "sso"}]}]}"#;
+
+fn prepare(db: &Db) -> Client {
+    let mut client = db.connect();
+    client
+        .batch_execute(&format!(
+            "SELECT billing.test_clock_set('2026-06-10T00:00:00Z');
+             SELECT * FROM billing.catalog_apply('{CATALOGUE}');
+             SELECT billing.customer_upsert('{{\"key\":\"hot\",\"currency\":\"USD\"}}');
+             SELECT billing.subscribe('hot', 'p', '2026-06-01')"
+        ))
+        .expect("a customer with a plan");
+    client
+}
+
+fn consume(client: &mut Client, quantity: i64, key: &str) -> Result<String, postgres::Error> {
+    client
+        .query_one("SELECT result FROM billing.consume('hot', 'tokens', $1::bigint, $2)", &[&quantity, &key])
+        .map(|row| row.get(0))
+}
+
+fn used(client: &mut Client) -> i64 {
+    client
+        .query_one(
+            "SELECT sum(quantity)::bigint FROM billing.usage('hot', 'tokens', '2026-06-01Z', '2026-07-01Z')",
+            &[],
+        )
+        .expect("usage")
+        .get(0)
+}
+
+/// What sixteen sessions get that ask at once.
+fn sixteen<T: Send>(db: &Db, ask: impl Fn(&mut Client, usize) -> T + Sync) -> Vec<T> {
+    let barrier = Barrier::new(16);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..16)
+            .map(|who| {
+                let (barrier, ask) = (&barrier, &ask);
+                scope.spawn(move || {
+                    let mut client = db.connect();
+                    client.batch_execute("SELECT billing.entitled('hot', 'tokens')").expect("warm");
+                    barrier.wait();
+                    ask(&mut client, who)
+                })
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().expect("a client")).collect()
+    })
+}
+
+#[test]
+fn the_last_unit_is_given_once() {
+    let db = Db::fresh("gate_last_unit");
+    let mut admin = prepare(&db);
+    assert_eq!(consume(&mut admin, 99, "before").expect("an answer"), "consumed");
+    let results = sixteen(&db, |client, who| consume(client, 1, &format!("k{who}")).expect("an answer"));
+    assert_eq!(results.iter().filter(|result| *result == "consumed").count(), 1, "{results:?}");
+    assert_eq!(results.iter().filter(|result| *result == "denied").count(), 15, "{results:?}");
+    assert_eq!(used(&mut admin), 100);
+    // Of different sizes: never more than there is, and nothing is left that one of those refused would have fitted into.
+    admin
+        .batch_execute("SELECT billing.entitlement_override('hot', 'tokens', '150', NULL, 'more')")
+        .expect("an exception");
+    let results = sixteen(&db, |client, who| {
+        let size = 1 + who as i64;
+        (size, consume(client, size, &format!("s{who}")).expect("an answer"))
+    });
+    let given: i64 = results.iter().filter(|(_, result)| result == "consumed").map(|(size, _)| size).sum();
+    assert_eq!(used(&mut admin), 100 + given);
+    assert!(given <= 50, "{results:?}");
+    assert!(results.iter().all(|(size, result)| result == "consumed" || given + size > 50), "{results:?}");
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn a_key_counts_once_from_wherever_it_is_sent() {
+    let db = Db::fresh("gate_one_key");
+    let mut admin = prepare(&db);
+    let results = sixteen(&db, |client, _| consume(client, 7, "the same").expect("an answer"));
+    assert_eq!(results.iter().filter(|result| *result == "consumed").count(), 1, "{results:?}");
+    assert_eq!(results.iter().filter(|result| *result == "duplicate").count(), 15, "{results:?}");
+    // Without a limit nothing is locked but the key.
+    admin
+        .batch_execute("SELECT billing.entitlement_override('hot', 'tokens', 'null', NULL, 'no end')")
+        .expect("an exception");
+    let results = sixteen(&db, |client, _| consume(client, 5, "unlimited").expect("an answer"));
+    assert_eq!(results.iter().filter(|result| *result == "consumed").count(), 1, "{results:?}");
+    assert_eq!(used(&mut admin), 12);
+    // Of two different calls with one key, one is refused.
+    let results = sixteen(&db, |client, who| consume(client, 1 + (who % 2) as i64, "other"));
+    let refused = results.iter().filter_map(|result| result.as_ref().err()).collect::<Vec<_>>();
+    assert_eq!(refused.len(), 8, "{results:?}");
+    assert!(refused.iter().all(|error| told(error).contains("ZB009")), "{refused:?}");
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn seats_are_given_up_to_the_limit() {
+    let db = Db::fresh("gate_seats");
+    let mut admin = prepare(&db);
+    // Eight users, each asked for from two sessions.
+    let results = sixteen(&db, |client, who| {
+        let row = client
+            .query_one(
+                "SELECT result FROM billing.seat_assign('hot', 'seats', $1)",
+                &[&format!("u{}", who % 8)],
+            )
+            .expect("an answer");
+        row.get::<_, String>(0)
+    });
+    assert_eq!(results.iter().filter(|result| *result == "assigned").count(), 5, "{results:?}");
+    let there = "SELECT used::bigint FROM billing.entitlement_check('hot', 'seats')";
+    assert_eq!(admin.query_one(there, &[]).expect("seats").get::<_, i64>(0), 5);
+    let results = sixteen(&db, |client, who| {
+        let row = client
+            .query_one(
+                "SELECT result FROM billing.seat_release('hot', 'seats', $1)",
+                &[&format!("u{}", who % 8)],
+            )
+            .expect("an answer");
+        row.get::<_, String>(0)
+    });
+    assert_eq!(results.iter().filter(|result| *result == "released").count(), 5, "{results:?}");
+    assert_eq!(admin.query_one(there, &[]).expect("seats").get::<_, i64>(0), 0);
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn a_reservation_is_confirmed_while_it_expires() {
+    let db = Db::fresh("gate_reservation");
+    let mut admin = prepare(&db);
+    for round in 0..5 {
+        let id: String = admin
+            .query_one(
+                "SELECT reservation_id::text FROM billing.reservation_create('hot', 'tokens', 20, $1, '1 second')",
+                &[&format!("r{round}")],
+            )
+            .expect("a reservation")
+            .get(0);
+        // Its last instant has come; some confirm, some tidy, some ask for what it held.
+        let clock = format!("SELECT billing.test_clock_set('2026-06-10T00:{:02}:01Z')", round);
+        admin.batch_execute(&clock).expect("the clock");
+        let results = sixteen(&db, |client, who| match who % 3 {
+            0 => {
+                let row = client
+                    .query_one("SELECT result FROM billing.reservation_confirm($1::text::uuid, 10)", &[&id])
+                    .expect("it happened, so it counts");
+                row.get::<_, String>(0)
+            }
+            1 => {
+                client.query_one("SELECT billing.reservation_expiry_step()", &[]).expect("a step");
+                String::new()
+            }
+            _ => {
+                client
+                    .query_one("SELECT remaining FROM billing.entitlement_check('hot', 'tokens')", &[])
+                    .expect("a check");
+                String::new()
+            }
+        });
+        assert_eq!(results.iter().filter(|result| *result == "confirmed").count(), 1, "{results:?}");
+        assert_eq!(results.iter().filter(|result| *result == "duplicate").count(), 5, "{results:?}");
+        assert_eq!(used(&mut admin), 10 * (round + 1));
+        admin
+            .batch_execute(&format!("SELECT billing.test_clock_set('2026-06-10T00:{:02}:00Z')", round + 1))
+            .expect("the clock");
+    }
+    let late: i64 = admin
+        .query_one("SELECT count(*) FROM billing.reservation WHERE outcome = 'confirmed' AND was_late", &[])
+        .expect("rows")
+        .get(0);
+    assert_eq!(late, 5);
+    // While they hold, what is reserved and what is consumed never exceed the quota together: 50 are left.
+    let results = sixteen(&db, |client, who| {
+        let call = match who % 2 {
+            0 => "SELECT result FROM billing.reservation_create('hot', 'tokens', 7, $1)",
+            _ => "SELECT result FROM billing.consume('hot', 'tokens', 7, $1)",
+        };
+        client.query_one(call, &[&format!("both{who}")]).expect("an answer").get::<_, String>(0)
+    });
+    assert_eq!(results.iter().filter(|result| *result != "denied").count(), 7, "{results:?}");
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+#[test]
+fn a_check_sees_what_was_committed_before_it() {
+    let db = Db::fresh("gate_exception");
+    let (mut admin, mut asks) = (prepare(&db), db.connect());
+    let mut prepared = asks
+        .prepare("SELECT billing.entitled('hot', 'sso'), billing.entitled('hot', 'tokens', 500)")
+        .expect("a statement");
+    let mut ask = |expected: (bool, bool)| {
+        let row = asks.query_one(&prepared, &[]).expect("an answer");
+        assert_eq!((row.get::<_, bool>(0), row.get::<_, bool>(1)), expected);
+        prepared = asks
+            .prepare("SELECT billing.entitled('hot', 'sso'), billing.entitled('hot', 'tokens', 500)")
+            .expect("a statement");
+    };
+    for round in 0..50 {
+        ask((true, false));
+        let until = if round % 2 == 0 { "NULL" } else { "'2026-06-11Z'" };
+        admin
+            .batch_execute(&format!(
+                "SELECT billing.entitlement_override('hot', 'sso', 'false', {until}, 'test'); SELECT billing.entitlement_override('hot', 'tokens', '1000', {until}, 'test')"
+            ))
+            .expect("exceptions");
+        ask((false, true));
+        admin
+            .batch_execute("SELECT billing.entitlement_override_end('hot', 'sso', 'test'); SELECT billing.entitlement_override_end('hot', 'tokens', 'test')")
+            .expect("their end");
+    }
+    ask((true, false));
+    // In one transaction that reads committed rows, too; one that keeps its snapshot keeps its answer.
+    let mut keeps = db.connect();
+    asks.batch_execute("BEGIN").expect("begin");
+    keeps
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT billing.entitled('hot', 'sso')")
+        .expect("begin");
+    admin.batch_execute("SELECT billing.contract_pause('hot-1')").expect("a pause");
+    for (client, expected) in [(&mut asks, false), (&mut keeps, true)] {
+        assert_eq!(
+            client
+                .query_one("SELECT billing.entitled('hot', 'sso')", &[])
+                .expect("an answer")
+                .get::<_, bool>(0),
+            expected
+        );
+        client.batch_execute("COMMIT").expect("commit");
+    }
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+const CALLS: usize = 150;
+
+/// Consumes under keys of its own; what gets no answer is sent again with the same key, in a session made anew.
+fn consume_all(db: &Db, who: usize, round: usize, acknowledged: &AtomicUsize) -> usize {
+    let mut client = db.connect();
+    let mut given = 0;
+    for n in 0..CALLS {
+        let key = format!("r{round}c{who}n{n}");
+        let start = Instant::now();
+        loop {
+            match consume(&mut client, 2, &key) {
+                Ok(result) => {
+                    given += usize::from(result != "denied");
+                    break;
+                }
+                Err(error) => {
+                    assert!(start.elapsed() < Duration::from_secs(120), "no answer: {}", told(&error));
+                    thread::sleep(Duration::from_millis(50));
+                    if let Ok(again) = db.config().connect(postgres::NoTls) {
+                        client = again;
+                    }
+                }
+            }
+        }
+        acknowledged.fetch_add(1, Ordering::SeqCst);
+    }
+    given
+}
+
+#[test]
+fn a_killed_server_counted_every_consume_once() {
+    let rounds: usize = std::env::var("ROUNDS").ok().map_or(3, |n| n.parse().expect("ROUNDS is a number"));
+    let mut rng = load::seed("killed consumption");
+    let server = Server::spawn("gate-crash");
+    let db = server.fresh("gate_crash");
+    // Some of the calls are beyond it.
+    let quota = rounds * 4 * CALLS * 2 - 100;
+    prepare(&db)
+        .batch_execute(&format!(
+            "SELECT billing.entitlement_override('hot', 'tokens', '{quota}', NULL, 'a test')"
+        ))
+        .expect("a quota");
+    let mut given = 0;
+    for round in 0..rounds {
+        let (acknowledged, kill_at) = (AtomicUsize::new(0), 10 + rng.below(3 * CALLS));
+        given += thread::scope(|scope| {
+            let clients: Vec<_> = (0..4)
+                .map(|who| {
+                    let (db, acknowledged) = (&db, &acknowledged);
+                    scope.spawn(move || consume_all(db, who, round, acknowledged))
+                })
+                .collect();
+            let start = Instant::now();
+            while acknowledged.load(Ordering::SeqCst) < kill_at && start.elapsed() < Duration::from_secs(60) {
+                thread::sleep(Duration::from_micros(200));
+            }
+            server.kill9();
+            server.start();
+            clients.into_iter().map(|client| client.join().expect("a client")).sum::<usize>()
+        });
+        println!("round {round}: killed after {kill_at} answers");
+        let mut admin = db.connect();
+        assert_eq!(used(&mut admin), 2 * given as i64, "every consume that was answered counts once");
+        assert_eq!(common::verify(&mut admin), Vec::<String>::new());
+    }
+    assert_eq!(2 * given, quota, "the last unit was given, and none after it");
+}
