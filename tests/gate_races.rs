@@ -93,6 +93,38 @@ fn the_last_unit_is_given_once() {
     assert_eq!(db.verify(), Vec::<String>::new());
 }
 
+/// On the real clock a call's now is when its transaction began: what others counted since is counted all the same.
+#[test]
+fn who_began_earlier_and_asks_later_sees_what_was_used() {
+    let db = Db::fresh("gate_real_clock");
+    let mut admin = prepare(&db);
+    admin
+        .batch_execute(
+            "SELECT billing.test_clock_set(NULL);
+             SELECT * FROM billing.catalog_apply('{\"features\":[{\"key\":\"slides\",\"kind\":\"metered\",\"meter\":\"tokens\"},{\"key\":\"begins\",\"kind\":\"metered\",\"meter\":\"tokens\"}],
+                \"plans\":[{\"key\":\"q\",\"currency\":\"USD\",\"entitlements\":[{\"feature\":\"slides\",\"value\":\"3\",\"reset\":{\"sliding\":\"24 hours\"}},{\"feature\":\"begins\",\"value\":\"3\",\"reset\":{\"first_use\":\"24 hours\"}},
+                    {\"feature\":\"tokens\",\"value\":\"3\",\"reset\":\"never\"}]}]}');
+             SELECT billing.customer_upsert('{\"key\":\"slides\"}'), billing.customer_upsert('{\"key\":\"begins\"}'), billing.customer_upsert('{\"key\":\"tokens\"}');
+             SELECT billing.subscribe(c, 'q') FROM unnest('{slides,begins,tokens}'::text[]) c",
+        )
+        .map_err(|e| told(&e))
+        .expect("three customers");
+    for feature in ["slides", "begins", "tokens"] {
+        let ask = |client: &mut Client, quantity: i64, key: &str| -> String {
+            let sql = format!("SELECT result FROM billing.consume('{feature}', '{feature}', $1::bigint, $2)");
+            client.query_one(&sql, &[&quantity, &key]).map_err(|e| told(&e)).expect("an answer").get(0)
+        };
+        let mut early = db.connect();
+        early.batch_execute("BEGIN; SELECT billing.now()").expect("a transaction");
+        assert_eq!(ask(&mut admin, 2, "later, and first"), "consumed", "{feature}");
+        assert_eq!(ask(&mut early, 2, "too much"), "denied", "{feature}");
+        assert_eq!(ask(&mut early, 1, "the last"), "consumed", "{feature}");
+        early.batch_execute("COMMIT").expect("commit");
+        assert_eq!(ask(&mut admin, 1, "none"), "denied", "{feature}");
+    }
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
 #[test]
 fn a_key_counts_once_from_wherever_it_is_sent() {
     let db = Db::fresh("gate_one_key");

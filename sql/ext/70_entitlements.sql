@@ -210,12 +210,13 @@ BEGIN
             from_at := date_trunc('hour', at, zone);
             until_at := from_at + interval '1 hour';
         WHEN 'sliding' THEN
-            -- What happens at this very instant counts.
+            -- All that is stored since: others, who began later, may have been first.
             from_at := at - length + interval '1 microsecond';
-            until_at := at + interval '1 microsecond';
+            until_at := 'infinity';
         WHEN 'first_use' THEN
+            -- Others, who began later, may have been first.
             SELECT w.starts_at, w.ends_at INTO from_at, until_at FROM billing.entitlement_window w
-            WHERE w.customer_id = of_customer_id AND w.feature_id = of_feature_id AND w.starts_at <= at AND w.ends_at > at ORDER BY w.starts_at DESC LIMIT 1;
+            WHERE w.customer_id = of_customer_id AND w.feature_id = of_feature_id AND w.ends_at > at ORDER BY w.starts_at DESC LIMIT 1;
         ELSE
             SELECT billing_internal.local_midnight(p.starts_on, zone), billing_internal.local_midnight(p.ends_on, zone) INTO from_at, until_at
             FROM billing_internal.calendar_period_at(entitlement_used.starts_on, NULL, every, alignment, (at AT TIME ZONE zone)::date) p;

@@ -140,6 +140,10 @@ BEGIN
     IF locked THEN
         PERFORM billing_internal.quota_lock(s.customer_id, s.feature_id);
     END IF;
+    IF s.resets = 'first_use' THEN
+        -- Who began later may have been first: then it is in that window.
+        at := greatest(at, (SELECT max(w.starts_at) FROM billing.entitlement_window w WHERE w.customer_id = s.customer_id AND w.feature_id = s.feature_id AND w.ends_at > at));
+    END IF;
     SELECT k.occurred_at INTO stored_at FROM billing.usage_event_key k WHERE k.customer_id = s.customer_id AND k.event_key = billing_internal.key_of_text('consume:' || consume.idempotency_key);
     IF stored_at IS NOT NULL THEN
         -- It was consumed. Whether this is the same once more, ingest says by its content.
