@@ -226,6 +226,7 @@ mod tests {
         ),
         ("a_bill_batch_refuses_what_does_not_fit", &["bill_open"]),
         ("credit_is_asked_for_by_hour_and_drawn", &["bill_hours", "bill_add_hours", "bill_credits"]),
+        ("pending_credit_is_asked_for_by_period", &["bill_pending"]),
         (
             "a_computed_batch_has_documents_or_faults",
             &["bill_compute", "bill_outcomes", "bill_documents", "bill_lines"],

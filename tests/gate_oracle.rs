@@ -125,20 +125,22 @@ struct Customer {
     events: Vec<(&'static str, At, i64)>,
 }
 
+/// The start of the contract whose billing periods count, and whether they are its anniversaries.
+type Starts = Option<(NaiveDate, bool)>;
+
 /// What a customer has of a feature at an instant.
 #[derive(Debug, Clone)]
 struct State {
     suspended: bool,
     value: Value,
     item: Item,
-    /// The contract whose billing periods count.
-    starts: Option<(NaiveDate, bool)>,
+    starts: Starts,
 }
 
 impl Customer {
     fn state(&self, plans: &[Items], feature: &str, at: At) -> Option<State> {
         // In the order in which they are heard: level, then the contracts as they start.
-        let mut said: Vec<(bool, Item, &'static str, Option<(NaiveDate, bool)>)> = Vec::new();
+        let mut said: Vec<(bool, Item, &'static str, Starts)> = Vec::new();
         let mut contracts: Vec<&Contract> = self.contracts.iter().filter(|k| k.runs(at)).collect();
         contracts.sort_by_key(|k| k.starts);
         for level in ["plan", "add_on", "contract"] {

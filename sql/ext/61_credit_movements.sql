@@ -438,6 +438,7 @@ BEGIN
     FROM billing.contract k JOIN billing.contract_version v ON v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.version = k.version
     WHERE k.customer_id = of_customer_id AND v.document ? 'credit_order' AND k.state IN ('scheduled', 'active', 'paused') AND (of_contract_id IS NULL OR k.contract_id = of_contract_id)
     ORDER BY k.starts_at DESC, k.contract_id DESC LIMIT 1;
+    PERFORM billing_internal.credit_periods_keep(of_customer_id);
     WITH waiting AS MATERIALIZED (
         SELECT p.grant_id, sum(p.amount) AS amount FROM billing_internal.credit_pending(of_customer_id, of_unit) p GROUP BY p.grant_id
     ), block AS (

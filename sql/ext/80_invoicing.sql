@@ -33,6 +33,10 @@ COMMENT ON FUNCTION billing_internal.bill_stretches(bigint) IS 'The stretches of
 CREATE FUNCTION billing_internal.bill_add_usage(handle bigint, stretches int[], dimensions text[], events bigint[], quantities numeric[], amounts text[]) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_add_usage_wrapper';
 COMMENT ON FUNCTION billing_internal.bill_add_usage(bigint, int[], text[], bigint[], numeric[], text[]) IS 'Gives the batch usage: columns of equal length, one row per stretch and line dimensions.';
+CREATE FUNCTION billing_internal.bill_pending(handle bigint, by_period boolean) RETURNS void
+    LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bill_pending_wrapper';
+COMMENT ON FUNCTION billing_internal.bill_pending(bigint, boolean) IS 'Says that a batch is not to be issued, only to tell what usage would draw from credit: right after bill_open(). What adds up in time is asked for over whole service periods; by_period by their kept totals, and not by hour where that leads to the same.';
+
 CREATE FUNCTION billing_internal.bill_hours(handle bigint) RETURNS TABLE (n int, customer_id bigint, meter_id int, from_at timestamptz, until_at timestamptz,
     recorded_until timestamptz, meter_version int, matches text, dropped text[], bill_to text)
     LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'bill_hours_wrapper';
@@ -256,7 +260,9 @@ BEGIN
     WITH stretch AS MATERIALIZED (
         -- Where buckets and deltas are not true, usage_cells() knows what is.
         SELECT s.n, s.customer_id, s.meter_id, s.from_at, s.until_at, s.recorded_until, s.meter_version, s.known_meters, s.dropped, s.bill_to, s.matches::jsonb AS match, m.aggregation,
-            CASE WHEN s.source IN ('buckets', 'values') AND NOT isempty(billing_internal.dirty_usage(s.customer_id, s.meter_id, s.from_at, s.until_at)) THEN 'cells' ELSE s.source END AS source
+            CASE WHEN s.source IN ('buckets', 'values', 'totals') AND NOT isempty(billing_internal.dirty_usage(s.customer_id, s.meter_id, s.from_at, s.until_at)) THEN 'cells'
+                WHEN s.source = 'totals' AND NOT EXISTS (SELECT FROM billing.usage_window_kept w WHERE w.customer_id = s.customer_id AND w.meter_id = s.meter_id AND w.starts_at = s.from_at AND w.ends_at = s.until_at AND w.summed) THEN 'buckets'
+                ELSE s.source END AS source
         FROM billing_internal.bill_stretches(handle) s JOIN billing.meter m USING (meter_id)
     ), used AS (
         SELECT s.n, s.aggregation, coalesce(u.dimensions, d.dimensions) - s.dropped
@@ -268,14 +274,17 @@ BEGIN
                 CASE s.aggregation WHEN 'max' THEN max(x.quantity) WHEN 'min' THEN min(x.quantity) ELSE sum(x.quantity) END AS quantity
             FROM (
                 SELECT b.dimension_set_id, NULL::jsonb AS dimensions, b.events, b.quantity FROM billing.usage_bucket b
-                WHERE b.customer_id = s.customer_id AND b.meter_id = s.meter_id AND b.bucket_start >= s.from_at AND b.bucket_start < s.until_at
+                WHERE s.source = 'buckets' AND b.customer_id = s.customer_id AND b.meter_id = s.meter_id AND b.bucket_start >= s.from_at AND b.bucket_start < s.until_at
+                UNION ALL
+                SELECT t.dimension_set_id, NULL, t.events, t.quantity FROM billing.usage_total t
+                WHERE s.source = 'totals' AND t.customer_id = s.customer_id AND t.meter_id = s.meter_id AND t.starts_at = s.from_at AND t.ends_at = s.until_at
                 UNION ALL
                 SELECT d.dimension_set_id, d.dimensions, d.events, d.quantity FROM billing.usage_delta d
                 WHERE d.customer_id = s.customer_id AND d.meter_id = s.meter_id AND d.bucket_start >= s.from_at AND d.bucket_start < s.until_at
             ) x GROUP BY x.dimension_set_id, x.dimensions
         ) u
         LEFT JOIN billing.dimension_set d ON d.customer_id = s.customer_id AND d.dimension_set_id = u.dimension_set_id
-        WHERE s.source = 'buckets' AND coalesce(u.dimensions, d.dimensions) @> s.match
+        WHERE s.source IN ('buckets', 'totals') AND coalesce(u.dimensions, d.dimensions) @> s.match
         UNION ALL
         SELECT s.n, s.aggregation, u.dimensions - s.dropped - CASE WHEN u.dimensions->>'bill_to' = s.bill_to THEN 'bill_to' ELSE '' END, u.events, u.quantity, u.value_key, NULL
         FROM stretch s CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, s.meter_id, s.from_at, s.until_at) u
@@ -338,7 +347,7 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.bill_usage_by_hour(bigint) IS 'The usage a batch asked for by hour, by what lines and blocks look at.';
 
-CREATE FUNCTION billing_internal.bill_batch(refs billing_internal.bill_ref[], with_empty boolean, hypothetical jsonb DEFAULT NULL) RETURNS bigint
+CREATE FUNCTION billing_internal.bill_batch(refs billing_internal.bill_ref[], with_empty boolean, hypothetical jsonb DEFAULT NULL, pending_by_period boolean DEFAULT NULL) RETURNS bigint
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
@@ -347,6 +356,9 @@ BEGIN
     SELECT billing_internal.bill_open(coalesce(array_agg(c.customer_id), '{}'), coalesce(array_agg(c.contract_id), '{}'), coalesce(array_agg(c.document), '{}'),
         coalesce(array_agg(c.earlier), '{}'), coalesce(array_agg(c.standing), '{}')) INTO handle
     FROM billing_internal.bill_contracts(refs) c;
+    IF pending_by_period IS NOT NULL THEN
+        PERFORM billing_internal.bill_pending(handle, pending_by_period);
+    END IF;
     PERFORM billing_internal.bill_add_meter(handle, v.meter_id, v.definition::text)
     FROM (
         WITH wanted AS MATERIALIZED (SELECT i.meter_id FROM billing_internal.bill_meter_ids(handle) i (meter_id))
@@ -379,8 +391,8 @@ BEGIN
     RETURN handle;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.bill_batch(billing_internal.bill_ref[], boolean, jsonb) IS
-    'Computes a batch of bills (of each contract at most one, one of no boundary, and any earlier boundaries to compare, whose differences go to the latter if it is there) in this backend''s memory: the batch asks for contracts with their credit, meters, prices, midnights, usage (by hour where credit may pay) and rows of large matrices, in one statement each. Hypothetical prices (hypothetical_prices()) take the place of the versions there are, for all time. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
+COMMENT ON FUNCTION billing_internal.bill_batch(billing_internal.bill_ref[], boolean, jsonb, boolean) IS
+    'Computes a batch of bills (of each contract at most one, one of no boundary, and any earlier boundaries to compare, whose differences go to the latter if it is there) in this backend''s memory: the batch asks for contracts with their credit, meters, prices, midnights, usage (by hour where credit may pay) and rows of large matrices, in one statement each. Hypothetical prices (hypothetical_prices()) take the place of the versions there are, for all time. pending_by_period: bill_pending(); NULL = to be issued or looked at. Returns its handle, for bill_outcomes(), bill_documents(), bill_lines(), bill_close().';
 
 CREATE FUNCTION billing_internal.bill_apart(refs billing_internal.bill_ref[], with_empty boolean) RETURNS bigint
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -127,7 +127,7 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.pending_refs(bigint, timestamptz) IS 'The boundaries of a customer''s contracts whose periods have begun by an instant and were not billed, with those that are to be compared: what is pending then.';
 
-CREATE FUNCTION billing_internal.credit_pending_usage(of_customer_id bigint, of_unit text) RETURNS TABLE (grant_id uuid, amount numeric)
+CREATE FUNCTION billing_internal.credit_pending_usage(of_customer_id bigint, of_unit text, by_period boolean DEFAULT true) RETURNS TABLE (grant_id uuid, amount numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -137,15 +137,44 @@ BEGIN
     IF refs = '{}' THEN
         RETURN;
     END IF;
-    handle := billing_internal.bill_batch(refs, false);
+    handle := billing_internal.bill_batch(refs, false, NULL, by_period);
     PERFORM billing_internal.raise_fault(o.fault::jsonb) FROM billing_internal.bill_outcomes(handle) o;
     RETURN QUERY SELECT g.grant_id, sum(c.amount) FROM billing_internal.bill_credits(handle) c JOIN billing.credit_grant g ON g.customer_id = of_customer_id AND g.key = c.block
         WHERE g.unit = of_unit GROUP BY g.grant_id HAVING sum(c.amount) <> 0;
     PERFORM billing_internal.bill_close(handle);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.credit_pending_usage(bigint, text) IS
-    'What the unbilled usage of a customer (and what corrections of billed usage come to) would draw from each block now, by the path of bills, in the caller''s snapshot. Below 0 = it would be given back. Locks nothing. Errors: ZB007 usage that no price matches.';
+COMMENT ON FUNCTION billing_internal.credit_pending_usage(bigint, text, boolean) IS
+    'What the unbilled usage of a customer (and what corrections of billed usage come to) would draw from each block now, by the path of bills, in the caller''s snapshot; below 0 = it would be given back. Usage that was stored ahead of time (policy event_future_max) counts already. by_period: from kept totals of service periods and, where the time of the usage leads to nothing else, without asking for its hours; false is the oracle of verify(). Locks nothing. Errors: ZB007 usage that no price matches.';
+
+CREATE FUNCTION billing_internal.credit_periods_keep(of_customer_id bigint) RETURNS void
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+    SELECT billing_internal.usage_window_keep(p.customer_id, p.meter_id, p.starts_at, p.ends_at) FROM (
+        SELECT DISTINCT h.customer_id, h.meter_id, billing_internal.local_midnight(s.starts_on, k.time_zone) AS starts_at, billing_internal.local_midnight(s.ends_on, k.time_zone) AS ends_at
+        FROM billing.contract k JOIN billing.contract_charge h USING (customer_id, contract_id)
+        CROSS JOIN LATERAL (SELECT (billing.now() AT TIME ZONE k.time_zone)::date AS day) t
+        CROSS JOIN LATERAL billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, t.day) b
+        CROSS JOIN LATERAL billing_internal.calendar_service_periods(k.starts_on, k.ends_on, k.billed_every, k.alignment, h.every, b.n) s
+        WHERE k.customer_id = of_customer_id AND k.next_bill_at IS NOT NULL AND h.kind = 'usage' AND h.until_version IS NULL AND h.valid_during @> billing.now()
+            AND s.starts_on <= t.day AND t.day < s.ends_on
+    ) p WHERE NOT EXISTS (SELECT FROM billing.usage_window_kept w WHERE w.customer_id = p.customer_id AND w.meter_id = p.meter_id AND w.starts_at = p.starts_at AND w.ends_at = p.ends_at)
+$$;
+COMMENT ON FUNCTION billing_internal.credit_periods_keep(bigint) IS 'From now on the totals of the service periods that a customer''s usage is in are kept (usage_window_keep), so that what is pending is told from them. For whoever draws; nothing but speed depends on it.';
+
+CREATE FUNCTION billing_internal.credit_pending_differs(of_customer_id bigint, of_unit text) RETURNS text
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT format('customer %s %s: %s by periods, %s by hours', of_customer_id, of_unit, x.amount, y.amount)
+        FROM (SELECT coalesce(sum(p.amount), 0) AS amount, jsonb_object_agg(p.grant_id, trim_scale(p.amount)) AS blocks FROM billing_internal.credit_pending_usage(of_customer_id, of_unit, true) p) x,
+            (SELECT coalesce(sum(p.amount), 0) AS amount, jsonb_object_agg(p.grant_id, trim_scale(p.amount)) AS blocks FROM billing_internal.credit_pending_usage(of_customer_id, of_unit, false) p) y
+        WHERE x.blocks IS DISTINCT FROM y.blocks);
+EXCEPTION WHEN SQLSTATE 'ZB007' THEN
+    RETURN NULL; -- unpriced usage is told by its own row
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credit_pending_differs(bigint, text) IS 'Where what is pending for a customer''s blocks of a unit is another by kept totals of periods than by hours, as bills draw; NULL = nowhere.';
 
 CREATE FUNCTION billing_internal.credit_coverage(of_customer_id bigint, OUT covered numeric, OUT uncovered numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -320,6 +320,11 @@ AS $$
             FROM billing.credit_ledger_entry e WHERE e.customer_id = k.customer_id AND e.grant_id = k.grant_id AND e.account = 'customer_balance') s
     ) x
     UNION ALL
+    SELECT 'credits: what is pending by totals of periods is what bills would draw by hours', count(*), count(x.what), min(x.what)
+    FROM (SELECT billing_internal.credit_pending_differs(o.customer_id, o.unit) AS what FROM (
+        SELECT DISTINCT l.customer_id, l.unit FROM billing.credit_block_balance l
+        WHERE l.open AND EXISTS (SELECT FROM billing.usage_window_kept w WHERE w.customer_id = l.customer_id AND w.ends_at > since)) o) x
+    UNION ALL
     SELECT 'credits: what invoices and draws took is what the ledger says', count(*), count(*) FILTER (WHERE x.wrong), min(x.what) FILTER (WHERE x.wrong)
     FROM (
         SELECT sum(m.amount) <> 0 AS wrong, format('%s of invoice %s, block %s', m.line_key, m.invoice_id, m.grant_id) AS what

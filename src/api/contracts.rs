@@ -151,14 +151,14 @@ fn uplift_of(renewal: &str, index: Option<&str>) -> Result<String, Fault> {
     renewal.uplift_percent(index).map(|percent| percent.to_string())
 }
 
-/// Why a usage charge can't price a meter with a list price and a list of overrides; NULL if it can.
+/// Why a usage charge, as contract_charge keeps it, can't price a meter with a list price and a list of overrides; NULL if it can.
 #[pg_extern(sql = false)]
 fn charge_error(charge: &str, meter: &str, pricing: &str, overrides: &str) -> Option<String> {
     check_charge(charge, meter, pricing, overrides).err().as_ref().map(FaultJson::text)
 }
 
 fn check_charge(charge: &str, meter: &str, pricing: &str, overrides: &str) -> Result<(), Fault> {
-    let charge = UsageCharge::read(&Node::root(&json::parse(charge)?))?;
+    let charge = UsageCharge::read_terms(&Node::root(&json::parse(charge)?))?;
     let meter = super::metering::read_meter(meter)?;
     let pricing = json::parse_nested(pricing, json::DOCUMENT_DEPTH_MAX, "pricing")?;
     let overrides = json::parse_nested(overrides, json::DOCUMENT_DEPTH_MAX, "overrides")?;

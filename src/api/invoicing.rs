@@ -6,7 +6,7 @@
 use super::metering::read_meter;
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Node, Tree};
 use crate::domain::foundation::{Exact, Fault, instant};
-use crate::domain::invoicing::batch::{Batch, Meter, Opened, Slot, UsageRow, Version};
+use crate::domain::invoicing::batch::{Batch, Meter, Opened, Pending, Slot, UsageRow, Version};
 use crate::domain::invoicing::document::{Document, Documents, Issue};
 use crate::domain::invoicing::explain::explain;
 use crate::domain::invoicing::settlement::Credit;
@@ -96,6 +96,15 @@ fn bill_open<'a>(
         }
         handle
     })
+}
+
+/// The batch is not to be issued: it only says what usage would draw now, by kept totals of periods or as bills do it.
+#[pg_extern(sql = false)]
+fn bill_pending(handle: i64, by_period: bool) {
+    with_batch(handle, |batch| {
+        batch.only_pending(if by_period { Pending::ByPeriod } else { Pending::ByHour });
+        Ok(())
+    });
 }
 
 #[pg_extern(sql = false)]
@@ -915,6 +924,33 @@ mod tests {
             "SELECT billing_internal.bill_add_hours({handle}, '{{9}}', '{{2023-11-02 10:00Z}}', ARRAY['{{}}'], '{{1}}')"
         ));
         assert!(twice.contains("no stretch 9 was asked for by hour"), "{twice}");
+    }
+
+    /// What only asks what is pending asks for whole periods, by their totals, and for no hours where the block is there
+    /// all the time and pays for everything; the same is drawn.
+    #[pg_test]
+    fn pending_credit_is_asked_for_by_period() {
+        let credits = r#""credits":{"blocks":[{"key":"money","unit":"USD","category":"paid","granted":"5","priority":50,"scope":{},"effective_at":"2023-10-01T04:00:00Z","left":"5"}]}}"#;
+        let acme = ACME.strip_suffix('}').unwrap();
+        let drawn = [true, false].map(|by_period| {
+            let handle = value(&format!(
+                "SELECT billing_internal.bill_open('{{7}}', '{{00000000-0000-0000-0000-000000000001}}', ARRAY['{acme},{credits}'], '{{f}}', '{{NULL}}')"
+            ))
+            .unwrap();
+            rows(&format!("SELECT billing_internal.bill_pending({handle}, {by_period})"));
+            give_meters(&handle);
+            give_prices_and_midnights(&handle);
+            let sources = rows(&format!("SELECT DISTINCT source FROM billing_internal.bill_stretches({handle})"));
+            assert_eq!(sources, [if by_period { "totals" } else { "buckets" }]);
+            give_usage_and_rows(&handle);
+            let hours: i64 =
+                value(&format!("SELECT count(*) FROM billing_internal.bill_hours({handle})")).unwrap().parse().unwrap();
+            assert_eq!(hours > 0, !by_period);
+            rows(&format!("SELECT billing_internal.bill_compute({handle}, false)"));
+            rows(&format!("SELECT sum(amount) FROM billing_internal.bill_credits({handle})"))
+        });
+        assert_eq!(drawn[0], ["5"]);
+        assert_eq!(drawn[0], drawn[1]);
     }
 
     /// Documents that mean the same have the same bytes: keys sorted, numbers trimmed; what is no JSON is NULL.

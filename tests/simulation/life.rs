@@ -214,6 +214,11 @@ impl Sim {
                 let when = zone.midnight(soon) + 60;
                 let effective = if by_second { when } else { zone.midnight(soon) };
                 let instant = quote(&at(when));
+                let to_come =
+                    |c: &Change| matches!(c.kind, Kind::Pause | Kind::Resume) && c.effective >= effective;
+                if contract.changes.iter().any(to_come) {
+                    return;
+                }
                 match party.paused {
                     None => {
                         party.paused = Some(soon);

@@ -100,7 +100,11 @@ impl Sim {
         let term = rng.chance(65).then(|| [12, 15, 24, 36][rng.below(4)]);
         let ends = term.map(|term| {
             doc["term"] = every(term);
-            deals::months_after(starts, term)
+            match grid {
+                // To a month's end, as its periods.
+                Grid::MonthEnds(_) => grid.period(starts, term).1,
+                _ => deals::months_after(starts, term),
+            }
         });
         let (trial, phases, amount_off) = match rng.below(10) {
             0..3 => (true, false, false),

@@ -42,6 +42,17 @@ pub struct Batch {
     places: Vec<Place>,
     /// The bill and charge of each stretch that is asked for by hour.
     hours: Vec<(usize, String)>,
+    pending: Option<Pending>,
+}
+
+/// What is asked of bills that are not issued, but only say what usage would draw from credit now. What adds up in time
+/// is asked for over whole service periods: usage that is stored ahead of time, by an hour at most, counts already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pending {
+    /// As bills do it.
+    ByHour,
+    /// Whole periods by their kept totals, and not by hour where the time of the usage leads to nothing else.
+    ByPeriod,
 }
 
 /// By zone and day.
@@ -168,6 +179,8 @@ pub struct Version {
 pub enum Source {
     /// Whole buckets.
     Buckets,
+    /// The same, of a whole period, whose total may be kept.
+    Totals,
     /// Distinct values of whole buckets.
     Values,
     /// Buckets, and events where a boundary cuts one.
@@ -184,6 +197,7 @@ impl Source {
     pub fn as_str(self) -> &'static str {
         match self {
             Source::Buckets => "buckets",
+            Source::Totals => "totals",
             Source::Values => "values",
             Source::Cells => "cells",
             Source::Amounts => "amounts",
@@ -259,6 +273,7 @@ impl Batch {
             midnights: HashMap::new(),
             places: Vec::new(),
             hours: Vec::new(),
+            pending: None,
         }
     }
 
@@ -360,19 +375,26 @@ impl Batch {
                 meter.dimensions.iter().filter(|name| !looked_at.contains(name)).cloned().collect();
             let in_play: Vec<&String> = terms.list_names.iter().chain(&terms.later_names).collect();
             let by_event = self.needs_events(item, &in_play, &prices.agreed);
-            let read = meter.aggregation.read;
+            let (read, adds_up) = (meter.aggregation.read, meter.aggregation.adds_up_in_time);
             for (period_at, period) in charge.periods.iter().enumerate() {
                 for (segment_at, segment) in period.segments.iter().enumerate() {
-                    let until = bill.usage_until.map_or(segment.until, |until| until.min(segment.until));
+                    let mut until = bill.usage_until.map_or(segment.until, |until| until.min(segment.until));
                     if segment.from >= until {
                         continue;
+                    }
+                    if self.pending.is_some() && adds_up {
+                        until = segment.until;
+                    }
+                    let mut source = source(by_event, bill.recorded_until, read, segment.from, until);
+                    if self.pending == Some(Pending::ByPeriod) && source == Source::Buckets {
+                        source = Source::Totals;
                     }
                     stretches.push(Stretch {
                         customer_id: self.bills[at].customer_id,
                         meter_id: *meter_id,
                         from: segment.from,
                         until,
-                        source: source(by_event, bill.recorded_until, read, segment.from, until),
+                        source,
                         recorded_until: bill.recorded_until,
                         meter_version: bill.known_meters.as_ref().map(|_| version),
                         known_meters: bill.known_meters.as_ref().map(versions_text),
@@ -483,10 +505,42 @@ impl Batch {
         Ok(())
     }
 
+    /// Says that the bills are not to be issued: before anything is asked.
+    pub fn only_pending(&mut self, pending: Pending) {
+        self.pending = Some(pending);
+    }
+
+    /// Whether the hours of the usage lead to nothing else: all blocks are in the bills' currency, pay for everything, and
+    /// were there before the first period and will be after the last; so each line takes what is left in the same order
+    /// of blocks, and it does not matter which line comes first.
+    fn times_are_one(&self) -> bool {
+        let mut all = self.bills.iter();
+        let mut purse: Option<&Purse> = None;
+        all.all(|slot| {
+            let (Role::Main(standing), Ok(bill)) = (&slot.role, &slot.bill) else { return false };
+            let Some(inputs) = bill.inputs.as_ref() else { return false };
+            let Some(own) = bill.purse.as_ref() else { return false };
+            let periods = inputs.charges.iter().flat_map(|charge| &charge.periods);
+            let span = periods.fold(None, |span: Option<(Instant, Instant)>, period| {
+                Some(span.map_or((period.from, period.until), |(from, until)| {
+                    (from.min(period.from), until.max(period.until))
+                }))
+            });
+            standing.is_empty()
+                && bill.recorded_until.is_none()
+                && inputs.commitments.is_empty()
+                && span.is_none_or(|span| own.pays_for_all(&inputs.header.currency, span))
+                && purse.replace(own).is_none_or(|other| other.same_blocks(own))
+        })
+    }
+
     /// The stretches whose usage is needed by hour, since credit or a commitment's price for what goes beyond it may have
     /// to do with it: cut where what blocks pay for changes.
     pub fn hour_stretches(&mut self) -> Vec<Stretch> {
         let (mut stretches, mut hours) = (Vec::new(), Vec::new());
+        if self.pending == Some(Pending::ByPeriod) && self.times_are_one() {
+            return stretches;
+        }
         for (at, slot) in self.bills.iter().enumerate() {
             let Ok(bill) = &slot.bill else { continue };
             let Some(inputs) = bill.inputs.as_ref().filter(|_| bill.settles()) else { continue };
@@ -510,7 +564,10 @@ impl Batch {
                     .extend(inputs.commitments.iter().flat_map(|row| row.scope.dimensions.keys().cloned()));
                 let what = (charge.product.as_str(), terms.meter.as_str(), terms.unit.as_deref());
                 for period in &charge.periods {
-                    let until = bill.usage_until.map_or(period.until, |until| until.min(period.until));
+                    let mut until = bill.usage_until.map_or(period.until, |until| until.min(period.until));
+                    if period.from < until && self.pending.is_some() {
+                        until = period.until;
+                    }
                     let span = (period.from, until);
                     let paid = purse.is_some_and(|p| p.may_pay(&inputs.header.currency, what, span));
                     let beyond = inputs.commitments.iter().any(|row| !row.overage.is_empty());

@@ -217,6 +217,26 @@ impl Purse {
         })
     }
 
+    /// Whether every block pays for everything in that currency, all that time long, and none goes below zero.
+    pub fn pays_for_all(&self, currency: &str, (from, until): (Instant, Instant)) -> bool {
+        !self.frozen
+            && !self.opened
+            && matches!(self.mode.as_deref(), None | Some("credit_then_invoice"))
+            && self.blocks.iter().all(|Opened { unit, block, .. }| {
+                unit == currency
+                    && block.scope == Scope::default()
+                    && block.overdraft == Overdraft::None
+                    && block.effective_at <= from
+                    && block.expires_at.is_none_or(|end| end >= until)
+            })
+    }
+
+    /// Whether that is the same blocks in the same order.
+    pub fn same_blocks(&self, other: &Purse) -> bool {
+        self.order_tree == other.order_tree
+            && self.blocks.iter().map(|opened| &opened.key).eq(other.blocks.iter().map(|opened| &opened.key))
+    }
+
     /// What a recompute needs: the blocks that could have paid for something, as they were opened.
     pub fn record(&self, relevant: &[bool]) -> Option<Tree<'static>> {
         let matters = |(opened, relevant): &(&Opened, &bool)| {

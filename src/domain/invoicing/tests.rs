@@ -1,6 +1,6 @@
 //! Bills as people agreed on them: contracts in, as the database gives them, documents out.
 
-use super::batch::{Batch, Meter, Opened, UsageRow, Version};
+use super::batch::{Batch, Meter, Opened, Pending, UsageRow, Version};
 use super::compute::Line;
 use super::document::{Documents, Issue};
 use super::explain::explain;

@@ -39,12 +39,28 @@ impl World {
                 _ => stretches.push((own, (at, next))),
             }
         }
+        // What is taken off for a time cuts the amount, not what is billed at once.
+        let mut wholes: Vec<Stretch> = Vec::new();
+        for n in 0..stretches.len() {
+            let ((fee, _), (begins, ends)) = &stretches[n];
+            match wholes.last() {
+                Some(whole) if stretches[n - 1].0.0 == *fee && whole.1 == *begins => {
+                    let whole = (whole.0, *ends);
+                    let first = wholes.iter().position(|w| w.0 == whole.0).expect("it");
+                    wholes[first..].fill(whole);
+                    wholes.push(whole);
+                }
+                _ => wholes.push((*begins, *ends)),
+            }
+        }
         stretches
             .into_iter()
+            .zip(wholes)
             .filter(|(_, (begins, ends))| match billed {
                 Billed::Advance(open) => *begins < zone.midnight(open),
                 Billed::Arrears(last) => *ends <= zone.midnight(last),
             })
+            .map(|(stretch, _)| stretch)
             .map(|((fee, factor), stretch)| {
                 let amount = rate(&fee["pricing"], &maybe(&fee, "quantity").unwrap_or_else(|| q(1)));
                 let share = self.share(contract, stretch, whole, every);

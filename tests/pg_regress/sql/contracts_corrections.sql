@@ -35,4 +35,15 @@ CALL billing.bill_run();
 SELECT i.key, i.kind, l->>'key' AS line, l->>'from' AS from, l->>'until' AS until, l->>'amount' AS amount FROM billing.invoice i, jsonb_array_elements(i.document->'lines') WITH ORDINALITY l (l, place)
 WHERE i.key LIKE 'ends/%' ORDER BY i.created_at, place;
 SELECT sum(total) FROM billing.invoice WHERE key LIKE 'ends/%';
+-- A trial beside the customer's own price: nothing until it ends, half of 1 afterwards; and a new list price is taken during it.
+SELECT billing.test_clock_set('2026-08-10T12:00:00Z') AS clock \gset
+SELECT billing.customer_upsert('{"key":"tries","overrides":[{"meter":"tokens","match":{"model":"small"},"percent_off":"50"}]}');
+SELECT billing.contract_create('{"key":"tries","customer":"tries","currency":"USD","starts_on":"2026-08-01","trial":{"duration":"14 days"},
+  "charges":[{"key":"tokens","product":"p","meter":"tokens","pricing":{"model":"per_unit","unit_price":"1"}}]}'), billing.contract_activate('tries');
+SELECT accepted FROM billing.ingest('[{"customer":"tries","event_id":"1","event_type":"llm","occurred_at":"2026-08-02T11:00:00Z","properties":{"model":"small","tokens":30}}]');
+SELECT billing.test_clock_set('2026-09-01T12:00:00Z') AS clock \gset
+SELECT accepted FROM billing.ingest('[{"customer":"tries","event_id":"2","event_type":"llm","occurred_at":"2026-08-20T11:00:00Z","properties":{"model":"small","tokens":30}}]');
+SELECT action, kind, key FROM billing.catalog_apply('{"meters":[{"key":"tokens","event_type":"llm","aggregation":"sum","value":"tokens + 0","dimensions":["model"],"unit":"token"}]}', dry_run => true);
+CALL billing.bill_run();
+SELECT i.key, l->>'key' AS line, l->>'quantity' AS quantity, l->>'amount' AS amount FROM billing.invoice i, jsonb_array_elements(i.document->'lines') WITH ORDINALITY l (l, place) WHERE i.key LIKE 'tries/%' ORDER BY i.number, place;
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;

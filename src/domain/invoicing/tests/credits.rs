@@ -290,6 +290,42 @@ fn commitments_are_paid_and_tested_on_their_boundaries() {
 }
 
 proptest! {
+    /// What is pending is the same by whole periods as by hours: two charges, fractions of cents, credit that may end. Where
+    /// blocks end in between, hours are asked for all the same.
+    #[test]
+    fn pending_by_period_is_pending_by_hour(
+        used in proptest::collection::vec((0i64..700, 1i64..4000, 0usize..2), 1..12), left in proptest::collection::vec(0i64..40, 1..4),
+        price in proptest::sample::select(vec!["0.0137", "0.01", "0.001", "1", "0.333"]), ends in proptest::bool::ANY,
+    ) {
+        let blocks: Vec<String> = left.iter().enumerate().map(|(n, left)| {
+            let end = format!(r#""expires_at":"2023-11-{:02}T00:00:00Z""#, 5 + n * 9);
+            block(&format!("b{n}"), &left.to_string(), if ends { &end } else { "" })
+        }).collect();
+        let pricing = format!(r#"{{"model":"per_unit","unit_price":"{price}"}}"#);
+        let charge = |at: usize, key: &str| {
+            let total: i64 = used.iter().filter(|used| used.2 == at).map(|used| used.1).sum();
+            usage(key, &pricing, &[self::used("{}", &total.to_string(), 1)])
+        };
+        let mut case = paid([charge(0, "tokens"), charge(1, "images")], &blocks);
+        case.hours = used.iter().map(|(hour, quantity, at)| {
+            let when = Instant(instant("2023-11-01T00:00:00Z").0 + hour * crate::domain::foundation::instant::HOUR);
+            (*at, &*when.to_string().leak(), "{}", &*quantity.to_string().leak())
+        }).collect();
+        let contract = case.contract();
+        let run = |by: Pending| {
+            let mut batch = Batch::open([opened(&contract, false, None)]);
+            batch.only_pending(by);
+            let documents = case.computed(batch, true).one().unwrap();
+            let mut drawn = std::collections::BTreeMap::new();
+            for credit in documents.list.iter().flat_map(|document| &document.credits) {
+                let sum = drawn.entry(credit.block.clone()).or_insert(Exact::ZERO);
+                *sum = sum.add(credit.amount).unwrap();
+            }
+            drawn
+        };
+        prop_assert_eq!(run(Pending::ByHour), run(Pending::ByPeriod));
+    }
+
     /// Whatever the order in which hours are given, the bytes are the same; no block gives more than it holds, and what is
     /// drawn and what is due sum to the lines.
     #[test]
