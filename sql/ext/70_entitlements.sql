@@ -380,7 +380,8 @@ BEGIN
         END IF;
     ELSIF billing_internal.customer_of(customer) IS NULL THEN
         -- In a WHERE clause over rows of many a customer nobody knows, or whom this login may not see, has nothing.
-        PERFORM billing_internal.require_installed(), billing_internal.find_feature(feature);
+        PERFORM billing_internal.require_installed();
+        PERFORM billing_internal.find_feature(feature);
         RETURN false;
     END IF;
     RETURN coalesce((SELECT x.allowed FROM billing.entitlement_check(customer, feature, quantity) x), false);

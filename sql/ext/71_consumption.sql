@@ -109,7 +109,8 @@ DECLARE
     before record;
     after record;
 BEGIN
-    PERFORM billing_internal.require_installed(), billing_internal.check_key(consume.idempotency_key, 247);
+    PERFORM billing_internal.require_installed();
+    PERFORM billing_internal.check_key(consume.idempotency_key, 247);
     IF (consume.quantity >= 0) IS NOT TRUE OR jsonb_typeof(consume.properties) IS DISTINCT FROM 'object' THEN
         IF (consume.quantity >= 0) IS NOT TRUE THEN
             PERFORM billing_internal.fail('ZB004', format('%s can''t be consumed', coalesce(consume.quantity::text, 'NULL')), 'Consume 0 or more.');
@@ -221,7 +222,8 @@ DECLARE
     at timestamptz := billing.now();
     id uuid;
 BEGIN
-    PERFORM billing_internal.require_installed(), billing_internal.check_key(reservation_create.idempotency_key, 255);
+    PERFORM billing_internal.require_installed();
+    PERFORM billing_internal.check_key(reservation_create.idempotency_key, 255);
     IF (reservation_create.quantity > 0) IS NOT TRUE THEN
         PERFORM billing_internal.fail('ZB004', format('%s can''t be reserved', coalesce(reservation_create.quantity::text, 'NULL')), 'Reserve more than 0.');
     ELSIF (reservation_create.expires_in BETWEEN interval '1 second' AND interval '7 days') IS NOT TRUE THEN
@@ -285,7 +287,8 @@ DECLARE
     w record;
     late boolean;
 BEGIN
-    PERFORM billing_internal.require_installed(), billing_internal.require_read_committed('usage is not consumed');
+    PERFORM billing_internal.require_installed();
+    PERFORM billing_internal.require_read_committed('usage is not consumed');
     IF reservation_confirm.actual < 0 THEN
         PERFORM billing_internal.fail('ZB004', format('%s can''t have been used', reservation_confirm.actual), 'Give 0 or more, or NULL for what was reserved.');
     END IF;

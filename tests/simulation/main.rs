@@ -20,7 +20,6 @@ mod billing;
 mod catalogue;
 mod credits;
 mod life;
-mod open;
 mod shapes;
 mod signing;
 mod usage;

@@ -4,7 +4,6 @@
 use crate::catalogue::{some, tiers};
 use crate::deals::{self, Change, Contract, Day, Grid, Kind, Proration, Rounding};
 use crate::load::Rng;
-use crate::open;
 use crate::world::CURRENCIES;
 use crate::world::{DAY, MODELS, Sim, money, quote};
 use chrono::{Datelike, Days};
@@ -112,8 +111,6 @@ impl Sim {
             6..8 => (false, false, true),
             _ => (false, false, false),
         };
-        let own_prices = !self.world.customers[&party.key].overrides.is_empty();
-        let trial = trial && (open::TRIALS_BESIDE_CUSTOMER_OVERRIDES || !own_prices);
         let mut begins = starts;
         if trial {
             let days = 3 + rng.below(25) as u64;
