@@ -481,7 +481,7 @@ impl World {
                 self.customers[customer].contracts[contract].plans.push((day, plan));
             }
             17 | 18 => {
-                let from = self.now.date_naive() + Days::new(self.rng.below(10) as u64);
+                let from = self.now.date_naive().max(starts) + Days::new(self.rng.below(10) as u64);
                 let until = from + Days::new(1 + self.rng.below(20) as u64);
                 let items: Items = vec![(feature, Item::random(&mut self.rng, feature, true))];
                 let item = items[0].1.json(feature);
