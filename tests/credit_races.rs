@@ -12,7 +12,7 @@ use postgres::{Client, NoTls};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const CLOCK: &str = "2026-06-01T00:00:00Z";
 
@@ -342,12 +342,7 @@ fn a_killed_server_keeps_every_acknowledged_draw_once() {
                     scope.spawn(move || draw_all(db, who, round, rng, acknowledged))
                 })
                 .collect();
-            let start = Instant::now();
-            while acknowledged.load(Ordering::SeqCst) < kill_at && start.elapsed() < Duration::from_secs(60) {
-                thread::sleep(Duration::from_micros(200));
-            }
-            server.kill9();
-            server.start();
+            server.crash_after(&acknowledged, kill_at);
             clients.into_iter().flat_map(|client| client.join().expect("a client")).collect()
         });
         println!("round {round}: killed after {kill_at} acknowledged draws");

@@ -335,12 +335,7 @@ fn a_killed_server_counted_every_consume_once() {
                     scope.spawn(move || consume_all(db, who, round, acknowledged))
                 })
                 .collect();
-            let start = Instant::now();
-            while acknowledged.load(Ordering::SeqCst) < kill_at && start.elapsed() < Duration::from_secs(60) {
-                thread::sleep(Duration::from_micros(200));
-            }
-            server.kill9();
-            server.start();
+            server.crash_after(&acknowledged, kill_at);
             clients.into_iter().map(|client| client.join().expect("a client")).sum::<usize>()
         });
         println!("round {round}: killed after {kill_at} answers");

@@ -15,13 +15,13 @@ AS $$
         (40, 'renewal', 'billing_internal.renewal_due($1, $2)', NULL, 'billing.renewal_step($1)', true),
         (50, 'bill_run', 'billing_internal.bill_run_due($1, $2)', 'billing.bill_run_start()', 'billing.bill_run_step($1)', true),
         -- After the bill run: a block pays for usage of before its end.
-        (60, 'credit_expiry', 'billing_internal.credit_expiry_due($1, $2)', NULL, 'billing_internal.credit_expiry_round($1)', true),
-        (70, 'top_up', 'billing_internal.top_up_due($1, $2)', 'billing_internal.job_go_on(''top_up'')', 'billing_internal.top_up_round($1)', true),
-        (72, 'reservation_expiry', 'billing_internal.reservation_expiry_due($1, $2)', NULL, 'billing_internal.reservation_expiry_round($1)', false),
+        (60, 'credit_expiry', 'billing_internal.credit_expiry_due($1, $2)', NULL, 'billing_internal.job_did($1, billing.credit_expiry_step())', true),
+        (70, 'top_up', 'billing_internal.top_up_due($1, $2)', 'billing_internal.job_go_on(''top_up'')', 'billing_internal.job_walk($1, ''billing.top_up_step'', ''top_ups'')', true),
+        (72, 'reservation_expiry', 'billing_internal.reservation_expiry_due($1, $2)', NULL, 'billing_internal.job_did($1, billing.reservation_expiry_step())', false),
         -- Last of those that change what customers have.
-        (75, 'alerts', 'billing_internal.alerts_due($1, $2)', 'billing_internal.job_go_on(''alerts'')', 'billing_internal.alerts_round($1)', true),
+        (75, 'alerts', 'billing_internal.alerts_due($1, $2)', 'billing_internal.job_go_on(''alerts'')', 'billing_internal.job_walk($1, ''billing.alerts_step'', ''alerts'')', true),
         (80, 'retention', 'billing_internal.retention_due($1, $2)', 'billing_internal.job_go_on(''retention'')', 'billing.retention_step($1)', false),
-        (90, 'audit_seal', 'billing_internal.audit_seal_due($1, $2)', NULL, 'billing_internal.audit_seal_round($1)', false)
+        (90, 'audit_seal', 'billing_internal.audit_seal_due($1, $2)', NULL, 'billing_internal.job_did($1, billing.audit_seal_step())', false)
 $$;
 COMMENT ON FUNCTION billing_internal.jobs() IS
     'The jobs of tick(), in the order in which they run at one instant; as SQL expressions: due, from when on in ($1, $2] it has work to do by what is known now (NULL = not before $2; $1 = -infinity: now, if it is not after $2); start, which opens a run (NULL = job_start(job)); step, one step of run $1, bounded to about two seconds, which gives what is left (0 = nothing). travels: whether it changes what will be billed, so that time_travel() runs it. Not here: sample, which reads tables with its caller''s rights.';
@@ -111,38 +111,12 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.credit_expiry_due(timestamptz, timestamptz) IS 'When the job credit_expiry is due: a block has ended, its grace is over, and what it could pay for is billed; a block has begun that can pay what another owes; or an evergreen contract grants again and again.';
 
-CREATE FUNCTION billing_internal.credit_expiry_round(run uuid) RETURNS bigint
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    blocks bigint := billing.credit_expiry_step();
-BEGIN
-    UPDATE billing.job_run r SET done = r.done + blocks WHERE r.job_run_id = run;
-    RETURN blocks;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.credit_expiry_round(uuid) IS 'credit_expiry_step() as a step of a run.';
-
 CREATE FUNCTION billing_internal.top_up_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT billing.now() WHERE from_at = '-infinity' AND EXISTS (SELECT FROM billing.top_up_rule r WHERE r.ended_at IS NULL)
 $$;
 COMMENT ON FUNCTION billing_internal.top_up_due(timestamptz, timestamptz) IS 'When the job top_up is due: always, if there are rules. Nobody knows when usage will have drawn enough.';
-
-CREATE FUNCTION billing_internal.top_up_round(run uuid) RETURNS bigint
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    step record;
-BEGIN
-    SELECT s.* INTO step FROM billing.job_run r CROSS JOIN LATERAL billing.top_up_step(coalesce((r.result->>'after_customer')::bigint, 0)) s WHERE r.job_run_id = run;
-    UPDATE billing.job_run r SET done = r.done + step.looked, result = r.result || jsonb_build_object('after_customer', step.last_customer, 'top_ups', coalesce((r.result->>'top_ups')::bigint, 0) + step.fired)
-    WHERE r.job_run_id = run;
-    RETURN step.looked;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.top_up_round(uuid) IS 'top_up_step() as a step of a run, which says how far it is.';
 
 CREATE FUNCTION billing_internal.reservation_expiry_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -151,18 +125,6 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.reservation_expiry_due(timestamptz, timestamptz) IS 'When the job reservation_expiry is due: an open reservation expires.';
 
-CREATE FUNCTION billing_internal.reservation_expiry_round(run uuid) RETURNS bigint
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    expired bigint := billing.reservation_expiry_step();
-BEGIN
-    UPDATE billing.job_run r SET done = r.done + expired WHERE r.job_run_id = run;
-    RETURN expired;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.reservation_expiry_round(uuid) IS 'reservation_expiry_step() as a step of a run.';
-
 CREATE FUNCTION billing_internal.alerts_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -170,19 +132,26 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.alerts_due(timestamptz, timestamptz) IS 'When the job alerts is due: always, if there are rules, or entries of the feed without a number. Nobody knows when usage will cross a threshold.';
 
-CREATE FUNCTION billing_internal.alerts_round(run uuid) RETURNS bigint
+CREATE FUNCTION billing_internal.job_did(run uuid, steps bigint) RETURNS bigint
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE billing.job_run r SET done = r.done + steps WHERE r.job_run_id = run RETURNING steps
+$$;
+COMMENT ON FUNCTION billing_internal.job_did(uuid, bigint) IS 'A step that knows no run, as one of a run: what it did (0 = nothing is left).';
+
+CREATE FUNCTION billing_internal.job_walk(run uuid, step text, fired_as text) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    step record;
+    did record;
 BEGIN
-    SELECT s.* INTO step FROM billing.job_run r CROSS JOIN LATERAL billing.alerts_step(coalesce((r.result->>'after_customer')::bigint, 0)) s WHERE r.job_run_id = run;
-    UPDATE billing.job_run r SET done = r.done + step.looked, result = r.result || jsonb_build_object('after_customer', step.last_customer, 'alerts', coalesce((r.result->>'alerts')::bigint, 0) + step.fired)
+    EXECUTE format('SELECT s.* FROM billing.job_run r CROSS JOIN LATERAL %s(coalesce((r.result->>''after_customer'')::bigint, 0)) s WHERE r.job_run_id = $1', step) INTO did USING run;
+    UPDATE billing.job_run r SET done = r.done + did.looked, result = r.result || jsonb_build_object('after_customer', did.last_customer, fired_as, coalesce((r.result->>fired_as)::bigint, 0) + did.fired)
     WHERE r.job_run_id = run;
-    RETURN step.looked;
+    RETURN did.looked;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.alerts_round(uuid) IS 'alerts_step() as a step of a run, which says how far it is.';
+COMMENT ON FUNCTION billing_internal.job_walk(uuid, text, text) IS 'A step that walks through customers (after_customer → looked, fired, last_customer) as one of a run, which says how far it is and how many fired.';
 
 CREATE FUNCTION billing_internal.job_go_on(of_job text) RETURNS uuid
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -202,18 +171,6 @@ AS $$
         AND NOT EXISTS (SELECT FROM (SELECT s.sealed_at FROM billing.audit_seal s ORDER BY s.n DESC LIMIT 1) s WHERE s.sealed_at > clock_timestamp() - interval '1 hour')
 $$;
 COMMENT ON FUNCTION billing_internal.audit_seal_due(timestamptz, timestamptz) IS 'When the job audit_seal is due: there are new entries, and the last seal is an hour old.';
-
-CREATE FUNCTION billing_internal.audit_seal_round(run uuid) RETURNS bigint
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    entries bigint := billing.audit_seal_step();
-BEGIN
-    UPDATE billing.job_run r SET done = r.done + entries WHERE r.job_run_id = run;
-    RETURN entries;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.audit_seal_round(uuid) IS 'audit_seal_step() as a step of a run.';
 
 -- ── rounds ───────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The values of target/cluster.env; `make cluster` or `scripts/cluster start` writes them.
@@ -337,6 +338,18 @@ impl Server {
                 self.address.host.join(format!(".s.PGSQL.{}.lock", self.address.port())),
             );
         }
+    }
+
+    /// kill9() as soon as so many calls were acknowledged (or after a minute), and start() again.
+    pub fn crash_after(&self, acknowledged: &AtomicUsize, count: usize) {
+        for _ in 0..300_000 {
+            if acknowledged.load(Ordering::SeqCst) >= count {
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        self.kill9();
+        self.start();
     }
 
     /// Starts it again after kill9() or stop(); it recovers by itself.
