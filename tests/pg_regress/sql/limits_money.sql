@@ -45,7 +45,7 @@ SELECT * FROM pg_temp.ask(2, '{"model":"a"}');
 -- Tiers: three requests are free, two cost 1, the rest 0.50. One was made; three more cost 1, five 2.50.
 SELECT billing.spend_limit_set('acme', '{"key":"all","amount":"3.00","period":"billing_period"}');
 SELECT asked, asked = '2.5' AS ok, used, allowed, resets_at FROM pg_temp.ask(5, meter => 'requests');
-SELECT a.currency, a.amount, a.amount = 1 AS ok FROM billing_internal.limit_cost(1, billing_internal.find_meter('requests'), 3, '{}', billing.now()) a;
+SELECT a.currency, a.amount, a.amount = 1 AS ok FROM billing_internal.limit_cost(1, billing_internal.find_meter('requests'), '{3}', '{}', billing.now()) a;
 -- A fee is no usage: 0.998 + 1 are used, not 49 more.
 SELECT count(pg_temp.use('t' || n, 0, 'k2')) FROM generate_series(1, 3) n;
 SELECT used, used = 1.998 AS ok, remaining FROM billing.spend_limits('acme');
