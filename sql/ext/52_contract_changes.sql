@@ -559,8 +559,10 @@ COMMENT ON FUNCTION billing.contract_document(text) IS 'The contract document wi
 
 CREATE FUNCTION billing_internal.contract_credit_term(of_customer_id bigint, of_contract_id uuid, of_kind text, at timestamptz) RETURNS jsonb
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    RETURN coalesce((SELECT t.terms->'value' FROM billing.contract_term t WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.kind = of_kind AND t.until_version IS NULL AND t.valid_during @> at),
-        (SELECT v.document->of_kind FROM billing.contract_version v WHERE v.customer_id = of_customer_id AND v.contract_id = of_contract_id AND v.version = 1));
+AS $$
+    SELECT coalesce((SELECT t.terms->'value' FROM billing.contract_term t WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.kind = of_kind AND t.until_version IS NULL AND t.valid_during @> at),
+        (SELECT v.document->of_kind FROM billing.contract_version v WHERE v.customer_id = of_customer_id AND v.contract_id = of_contract_id AND v.version = 1))
+$$;
 COMMENT ON FUNCTION billing_internal.contract_credit_term(bigint, uuid, text, timestamptz) IS 'The credit_mode or credit_order (kind) of a contract at an instant: as amended, or as signed; NULL = the default.';
 
 CREATE FUNCTION billing.contract_summary(contract text) RETURNS jsonb
