@@ -58,7 +58,10 @@ pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, F
         }
     }
     if let Some(order) = &document.credit_order {
-        told.push(format!("Of several blocks of credit the first to be drawn has {}.", order.words().join(", then ")));
+        told.push(format!(
+            "Of several blocks of credit the first to be drawn has {}.",
+            order.words().join(", then ")
+        ));
     }
     if let Some(mode) = document.credit_mode.as_deref() {
         told.push(match mode {

@@ -923,9 +923,8 @@ impl Timeline {
         let facts = |list: &[Fact]| stretches_of(list, |value| Tree::text(value.clone()), |_| false);
         let (mode, order) = &self.signed;
         let other_mode = |value: &Option<String>| word(value) != word(mode);
-        let other_order = |value: &Option<Order>| {
-            value.clone().unwrap_or_default() != order.clone().unwrap_or_default()
-        };
+        let other_order =
+            |value: &Option<Order>| value.clone().unwrap_or_default() != order.clone().unwrap_or_default();
         let mut fields = vec![
             ("starts_on".into(), Tree::text(self.starts_on.to_string())),
             ("ends_on".into(), date(self.ends.map(Point::next_day))),
@@ -945,7 +944,10 @@ impl Timeline {
             ("paused".into(), Tree::List(self.paused.iter().map(|s| Tree::Object(s.fields())).collect())),
             ("bill_tos".into(), facts(&self.bill_tos)),
             ("purchase_orders".into(), facts(&self.purchase_orders)),
-            ("credit_modes".into(), stretches_of(&self.credit_modes, |mode| Tree::text(mode.clone()), other_mode)),
+            (
+                "credit_modes".into(),
+                stretches_of(&self.credit_modes, |mode| Tree::text(mode.clone()), other_mode),
+            ),
             ("credit_orders".into(), stretches_of(&self.credit_orders, Order::to_tree, other_order)),
             ("document".into(), self.document.to_tree()),
             ("rows".into(), Tree::List(self.rows.iter().map(Row::to_tree).collect())),

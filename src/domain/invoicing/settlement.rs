@@ -14,7 +14,9 @@ use super::inputs::{ChargeKind, Inputs};
 use crate::domain::contracts::overrides::Target;
 use crate::domain::contracts::resolve::{Prices, Resolved, Scope as AgreedIn};
 use crate::domain::credits::commitment::Commitment as Promise;
-use crate::domain::credits::draw::{Beyond, Mode, Open, Piece, Settled, Terms, Way, settle as draw, settle_by};
+use crate::domain::credits::draw::{
+    Beyond, Mode, Open, Piece, Settled, Terms, Way, settle as draw, settle_by,
+};
 use crate::domain::credits::{Block, Category, Order, Overdraft, PLACES_MAX, Pool, Scope, Subject};
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{Node, Tree};
@@ -886,7 +888,9 @@ fn finish(purse: &Purse, part: &mut Part, settled: &HashMap<usize, &Settling>) -
         let beyond = beyond(part.inputs, &line, settled)?;
         let mut made = match beyond {
             _ if settled.items.iter().all(|item| item.credit_only) => refuse(&line, settled)?,
-            beyond if settled.items.iter().any(Item::is_refused) => refuse_in_part(part.inputs, &line, settled, beyond)?,
+            beyond if settled.items.iter().any(Item::is_refused) => {
+                refuse_in_part(part.inputs, &line, settled, beyond)?
+            }
             beyond if !beyond.is_empty() => split_beyond(part.inputs, &line, settled, beyond)?,
             _ if of_units.is_zero() => vec![line.clone()],
             _ => vec![rest_of(part.inputs, &line, settled)?],

@@ -603,10 +603,7 @@ fn the_mode_is_that_of_the_usage() {
     );
     // Debt is only made while it may be.
     let overdrawn = [block("o", "30", r#""overdraft":"unlimited""#)];
-    assert_eq!(
-        run(("allow_negative", "credit_then_invoice"), &overdrawn, ONE, "").1,
-        "50.00"
-    );
+    assert_eq!(run(("allow_negative", "credit_then_invoice"), &overdrawn, ONE, "").1, "50.00");
     assert_eq!(run(("credit_then_invoice", "allow_negative"), &overdrawn, ONE, "").1, "20.00");
 }
 
