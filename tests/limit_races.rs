@@ -265,11 +265,12 @@ fn a_limit_is_replaced_while_it_is_waited_for() {
         let sets = scope.spawn(|| db.connect().batch_execute(&set(11)).expect("another budget"));
         waiting(1);
         waits.batch_execute("BEGIN").expect("begin");
-        let waited = scope.spawn(|| consume(&mut waits, 10, "second"));
+        let waited = scope.spawn(move || (consume(&mut waits, 10, "second"), waits));
         waiting(2);
         holds.batch_execute("COMMIT").expect("commit");
         sets.join().expect("the budget");
-        assert_eq!(waited.join().expect("an answer"), "consumed");
+        let (result, mut waits) = waited.join().expect("an answer");
+        assert_eq!(result, "consumed");
         let came_later = scope.spawn(|| consume(&mut comes_later, 10, "third"));
         waiting(1);
         waits.batch_execute("COMMIT").expect("commit");
