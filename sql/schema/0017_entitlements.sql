@@ -130,7 +130,7 @@ CREATE TABLE billing.reservation (
 );
 CREATE INDEX reservation_open_idx ON billing.reservation (customer_id, feature_id, expires_at) WHERE outcome IS NULL;
 CREATE INDEX reservation_expiry_idx ON billing.reservation (expires_at) WHERE outcome IS NULL;
-CREATE UNIQUE INDEX reservation_id_idx ON billing.reservation (reservation_id);
+CREATE INDEX reservation_id_idx ON billing.reservation (reservation_id);
 CREATE INDEX reservation_settled_idx ON billing.reservation (settled_at) WHERE outcome IS NOT NULL;
 COMMENT ON TABLE billing.reservation IS 'Parts of quotas that are promised to work of unknown size. What was really used is an ordinary event, written when the reservation is confirmed. Removed 90 days after it was settled.';
 COMMENT ON COLUMN billing.reservation.customer_id IS 'The customer.';
