@@ -266,7 +266,10 @@ fn reservations_share_the_window_that_the_first_began() {
     assert_eq!(results.iter().filter(|result| *result == "reserved").count(), 5, "{results:?}");
     assert_eq!(load::count(&mut admin, "billing.entitlement_window"), 1);
     let row = admin
-        .query_one("SELECT used::bigint, resets_at > now() FROM billing.entitlement_check('new', 'begins', 0)", &[])
+        .query_one(
+            "SELECT used::bigint, resets_at > now() FROM billing.entitlement_check('new', 'begins', 0)",
+            &[],
+        )
         .expect("a check");
     assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1)), (5, true));
     assert_eq!(db.verify(), Vec::<String>::new());

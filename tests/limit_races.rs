@@ -247,7 +247,8 @@ fn a_limit_is_replaced_while_it_is_waited_for() {
     };
     admin.batch_execute(&set(20)).expect("a budget");
     let consume = |client: &mut Client, quantity: i64, key: &str| -> String {
-        let sql = "SELECT result FROM billing.consume('hot', 'tokens', $1::bigint, $2, '{\"api_key\":\"k\"}')";
+        let sql =
+            "SELECT result FROM billing.consume('hot', 'tokens', $1::bigint, $2, '{\"api_key\":\"k\"}')";
         client.query_one(sql, &[&quantity, &key]).expect("an answer").get(0)
     };
     let mut waiting = |count: i64| {
