@@ -245,18 +245,56 @@ $$;
 COMMENT ON FUNCTION billing_internal.entitlement_used(bigint, int, text, int, text, interval, text, date, text, text, jsonb, numeric, timestamptz) IS
     'How much of a quota is used at an instant, in the window that holds it, reservations included; what rolled over from the window before; and the window. until_at is when it resets; NULL = never at once.';
 
+CREATE FUNCTION billing_internal.may_see(of_customer_id bigint) RETURNS boolean
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN of_customer_id = ANY (billing_internal.my_customers()) OR pg_has_role(billing_internal.caller(), 'billing_reader', 'USAGE')
+        OR billing_internal.caller() IN ('billing_engine', 'billing_owner');
+END
+$$;
+COMMENT ON FUNCTION billing_internal.may_see(bigint) IS 'Whether the caller speaks for a customer, or is staff: what row security says, for definers.';
+
+CREATE FUNCTION billing_internal.asks_for_itself() RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER');
+END
+$$;
+COMMENT ON FUNCTION billing_internal.asks_for_itself() IS 'Whether the caller is a customer''s login, which reads no prices and changes nothing.';
+
+CREATE FUNCTION billing_internal.customer_credit_left(of_customer_id bigint, of_unit text) RETURNS numeric
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT billing_internal.may_see(of_customer_id) THEN
+        RETURN NULL;
+    END IF;
+    BEGIN
+        RETURN coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing.now()) s), 0);
+    EXCEPTION WHEN OTHERS THEN
+        -- What keeps usage from being priced is for staff.
+        IF left(SQLSTATE, 2) <> 'ZB' THEN
+            RAISE;
+        END IF;
+        PERFORM billing_internal.fail(SQLSTATE, format('what %s credit is available can''t be said now', of_unit), 'Ask your provider.');
+    END;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.customer_credit_left(bigint, text) IS 'What a customer has available of a unit, for those who may see it: what is pending is priced, and a customer''s login reads no prices. NULL for others. Errors: the code of what keeps usage from being priced, without the reason.';
+
 CREATE FUNCTION billing_internal.credit_left(of_customer_id bigint, of_unit text) RETURNS numeric
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 BEGIN
-    -- What is pending is priced, and a customer's login reads no prices.
-    IF pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER') THEN
-        RETURN NULL;
+    IF billing_internal.asks_for_itself() THEN
+        RETURN billing_internal.customer_credit_left(of_customer_id, of_unit);
     END IF;
     RETURN coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing.now()) s), 0);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.credit_left(bigint, text) IS 'What a customer has available of a unit; NULL where the caller is a customer''s login, which may not read the prices that tell it.';
+COMMENT ON FUNCTION billing_internal.credit_left(bigint, text) IS 'What a customer has available of a unit.';
 
 CREATE FUNCTION billing_internal.entitlement_windows_keep(of_customer_id bigint, of_feature_id int) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -348,10 +386,8 @@ BEGIN
         allowed := s.value <> 'false';
         reason := CASE WHEN allowed THEN 'allowed' ELSE 'not_entitled' END;
     END IF;
-    -- Limits on money price what is asked for, which a customer's login may not.
-    IF s.limited AND allowed AND s.meter_id IS NOT NULL AND entitlement_check.quantity > 0
-        AND NOT (pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER')) THEN
-        u := billing_internal.limits_ask(s.customer_id, s.meter_id, entitlement_check.quantity, entitlement_check.dimensions);
+    IF s.limited AND allowed AND s.meter_id IS NOT NULL AND entitlement_check.quantity > 0 THEN
+        u := billing_internal.limits_say(s.customer_id, s.meter_id, entitlement_check.quantity, entitlement_check.dimensions);
         IF NOT u.allowed OR u.reason = 'soft_limit' THEN
             allowed := u.allowed;
             reason := u.reason;
@@ -361,7 +397,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.entitlement_check(text, text, numeric, jsonb) IS
-    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only. A customer''s login is not told about credit (allowed is NULL). Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
+    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only. A customer''s login may ask for its own customers. Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
 
 CREATE FUNCTION billing.entitled(customer text, feature text, quantity numeric DEFAULT 1) RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off

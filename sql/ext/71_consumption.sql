@@ -436,7 +436,7 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     SELECT k.key INTO who FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(why_denied.customer);
-    SELECT x.* INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(why_denied.feature);
+    SELECT x.key, x.kind, x.unit INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(why_denied.feature);
     c := billing.entitlement_check(who, f.key, why_denied.quantity);
     allowed := c.allowed;
     reason := c.reason;
@@ -467,9 +467,11 @@ BEGIN
         explanation := format('%s would cost more than a %s lets', f.key, replace(c.reason, '_', ' '));
         command := format('SELECT * FROM billing.%s(%L);', CASE c.reason WHEN 'budget' THEN 'budgets' ELSE 'spend_limits' END, who);
     ELSE
-        explanation := format('%s may not use %s of %s now (%s)', who, trim_scale(why_denied.quantity), f.key, coalesce(c.reason, 'what credit there is, is not told here'));
+        explanation := format('%s may not use %s of %s now (%s)', who, trim_scale(why_denied.quantity), f.key, c.reason);
     END CASE;
+    -- Only operators can change it.
+    command := CASE WHEN NOT billing_internal.asks_for_itself() THEN command END;
     RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION billing.why_denied(text, text, numeric) IS 'Why a customer may not use so much of a feature now, in words, and a command that would let it (for operators; an amendment or another plan does, too). command is NULL where nothing is to be lifted. Errors: ZB001, ZB004 quantity.';
+COMMENT ON FUNCTION billing.why_denied(text, text, numeric) IS 'Why a customer may not use so much of a feature now, in words, and a command that would let it (for operators; an amendment or another plan does, too). command is NULL where nothing is to be lifted, and for a customer''s login, which may ask for its own customers. Errors: ZB001, ZB004 quantity.';

@@ -521,6 +521,39 @@ $$;
 COMMENT ON FUNCTION billing_internal.limits_ask(bigint, int, numeric, jsonb, text) IS
     'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. What costs nothing passes.';
 
+CREATE FUNCTION billing_internal.customer_limits(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb) RETURNS TABLE (allowed boolean, reason text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT billing_internal.may_see(of_customer_id) THEN
+        RETURN;
+    END IF;
+    BEGIN
+        RETURN QUERY SELECT a.allowed, a.reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions) a;
+    EXCEPTION WHEN OTHERS THEN
+        -- What keeps usage from being priced is for staff.
+        IF left(SQLSTATE, 2) <> 'ZB' THEN
+            RAISE;
+        END IF;
+        PERFORM billing_internal.fail(SQLSTATE, 'whether limits allow this can''t be said now', 'Ask your provider.');
+    END;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.customer_limits(bigint, int, numeric, jsonb) IS 'What limits_ask() says, for those who may see the customer: what is asked for is priced, and a customer''s login reads no prices. Nothing for others. Errors: the code of what keeps usage from being priced, without the reason.';
+
+CREATE FUNCTION billing_internal.limits_say(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, OUT allowed boolean, OUT reason text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF billing_internal.asks_for_itself() THEN
+        SELECT a.allowed, a.reason INTO allowed, reason FROM billing_internal.customer_limits(of_customer_id, of_meter_id, quantity, dimensions) a;
+    ELSE
+        SELECT a.allowed, a.reason INTO allowed, reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions) a;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limits_say(bigint, int, numeric, jsonb) IS 'limits_ask() for whoever only wants to know: allowed and reason.';
+
 CREATE FUNCTION billing_internal.limits_check(of_customer_id bigint, of_feature_id int, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, lock boolean DEFAULT false,
     OUT allowed boolean, OUT reason text, OUT detail jsonb)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

@@ -4,16 +4,6 @@
 -- has to be priced, which reads list prices, policies and terms that customers may not read: three definers do that, each
 -- for one customer, after asking may_see(), and hand out no more than the next invoice will say.
 
-CREATE FUNCTION billing_internal.may_see(of_customer_id bigint) RETURNS boolean
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN of_customer_id = ANY (billing_internal.my_customers()) OR pg_has_role(billing_internal.caller(), 'billing_reader', 'USAGE')
-        OR billing_internal.caller() IN ('billing_engine', 'billing_owner');
-END
-$$;
-COMMENT ON FUNCTION billing_internal.may_see(bigint) IS 'Whether the caller speaks for a customer, or is staff: what row security says, for definers.';
-
 CREATE FUNCTION billing_internal.customer_bills(of_customer_id bigint) RETURNS TABLE (contract_id uuid, boundary int, document jsonb, problem text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -144,15 +134,11 @@ BEGIN
     PERFORM billing_internal.require_installed();
     only_id := CASE WHEN of_customer IS NOT NULL THEN billing_internal.find_customer(of_customer) END;
     RETURN QUERY
-    SELECT c.key, e.feature, e.name, e.kind, CASE WHEN k.available IS NULL THEN e.allowed ELSE k.available > 0 END,
-        CASE WHEN k.available IS NULL THEN e.reason WHEN k.available > 0 THEN 'allowed' ELSE 'no_credit' END, e.value, coalesce(f.unit, m.unit), e.mode, e.used, e.quota,
-        coalesce(k.available, e.remaining), e.resets_at, e.valid_until
+    SELECT c.key, e.feature, e.name, e.kind, e.allowed, e.reason, e.value, coalesce(f.unit, m.unit), e.mode, e.used, e.quota, e.remaining, e.resets_at, e.valid_until
     FROM billing.customer c
     CROSS JOIN LATERAL billing.entitlements(c.key) e
     JOIN billing.feature f ON f.key = e.feature
     LEFT JOIN billing.meter m ON m.meter_id = f.meter_id
-    -- entitlements() leaves out what is left of credit where a customer's login asks.
-    LEFT JOIN LATERAL (SELECT coalesce(sum(b.available), 0) AS available FROM billing.my_credits(c.key) b WHERE b.unit = f.unit) k ON e.kind = 'credit' AND e.reason IS DISTINCT FROM 'not_entitled' AND e.reason IS DISTINCT FROM 'suspended'
     WHERE only_id IS NULL OR c.customer_id = only_id
     ORDER BY c.key, e.name, e.feature;
 END
