@@ -17,7 +17,7 @@ CREATE FUNCTION billing_internal.quota_verdict(mode text, quota numeric, used nu
 COMMENT ON FUNCTION billing_internal.quota_verdict(text, numeric, numeric, numeric) IS 'What becomes of a request: allowed, unlimited (quota NULL), soft_limit, overage or quota_exceeded; NULL where a number has more than 28 digits.';
 CREATE FUNCTION billing_internal.quota_rolled(quota numeric, used numeric, cap numeric) RETURNS numeric
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'quota_rolled_wrapper';
-COMMENT ON FUNCTION billing_internal.quota_rolled(numeric, numeric, numeric) IS 'What of a window''s quota was not used and is there once more in the next: not more than the cap (NULL = all).';
+COMMENT ON FUNCTION billing_internal.quota_rolled(numeric, numeric, numeric) IS 'What of a window''s quota, with what had rolled into it, was not used and rolls into the next: not more than the cap (NULL = all).';
 
 -- ── what is said ─────────────────────────────────────────────────────────────────────────────────
 
@@ -184,15 +184,52 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_now(bigint, text, timestamptz) IS 'What a customer has of a feature at an instant (NULL = billing.now()); no row = nothing.';
 
+CREATE FUNCTION billing_internal.entitlement_rolled(
+    of_customer_id bigint, of_feature_id int, of_meter_id int, resets text, zone text, starts_on date, every text, alignment text, match jsonb, rollover numeric, from_at timestamptz
+) RETURNS numeric
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    windows_max CONSTANT int := 24;
+    until_at timestamptz := from_at;
+    cap numeric := rollover;
+    s record;
+    quotas numeric[] := '{}';
+    useds numeric[] := '{}';
+    caps numeric[] := '{}';
+    rolled numeric := 0;
+BEGIN
+    -- From the window before this one back to where what had rolled into it makes no difference.
+    WHILE cardinality(quotas) < windows_max LOOP
+        -- The quota that held when the window ended, if there was one.
+        SELECT e.quota, e.rollover INTO s FROM billing.entitlement_state e
+        WHERE e.customer_id = of_customer_id AND e.feature_id = of_feature_id AND e.valid_during @> until_at - interval '1 microsecond' AND NOT e.suspended;
+        EXIT WHEN s.quota IS NULL;
+        from_at := CASE WHEN resets = 'hour' THEN until_at - interval '1 hour' ELSE (SELECT billing_internal.local_midnight(p.starts_on, zone)
+            FROM billing_internal.calendar_period_at(entitlement_rolled.starts_on, NULL, every, alignment, ((until_at - interval '1 microsecond') AT TIME ZONE zone)::date) p) END;
+        EXIT WHEN from_at IS NULL;
+        quotas := quotas || s.quota;
+        useds := useds || coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, match) w), 0);
+        caps := caps || cap;
+        EXIT WHEN s.rollover IS NULL OR quotas[cardinality(quotas)] - useds[cardinality(quotas)] >= cap OR useds[cardinality(quotas)] - quotas[cardinality(quotas)] >= s.rollover;
+        cap := s.rollover;
+        until_at := from_at;
+    END LOOP;
+    FOR i IN REVERSE cardinality(quotas) .. 1 LOOP
+        rolled := coalesce(billing_internal.quota_rolled(quotas[i] + rolled, useds[i], nullif(caps[i], 'Infinity')), 0);
+    END LOOP;
+    RETURN rolled;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.entitlement_rolled(bigint, int, int, text, text, date, text, text, jsonb, numeric, timestamptz) IS
+    'What rolled over into the window that begins at from_at: of each window before, quota and what had rolled into it less what was used, up to the cap that held at the end of the next (rollover; Infinity = none). Windows are today''s, and not more than 24 back play a part.';
+
 CREATE FUNCTION billing_internal.entitlement_used(
     of_customer_id bigint, of_feature_id int, of_kind text, of_meter_id int, resets text, length interval, zone text, starts_on date, every text, alignment text,
     match jsonb, rollover numeric, at timestamptz, OUT used numeric, OUT rolled numeric, OUT from_at timestamptz, OUT until_at timestamptz
 )
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
-DECLARE
-    before_from timestamptz;
-    before_quota numeric;
 BEGIN
     rolled := 0;
     IF of_kind = 'seat' OR resets = 'never' AND (SELECT m.state IN ('level', 'presence') FROM billing.meter m WHERE m.meter_id = of_meter_id) THEN
@@ -223,18 +260,7 @@ BEGIN
         END CASE;
         used := CASE WHEN from_at IS NULL THEN 0 ELSE coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, match) w), 0) END;
         IF rollover IS NOT NULL THEN
-            -- The quota that held when the window before ended, if there was one.
-            SELECT s.quota INTO before_quota FROM billing.entitlement_state s
-            WHERE s.customer_id = of_customer_id AND s.feature_id = of_feature_id AND s.valid_during @> from_at - interval '1 microsecond' AND NOT s.suspended;
-            IF before_quota IS NOT NULL THEN
-                IF resets = 'hour' THEN
-                    before_from := from_at - interval '1 hour';
-                ELSE
-                    SELECT billing_internal.local_midnight(p.starts_on, zone) INTO before_from
-                    FROM billing_internal.calendar_period_at(entitlement_used.starts_on, NULL, every, alignment, ((from_at - interval '1 microsecond') AT TIME ZONE zone)::date) p;
-                END IF;
-                rolled := coalesce(billing_internal.quota_rolled(before_quota, coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, before_from, from_at, match) w), 0), nullif(rollover, 'Infinity')), 0);
-            END IF;
+            rolled := billing_internal.entitlement_rolled(of_customer_id, of_feature_id, of_meter_id, resets, zone, starts_on, every, alignment, match, rollover, from_at);
         END IF;
         until_at := CASE WHEN resets IN ('never', 'sliding') THEN NULL ELSE until_at END;
     END IF;
@@ -243,7 +269,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_used(bigint, int, text, int, text, interval, text, date, text, text, jsonb, numeric, timestamptz) IS
-    'How much of a quota is used at an instant, in the window that holds it, reservations included; what rolled over from the window before; and the window. until_at is when it resets; NULL = never at once.';
+    'How much of a quota is used at an instant, in the window that holds it, reservations included; what rolled over from windows before; and the window. until_at is when it resets; NULL = never at once.';
 
 CREATE FUNCTION billing_internal.may_see(of_customer_id bigint) RETURNS boolean
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -81,6 +81,31 @@ SELECT used, quota, resets_at FROM billing.entitlement_check('acme', 'tokens');
 SELECT result, used, quota FROM billing.consume('acme', 'tokens', 330, 'april');
 SELECT billing.test_clock_set('2026-05-02T00:00:00Z') IS NOT NULL AS clock;
 SELECT used, quota, resets_at FROM billing.entitlement_check('acme', 'tokens');
+-- What had rolled in rolls on, under the cap: 100 a month, up to 150 roll over, and 0, 0, 20, 300 and 100 are used from January to May.
+SELECT billing.subscribe('rolls', 'p', '2027-01-01', '{"entitlements": [{"feature": "tokens", "value": "100", "reset": "month", "rollover": {"cap": "150"}}]}')
+FROM billing.customer_upsert('{"key": "rolls", "currency": "USD"}');
+CREATE TEMP TABLE rolled (month date, quota numeric, want numeric);
+CREATE FUNCTION pg_temp.month(month date, n numeric, want numeric) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM billing.test_clock_set(month + interval '10 days');
+    IF n > 0 THEN
+        PERFORM billing.ingest_event('rolls', 'llm', 'rolls' || month, billing.now(), jsonb_build_object('usage', jsonb_build_object('tokens', n)));
+    END IF;
+    INSERT INTO rolled SELECT month, c.quota, want FROM billing.entitlement_check('rolls', 'tokens', 0) c;
+END $$;
+BEGIN;
+SELECT pg_temp.month('2027-01-01', 0, 100), pg_temp.month('2027-02-01', 0, 200), pg_temp.month('2027-03-01', 20, 250), pg_temp.month('2027-04-01', 300, 250), pg_temp.month('2027-05-01', 100, 100), pg_temp.month('2027-06-01', 0, 100);
+SELECT month, quota, want, quota = want AS ok FROM rolled;
+-- Late usage of March moves what April had. A month whose contract was paused when it ended rolls nothing on.
+SELECT billing.ingest_event('rolls', 'llm', 'late', '2027-03-02Z', '{"usage": {"tokens": 200}}');
+SELECT billing.test_clock_set('2027-04-11Z') IS NOT NULL AS clock;
+SELECT quota FROM billing.entitlement_check('rolls', 'tokens', 0);
+SELECT billing.test_clock_set('2027-07-20Z') IS NOT NULL AS clock;
+SELECT billing.contract_pause('rolls-1', '2027-07-31Z') + billing.contract_resume('rolls-1', '2027-08-03Z') AS version;
+SELECT billing.test_clock_set('2027-08-10Z') IS NOT NULL AS clock;
+SELECT quota FROM billing.entitlement_check('rolls', 'tokens', 0);
+ROLLBACK;
+SELECT billing.test_clock_set('2026-05-02T00:00:00Z') IS NOT NULL AS clock;
 -- Only some of the usage.
 SELECT billing.contract_amend('acme-1', '{"entitlements": [{"feature": "tokens", "value": "10", "reset": "month", "match": {"model": "b"}}]}', '2026-05-02') AS version;
 SELECT result, reason, used FROM billing.consume('acme', 'tokens', 5, 'a', '{"model": "a"}');
