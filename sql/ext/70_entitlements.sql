@@ -67,16 +67,25 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_sources(bigint) IS 'All that plans, add-ons, contracts and operators say of a customer''s features, as entitlements_folded() takes it; NULL = nothing. Contracts are heard in the order in which they start, exceptions as they were made.';
 
+CREATE FUNCTION billing_internal.entitlement_rows(rows jsonb)
+    RETURNS TABLE (feature_id int, valid_during tstzrange, suspended boolean, value jsonb, quota numeric, mode text, resets text, length interval, zone text,
+        starts_on date, every text, alignment text, match jsonb, rollover numeric, rate jsonb, source text, heard jsonb)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.feature_id, tstzrange(r.from_at, r.until_at), r.suspended, coalesce(r.value, 'null'), r.quota, r.mode, r.resets, r.length, r.zone, r.starts_on, r.every, r.alignment, r.match,
+        r.rollover, nullif(r.rate, 'null'), r.source, r.heard
+    FROM jsonb_to_recordset(rows) r (feature_id int, from_at timestamptz, until_at timestamptz, suspended boolean, value jsonb, quota numeric, mode text, resets text, length interval, zone text,
+        starts_on date, every text, alignment text, match jsonb, rollover numeric, rate jsonb, source text, heard jsonb)
+$$;
+COMMENT ON FUNCTION billing_internal.entitlement_rows(jsonb) IS 'What entitlements_folded() said, as rows of entitlement_state.';
+
 CREATE FUNCTION billing_internal.entitlements_store(of_customer_id bigint, rows jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 BEGIN
     DELETE FROM billing.entitlement_state s WHERE s.customer_id = of_customer_id;
     INSERT INTO billing.entitlement_state (customer_id, feature_id, valid_during, suspended, value, quota, mode, resets, length, zone, starts_on, every, alignment, match, rollover, rate, source, heard)
-    SELECT of_customer_id, r.feature_id, tstzrange(r.from_at, r.until_at), r.suspended, coalesce(r.value, 'null'), r.quota, r.mode, r.resets, r.length, r.zone, r.starts_on, r.every, r.alignment, r.match,
-        r.rollover, nullif(r.rate, 'null'), r.source, r.heard
-    FROM jsonb_to_recordset(rows) r (feature_id int, from_at timestamptz, until_at timestamptz, suspended boolean, value jsonb, quota numeric, mode text, resets text, length interval, zone text,
-        starts_on date, every text, alignment text, match jsonb, rollover numeric, rate jsonb, source text, heard jsonb);
+    SELECT of_customer_id, r.* FROM billing_internal.entitlement_rows(rows) r;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.entitlements_store(bigint, jsonb) IS 'Replaces what a customer has of all features. The caller is entitlements_compile(). Runs as billing_owner.';
