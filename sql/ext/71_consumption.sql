@@ -254,6 +254,9 @@ BEGIN
         VALUES (s.customer_id, id, reservation_create.idempotency_key, s.feature_id, reservation_create.quantity, reservation_create.properties, reservation_create.bill_to, at, at + reservation_create.expires_in, clock_timestamp());
         c.used := c.used + reservation_create.quantity;
         c.remaining := CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
+        IF s.watched THEN
+            PERFORM billing_internal.alerts_look(s.customer_id);
+        END IF;
     END IF;
     RETURN QUERY SELECT CASE WHEN c.allowed THEN 'reserved' ELSE 'denied' END, id, CASE WHEN c.allowed THEN at + reservation_create.expires_in END, c.allowed, c.reason, c.used, c.quota, c.remaining;
 END
@@ -316,6 +319,7 @@ BEGIN
     END IF;
     UPDATE billing.reservation x SET outcome = 'confirmed', actual = coalesce(reservation_confirm.actual, r.quantity), was_late = late, settled_at = billing.now()
     WHERE x.customer_id = r.customer_id AND x.reservation_id = reservation_confirm.reservation;
+    PERFORM billing_internal.alerts_look(r.customer_id);
     RETURN QUERY SELECT 'confirmed', late, x.used, x.quota, x.remaining FROM billing.entitlement_check(r.customer, r.feature, 0) x;
 END
 $$;
@@ -398,6 +402,9 @@ BEGIN
     c.used := coalesce(c.used, (SELECT w.quantity FROM billing.feature f CROSS JOIN LATERAL billing_internal.usage_window(s.customer_id, f.meter_id, date_bin('1 hour', billing.now(), '2000-01-01 00:00+00'),
         date_bin('1 hour', billing.now(), '2000-01-01 00:00+00') + interval '1 hour') w WHERE f.feature_id = s.feature_id), 0) + CASE WHEN leaves THEN -1 ELSE 1 END;
     PERFORM billing.ingest_event(s.customer, s.event_type, 'seat:' || billing_internal.uuid_v7(), coalesce(changed_at, billing.now()), billing_internal.seat_event(s.definition, seat_change.seat_holder, leaves, c.used + CASE WHEN leaves THEN 1 ELSE 0 END)::jsonb);
+    IF s.watched THEN
+        PERFORM billing_internal.alerts_look(s.customer_id);
+    END IF;
     RETURN QUERY SELECT CASE WHEN leaves THEN 'released' ELSE 'assigned' END, true, c.reason, c.used, c.quota, CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
 END
 $$;
