@@ -369,6 +369,7 @@ DECLARE
     quantity numeric := (SELECT sum(q) FROM unnest(quantities) q);
     used numeric := 0;
     events bigint := 0;
+    off numeric;
 BEGIN
     amount := 0;
     SELECT x.time_zone INTO c FROM billing.customer x WHERE x.customer_id = of_customer_id;
@@ -379,15 +380,13 @@ BEGIN
         RETURN; -- nothing prices it
     END IF;
     PERFORM billing_internal.raise_fault(p.fault);
-    SELECT x.contract_id, x.currency, x.starts_on, x.ends_on, x.billed_every, x.alignment, x.time_zone, h.terms, h.every INTO k
+    SELECT x.contract_id, x.currency, x.starts_on, x.ends_on, x.billed_every, x.alignment, x.time_zone, h.charge_key, h.terms, h.every INTO k
     FROM billing.contract x JOIN billing.contract_charge h USING (customer_id, contract_id)
     WHERE x.customer_id = of_customer_id AND x.key = p.contract AND h.charge_key = p.charge AND h.kind = 'usage' AND h.until_version IS NULL AND h.valid_during @> at;
     currency := k.currency;
     IF p.pricing ?| '{per_event_minimum, per_event_maximum}' THEN
         amount := billing.rate_events(p.pricing::text::billing.pricing, quantities);
-        RETURN;
-    END IF;
-    IF p.pricing->>'model' NOT IN ('per_unit', 'matrix', 'dynamic') OR p.pricing ?| '{free_units, minimum, maximum}' THEN
+    ELSIF p.pricing->>'model' NOT IN ('per_unit', 'matrix', 'dynamic') OR p.pricing ?| '{free_units, minimum, maximum}' THEN
         -- Where it stands in the tiers of its service period.
         SELECT coalesce(sum(q.quantity), 0), coalesce(sum(q.events), 0) INTO used, events
         FROM billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, (at AT TIME ZONE k.time_zone)::date) b
@@ -398,11 +397,18 @@ BEGIN
         used := used + ahead;
         events := events + ahead_events;
     END IF;
-    amount := billing.rate(p.pricing::text::billing.pricing, used + quantity, dimensions, events + cardinality(quantities))
-        - CASE WHEN events = 0 THEN 0 ELSE billing.rate(p.pricing::text::billing.pricing, used, dimensions, events) END;
+    IF NOT p.pricing ?| '{per_event_minimum, per_event_maximum}' THEN
+        amount := billing.rate(p.pricing::text::billing.pricing, used + quantity, dimensions, events + cardinality(quantities))
+            - CASE WHEN events = 0 THEN 0 ELSE billing.rate(p.pricing::text::billing.pricing, used, dimensions, events) END;
+    END IF;
+    FOR off IN SELECT (t.terms->>'percent_off')::numeric FROM billing.contract_term t
+        WHERE t.customer_id = of_customer_id AND t.contract_id = k.contract_id AND t.kind = 'discount' AND t.until_version IS NULL AND t.valid_during @> at AND t.terms ? 'percent_off'
+            AND (coalesce(t.terms->'charges', '[]') = '[]' AND coalesce(t.terms->'products', '[]') = '[]' OR t.terms->'charges' ? k.charge_key OR t.terms->'products' ? (k.terms->>'product')) LOOP
+        amount := amount * (100 - off) * 0.01;
+    END LOOP;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limit_cost(bigint, int, numeric[], jsonb, timestamptz, numeric, bigint) IS 'What the quantities of some events more would cost, by the customer''s price at their place in the tiers, behind what is used and what is ahead of them: the difference of the rated total with and without them. 0 where nothing prices it. Discounts of the contract are left out.';
+COMMENT ON FUNCTION billing_internal.limit_cost(bigint, int, numeric[], jsonb, timestamptz, numeric, bigint) IS 'What the quantities of some events more would cost, by the customer''s price at their place in the tiers, behind what is used and what is ahead of them: the difference of the rated total with and without them, less the contract''s percentages off. 0 where nothing prices it. Amounts off are left out: what they leave to this is known when the period is billed.';
 
 CREATE FUNCTION billing_internal.event_worths(of_meter_id int, quantity numeric, dimensions jsonb, bill_to text, properties text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -604,6 +610,39 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.limits_ask(bigint, int, numeric, jsonb, text, text) IS
     'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. What is reserved counts as used. properties: of the event, which counts on the other meters of its type, too. What costs nothing passes.';
+
+CREATE FUNCTION billing_internal.customer_limits(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb) RETURNS TABLE (allowed boolean, reason text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT billing_internal.may_see(of_customer_id) THEN
+        RETURN;
+    END IF;
+    BEGIN
+        RETURN QUERY SELECT a.allowed, a.reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions) a;
+    EXCEPTION WHEN OTHERS THEN
+        -- What keeps usage from being priced is for staff.
+        IF left(SQLSTATE, 2) <> 'ZB' THEN
+            RAISE;
+        END IF;
+        PERFORM billing_internal.fail(SQLSTATE, 'whether limits allow this can''t be said now', 'Ask your provider.');
+    END;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.customer_limits(bigint, int, numeric, jsonb) IS 'What limits_ask() says, for those who may see the customer: what is asked for is priced, and a customer''s login reads no prices. Nothing for others. Errors: the code of what keeps usage from being priced, without the reason.';
+
+CREATE FUNCTION billing_internal.limits_say(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, OUT allowed boolean, OUT reason text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF billing_internal.asks_for_itself() THEN
+        SELECT a.allowed, a.reason INTO allowed, reason FROM billing_internal.customer_limits(of_customer_id, of_meter_id, quantity, dimensions) a;
+    ELSE
+        SELECT a.allowed, a.reason INTO allowed, reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions) a;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limits_say(bigint, int, numeric, jsonb) IS 'limits_ask() for whoever only wants to know: allowed and reason.';
 
 CREATE FUNCTION billing_internal.limits_check(of_customer_id bigint, of_feature_id int, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, lock boolean DEFAULT false,
     properties text DEFAULT NULL, OUT allowed boolean, OUT reason text, OUT detail jsonb)
