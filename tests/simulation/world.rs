@@ -58,6 +58,10 @@ pub(crate) struct Party {
     pub(crate) paused: Option<Day>,
     /// A signed deal of commitments or credits instead of a plan.
     pub(crate) deal: Option<Deal>,
+    /// Its events are hours apart, and what they cost has no more places than can be paid: what is drawn is one number.
+    pub(crate) exact: bool,
+    /// What each block gave to the last boundary.
+    pub(crate) last_drawn: Vec<Q>,
     /// Its usage comes in time and is not corrected.
     pub(crate) in_time: bool,
     /// Its blocks of credit.
@@ -87,6 +91,8 @@ pub(crate) struct Sim {
     pub(crate) waits: BTreeSet<String>,
     /// Boundaries whose invoice was voided, to be issued again.
     pub(crate) voided: BTreeMap<String, Vec<usize>>,
+    /// Contracts that the last run billed, or looked at.
+    pub(crate) just_billed: BTreeSet<String>,
     pub(crate) compared: usize,
     /// Changes of contracts that were made.
     pub(crate) changes: usize,
@@ -161,6 +167,7 @@ impl Sim {
             broken: BTreeSet::new(),
             waits: BTreeSet::new(),
             voided: BTreeMap::new(),
+            just_billed: BTreeSet::new(),
             compared: 0,
             changes: 0,
             faults: Vec::new(),
