@@ -274,7 +274,7 @@ impl Sim {
 
     /// The ends of blocks are posted that are past them, where all they could pay for is billed.
     pub(crate) fn expire_blocks(&mut self) {
-        let now = self.clock;
+        let now = self.clock - self.credit_grace;
         for p in 0..self.parties.len() {
             let party = &self.parties[p];
             if party.deal != Some(Deal::Credits) || !party.in_time {

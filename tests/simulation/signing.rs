@@ -319,7 +319,8 @@ impl Sim {
             doc["commitments"] = json!([commitment]);
             doc["credits"] = json!(credits);
             party.exact = rng.chance(60);
-            party.in_time = !party.exact || rng.chance(50);
+            let either = rng.chance(50);
+            party.in_time = !party.exact || either || self.credit_grace == 0;
             if party.exact {
                 let unit = q(1) / q(10_i64.pow(digits));
                 let mut price = || {
@@ -400,13 +401,7 @@ impl Sim {
         };
         party.contracts.push(key.clone());
         party.blocks = blocks;
-        let late = party.deal == Some(Deal::Credits) && !party.in_time;
         self.must(&format!("SELECT billing.contract_create({})", quote(&doc.to_string())));
-        if late {
-            self.must(&format!(
-                "SELECT billing.policy_set('credit_expiry_grace', '366 days', 'contract:{key}')"
-            ));
-        }
         self.must(&format!("SELECT billing.contract_activate('{key}')"));
         self.world.contracts.insert(key, contract);
     }

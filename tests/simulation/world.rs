@@ -91,6 +91,8 @@ pub(crate) struct Sim {
     pub(crate) waits: BTreeSet<String>,
     /// Boundaries whose invoice was voided, to be issued again.
     pub(crate) voided: BTreeMap<String, Vec<usize>>,
+    /// Policy credit_expiry_grace: how many seconds after its end a block may still be drawn by late usage.
+    pub(crate) credit_grace: i64,
     /// Contracts that the last run billed, or looked at.
     pub(crate) just_billed: BTreeSet<String>,
     pub(crate) compared: usize,
@@ -167,6 +169,7 @@ impl Sim {
             broken: BTreeSet::new(),
             waits: BTreeSet::new(),
             voided: BTreeMap::new(),
+            credit_grace: 0,
             just_billed: BTreeSet::new(),
             compared: 0,
             changes: 0,
@@ -186,6 +189,11 @@ impl Sim {
         let start = start.and_hms_opt(12, 0, 0).expect("noon").and_utc().timestamp();
         sim.set_clock(start);
         sim.catalogue();
+        if sim.credits && sim.rng.chance(50) {
+            // Longer than any usage is late.
+            sim.credit_grace = 366 * DAY;
+            sim.must("SELECT billing.policy_set('credit_expiry_grace', '366 days')");
+        }
         let only: Option<usize> =
             std::env::var("SIM_CUSTOMER").ok().map(|n| n.parse().expect("SIM_CUSTOMER is a number"));
         for n in 0..customers {
