@@ -1,5 +1,5 @@
 -- 1,000 customers of one plan with 1,000 features, of which some are asked for: a boolean, a quota with about 100 unfolded rows
--- of usage each, and one that is consumed. And the same as bare tables.
+-- of usage each; and of as many more who consume. And the same as bare tables.
 --
 -- The first customer subscribes to the whole plan. The others subscribe to what is asked for, and what the first one's other
 -- features were compiled to is copied to them: compiling them a thousand times would measure contract_create().
@@ -13,6 +13,8 @@ SELECT count(*) FROM billing.catalog_apply(jsonb_build_object(
         FROM (VALUES ('gate', (SELECT jsonb_agg(jsonb_build_object('feature', 'gate-' || n)) FROM generate_series(1, 997) n)), ('asked', '[]')) p (key, others))));
 SELECT count(billing.customer_upsert(jsonb_build_object('key', 'gate-' || n, 'currency', 'USD'))) FROM generate_series(1, :customers) n;
 SELECT count(billing.subscribe('gate-' || n, CASE n WHEN 1 THEN 'gate' ELSE 'asked' END)) FROM generate_series(1, :customers) n;
+SELECT count(billing.customer_upsert(jsonb_build_object('key', 'use-' || n, 'currency', 'USD'))) FROM generate_series(1, :customers) n;
+SELECT count(billing.subscribe('use-' || n, 'asked')) FROM generate_series(1, :customers) n;
 -- No triggers: the keys that rows refer to are the first one's.
 SET session_replication_role = replica;
 INSERT INTO billing.entitlement_state
@@ -28,6 +30,6 @@ CREATE TABLE bench.flag (customer text COLLATE "C", feature text COLLATE "C", al
 INSERT INTO bench.flag SELECT 'gate-' || c, 'gate-static', true FROM generate_series(1, :customers) c;
 -- What a user would write: a counter that is compared and counted up, and a row that says why.
 CREATE TABLE bench.counter (customer text COLLATE "C", feature text COLLATE "C", used numeric NOT NULL, quota numeric NOT NULL, PRIMARY KEY (customer, feature)) WITH (fillfactor = 50);
-INSERT INTO bench.counter SELECT 'gate-' || c, 'gate-calls', 0, 1000000000000 FROM generate_series(1, :customers) c;
+INSERT INTO bench.counter SELECT 'use-' || c, 'gate-calls', 0, 1000000000000 FROM generate_series(1, :customers) c;
 CREATE TABLE bench.consumed (customer text COLLATE "C", idempotency_key text COLLATE "C", n numeric NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (customer, idempotency_key));
 ANALYZE;
