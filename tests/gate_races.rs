@@ -328,8 +328,9 @@ fn a_check_sees_what_was_committed_before_it() {
 #[test]
 fn a_check_sees_what_was_committed_after_its_transaction_began() {
     let db = Db::fresh("gate_moment");
-    let (mut admin, mut asks) = (prepare(&db), db.connect());
-    admin.batch_execute("SELECT billing.test_clock_set(NULL)").expect("the real clock");
+    prepare(&db).batch_execute("SELECT billing.test_clock_set(NULL)").expect("the real clock");
+    // Sessions keep the clock they began with.
+    let (mut admin, mut asks) = (db.connect(), db.connect());
     asks.batch_execute("BEGIN; SELECT billing.now(); SELECT billing.entitled('hot', 'sso')")
         .expect("a transaction");
     let mut ask = |expected: (bool, &str, i64), what: &str| {
@@ -386,8 +387,8 @@ fn a_check_sees_what_was_committed_after_its_transaction_began() {
 #[test]
 fn the_last_exception_counts() {
     let db = Db::fresh("gate_last_exception");
-    let (mut admin, mut early) = (prepare(&db), db.connect());
-    admin.batch_execute("SELECT billing.test_clock_set(NULL)").expect("the real clock");
+    prepare(&db).batch_execute("SELECT billing.test_clock_set(NULL)").expect("the real clock");
+    let (mut admin, mut early) = (db.connect(), db.connect());
     early.batch_execute("BEGIN; SELECT billing.now()").expect("a transaction");
     admin
         .batch_execute("SELECT billing.entitlement_override('hot', 'sso', 'false', NULL, 'first')")

@@ -73,8 +73,12 @@ fn quota_window(
     zone: &str,
     at: TimestampWithTimeZone,
 ) -> Option<Vec<TimestampWithTimeZone>> {
-    let calendar =
-        Calendar::new(from_date(starts_on)?, None, Interval::parse(every).ok()?, Alignment::parse(alignment).ok()?);
+    let calendar = Calendar::new(
+        from_date(starts_on)?,
+        None,
+        Interval::parse(every).ok()?,
+        Alignment::parse(alignment).ok()?,
+    );
     let period = calendar.ok()?.period_at(local_day(at, zone)?)?;
     Some(vec![midnight(period.starts_on, zone)?, midnight(period.ends_on, zone)?])
 }
