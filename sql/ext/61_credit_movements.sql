@@ -420,7 +420,7 @@ COMMENT ON FUNCTION billing.credit_statement(text, text, timestamptz, timestampt
 
 CREATE FUNCTION billing_internal.credit_choose(of_customer_id bigint, of_unit text, at timestamptz, of_amount numeric, doc jsonb,
     OUT grants uuid[], OUT amounts numeric[], OUT drawn jsonb, OUT available numeric)
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     of_order text;
@@ -438,7 +438,8 @@ BEGIN
     FROM billing.contract k JOIN billing.contract_version v ON v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.version = k.version
     WHERE k.customer_id = of_customer_id AND v.document ? 'credit_order' AND k.state IN ('scheduled', 'active', 'paused') AND (of_contract_id IS NULL OR k.contract_id = of_contract_id)
     ORDER BY k.starts_at DESC, k.contract_id DESC LIMIT 1;
-    PERFORM billing_internal.credit_periods_keep(of_customer_id);
+    PERFORM billing_internal.credit_periods_keep(of_customer_id)
+    WHERE EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = of_customer_id AND h.kind = 'usage' AND h.until_version IS NULL);
     WITH waiting AS MATERIALIZED (
         SELECT p.grant_id, sum(p.amount) AS amount FROM billing_internal.credit_pending(of_customer_id, of_unit) p GROUP BY p.grant_id
     ), block AS (
