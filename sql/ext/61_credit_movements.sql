@@ -465,6 +465,25 @@ $$;
 COMMENT ON FUNCTION billing_internal.credit_choose(bigint, text, timestamptz, numeric, jsonb) IS
     'Which of a customer''s blocks, which are locked, a draw takes from, and what is available: less pending usage, with debt counted. No grants where there is too little.';
 
+CREATE FUNCTION billing_internal.drawn_before(of_customer_id bigint, key text, of_unit text, of_amount numeric, of_doc jsonb, OUT draw_id uuid, OUT drawn jsonb, OUT available numeric)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    d record;
+BEGIN
+    SELECT n.*, c.key AS customer INTO d FROM billing.credit_draw n JOIN billing.customer c USING (customer_id) WHERE n.customer_id = of_customer_id AND n.idempotency_key = drawn_before.key;
+    IF FOUND AND (d.unit, d.amount, d.doc) IS DISTINCT FROM (of_unit, of_amount, of_doc) THEN
+        PERFORM billing_internal.fail('ZB009', format('draw %s of customer %s was %s %s%s', quote_literal(d.idempotency_key), d.customer, trim_scale(d.amount), d.unit, CASE WHEN d.doc <> '{}' THEN ' ' || d.doc::text ELSE '' END),
+            'Nothing was drawn. A draw that differs needs another key.');
+    END IF;
+    draw_id := d.draw_id;
+    drawn := d.drawn;
+    available := d.available;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.drawn_before(bigint, text, text, numeric, jsonb) IS 'What a draw with this key returned; NULLs where there was none. Errors: ZB009 it was another draw.';
+
 CREATE FUNCTION billing_internal.draw_down_chosen(customer text, amount numeric, idempotency_key text, unit text, doc jsonb, at timestamptz)
     RETURNS TABLE (result text, draw_id uuid, drawn jsonb, available numeric)
     LANGUAGE plpgsql ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
@@ -531,15 +550,11 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    -- The key was used before, or there is too little.
-    SELECT * INTO d FROM billing.credit_draw n WHERE n.customer_id = b.customer_id AND n.idempotency_key = idempotency_key;
+    SELECT x.draw_id, x.drawn, x.available INTO d FROM billing_internal.drawn_before(b.customer_id, idempotency_key, unit, amount, doc) x;
     IF d.draw_id IS NULL THEN
         PERFORM billing_internal.fail('ZB014', format(CASE WHEN available < amount THEN 'customer %s has %s %s available, not %s' ELSE 'customer %s has %s %s available, but not %s for this usage' END,
                 b.customer, trim_scale(greatest(available, 0)), unit, trim_scale(amount)),
             'Grant or sell credit, or draw less. Usage that is not billed yet counts as drawn.', 'available ' || trim_scale(greatest(available, 0)));
-    ELSIF (d.unit, d.amount, d.doc) IS DISTINCT FROM (unit, amount, doc) THEN
-        PERFORM billing_internal.fail('ZB009', format('draw %s of customer %s was %s %s%s', quote_literal(idempotency_key), b.customer, trim_scale(d.amount), d.unit, CASE WHEN d.doc <> '{}' THEN ' ' || d.doc::text ELSE '' END),
-            'Nothing was drawn. A draw that differs needs another key.');
     END IF;
     result := 'duplicate';
     draw_id := d.draw_id;
@@ -549,7 +564,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.draw_down_chosen(text, numeric, text, text, jsonb, timestamptz) IS
-    'What draw_down() does where it has to choose: all that the customer has of the unit is locked, and Rust decides by the bill''s rules. Also tells what it was where the key was used before, and what is missing.';
+    'What draw_down() does where it has to choose, or there is too little: all that the customer has of the unit is locked, and Rust decides by the bill''s rules.';
 
 CREATE FUNCTION billing.draw_down(customer text, amount numeric, idempotency_key text, unit text DEFAULT NULL, doc jsonb DEFAULT '{}')
     RETURNS TABLE (result text, draw_id uuid, drawn jsonb, available numeric)
@@ -609,8 +624,12 @@ BEGIN
                 RETURN NEXT;
                 RETURN;
             END IF;
-            -- The key was used before: nothing was drawn.
+            -- The key was used before: what was taken is put back.
             UPDATE billing.credit_block_balance l SET posted = l.posted + amount, open = true WHERE l.customer_id = b.customer_id AND l.grant_id = b.grant_id;
+            SELECT x.draw_id, x.drawn, x.available INTO draw_id, drawn, available FROM billing_internal.drawn_before(b.customer_id, idempotency_key, b.unit, amount, doc) x;
+            result := 'duplicate';
+            RETURN NEXT;
+            RETURN;
         END IF;
     END IF;
     RETURN QUERY SELECT d.* FROM billing_internal.draw_down_chosen(customer, amount, idempotency_key, unit, doc, at) d;
