@@ -64,6 +64,17 @@ $$;
 COMMENT ON FUNCTION billing_internal.consume_lock(bigint, text, int) IS
     'The locks of every call that counts, in order; with a feature, the customer''s quota of it, too, so that its last unit is given once. Errors: ZB005 above READ COMMITTED, whose snapshot would not show what others consumed before the lock was had.';
 
+CREATE FUNCTION billing_internal.quota_lock(of_customer_id bigint, of_feature_id int) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT billing_internal.travelling() THEN
+        PERFORM pg_advisory_xact_lock(billing_internal.lock_class('quota'), hashtext(of_customer_id || '/' || of_feature_id));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.quota_lock(bigint, int) IS 'Holds a customer''s quota of a feature until the transaction ends, so that its last unit is given once.';
+
 CREATE FUNCTION billing_internal.check_key(idempotency_key text, most int) RETURNS void
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -178,7 +189,7 @@ BEGIN
         c := billing_internal.entitlement_asked(s.customer, s.feature, w.quantity, w.dimensions::jsonb, at, true);
         EXIT WHEN locked OR c.kind <> 'metered' OR c.mode IS DISTINCT FROM 'hard' OR c.quota IS NULL;
         -- It became a hard limit just now.
-        PERFORM billing_internal.consume_lock(s.customer_id, consume.idempotency_key, s.feature_id);
+        PERFORM billing_internal.quota_lock(s.customer_id, s.feature_id);
         locked := true;
     END LOOP;
     IF c.allowed AND c.limited THEN
