@@ -67,7 +67,7 @@ SELECT * FROM pg_temp.well();
 
 -- A contract's own grace holds for its blocks alone; usage of the block's time that comes late is paid by it.
 SELECT billing.customer_upsert('{"key":"patient"}') AS a \gset
-SELECT billing.contract_create('{"key":"patient-1","customer":"patient","plan":"one","starts_on":"2026-03-01","term":"3 months","credits":[{"key":"pool","amount":"100","expires":"2026-03-20"}]}') AS a \gset
+SELECT billing.contract_create('{"key":"patient-1","customer":"patient","plan":"one","starts_on":"2026-03-01","term":"3 months","credits":[{"key":"pool","category":"promotional","amount":"100","expires":"2026-03-20"}]}') AS a \gset
 SELECT billing.policy_set('credit_expiry_grace', '30 days', 'contract:patient-1'), billing.contract_activate('patient-1'), billing.credit_grant_create('patient', '{"key":"gift","amount":"5","expires":"2026-03-20"}') \g /dev/null
 SELECT billing.test_clock_set('2026-04-02T00:00:00Z') AS clock \gset
 CALL billing.bill_run();
