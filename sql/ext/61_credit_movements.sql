@@ -657,9 +657,10 @@ BEGIN
     JOIN billing.customer c USING (customer_id)
     JOIN billing_internal.seller_policies('{credit_expiry_grace}') s ON s.seller_id = c.seller_id
     WHERE g.expired_at IS NULL AND g.voided_at IS NULL AND g.expires_at <= billing.now() AND billing_internal.credit_over_at(g.customer_id, g.contract_id, g.expires_at, s.value) <= billing.now()
-        -- It may still pay for usage of before its end that is not billed.
-        AND NOT EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = g.customer_id AND k.contract_id = coalesce(g.contract_id, k.contract_id) AND k.next_bill_at IS NOT NULL
-            AND k.starts_at < g.expires_at AND (k.billed_until >= g.expires_at) IS NOT TRUE
+        -- It may still pay for usage of before its end that is not billed: of the period before the next boundary, which may be one that was billed, voided, and is due again.
+        AND NOT EXISTS (SELECT FROM billing.contract k LEFT JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = k.next_n - 1
+            WHERE k.customer_id = g.customer_id AND k.contract_id = coalesce(g.contract_id, k.contract_id) AND k.next_bill_at IS NOT NULL
+            AND k.starts_at < g.expires_at AND (p.starts_at >= g.expires_at) IS NOT TRUE
             AND EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.kind = 'usage' AND h.until_version IS NULL))
     ORDER BY g.expires_at LIMIT max_rows;
 END
