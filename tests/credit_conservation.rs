@@ -125,10 +125,13 @@ impl Customer {
         let mut payers: Vec<usize> = (0..self.blocks.len())
             .filter(|n| {
                 let b = &self.blocks[*n];
-                b.unit == unit && b.lives(at) && (ai || !b.scoped) && match (contract, &b.contract) {
-                    (Some(asked), Some(own)) => asked == own,
-                    _ => true,
-                }
+                b.unit == unit
+                    && b.lives(at)
+                    && (ai || !b.scoped)
+                    && match (contract, &b.contract) {
+                        (Some(asked), Some(own)) => asked == own,
+                        _ => true,
+                    }
             })
             .collect();
         payers.sort_by_key(|n| {
@@ -264,7 +267,11 @@ impl World {
     fn try_run(&mut self, step: &'static str, sql: &str, allowed: bool) {
         self.log.push(sql.to_owned());
         let counts = self.done.entry(step).or_default();
-        if allowed { counts.0 += 1 } else { counts.1 += 1 }
+        if allowed {
+            counts.0 += 1
+        } else {
+            counts.1 += 1
+        }
         match (self.client.batch_execute(sql), allowed) {
             (Ok(()), true) => (),
             (Ok(()), false) => panic!("was to be refused: {}", self.told()),
@@ -282,7 +289,10 @@ impl World {
     }
 
     fn text(&mut self, sql: &str) -> String {
-        self.client.query_one(sql, &[]).unwrap_or_else(|e| panic!("{sql}: {}\n{}", told(&e), self.told())).get(0)
+        self.client
+            .query_one(sql, &[])
+            .unwrap_or_else(|e| panic!("{sql}: {}\n{}", told(&e), self.told()))
+            .get(0)
     }
 
     fn days_from_now(&mut self, least: i64, most: i64) -> NaiveDate {
@@ -343,7 +353,8 @@ impl World {
         let mut block = self.granted(key.clone(), unit, amount);
         let from = self.days_from_now(-10, 8);
         block.from = midnight(from);
-        let mut doc = json!({"key": key, "unit": unit, "amount": fixed(amount), "effective_on": from.to_string()});
+        let mut doc =
+            json!({"key": key, "unit": unit, "amount": fixed(amount), "effective_on": from.to_string()});
         if self.rng.chance(70) {
             let until = from + Duration::days(1 + self.rng.below(45) as i64);
             block.until = Some(midnight(until));
@@ -424,10 +435,14 @@ impl World {
         let key = self.name("d");
         let (unit, ai) = (UNITS[self.rng.below(2)], self.rng.chance(60));
         let customer = &self.customers[who];
-        let contract = self.rng.chance(20).then(|| customer.contracts[self.rng.below(customer.contracts.len())].clone());
+        let contract =
+            self.rng.chance(20).then(|| customer.contracts[self.rng.below(customer.contracts.len())].clone());
         let free = customer.free();
-        let payers: Vec<usize> =
-            customer.payers(self.now, unit, ai, contract.as_deref()).into_iter().filter(|n| free[*n] > 0).collect();
+        let payers: Vec<usize> = customer
+            .payers(self.now, unit, ai, contract.as_deref())
+            .into_iter()
+            .filter(|n| free[*n] > 0)
+            .collect();
         let there: Cents = payers.iter().map(|n| free[*n]).sum();
         let amount = match self.rng.below(10) {
             0 => there + 1,
@@ -454,7 +469,11 @@ impl World {
         }
         let customer = &mut self.customers[who];
         drawn.iter().for_each(|(n, part)| customer.blocks[*n].take(*part));
-        let call = format!("FROM billing.draw_down('{}', {}, '{key}', '{unit}', '{doc}')", customer.key, fixed(amount));
+        let call = format!(
+            "FROM billing.draw_down('{}', {}, '{key}', '{unit}', '{doc}')",
+            customer.key,
+            fixed(amount)
+        );
         if drawn.is_empty() {
             self.try_run("draw", &format!("SELECT result {call}"), false);
             return;
@@ -476,7 +495,11 @@ impl World {
     fn again(&mut self, who: usize) {
         let customer = &self.customers[who];
         if let Some((key, amount, unit, doc)) = &customer.drawn {
-            let sql = format!("SELECT result FROM billing.draw_down('{}', {}, '{key}', '{unit}', '{doc}')", customer.key, fixed(*amount));
+            let sql = format!(
+                "SELECT result FROM billing.draw_down('{}', {}, '{key}', '{unit}', '{doc}')",
+                customer.key,
+                fixed(*amount)
+            );
             self.log.push(sql.clone());
             assert_eq!(self.text(&sql), "duplicate", "{}", self.told());
         }
@@ -488,7 +511,8 @@ impl World {
         if !customer.uses {
             return;
         }
-        let least = customer.billed_until.unwrap_or(midnight(NaiveDate::from_ymd_opt(2026, 1, 1).expect("a day")));
+        let least =
+            customer.billed_until.unwrap_or(midnight(NaiveDate::from_ymd_opt(2026, 1, 1).expect("a day")));
         let at = (self.now - Duration::hours(self.rng.below(60) as i64)).max(least);
         let amount = 1 + self.rng.below(2500) as Cents;
         let id = self.name("e");
@@ -532,7 +556,8 @@ impl World {
             stamp(month),
             stamp(month + Months::new(1))
         );
-        let row = self.client.query_opt(&sql, &[]).unwrap_or_else(|e| panic!("{}\n{}", told(&e), self.told()))?;
+        let row =
+            self.client.query_opt(&sql, &[]).unwrap_or_else(|e| panic!("{}\n{}", told(&e), self.told()))?;
         Some((row.get(0), row.get(1), row.get(2)))
     }
 
@@ -546,12 +571,22 @@ impl World {
         let at = if newest { bills - 1 } else { self.rng.below(bills) };
         let bill = self.customers[who].bills.remove(at);
         let Some((number, ..)) = self.invoice(who, bill.month) else { panic!("no invoice: {}", self.told()) };
-        let reissue = newest && self.customers[who].used.iter().all(|u| !u.billed || month(u.at) <= bill.month) && self.rng.chance(60);
-        self.try_run("invoice void", &format!("SELECT billing.invoice_void('{number}', 'wrong', {reissue})"), true);
+        let reissue = newest
+            && self.customers[who].used.iter().all(|u| !u.billed || month(u.at) <= bill.month)
+            && self.rng.chance(60);
+        self.try_run(
+            "invoice void",
+            &format!("SELECT billing.invoice_void('{number}', 'wrong', {reissue})"),
+            true,
+        );
         let customer = &mut self.customers[who];
         customer.give_back(&bill);
         if reissue {
-            customer.used.iter_mut().filter(|u| month(u.at) == bill.month).for_each(|used| used.billed = false);
+            customer
+                .used
+                .iter_mut()
+                .filter(|u| month(u.at) == bill.month)
+                .for_each(|used| used.billed = false);
             self.check();
             self.bill();
         }
@@ -589,7 +624,8 @@ impl World {
         let of: Vec<usize> = (0..customer.blocks.len())
             .filter(|n| customer.blocks[*n].pool == Some(at) && !customer.blocks[*n].void)
             .collect();
-        let allowed = of.iter().all(|n| free[*n] == customer.blocks[*n].granted && !customer.blocks[*n].ended);
+        let allowed =
+            of.iter().all(|n| free[*n] == customer.blocks[*n].granted && !customer.blocks[*n].ended);
         let key = customer.pools[at].key.clone();
         let number = self.text(&format!(
             "SELECT i.number FROM billing.invoice i JOIN billing.credit_pool p USING (customer_id, pool_id) WHERE p.key = '{key}' AND i.kind = 'credit_sale'"
@@ -650,7 +686,8 @@ impl World {
                 let block = &mut customer.blocks[at];
                 let moves = block.rollover.map_or(0, |(cap, _)| block.left.min(cap.unwrap_or(block.left)));
                 self.done.entry("expire").or_default().0 += 1;
-                (block.rolled_out, block.expired) = (block.rolled_out + moves, block.expired + block.left - moves);
+                (block.rolled_out, block.expired) =
+                    (block.rolled_out + moves, block.expired + block.left - moves);
                 (block.left, block.ended) = (0, true);
                 if let (Some((_, months)), Some(end)) = (block.rollover.filter(|_| moves > 0), block.until) {
                     self.done.entry("roll over").or_default().0 += 1;
@@ -671,7 +708,9 @@ impl World {
                         ended: false,
                         ..block.clone()
                     };
-                    let key = new.next().unwrap_or_else(|| panic!("{} did not roll over: {}", block.key, stamp(self.now)));
+                    let key = new
+                        .next()
+                        .unwrap_or_else(|| panic!("{} did not roll over: {}", block.key, stamp(self.now)));
                     assert!(key.starts_with(&format!("{}/rolled", block.key)), "{key} of {}", block.key);
                     customer.blocks.push(Block { key, ..rolled });
                 }
@@ -793,14 +832,23 @@ impl World {
             77..79 => self.set_rule(who),
             79..81 => self.top_up(),
             81..90 => self.wait(),
-            90..93 => self.at_one(who, Self::void_block, |customer, n| customer.free()[n] == customer.blocks[n].granted),
-            93..97 => self.at_one(who, Self::refund, |customer, n| customer.blocks[n].pool.is_some() && customer.free()[n] > 0),
+            90..93 => self.at_one(who, Self::void_block, |customer, n| {
+                customer.free()[n] == customer.blocks[n].granted
+            }),
+            93..97 => self.at_one(who, Self::refund, |customer, n| {
+                customer.blocks[n].pool.is_some() && customer.free()[n] > 0
+            }),
             _ => self.at_one(who, Self::extend, |customer, n| customer.blocks[n].until.is_some()),
         }
     }
 
     /// A step with one block: mostly one that is likely to do, also any.
-    fn at_one(&mut self, who: usize, step: fn(&mut World, usize, usize), likely: fn(&Customer, usize) -> bool) {
+    fn at_one(
+        &mut self,
+        who: usize,
+        step: fn(&mut World, usize, usize),
+        likely: fn(&Customer, usize) -> bool,
+    ) {
         let any = self.rng.chance(30);
         let customer = &self.customers[who];
         let of: Vec<usize> = (0..customer.blocks.len()).filter(|n| any || likely(customer, *n)).collect();
@@ -822,7 +870,16 @@ impl World {
                     assert!(0 <= b.left && b.left <= b.granted, "the model's own {b:?}");
                     format!(
                         "{} {} {} {} {} {} {} {} {} {}",
-                        b.key, b.unit, b.granted, b.burnt, b.expired, b.voided, b.refunded, b.rolled_out, b.left, b.standing(now)
+                        b.key,
+                        b.unit,
+                        b.granted,
+                        b.burnt,
+                        b.expired,
+                        b.voided,
+                        b.refunded,
+                        b.rolled_out,
+                        b.left,
+                        b.standing(now)
                     )
                 })
                 .collect();
@@ -847,8 +904,9 @@ impl World {
             let (pending, free) = (customer.pending(), customer.free());
             let mut balances = Vec::new();
             for unit in UNITS {
-                let of: Vec<usize> =
-                    (0..customer.blocks.len()).filter(|n| customer.blocks[*n].unit == unit && !customer.blocks[*n].void).collect();
+                let of: Vec<usize> = (0..customer.blocks.len())
+                    .filter(|n| customer.blocks[*n].unit == unit && !customer.blocks[*n].void)
+                    .collect();
                 let sum = |value: &dyn Fn(usize) -> Cents, wanted: &dyn Fn(&Block) -> bool| -> Cents {
                     of.iter().filter(|n| wanted(&customer.blocks[**n])).map(|n| value(*n)).sum()
                 };
@@ -885,7 +943,13 @@ impl World {
                 let issued = sum(|b| b.granted - b.moved_in - b.voided - b.refunded);
                 assert_eq!(issued, sum(|b| b.left + b.burnt + b.expired), "the model's own {unit}");
                 if of().next().is_some() {
-                    accounts.push(format!("{unit} {} {} {} {}", sum(|b| b.left), -issued, sum(|b| b.burnt), sum(|b| b.expired)));
+                    accounts.push(format!(
+                        "{unit} {} {} {} {}",
+                        sum(|b| b.left),
+                        -issued,
+                        sum(|b| b.burnt),
+                        sum(|b| b.expired)
+                    ));
                 }
             }
             let got: Vec<String> = self
@@ -911,8 +975,15 @@ fn no_credit_is_lost_or_made() {
     let steps: usize = std::env::var("STEPS").map_or(150, |text| text.parse().expect("STEPS is a number"));
     let db = Db::fresh("credit_conservation");
     let now = midnight(NaiveDate::from_ymd_opt(2026, 1, 5).expect("a day")) + Duration::hours(9);
-    let mut world =
-        World { rng, client: db.connect(), now, customers: Vec::new(), names: 0, log: Vec::new(), done: BTreeMap::new() };
+    let mut world = World {
+        rng,
+        client: db.connect(),
+        now,
+        customers: Vec::new(),
+        names: 0,
+        log: Vec::new(),
+        done: BTreeMap::new(),
+    };
     world.run(&format!(
         r#"SELECT billing.test_clock_set('{}'); SELECT billing.policy_set('credit_expiry_grace', '{GRACE_DAYS} days');
         SELECT billing.catalog_apply('{{"products":[{{"key":"ai"}}], "meters":[{{"key":"use","event_type":"use","aggregation":"sum","value":"n"}}],
@@ -926,7 +997,8 @@ fn no_credit_is_lost_or_made() {
         let mut doc = json!({"key": contract, "customer": key, "starts_on": "2026-01-01", "currency": "USD"});
         if uses {
             doc["plan"] = json!("pro");
-            doc["credits"] = json!([{"key": "gift", "category": "promotional", "amount": "30", "expires": "2026-04-01"}]);
+            doc["credits"] =
+                json!([{"key": "gift", "category": "promotional", "amount": "30", "expires": "2026-04-01"}]);
         } else {
             doc["fees"] = json!([{"key": "nothing", "product": "ai", "once": true, "pricing": {"model": "flat", "amount": "0"}}]);
         }

@@ -375,7 +375,8 @@ DECLARE
     hit record;
 BEGIN
     SELECT a.charge_key AS mine, b.charge_key AS theirs, k.key AS contract, m.key AS meter, a.terms->'match' AS mine_match, b.terms->'match' AS their_match,
-        billing_internal.item_path(document, change, '{charges}', a.charge_key, a.terms) AS path INTO hit
+        billing_internal.item_path(document, change, '{charges}', a.charge_key, a.terms) AS mine_path,
+        CASE WHEN b.contract_id = a.contract_id THEN billing_internal.item_path(document, change, '{charges}', b.charge_key, b.terms) END AS their_path INTO hit
     FROM billing.contract_charge a
     JOIN billing.contract_charge b ON b.customer_id = a.customer_id AND b.meter_id = a.meter_id AND b.kind = 'usage' AND b.until_version IS NULL
         AND b.valid_during && a.valid_during AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key)
@@ -391,7 +392,7 @@ BEGIN
     IF FOUND THEN
         PERFORM billing_internal.fail('ZB006', format('charge %s and charge %s of contract %s would both price the same events of meter %s', hit.mine, hit.theirs, hit.contract, hit.meter),
             'Give the charges matches that exclude each other, or let one contract begin where the other ends.',
-            format('at %s: match %s and match %s', hit.path, coalesce(hit.mine_match, '{}'), coalesce(hit.their_match, '{}')));
+            format('at %s: match %s, and %smatch %s', hit.mine_path, coalesce(hit.mine_match, '{}'), 'at ' || hit.their_path || ': ', coalesce(hit.their_match, '{}')));
     END IF;
 END
 $$;

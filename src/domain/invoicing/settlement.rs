@@ -13,7 +13,7 @@ use super::inputs::{ChargeKind, Inputs};
 use crate::domain::contracts::overrides::Target;
 use crate::domain::contracts::resolve::{Prices, Resolved, Scope as AgreedIn};
 use crate::domain::credits::commitment::Commitment as Promise;
-use crate::domain::credits::draw::{Beyond, Mode, Open, Piece, Settled, Terms, settle as draw};
+use crate::domain::credits::draw::{Mode, Open, Piece, Settled, Terms, settle as draw};
 use crate::domain::credits::{Block, Category, Order, Overdraft, PLACES_MAX, Pool, Scope, Subject};
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{Node, Tree};
@@ -501,7 +501,6 @@ fn fill(
                     event_key,
                     quantity,
                     price,
-                    beyond: Beyond::Same,
                 });
                 subjects.push(subject);
                 of_pieces.push(of);
@@ -755,7 +754,6 @@ fn stage(
             event_key: Uuid::from_u128(n as u128),
             quantity: covered.round(PLACES_MAX, RoundingMode::HalfUp)?,
             price: price(item),
-            beyond: Beyond::Same,
         });
     }
     // No document is asked for less than the smallest part of its currency.
