@@ -633,7 +633,9 @@ BEGIN
         FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' = 'credit' AND r->'terms' ? 'carry_from') x
     JOIN billing.customer c ON c.customer_id = of_customer_id
     LEFT JOIN billing.contract k ON k.customer_id = of_customer_id AND k.key = x.contract
-    WHERE k.contract_id IS NULL OR k.contract_id = of_contract_id OR k.state = 'draft' ORDER BY x.place LIMIT 1;
+    -- While it is being made, the other one may still be a draft.
+    WHERE k.contract_id IS NULL OR k.contract_id = of_contract_id OR (k.state = 'draft' AND EXISTS (SELECT FROM billing.contract n WHERE n.customer_id = of_customer_id AND n.contract_id = of_contract_id))
+    ORDER BY x.place LIMIT 1;
     IF NOT FOUND THEN
         RETURN;
     ELSIF wrong.contract_id IS NULL THEN
@@ -644,7 +646,7 @@ BEGIN
     PERFORM billing_internal.fail('ZB005', format('%s: contract %s is a draft, so it has granted nothing', wrong.path, wrong.contract), 'Activate it first.');
 END
 $$;
-COMMENT ON FUNCTION billing_internal.check_carried(bigint, uuid, jsonb, jsonb) IS 'Whether what a contract''s credits are to be carried from is another contract of the customer that was activated. Errors, with the JSON path: ZB001, ZB003, ZB005.';
+COMMENT ON FUNCTION billing_internal.check_carried(bigint, uuid, jsonb, jsonb) IS 'Whether what a contract''s credits are to be carried from is another contract of the customer, which was activated when it is itself. Errors, with the JSON path: ZB001, ZB003, ZB005.';
 
 CREATE FUNCTION billing_internal.check_rows(made jsonb, of_customer_id bigint, of_currency text, change jsonb DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -780,6 +782,7 @@ BEGIN
             'SELECT key, name FROM billing.bill_to; lists them.');
     END IF;
     PERFORM billing_internal.check_rows(made, customer.customer_id, currency);
+    PERFORM billing_internal.check_carried(k.customer_id, k.contract_id, made);
     INSERT INTO billing.contract (customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on,
         starts_at, ends_at, billed_every, alignment, net_days, collection, prices, renewal, created_at)
     VALUES (k.customer_id, k.contract_id, d->>'key', k.seller_id, k.bill_to_id, plan.plan_id, plan.version, currency, k.time_zone, (made->>'starts_on')::date,

@@ -628,8 +628,8 @@ BEGIN
             END LOOP;
             n := n + 1;
         END LOOP;
-        RAISE EXCEPTION USING ERRCODE = 'ZB000', MESSAGE = 'taken back';
-    EXCEPTION WHEN SQLSTATE 'ZB000' THEN
+        RAISE EXCEPTION USING ERRCODE = 'ZBDRY', MESSAGE = 'taken back';
+    EXCEPTION WHEN SQLSTATE 'ZBDRY' THEN -- never ZB000: that would catch the whole class
         NULL;
     END;
     RETURN QUERY SELECT (s->>'n')::int, (s->>'day')::date, (s->'document'->>'due_on')::date, s->'document' FROM jsonb_array_elements(seen) WITH ORDINALITY x (s, place) ORDER BY x.place;
