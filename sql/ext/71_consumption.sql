@@ -236,6 +236,13 @@ BEGIN
     IF s.kind <> 'metered' THEN
         PERFORM billing_internal.fail('ZB004', format('feature %s is a %s feature', s.feature, s.kind), 'Parts of quotas are reserved; consume the others.');
     END IF;
+    -- What could not be confirmed is not promised.
+    SELECT * INTO w FROM billing_internal.consume_worth(s.definition, reservation_create.quantity, reservation_create.properties::text, reservation_create.bill_to);
+    IF NOT FOUND THEN
+        PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(s.definition, reservation_create.quantity, reservation_create.properties::text, reservation_create.bill_to)::jsonb);
+    ELSIF reservation_create.bill_to IS NOT NULL AND NOT EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = s.customer_id AND b.key = reservation_create.bill_to) THEN
+        PERFORM billing_internal.fail('ZB001', format('customer %s has no legal entity %s', s.customer, quote_literal(reservation_create.bill_to)), 'SELECT key FROM billing.bill_to; lists them.');
+    END IF;
     PERFORM billing_internal.consume_lock(s.customer_id, 'reservation:' || reservation_create.idempotency_key), billing_internal.quota_lock(s.customer_id, s.feature_id);
     SELECT * INTO r FROM billing.reservation x WHERE x.customer_id = s.customer_id AND x.idempotency_key = reservation_create.idempotency_key;
     IF FOUND THEN
@@ -245,9 +252,15 @@ BEGIN
         RETURN QUERY SELECT 'duplicate', r.reservation_id, r.expires_at, true, 'allowed', x.used, x.quota, x.remaining FROM billing.entitlement_check(s.customer, s.feature, 0) x;
         RETURN;
     END IF;
-    -- Dimensions decide whether the entitlement is for this usage; what can't be measured yet is taken for any.
-    SELECT * INTO w FROM billing_internal.consume_worth(s.definition, 1, reservation_create.properties::text, reservation_create.bill_to);
-    c := billing.entitlement_check(s.customer, s.feature, reservation_create.quantity, coalesce(w.dimensions::jsonb, '{}'));
+    c := billing.entitlement_check(s.customer, s.feature, reservation_create.quantity, w.dimensions::jsonb);
+    IF c.allowed AND s.limited THEN
+        -- Once more, with the legal entity, and with the hard ones held.
+        r := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, reservation_create.quantity, w.dimensions::jsonb, reservation_create.bill_to, true, w.properties);
+        IF NOT r.allowed OR r.reason = 'soft_limit' THEN
+            c.allowed := r.allowed;
+            c.reason := r.reason;
+        END IF;
+    END IF;
     IF c.allowed THEN
         id := billing_internal.uuid_v7();
         INSERT INTO billing.reservation (customer_id, reservation_id, idempotency_key, feature_id, quantity, properties, bill_to, made_at, expires_at, recorded_at)
@@ -262,7 +275,27 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.reservation_create(text, text, numeric, text, interval, jsonb, text) IS
-    'Holds a part of a quota for work of unknown size: it counts as used until it is confirmed, released or expires (expires_in: 1 second to 7 days). Returns reserved with the reservation''s id; denied, with the reason; or duplicate (the same key again). Errors: ZB001, ZB004, ZB005 above READ COMMITTED, ZB009 the key was used for something else.';
+    'Holds a part of a quota for work of unknown size: it counts as used until it is confirmed, released or expires (expires_in: 1 second to 7 days). Returns reserved with the reservation''s id; denied, with the reason; or duplicate (the same key again, which is known until 90 days after the reservation is settled). Limits and budgets count it, too. Its event has these properties: what could not be confirmed so is refused at once. Errors: ZB001, ZB004, ZB005 above READ COMMITTED, ZB008 ingest would reject the event, ZB009 the key was used for something else.';
+
+CREATE FUNCTION billing_internal.window_enter(of_customer_id bigint, of_feature_id int, at timestamptz) RETURNS timestamptz
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    length interval := (SELECT e.length FROM billing.entitlement_state e WHERE e.customer_id = of_customer_id AND e.feature_id = of_feature_id AND e.valid_during @> at AND e.resets = 'first_use');
+    starts_at timestamptz;
+BEGIN
+    IF length IS NULL THEN
+        RETURN at;
+    END IF;
+    SELECT max(w.starts_at) INTO starts_at FROM billing.entitlement_window w WHERE w.customer_id = of_customer_id AND w.feature_id = of_feature_id AND w.ends_at > at;
+    IF starts_at IS NULL THEN
+        INSERT INTO billing.entitlement_window (customer_id, feature_id, starts_at, ends_at) VALUES (of_customer_id, of_feature_id, at, at + length);
+    END IF;
+    -- Who began later may have been first: then it is in that window.
+    RETURN greatest(at, starts_at);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.window_enter(bigint, int, timestamptz) IS 'Begins the window of a quota that resets with its first use, where none runs; when the use is to count: at, or when the window began. The caller holds the quota.';
 
 CREATE FUNCTION billing_internal.reservation_hold(of_reservation_id uuid) RETURNS billing_internal.reservation_row
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -289,15 +322,21 @@ DECLARE
     r billing_internal.reservation_row;
     w record;
     late boolean;
+    at timestamptz;
 BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM billing_internal.require_read_committed('usage is not consumed');
     IF reservation_confirm.actual < 0 THEN
         PERFORM billing_internal.fail('ZB004', format('%s can''t have been used', reservation_confirm.actual), 'Give 0 or more, or NULL for what was reserved.');
     END IF;
-    -- The stripe before the row, as everywhere.
-    PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(x.customer_id)) FROM billing.reservation x
-    WHERE x.reservation_id = reservation_confirm.reservation AND NOT billing_internal.travelling();
+    -- The stripe and the quota before the row, as everywhere.
+    SELECT x.customer_id, x.feature_id INTO w FROM billing.reservation x WHERE x.reservation_id = reservation_confirm.reservation;
+    IF FOUND AND NOT billing_internal.travelling() THEN
+        PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(w.customer_id));
+        IF EXISTS (SELECT FROM billing.entitlement_state e WHERE e.customer_id = w.customer_id AND e.feature_id = w.feature_id AND e.resets = 'first_use') THEN
+            PERFORM billing_internal.quota_lock(w.customer_id, w.feature_id);
+        END IF;
+    END IF;
     r := billing_internal.reservation_hold(reservation_confirm.reservation);
     IF r.outcome = 'released' THEN
         PERFORM billing_internal.fail('ZB005', format('reservation %s was released', reservation_confirm.reservation), 'What was used after all is an event: billing.ingest_event().');
@@ -315,7 +354,8 @@ BEGIN
         IF NOT FOUND THEN
             PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(r.definition, coalesce(reservation_confirm.actual, r.quantity), r.properties::text, r.bill_to)::jsonb);
         END IF;
-        PERFORM billing.ingest_event(r.customer, r.event_type, 'reservation:' || reservation_confirm.reservation, billing.now(), w.properties::jsonb, r.bill_to);
+        at := billing_internal.window_enter(r.customer_id, r.feature_id, billing.now());
+        PERFORM billing.ingest_event(r.customer, r.event_type, 'reservation:' || reservation_confirm.reservation, at, w.properties::jsonb, r.bill_to);
     END IF;
     UPDATE billing.reservation x SET outcome = 'confirmed', actual = coalesce(reservation_confirm.actual, r.quantity), was_late = late, settled_at = billing.now()
     WHERE x.customer_id = r.customer_id AND x.reservation_id = reservation_confirm.reservation;
@@ -345,6 +385,26 @@ END
 $$;
 COMMENT ON FUNCTION billing.reservation_release(uuid) IS 'Frees a reservation: nothing was used. Returns released, or expired where it was found so before. Errors: ZB001, ZB005 it was confirmed.';
 
+CREATE FUNCTION billing_internal.reservations_kept() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE -- inlined, so no search_path
+    RETURN interval '90 days';
+COMMENT ON FUNCTION billing_internal.reservations_kept() IS 'How long a reservation is known after it was settled.';
+
+CREATE FUNCTION billing_internal.reservations_remove(settled_before timestamptz, max_rows bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    done bigint;
+BEGIN
+    DELETE FROM billing.reservation r
+    USING (SELECT x.customer_id, x.reservation_id FROM billing.reservation x WHERE x.outcome IS NOT NULL AND x.settled_at < settled_before ORDER BY x.settled_at LIMIT max_rows FOR UPDATE SKIP LOCKED) x
+    WHERE r.customer_id = x.customer_id AND r.reservation_id = x.reservation_id;
+    GET DIAGNOSTICS done = ROW_COUNT;
+    RETURN done;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.reservations_remove(timestamptz, bigint) IS 'Removes reservations that were settled before an instant; what was used of them is usage. The caller is reservation_expiry_step(). Runs as billing_owner.';
+
 CREATE FUNCTION billing.reservation_expiry_step(max_rows int DEFAULT 1000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
@@ -359,10 +419,13 @@ BEGIN
     FROM (SELECT x.customer_id, x.reservation_id FROM billing.reservation x WHERE x.outcome IS NULL AND x.expires_at <= billing.now() ORDER BY x.expires_at LIMIT max_rows FOR UPDATE SKIP LOCKED) x
     WHERE r.customer_id = x.customer_id AND r.reservation_id = x.reservation_id;
     GET DIAGNOSTICS done = ROW_COUNT;
+    IF done < max_rows THEN
+        done := done + billing_internal.reservations_remove(billing.now() - billing_internal.reservations_kept(), max_rows - done);
+    END IF;
     RETURN done;
 END
 $$;
-COMMENT ON FUNCTION billing.reservation_expiry_step(int) IS 'Notes that up to max_rows reservations have expired; returns how many. They count no more since their instant, with or without this. Errors: ZB004.';
+COMMENT ON FUNCTION billing.reservation_expiry_step(int) IS 'Notes that reservations have expired, and removes those that were settled more than 90 days ago; returns how many, at most max_rows. They count no more since their instant, with or without this. Errors: ZB004.';
 
 -- ── seats ────────────────────────────────────────────────────────────────────────────────────────
 
