@@ -37,6 +37,8 @@ pub struct Purse {
     frozen: bool,
     /// As a document recorded it: what is settled again is in it.
     opened: bool,
+    /// The legal entities whose invoices of the boundary stand: what they drew stands, too, and nothing of theirs is settled.
+    held: BTreeSet<String>,
 }
 
 /// A block as it is when a bill begins to draw. Its id is its place: only their order matters here.
@@ -112,7 +114,7 @@ pub struct Settlement {
 // ── the purse ────────────────────────────────────────────────────────────────────────────────────
 
 impl Purse {
-    /// `{"blocks": [{"key", …the block, "left"}, …], "order", "mode", "frozen", "opened"}`: blocks in order of their ids.
+    /// `{"blocks": [{"key", …the block, "left"}, …], "order", "mode", "frozen", "opened", "held"}`: blocks in order of their ids.
     pub fn read(node: &Node) -> Result<Purse, Fault> {
         let mut fields = node.fields()?;
         let blocks = fields.required("blocks")?.items()?;
@@ -121,6 +123,7 @@ impl Purse {
         let order = fields.optional("order");
         let mode = fields.optional("mode").map(|node| node.text().map(str::to_string)).transpose()?;
         mode.as_deref().map(Mode::parse).transpose()?;
+        let texts = |node: Node| node.items()?.iter().map(|node| node.text().map(str::to_string)).collect();
         Ok(Purse {
             blocks,
             order: order.as_ref().map(Order::read).transpose()?.unwrap_or_default(),
@@ -128,12 +131,23 @@ impl Purse {
             mode,
             frozen: fields.optional("frozen").map_or(Ok(false), |node| node.boolean())?,
             opened: fields.optional("opened").map_or(Ok(false), |node| node.boolean())?,
+            held: fields.optional("held").map_or(Ok(BTreeSet::new()), texts)?,
         })
     }
 
     /// Whether no bill is otherwise for it.
     pub fn is_idle(&self) -> bool {
-        self.blocks.is_empty() && !self.only_credit()
+        self.blocks.is_empty() && !self.only_credit() && self.held.is_empty()
+    }
+
+    /// The legal entities of which nothing is settled.
+    pub fn held(&self) -> &BTreeSet<String> {
+        &self.held
+    }
+
+    /// Those of them that get no document, since it is not computed again for one.
+    pub fn leaves_out(&self, bill_to: &str) -> bool {
+        !self.opened && self.held.contains(bill_to)
     }
 
     /// Whether usage is paid by credit alone.
@@ -164,7 +178,12 @@ impl Purse {
             return Ok(());
         }
         if self.frozen {
-            self.blocks.iter_mut().for_each(|opened| opened.left = Exact::ZERO);
+            for Opened { block, left, .. } in &mut self.blocks {
+                // What was drawn into debt was drawn last; no more than that was.
+                *left = (*left).min(Exact::ZERO);
+                block.overdraft =
+                    if left.is_zero() { Overdraft::None } else { Overdraft::UpTo(left.neg()) };
+            }
         }
         self.add(standing.iter(), false)
     }
@@ -249,10 +268,14 @@ impl Purse {
                 Tree::Object(fields)
             })
             .collect();
-        if blocks.is_empty() && !self.only_credit() {
+        if blocks.is_empty() && !self.only_credit() && self.held.is_empty() {
             return None;
         }
         let mut fields = vec![("blocks".into(), Tree::List(blocks))];
+        if !self.held.is_empty() {
+            let held = self.held.iter().map(|bill_to| Tree::text(bill_to.clone()));
+            fields.push(("held".into(), Tree::List(held.collect())));
+        }
         fields.extend(self.order_tree.clone().map(|order| ("order".into(), order)));
         fields.extend(self.mode.clone().map(|mode| ("mode".into(), Tree::text(mode))));
         Some(Tree::Object(fields))
@@ -553,6 +576,9 @@ fn settling(purse: &Purse, ceilings: &Ceilings, part: usize, of: &Part) -> Resul
     let mut lines = Vec::new();
     for (place, line) in of.lines.iter().enumerate() {
         let (Some((posted, ask)), Some(meter)) = (&asks[place], &line.meter) else { continue };
+        if purse.held.contains(&line.bill_to) {
+            continue;
+        }
         let currency = &of.inputs.header.currency;
         let what = (line.product.as_str(), meter.as_str(), line.unit.as_deref());
         let beyond = of.inputs.commitments.iter().any(|commitment| commitment.has_overage(line));
