@@ -455,6 +455,10 @@ AS $$
         UNION ALL
         SELECT 'purchase_order', 'purchase_order', 0, r, jsonb_build_object('value', r->'value') FROM jsonb_array_elements(made->'purchase_orders') r
         WHERE EXISTS (SELECT FROM jsonb_array_elements(made->'purchase_orders') o WHERE o->>'value' IS NOT NULL)
+        UNION ALL
+        -- What was signed is in the first version.
+        SELECT f.kind, f.kind, 0, r, jsonb_build_object('value', r->'value')
+        FROM (VALUES ('credit_mode', 'credit_modes'), ('credit_order', 'credit_orders')) f (kind, name), jsonb_array_elements(made->f.name) r WHERE r ? 'amended'
     ) x
 $$;
 COMMENT ON FUNCTION billing_internal.timeline_rows(jsonb, text) IS 'What a timeline says, item by item, with instants: charges, fees, overrides and other terms.';

@@ -286,7 +286,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.contract_amend(text, jsonb, timestamptz, text) IS
-    'Amends a contract from an instant on (default billing.now(), or the end of the billing period that runs where it lowers the fees: policy downgrade_timing; it takes effect at the local midnight of its day, unless policy proration_basis is second; it may lie in the past): lists of charges, fees, overrides, discounts, commitments, credits, add_ons, entitlements (same key = replaced from then on, "remove": true = ends), "quantities", "prices", "term", "renewal", "purchase_order", "bill_to". What is billed already for time after it is corrected on the next bill. Returns the new version. Errors: ZB001, ZB002 contract, ZB003 form with its JSON path, ZB005 the contract has ended by then, ZB006 two usage charges could price one event.';
+    'Amends a contract from an instant on (default billing.now(), or the end of the billing period that runs where it lowers the fees: policy downgrade_timing; it takes effect at the local midnight of its day, unless policy proration_basis is second; it may lie in the past): lists of charges, fees, overrides, discounts, commitments, credits, add_ons, entitlements (same key = replaced from then on, "remove": true = ends), "quantities", "prices", "term", "renewal", "purchase_order", "bill_to", "credit_order" and "credit_mode" (for usage from then on). What is billed already for time after it is corrected on the next bill. Returns the new version. Errors: ZB001, ZB002 contract, ZB003 form with its JSON path, ZB005 the contract has ended by then, ZB006 two usage charges could price one event.';
 
 CREATE FUNCTION billing.contract_change_plan(contract text, plan text, at text DEFAULT NULL, reason text DEFAULT NULL) RETURNS int
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -557,6 +557,14 @@ END
 $$;
 COMMENT ON FUNCTION billing.contract_document(text) IS 'The contract document with all its changes applied: given to contract_create() with another key, it makes the same deal. Errors: ZB001, ZB002.';
 
+CREATE FUNCTION billing_internal.contract_credit_term(of_customer_id bigint, of_contract_id uuid, of_kind text, at timestamptz) RETURNS jsonb
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((SELECT t.terms->'value' FROM billing.contract_term t WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.kind = of_kind AND t.until_version IS NULL AND t.valid_during @> at),
+        (SELECT v.document->of_kind FROM billing.contract_version v WHERE v.customer_id = of_customer_id AND v.contract_id = of_contract_id AND v.version = 1))
+$$;
+COMMENT ON FUNCTION billing_internal.contract_credit_term(bigint, uuid, text, timestamptz) IS 'The credit_mode or credit_order (kind) of a contract at an instant: as amended, or as signed; NULL = the default.';
+
 CREATE FUNCTION billing.contract_summary(contract text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -572,11 +580,12 @@ BEGIN
         'starts_on', k.starts_on, 'ends_on', k.ends_on, 'billed_every', k.billed_every, 'alignment', k.alignment, 'net_days', k.net_days, 'next_bill_at', k.next_bill_at,
         'cancelled_at', k.cancelled_at, 'notice_given_at', k.notice_given_at, 'renewal', k.renewal, 'signed_at', k.signed_at,
         'purchase_order', (SELECT t.terms->>'value' FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.kind = 'purchase_order' AND t.until_version IS NULL AND t.valid_during @> at),
+        'credit_mode', billing_internal.contract_credit_term(k.customer_id, k.contract_id, 'credit_mode', at), 'credit_order', billing_internal.contract_credit_term(k.customer_id, k.contract_id, 'credit_order', at),
         'items', (SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('kind', i.kind, 'item', i.item, 'from', lower(i.valid_during), 'until', upper(i.valid_during))) || jsonb_build_object('terms', i.terms) ORDER BY i.kind, i.item)
             FROM (
                 SELECT h.kind, h.charge_key AS item, h.valid_during, h.terms FROM billing.contract_charge h WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL
                 UNION ALL
-                SELECT t.kind, t.term_key, t.valid_during, t.terms FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.until_version IS NULL AND t.kind NOT IN ('bill_to', 'purchase_order', 'pause')
+                SELECT t.kind, t.term_key, t.valid_during, t.terms FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.until_version IS NULL AND t.kind NOT IN ('bill_to', 'purchase_order', 'pause', 'credit_mode', 'credit_order')
             ) i WHERE i.valid_during @> at),
         'billed', (SELECT jsonb_object_agg(b.state, b.total) FROM (SELECT i.state, sum(i.total)::text AS total FROM billing.invoice i WHERE i.customer_id = k.customer_id AND i.contract_id = k.contract_id AND i.state <> 'draft' GROUP BY i.state) b)));
 END

@@ -433,10 +433,10 @@ BEGIN
             PERFORM billing_internal.fail('ZB001', format('contract: %s is not one of the customer', quote_literal(doc->>'contract')), 'SELECT key, state FROM billing.contract; lists them.');
         END IF;
     END IF;
-    -- The order that the contract says, or the newest live contract that says one.
-    SELECT (v.document->'credit_order')::text INTO of_order
-    FROM billing.contract k JOIN billing.contract_version v ON v.customer_id = k.customer_id AND v.contract_id = k.contract_id AND v.version = k.version
-    WHERE k.customer_id = of_customer_id AND v.document ? 'credit_order' AND k.state IN ('scheduled', 'active', 'paused') AND (of_contract_id IS NULL OR k.contract_id = of_contract_id)
+    -- The order that the contract says for then, or the newest live contract that says one.
+    SELECT o.said::text INTO of_order
+    FROM billing.contract k CROSS JOIN LATERAL billing_internal.contract_credit_term(k.customer_id, k.contract_id, 'credit_order', at) o (said)
+    WHERE k.customer_id = of_customer_id AND o.said IS NOT NULL AND k.state IN ('scheduled', 'active', 'paused') AND (of_contract_id IS NULL OR k.contract_id = of_contract_id)
     ORDER BY k.starts_at DESC, k.contract_id DESC LIMIT 1;
     PERFORM billing_internal.credit_periods_keep(of_customer_id);
     WITH waiting AS MATERIALIZED (

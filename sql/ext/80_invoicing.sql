@@ -210,12 +210,13 @@ BEGIN
                 ELSE o.contract_id = k.contract_id AND o.from_version <= v.contract AND (o.until_version IS NULL OR o.until_version > v.contract) END),
         'commitments', t.commitments, 'spent', CASE WHEN t.postpaid THEN billing_internal.commitment_spend(k.customer_id, k.contract_id, r.counted, r.beside) END,
         'credits', CASE WHEN r.credits ? 'blocks' THEN r.credits ELSE (
-            SELECT jsonb_strip_nulls(jsonb_build_object('blocks', coalesce(o.blocks, '[]'), 'order', d.document->'credit_order', 'mode', d.document->'credit_mode',
+            -- Order and mode as they were signed, and where they were amended.
+            SELECT jsonb_strip_nulls(jsonb_build_object('blocks', coalesce(o.blocks, '[]'), 'order', d.document->'credit_order', 'mode', d.document->'credit_mode', 'amended', t.credit_terms,
                 -- Billed again for some: what stands for the others is settled.
                 'held', CASE WHEN r.standing IS NULL AND r.recorded_until IS NULL THEN (SELECT jsonb_agg(DISTINCT y.key) FROM billing.invoice x JOIN billing.bill_to y USING (customer_id, bill_to_id)
                     WHERE x.customer_id = r.customer_id AND x.contract_id = r.contract_id AND x.n = ANY (r.boundaries) AND x.kind = 'invoice' AND x.number IS NOT NULL AND x.reissue IS NOT true) END)) || coalesce(r.credits, '{}')
-            FROM billing.contract_version d WHERE d.customer_id = k.customer_id AND d.contract_id = k.contract_id AND d.version = v.contract
-                AND (o.blocks IS NOT NULL OR d.document->>'credit_mode' = 'credit_only')) END
+            FROM billing.contract_version d WHERE d.customer_id = k.customer_id AND d.contract_id = k.contract_id AND d.version = 1
+                AND (o.blocks IS NOT NULL OR d.document->>'credit_mode' = 'credit_only' OR t.credit_terms @> '[{"mode": "credit_only"}]')) END
         , 'discounts', t.discounts)::text, coalesce(r.earlier, false), CASE WHEN r.standing IS NOT NULL THEN r.standing
             -- A boundary billed again, which other documents have corrected meanwhile.
             WHEN EXISTS (SELECT FROM billing.invoice i WHERE i.customer_id = r.customer_id AND i.contract_id = r.contract_id AND i.corrects <> '{}'
@@ -240,10 +241,12 @@ BEGIN
                 'until_on', ((upper(x.valid_during) - interval '1 microsecond') AT TIME ZONE k.time_zone)::date + 1)
                 ORDER BY (x.terms->>'priority')::int, x.term_key, lower(x.valid_during)) FILTER (WHERE x.kind = 'commitment') AS commitments,
             bool_or(x.terms->>'kind' = 'postpaid') FILTER (WHERE x.kind = 'commitment') AS postpaid,
+            jsonb_agg(jsonb_build_object('from', lower(x.valid_during), 'until', upper(x.valid_during), CASE x.kind WHEN 'credit_mode' THEN 'mode' ELSE 'order' END, x.terms->'value')
+                ORDER BY x.kind, lower(x.valid_during)) FILTER (WHERE x.kind IN ('credit_mode', 'credit_order')) AS credit_terms,
             (array_agg(x.terms->>'value' ORDER BY lower(x.valid_during) DESC) FILTER (WHERE x.kind = 'bill_to' AND lower(x.valid_during) <= n.at))[1] AS bill_to,
             (array_agg(x.terms->>'value' ORDER BY lower(x.valid_during) DESC) FILTER (WHERE x.kind = 'purchase_order' AND lower(x.valid_during) <= n.at))[1] AS purchase_order
         FROM billing.contract_term x
-        WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id AND x.kind IN ('discount', 'commitment', 'bill_to', 'purchase_order')
+        WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id AND x.kind IN ('discount', 'commitment', 'bill_to', 'purchase_order', 'credit_mode', 'credit_order')
             AND x.from_version <= v.contract AND (x.until_version IS NULL OR x.until_version > v.contract)
     ) t
     CROSS JOIN LATERAL (SELECT coalesce(r.policies, sp.policies || sp.more || (SELECT jsonb_object_agg(p.name, p.value) FROM billing.contract_policy p

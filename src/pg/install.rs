@@ -44,6 +44,7 @@ static SCHEMA_FILES: &[SchemaFile] = schema_files![
     17 "0017_entitlements",
     18 "0018_limits",
     19 "0019_customer_side",
+    20 "0020_credit_terms",
 ];
 
 /// The schema this library works with.

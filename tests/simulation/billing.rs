@@ -30,6 +30,9 @@ impl Sim {
             }
             // What is issued again with nothing else takes part in no comparison before the next bill, below.
             regular &= again.is_empty() || !ended;
+            if ended && regular {
+                contract.looked.push(said);
+            }
             if regular || !again.is_empty() {
                 self.world.contracts.insert(key.clone(), contract);
                 if !regular {
@@ -53,6 +56,10 @@ impl Sim {
     pub(crate) fn void(&mut self, p: usize) {
         let party = &mut self.parties[p];
         let contract = party.contracts[party.rng.below(party.contracts.len())].clone();
+        // Issued again is what is asked for now: whether that counts as billed before is not said.
+        if self.world.contracts[&contract].policies.keeps {
+            return;
+        }
         let rows = self.must(&format!("SELECT i.key FROM billing.invoice i WHERE i.state = 'open' AND i.key LIKE '{contract}/%' AND i.kind = 'invoice' ORDER BY i.key"));
         if rows.is_empty() {
             return;

@@ -38,6 +38,8 @@ impl Sim {
             Ok(_) => {}
             // Not yet there.
             Err(refusal) if refusal.message.contains("is not billed by this version") => return,
+            // A change that holds later would have nothing to change any more.
+            Err(refusal) if refusal.code == "ZB003" && refusal.message.starts_with("version ") => return,
             Err(refusal) => {
                 self.keep_log();
                 panic!("{sql}\n{refusal:?}")
@@ -46,6 +48,30 @@ impl Sim {
         self.changes += 1;
         let contract = self.world.contracts.get_mut(key).expect("a contract");
         contract.changes.push(Change { effective, kind, doc, said });
+    }
+
+    /// Amends a contract from an instant, or from when it is to hold where nobody says: now, and where that lowers the
+    /// fees of today, from the end of the billing period that runs.
+    fn amended(&mut self, contract: &Contract, doc: Value, effective: Instant, instant: &str, silent: bool) {
+        let key = &contract.key;
+        let said = quote(&doc.to_string());
+        let zone = &self.world.zones[&contract.zone];
+        let today = zone.day(self.clock);
+        if !silent || today < contract.starts || self.broken.contains(key) {
+            let sql = format!("SELECT billing.contract_amend('{key}', {said}, {instant}, 'agreed')");
+            return self.changed(key, effective, Kind::Amend, doc, &sql);
+        }
+        let now = if contract.proration == Proration::Second { self.clock } else { zone.midnight(today) };
+        let mut after = contract.clone();
+        after.changes.push(Change { effective: now, kind: Kind::Amend, doc: doc.clone(), said: u64::MAX });
+        let lowers = self.world.recurring(&after, now) < self.world.recurring(contract, now);
+        let ends = contract.period_end(today);
+        if contract.end().is_some_and(|end| end <= ends) {
+            return;
+        }
+        let effective = if lowers && !contract.policies.at_once { zone.midnight(ends) } else { now };
+        let sql = format!("SELECT billing.contract_amend('{key}', {said}, reason => 'agreed')");
+        self.changed(key, effective, Kind::Amend, doc, &sql);
     }
 
     /// One random change of a contract.
@@ -76,11 +102,14 @@ impl Sim {
         let (midnight, now_is) = (zone.midnight(today.max(contract.starts)), self.clock);
         let terms = self.world.terms(contract, effective);
         let every = |n: u32| json!(format!("{n} month{}", if n == 1 { "" } else { "s" }));
-        let word = rng.below(if party.deal == Some(Deal::Shapes) { 16 } else { 12 });
+        let word = rng.below(if party.deal == Some(Deal::Shapes) { 19 } else { 17 });
+        let word = if party.deal != Some(Deal::Shapes) && word >= 12 { word + 4 } else { word };
+        // What says no instant takes effect now, or waits.
+        let silent = rng.chance(25) && today >= contract.trial_end() && !terms.paused;
         // Deals keep their length and their usage charges.
         // What a change takes off a fee that is paid for longer comes with the first boundary after it.
         let due = contract.next_boundary().is_some_and(|day| zone.midnight(day) <= now_is);
-        if due && matches!(word, 5 | 7..=9) && self.world.mentions(contract, "licence") {
+        if due && matches!(word, 5 | 7..=9 | 16..=17) && self.world.mentions(contract, "licence") {
             return;
         }
         if party.deal == Some(Deal::Shapes) {
@@ -90,11 +119,13 @@ impl Sim {
                     f["once"] == true && f["from"].as_str().is_some_and(|d| d > today.to_string().as_str())
                 })
             });
-            let touches_phases = word == 2 && !contract.changes[0].doc["phases"].is_null();
-            if matches!(word, 4 | 6 | 10) || touches_phases || (matches!(word, 7 | 8) && once) {
+            if matches!(word, 4 | 6 | 10) || (matches!(word, 7 | 8 | 16 | 17) && once) {
                 return;
             }
-        } else if party.deal.is_some() && !matches!(word, 0..=3 | 11) {
+        } else if party.deal.is_some()
+            && !matches!(word, 0..=3 | 11 | 18)
+            && (party.deal == Some(Deal::Credits) || party.in_time || !matches!(word, 16 | 17 | 19..))
+        {
             return;
         }
         match word {
@@ -111,20 +142,14 @@ impl Sim {
                 }
                 let fee = fees[rng.below(fees.len())].clone();
                 let doc = json!({"quantities": {fee: (1 + rng.below(12)).to_string()}});
-                let sql =
-                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
-                self.changed(&key, effective, Kind::Amend, doc, &sql);
+                self.amended(contract, doc, effective, &instant, silent);
             }
             2 => {
                 if self.world.item_on(contract, &terms, "fees", "platform", effective).is_none() {
                     return;
                 }
                 let doc = json!({"prices": {"platform": {"model": "flat", "amount": some(rng, 12000, c)}}});
-                let sql = format!(
-                    "SELECT billing.contract_amend('{key}', {}, {instant}, 'agreed')",
-                    quote(&doc.to_string())
-                );
-                self.changed(&key, effective, Kind::Amend, doc, &sql);
+                self.amended(contract, doc, effective, &instant, silent);
             }
             3 => {
                 let name = format!("extra-{}", rng.below(3));
@@ -145,9 +170,7 @@ impl Sim {
                     }
                     json!({"fees": [{"key": name, "product": "ai", "pricing": {"model": "flat", "amount": some(rng, 4000, c)}, "every": every(contract.interval), "timing": timing}]})
                 };
-                let sql =
-                    format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
-                self.changed(&key, effective, Kind::Amend, doc, &sql);
+                self.amended(contract, doc, effective, &instant, silent);
             }
             4 => {
                 let Some(mut charge) = terms.charges.get("calls").cloned() else { return };
@@ -155,6 +178,7 @@ impl Sim {
                 let own = pricing(rng, shape, c);
                 let fields = charge.as_object_mut().expect("a charge");
                 fields.remove("price");
+                fields.remove("_since");
                 fields.insert("pricing".to_owned(), own);
                 let doc = json!({"charges": [charge]});
                 let sql =
@@ -319,6 +343,59 @@ impl Sim {
                 let sql =
                     format!("SELECT billing.contract_amend('{key}', {}, {instant})", quote(&doc.to_string()));
                 self.changed(&key, effective, Kind::Amend, doc, &sql);
+            }
+            16 | 17 => {
+                // Another length of the term that runs; not before its end was moved by what is said for later.
+                let Some((began, length)) = contract.term() else { return };
+                let later = contract.changes.iter().any(|c| c.effective > effective && c.kind == Kind::Renew);
+                let unit = if contract.changes[0].doc["renewal"]["uplift"].is_null() {
+                    1
+                } else {
+                    contract.interval
+                };
+                let term = unit * (1 + rng.below(2 * length as usize / unit as usize + 1) as u32);
+                let until = contract.day_of_term(began + term);
+                let over = |c: &Change| c.effective >= zone.midnight(until);
+                if cancelled || later || until <= day || contract.changes.iter().any(over) {
+                    return;
+                }
+                self.amended(contract, json!({"term": every(term)}), effective, &instant, false);
+            }
+            18 => {
+                // A fee in the place of another.
+                let Some(old) = terms.fees.get("platform") else { return };
+                let mut fee = json!({"key": "platform", "product": "ai", "pricing": {"model": "flat", "amount": some(rng, 9999, c)}, "every": every(contract.interval), "timing": old["timing"]});
+                if rng.chance(40) {
+                    let unit = contract.interval;
+                    fee["ramp"] = ramp(rng, c, 12000, day, false, unit);
+                }
+                self.amended(contract, json!({"fees": [fee]}), effective, &instant, silent);
+            }
+            19 | 20 if party.deal.is_none() => {}
+            19 => {
+                // Another amount for the periods that begin after it.
+                let mut one = contract.changes[0].doc["commitments"][0].clone();
+                let field = if one["quantity"].is_null() { "amount" } else { "quantity" };
+                let old = deals::dec(one[field].as_str().expect("a number"));
+                let new = old * deals::q(1 + rng.below(3) as i64) / deals::q(2);
+                let digits = self.world.minor_units[&contract.currency];
+                one[field] = json!(deals::decimal(&deals::round(&new, digits, contract.rounding)));
+                self.amended(contract, json!({"commitments": [one]}), effective, &instant, false);
+            }
+            20 => {
+                // Another price of usage in the middle of what was promised.
+                let mut price = terms.charges["tokens"]["pricing"].clone();
+                let old = deals::dec(price["unit_price"].as_str().expect("a price"));
+                let new = if rng.chance(50) { old * deals::q(2) } else { old / deals::q(2) };
+                let new = if party.deal == Some(Deal::Promise) {
+                    let unit =
+                        deals::q(100) / deals::q(10_i64.pow(self.world.minor_units[&contract.currency]));
+                    (new / &unit).ceil() * unit
+                } else {
+                    new
+                };
+                price["unit_price"] = json!(deals::decimal(&new));
+                self.amended(contract, json!({"prices": {"tokens": price}}), effective, &instant, false);
             }
             _ => {
                 // Fees of one contract for a time of their own.

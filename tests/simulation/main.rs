@@ -99,22 +99,26 @@ impl Sim {
         let folds = self.rng.chance(30);
         for p in 0..self.parties.len() {
             self.usage(p, since);
-            let in_time = self.parties[p].deal == Some(Deal::Credits);
+            let in_time = self.parties[p].in_time;
             if self.parties[p].rng.chance(25) && !in_time {
                 self.correct(p);
             }
             if self.parties[p].rng.chance(5) && !in_time {
                 self.void(p);
             }
-            if in_time && self.parties[p].rng.chance(8) {
+            if self.parties[p].deal == Some(Deal::Credits) && self.parties[p].rng.chance(8) {
                 self.grant(p);
             }
             self.life(p);
+            if self.credits {
+                self.draw_and_balance(p);
+            }
         }
         if folds {
             self.must("CALL billing.fold()");
             if self.credits {
                 self.expire_purses();
+                self.compare_sales();
             }
         }
         self.purses();

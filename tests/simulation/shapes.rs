@@ -2,7 +2,7 @@
 //! months' ends.
 
 use crate::catalogue::{some, tiers};
-use crate::deals::{self, Change, Contract, Day, Grid, Kind, Proration, Rounding};
+use crate::deals::{self, Change, Contract, Day, Grid, Kind, Policies, Proration, Rounding};
 use crate::load::Rng;
 use crate::world::CURRENCIES;
 use crate::world::{DAY, MODELS, Sim, money, quote};
@@ -270,6 +270,7 @@ impl Sim {
             by_start: false,
             reset: false,
             grace: 0,
+            policies: Policies { at_once: rng.chance(30), ..Policies::default() },
             changes: vec![Change {
                 effective: zone.midnight(starts),
                 kind: Kind::Create,
@@ -277,11 +278,17 @@ impl Sim {
                 said,
             }],
             billed: Vec::new(),
+            looked: Vec::new(),
         };
         party.contracts.push(key.clone());
         self.must(&format!("SELECT billing.contract_create({})", quote(&doc.to_string())));
         if second {
             self.must(&format!("SELECT billing.policy_set('proration_basis', 'second', 'contract:{key}')"));
+        }
+        if contract.policies.at_once {
+            self.must(&format!(
+                "SELECT billing.policy_set('downgrade_timing', 'immediate', 'contract:{key}')"
+            ));
         }
         self.must(&format!("SELECT billing.contract_activate('{key}')"));
         self.world.contracts.insert(key, contract);

@@ -2,7 +2,7 @@
 
 use crate::catalogue::{some, tiers};
 use crate::deals::{
-    self, Block, Change, Contract, Customer, Day, Grid, Instant, Kind, Proration, Rounding, dec, q,
+    self, Block, Change, Contract, Customer, Day, Grid, Instant, Kind, Policies, Proration, Rounding, dec, q,
 };
 use crate::load::Rng;
 use crate::world::{CURRENCIES, DAY, Deal, MODELS, Party, Sim, ZONES, money, number, quote};
@@ -41,7 +41,9 @@ impl Sim {
             paused: None,
             deal: None,
             blocks: Vec::new(),
+            in_time: false,
             settled: 0,
+            by_bills: q(0),
         });
         let last = self.parties.len() - 1;
         let shapes = number("SIM_SHAPES", 40);
@@ -49,8 +51,14 @@ impl Sim {
         if self.amends && party.rng.chance(shapes) {
             party.deal = Some(Deal::Shapes);
             self.shaped(last);
-        } else if self.credits && party.rng.chance(45) {
-            party.deal = Some(if party.rng.chance(60) { Deal::Credits } else { Deal::Postpaid });
+        } else if self.credits && party.rng.chance(number("SIM_DEALS", 45)) {
+            party.deal = Some(if party.rng.chance(number("SIM_CREDITS", 60)) {
+                Deal::Credits
+            } else if party.rng.chance(50) {
+                Deal::Promise
+            } else {
+                Deal::Postpaid
+            });
             self.deal(last);
         } else {
             self.contract(last, None);
@@ -138,6 +146,12 @@ impl Sim {
         let by_start = rng.chance(15);
         let reset = rng.chance(15);
         let grace = if rng.chance(20) { 1 + rng.below(9) as i64 } else { 0 };
+        let prorated = matches!(proration, Proration::Day | Proration::Second);
+        let policies = Policies {
+            at_once: rng.chance(30),
+            keeps: prorated && rng.chance(20),
+            by_month: proration == Proration::Day && rng.chance(20),
+        };
         let create = Change { effective: zone.midnight(starts), kind: Kind::Create, doc: doc.clone(), said };
         let contract = Contract {
             key: key.clone(),
@@ -155,12 +169,24 @@ impl Sim {
             by_start,
             reset,
             grace,
+            policies: policies.clone(),
             changes: vec![create],
             billed: Vec::new(),
+            looked: Vec::new(),
         };
         party.contracts.push(key.clone());
         self.must(&format!("SELECT billing.contract_create({})", quote(&doc.to_string())));
+        let chosen = policies;
         let mut policies = Vec::new();
+        for (is, name, value) in [
+            (chosen.at_once, "downgrade_timing", "immediate"),
+            (chosen.keeps, "credit_on_decrease", "none"),
+            (chosen.by_month, "co_term", "month"),
+        ] {
+            if is {
+                policies.push((name, value.to_owned()));
+            }
+        }
         if rounding == Rounding::HalfEven {
             policies.push(("rounding_mode", "half_even".to_owned()));
         }
@@ -226,6 +252,7 @@ impl Sim {
             category,
             scope,
             burnt: q(0),
+            expired: None,
             lines: BTreeSet::new(),
         };
         if party.deal == Some(Deal::Credits) {
@@ -286,6 +313,45 @@ impl Sim {
             }
             doc["commitments"] = json!([commitment]);
             doc["credits"] = json!(credits);
+            party.in_time = true;
+        } else if party.deal == Some(Deal::Promise) {
+            let unit = q(1) / q(10_i64.pow(digits));
+            let price =
+                |n: i64| json!({"model": "per_unit", "unit_price": deals::decimal(&(q(1000 * n) * &unit))});
+            let kinds = [1, 2, 5, 10];
+            let (token, over) = (kinds[rng.below(4)], kinds[rng.below(4)]);
+            charges[0]["pricing"] = price(token);
+            charges[1]["pricing"] = price(kinds[rng.below(4)]);
+            // Whatever was agreed for all contracts of the customer.
+            let small = price(kinds[rng.below(4)])["unit_price"].clone();
+            doc["overrides"] = json!([{"meter": "tokens", "match": {"model": "small"}, "unit_price": small}]);
+            let period = [interval, 3 * interval, 12][rng.below(3)];
+            let units = (1 + rng.below(60)) as i64 * i64::from(period) * 2000;
+            let mut one = json!({"key": "least", "every": every(period)});
+            match rng.below(3) {
+                0 => {
+                    one["kind"] = json!("postpaid");
+                    one["amount"] = json!(deals::decimal(&(q(units * 1000 * token) * &unit)));
+                }
+                1 => {
+                    one["kind"] = json!("postpaid");
+                    one["quantity"] = json!(units.to_string());
+                    one["meter"] = json!("tokens");
+                    one["shortfall_price"] =
+                        json!({"model": "per_unit", "unit_price": some(rng, 9, c), "per": 100});
+                }
+                _ => {
+                    one["kind"] = json!("prepaid");
+                    one["quantity"] = json!(units.to_string());
+                    one["meter"] = json!("tokens");
+                    one["amount"] = json!(whole(rng, 90));
+                    party.in_time = true;
+                }
+            }
+            if one["quantity"].is_null() || rng.chance(60) {
+                one["overage"] = json!([{"meter": "tokens", "unit_price": price(over)["unit_price"]}]);
+            }
+            doc["commitments"] = json!([one]);
         } else {
             let period = [interval, 3 * interval, 12][rng.below(3)];
             doc["commitments"] = json!([{"key": "least", "kind": "postpaid", "amount": whole(rng, 20 * i64::from(period)), "every": every(period)}]);
@@ -309,8 +375,10 @@ impl Sim {
             by_start: false,
             reset: false,
             grace: 0,
+            policies: Policies::default(),
             changes: vec![Change { effective: begin, kind: Kind::Create, doc: doc.clone(), said }],
             billed: Vec::new(),
+            looked: Vec::new(),
         };
         party.contracts.push(key.clone());
         party.blocks = blocks;

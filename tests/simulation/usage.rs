@@ -24,7 +24,8 @@ impl Sim {
             .min()
             .expect("a contract");
         let mut batch: Vec<Event> = Vec::new();
-        let in_time = party.deal == Some(Deal::Credits);
+        let in_time = party.in_time;
+        let apart = party.deal == Some(Deal::Promise);
         for _ in 0..rng.below(12) {
             let mut when = since + (rng.next() % (now - since).max(1) as u64) as i64;
             if rng.chance(12) && !in_time {
@@ -38,6 +39,10 @@ impl Sim {
             when = when.max(begun - 2 * DAY).min(now - 1);
             // Of two events at one instant either may draw first.
             if in_time && (when < since || batch.iter().any(|e| e.at == when)) {
+                continue;
+            }
+            let known = &self.world.customers[&party.key].events;
+            if apart && known.iter().chain(&batch).any(|e| e.at / 3600 == when / 3600) {
                 continue;
             }
             party.events += 1;
@@ -120,7 +125,7 @@ impl Sim {
             if let Some(field) = field {
                 event.properties.insert(field.to_owned(), (1 + rng.below(5000)).to_string());
             }
-            if rng.chance(30) {
+            if party.deal != Some(Deal::Promise) && rng.chance(30) {
                 event.at = (event.at - rng.below(40) as i64 * DAY).min(now - 1);
             }
             let properties = event_document("", event)["properties"].to_string();

@@ -1,10 +1,10 @@
 //! Credit in a unit of its own: an application draws, finance grants, sells, takes back; blocks end and roll over. Each answer
 //! and each block is compared.
 
-use crate::deals::{self, Instant, Lot, Pool, Q, Wallet, dec, q};
+use crate::deals::{self, Instant, Lot, Pool, Q, Rule, Wallet, dec, q};
 use crate::load::Rng;
-use crate::world::{CURRENCIES, DAY, Sim, ZONES, at, fixed_about, money, quote};
-use chrono::Days;
+use crate::world::{self, CURRENCIES, DAY, Sim, ZONES, at, money, quote};
+use chrono::{Datelike, Days};
 use num_traits::Signed;
 use serde_json::{Value, json};
 
@@ -49,17 +49,36 @@ impl Sim {
         let (currency, digits, _) = CURRENCIES[rng.below(CURRENCIES.len())];
         let doc = json!({"key": customer, "name": customer, "currency": currency, "time_zone": zone});
         self.must(&format!("SELECT billing.customer_upsert({})", quote(&doc.to_string())));
-        let mut wallet = Wallet { customer, zone, digits, ..Wallet::default() };
-        if rng.chance(50) {
+        let rule = rng.chance(70).then(|| {
             let (least, pack) = (10 + rng.below(90) as i64, 100 + rng.below(200) as i64);
-            wallet.rule = Some((q(least), q(pack)));
-        }
+            let target = rng.chance(50);
+            // Of a purchase that the cap cuts short of the threshold it is open when the rest is bought.
+            let cap = (!target || world::number("SIM_TARGET_CAP", 0) > 0) && rng.chance(60);
+            let cap = cap.then(|| q(pack * (1 + rng.below(3) as i64) + rng.below(50) as i64));
+            let never = (0, 0);
+            Rule {
+                least: q(least),
+                amount: q(pack),
+                target,
+                cap,
+                month: never,
+                bought: q(0),
+                below: false,
+                waits: false,
+                crossings: 0,
+            }
+        });
+        let wallet = Wallet::new(customer, zone, (currency.to_owned(), digits), rule);
         self.purses.push(Purse { rng, wallet, broken: false });
         let last = self.purses.len() - 1;
         self.sell(last);
         let Purse { wallet, .. } = &self.purses[last];
-        if let Some((least, pack)) = &wallet.rule {
-            let doc = json!({"unit": "credits", "threshold": fixed_about(least), "amount": fixed_about(pack), "price": "0.5"});
+        if let Some(rule) = &wallet.rule {
+            let mode = if rule.target { "target" } else { "amount" };
+            let mut doc = json!({"unit": "credits", "threshold": deals::decimal(&rule.least), mode: deals::decimal(&rule.amount), "price": "0.5"});
+            if let Some(cap) = &rule.cap {
+                doc["monthly_cap"] = json!(deals::decimal(cap));
+            }
             let sql =
                 format!("SELECT billing.top_up_rule_set('{}', {})", wallet.customer, quote(&doc.to_string()));
             self.must(&sql);
@@ -94,6 +113,7 @@ impl Sim {
 
     pub(crate) fn expire_purses(&mut self) {
         self.must("CALL billing.credit_expiry()");
+        self.expire_blocks();
         for p in 0..self.purses.len() {
             self.expire(p);
         }
@@ -108,13 +128,21 @@ impl Sim {
     fn top_up(&mut self, p: usize) {
         let now = self.clock;
         let wallet = &mut self.purses[p].wallet;
-        let Some((least, pack)) = wallet.rule.clone() else { return };
-        // A pack is more than the threshold, so each look at less is another crossing.
-        if wallet.available(now) < least {
-            wallet.bought += 1;
+        let available = wallet.available(now);
+        let today = self.world.zones[&wallet.zone].day(now);
+        let Some(rule) = &mut wallet.rule else { return };
+        if let Some((crossing, pack)) = rule.look(&available, (today.year(), today.month())) {
             let price = deals::round(&(&pack / q(2)), wallet.digits, deals::Rounding::HalfUp);
+            wallet.asked += &price;
+            let sale = (
+                format!("top-up/credits/{crossing}"),
+                deals::decimal(&price),
+                wallet.currency.clone(),
+                today,
+            );
+            self.sales.push((wallet.customer.clone(), sale));
             wallet.pools.push(Pool { price, credits: pack.clone(), out: q(0) });
-            let mut bought = lot(format!("top-up/credits/{}", wallet.bought), now, &fixed_about(&pack), 2);
+            let mut bought = lot(format!("top-up/credits/{crossing}"), now, &deals::decimal(&pack), 2);
             bought.pool = Some(wallet.pools.len() - 1);
             wallet.lots.push(bought);
         }
@@ -142,6 +170,9 @@ impl Sim {
         }
         let bonus = rng.chance(40).then(|| credits(rng, 200));
         let all = dec(&amount) + bonus.as_deref().map_or_else(|| q(0), dec);
+        wallet.asked += dec(&price);
+        let sale = (key.clone(), price.clone(), wallet.currency.clone(), zone.day(now));
+        self.sales.push((wallet.customer.clone(), sale));
         wallet.pools.push(Pool { price: dec(&price), credits: all, out: q(0) });
         bought.pool = Some(wallet.pools.len() - 1);
         if let Some(bonus) = bonus {
@@ -284,6 +315,7 @@ impl Sim {
             wallet.lots[n].left.clone().min(dec(&credits(rng, 100)))
         };
         let want = wallet.refund(n, &part);
+        wallet.asked -= &want;
         let told = self.must(&format!(
             "SELECT billing.amount(billing.credit_refund('{key}', {}, 'they leave'))",
             if all { "NULL".to_owned() } else { deals::decimal(&part) }
@@ -351,6 +383,13 @@ impl Sim {
         }
         if rows.len() != wallet.lots.len() {
             return self.wrong(p, format!("{} blocks, want {}", rows.len(), wallet.lots.len()));
+        }
+        let documents = self.must(&format!(
+            "SELECT coalesce(sum(i.total), 0) FROM billing.invoice i JOIN billing.customer c USING (customer_id) WHERE c.key = '{}' AND i.state NOT IN ('void', 'draft')",
+            wallet.customer
+        ));
+        if number(&documents[0][0]) != wallet.asked {
+            return self.wrong(p, format!("documents sum to {documents:?}, want {}", wallet.asked));
         }
         let told = self
             .must(&format!("SELECT available FROM billing.credit_balance('{}', 'credits')", wallet.customer));

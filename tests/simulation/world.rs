@@ -38,6 +38,9 @@ pub(crate) enum Deal {
     Credits,
     /// A least spend for each period, tested at its end.
     Postpaid,
+    /// Commitments in units of a meter, and such beyond which usage has another price. Its events are hours apart, its prices
+    /// exact to the smallest unit of the currency, so that what fills the promise is one number.
+    Promise,
     /// What a sales person thinks of: ramps, step-ups, phases, trials, add-ons, fees for a year or once.
     Shapes,
 }
@@ -55,10 +58,14 @@ pub(crate) struct Party {
     pub(crate) paused: Option<Day>,
     /// A signed deal of commitments or credits instead of a plan.
     pub(crate) deal: Option<Deal>,
+    /// Its usage comes in time and is not corrected.
+    pub(crate) in_time: bool,
     /// Its blocks of credit.
     pub(crate) blocks: Vec<Block>,
     /// Up to which boundary its usage was settled.
     pub(crate) settled: usize,
+    /// What its bills drew from them.
+    pub(crate) by_bills: Q,
 }
 
 pub(crate) struct Sim {
@@ -67,6 +74,8 @@ pub(crate) struct Sim {
     pub(crate) world: World,
     pub(crate) parties: Vec<Party>,
     pub(crate) purses: Vec<Purse>,
+    /// Sales of credit that were not compared yet: customer, key, price, currency, day.
+    pub(crate) sales: Vec<(String, (String, String, String, Day))>,
     pub(crate) clock: Instant,
     pub(crate) said: u64,
     pub(crate) log: String,
@@ -144,6 +153,7 @@ impl Sim {
             world,
             parties: Vec::new(),
             purses: Vec::new(),
+            sales: Vec::new(),
             clock: 0,
             said: 0,
             log: format!("-- seed {seed}\n"),

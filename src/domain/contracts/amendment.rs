@@ -1,13 +1,14 @@
 //! An amendment: what of a running contract is different from a day on. What it does not name stays.
 
 use super::charge::{Entry, Fee, Keyed, UsageCharge, read_entry, read_quantity};
-use super::contract::{Contract, check_discount, no_charge, read_purchase_order};
+use super::contract::{Contract, check_discount, no_charge, read_credit_mode, read_purchase_order};
 use super::extras::{AddOn, Commitment, Discount, Entitlement, Grant};
 use super::overrides::{self, Override, Target, read_target};
 use super::plan::{Plan, read_interval, read_items};
 use super::renewal::Renewal;
 use super::schedule::{Item, Scheduled, StepAt};
 use super::{EXTRAS_MAX, OVERRIDES_MAX};
+use crate::domain::credits::Order;
 use crate::domain::foundation::calendar::Interval;
 use crate::domain::foundation::json::{Fields, Node, Tree, check_key, field_path, index_path};
 use crate::domain::foundation::{Exact, Fault};
@@ -15,13 +16,15 @@ use crate::domain::metering::Dimensions;
 use crate::domain::rating::Pricing;
 use chrono::NaiveDate;
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 16] = [
     "charges",
     "fees",
     "overrides",
     "discounts",
     "commitments",
     "credits",
+    "credit_order",
+    "credit_mode",
     "add_ons",
     "entitlements",
     "quantities",
@@ -32,18 +35,10 @@ const FIELDS: [&str; 14] = [
     "bill_to",
 ];
 /// What bills differently is another contract; of each what helps.
-const FIXED: [(&str, &str); 13] = [
+const FIXED: [(&str, &str); 11] = [
     ("plan", "Use billing.contract_change_plan()."),
     ("phases", "Amend the charges and fees themselves, or give them ramps."),
     ("trial", "A trial is agreed on before the contract begins. Give a discount of 100 percent instead."),
-    (
-        "credit_order",
-        "Credit is drawn in the order that was signed. Make a new contract, and cancel this one.",
-    ),
-    (
-        "credit_mode",
-        "What credit does not cover goes by what was signed. Make a new contract, and cancel this one.",
-    ),
     ("key", "Make a new contract."),
     ("customer", "Make a new contract for the other customer, and cancel this one."),
     ("seller", "Make a new contract, and cancel this one."),
@@ -62,6 +57,8 @@ pub struct Amendment {
     pub discounts: Vec<Entry<Discount>>,
     pub commitments: Vec<Entry<Commitment>>,
     pub credits: Vec<Entry<Grant>>,
+    pub credit_order: Option<Order>,
+    pub credit_mode: Option<String>,
     pub add_ons: Vec<Entry<AddOn>>,
     pub entitlements: Vec<Entry<Entitlement>>,
     pub quantities: Vec<(String, Exact)>,
@@ -151,6 +148,8 @@ impl Amendment {
         let discounts = read_entries(&mut fields, Discount::read)?;
         let commitments = read_entries(&mut fields, Commitment::read)?;
         let credits = read_entries(&mut fields, Grant::read)?;
+        let credit_order = fields.optional("credit_order").map(|n| Order::read(&n)).transpose()?;
+        let credit_mode = fields.optional("credit_mode").map(|n| read_credit_mode(&n)).transpose()?;
         let add_ons = read_entries(&mut fields, AddOn::read)?;
         let entitlements = read_entries(&mut fields, Entitlement::read)?;
         fields.finish()?;
@@ -161,6 +160,8 @@ impl Amendment {
             discounts,
             commitments,
             credits,
+            credit_order,
+            credit_mode,
             add_ons,
             entitlements,
             quantities,
@@ -194,6 +195,12 @@ impl Amendment {
             if !list.is_empty() {
                 fields.push((name.into(), Tree::List(list)));
             }
+        }
+        if let Some(order) = &self.credit_order {
+            fields.push(("credit_order".into(), order.to_tree()));
+        }
+        if let Some(mode) = &self.credit_mode {
+            fields.push(("credit_mode".into(), Tree::text(mode.clone())));
         }
         if !self.quantities.is_empty() {
             let entry =
@@ -264,6 +271,12 @@ impl Amendment {
         }
         if let Some(renewal) = &self.renewal {
             contract.renewal = Some(renewal.clone());
+        }
+        if let Some(order) = &self.credit_order {
+            contract.credit_order = Some(order.clone());
+        }
+        if let Some(mode) = &self.credit_mode {
+            contract.credit_mode = Some(mode.clone());
         }
         if let Some(number) = &self.purchase_order {
             contract.purchase_order = Some(number.clone());

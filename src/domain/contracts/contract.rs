@@ -146,10 +146,7 @@ impl Contract {
         let commitments = read_keyed(&mut fields, Commitment::read)?;
         let credits = read_keyed(&mut fields, Grant::read)?;
         let credit_order = fields.optional("credit_order").map(|n| Order::read(&n)).transpose()?;
-        let credit_mode = fields
-            .optional("credit_mode")
-            .map(|n| n.word(&["credit_then_invoice", "credit_only", "allow_negative"]).map(str::to_string))
-            .transpose()?;
+        let credit_mode = fields.optional("credit_mode").map(|n| read_credit_mode(&n)).transpose()?;
         let add_ons = read_keyed(&mut fields, AddOn::read)?;
         let entitlements = read_keyed(&mut fields, Entitlement::read)?;
         let renewal = fields.optional("renewal").map(|n| Renewal::read(&n)).transpose()?;
@@ -629,6 +626,11 @@ impl Contract {
         }
         Tree::Object(fields)
     }
+}
+
+/// What happens when credit ends.
+pub(super) fn read_credit_mode(node: &Node) -> Result<String, Fault> {
+    node.word(&["credit_then_invoice", "credit_only", "allow_negative"]).map(str::to_string)
 }
 
 pub fn read_purchase_order(node: &Node) -> Result<String, Fault> {

@@ -57,6 +57,12 @@ pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, F
             Some(_) => (),
         }
     }
+    if let Some(order) = &document.credit_order {
+        told.push(format!(
+            "Of several blocks of credit the first to be drawn has {}.",
+            order.words().join(", then ")
+        ));
+    }
     if let Some(mode) = document.credit_mode.as_deref() {
         told.push(match mode {
             "credit_only" => "Usage is paid by credit alone: what no credit covers is refused where it is asked for, and shown on invoices, where it costs nothing.".to_string(),
@@ -529,7 +535,7 @@ mod tests {
             "commitments":[{"key":"spend","kind":"postpaid","amounts":["1000","2000"],"every":"12 months","overage":[{"meter":"calls","unit_price":"0.4"}]}],
             "credits":[{"key":"pilot","category":"pilot","carry_from":{"contract":"pilot-1"},"expires":"never"},
                 {"key":"monthly","category":"promotional","amount":"100","unit":"call","every":"1 month","expires":"period_end","rollover":{"cap":"50","for":"1 month"},"scope":{"meters":["calls"],"dimensions":{"region":["eu","us"]}}}],
-            "credit_mode":"credit_only","entitlements":[{"feature":"sso"},{"feature":"api_rate","value":"100"}],
+            "credit_order":["priority",{"category":["paid","pilot","promotional"]},"id"],"credit_mode":"credit_only","entitlements":[{"feature":"sso"},{"feature":"api_rate","value":"100"}],
             "renewal":{"term":"12 months","uplift":{"percent":"5"},"prices":"list"}}"#;
         assert_eq!(
             told(contract, None),
@@ -554,6 +560,7 @@ mod tests {
                 "Credit monthly: the customer gets call 100 of promotional credit every month from 15 January 2026, for usage of calls and region eu or us; it expires when its period ends; up to call 50 of what is unused then lives on for 1 month.",
                 "The customer may use sso.",
                 "The customer may use api_rate ({\"value\":\"100\"}).",
+                "Of several blocks of credit the first to be drawn has the lower priority, then the category (paid before pilot before promotional), then the older one.",
                 "Usage is paid by credit alone: what no credit covers is refused where it is asked for, and shown on invoices, where it costs nothing.",
                 "On 15 January 2028 it may be renewed for 12 months; notice is due by 15 January 2028; fees and agreed prices rise by 5 percent; agreed prices and discounts end, and list prices hold.",
             ]

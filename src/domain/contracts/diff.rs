@@ -31,10 +31,9 @@ impl Difference {
 }
 
 /// Facts that say how the contract as a whole goes on.
-const FACTS: [&str; 9] =
-    ["ends_on", "ends_at", "cancelled", "notice", "paused", "term", "renewal", "credit_mode", "credit_order"];
+const FACTS: [&str; 7] = ["ends_on", "ends_at", "cancelled", "notice", "paused", "term", "renewal"];
 /// Facts with stretches of their own.
-const VALUES: [&str; 2] = ["bill_tos", "purchase_orders"];
+const VALUES: [&str; 4] = ["bill_tos", "purchase_orders", "credit_modes", "credit_orders"];
 
 /// Whether the fees of a day, each over its own time, sum to less in the second of two timelines: a downgrade.
 pub fn fees_fall(before: &Node, after: &Node, day: NaiveDate) -> Result<bool, Fault> {
@@ -95,7 +94,7 @@ pub fn differences(before: &Node, after: &Node) -> Result<Vec<Difference>, Fault
 fn says(timeline: &Node, row: &Tree, name: &str) -> bool {
     let same = |of_row: &str, of_contract: &str| row.get(of_row) == timeline.tree.get(of_contract);
     match name {
-        "kind" | "key" | "position" => false,
+        "kind" | "key" | "position" | "amended" => false,
         "until" => match (row.get("until_at"), timeline.tree.get("ends_at")) {
             (None, None) => !same("until", "ends_on"),
             (at, end) => at != end,

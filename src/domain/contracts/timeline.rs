@@ -263,9 +263,9 @@ pub struct Row {
 
 /// A value that the whole contract has for a while.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Fact {
+pub struct Fact<T = String> {
     pub during: Stretch,
-    pub value: Option<String>,
+    pub value: Option<T>,
 }
 
 /// What changes come to.
@@ -284,6 +284,10 @@ pub struct Timeline {
     pub paused: Vec<Stretch>,
     pub bill_tos: Vec<Fact>,
     pub purchase_orders: Vec<Fact>,
+    pub credit_modes: Vec<Fact>,
+    pub credit_orders: Vec<Fact<Order>>,
+    /// The two as they were signed.
+    pub signed: (Option<String>, Option<Order>),
     /// The document in force after the last change.
     pub document: Contract,
     pub rows: Vec<Row>,
@@ -347,6 +351,7 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
     let mut contract = contract;
     contract.settle(plan);
     let start = contract.starts_on;
+    let signed = (contract.credit_mode.clone(), contract.credit_order.clone());
     let trial_until = contract.trial_until()?;
     let billing = contract.billing(plan);
     let alignment = billing.alignment(trial_until);
@@ -429,6 +434,9 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
         paused: whole_of(paused.clone()),
         bill_tos: log.bill_tos.facts(whole),
         purchase_orders: log.purchase_orders.facts(whole),
+        credit_modes: log.credit_modes.facts(whole),
+        credit_orders: log.credit_orders.facts(whole),
+        signed,
         document: state.document,
         rows,
         billing,
@@ -568,22 +576,29 @@ struct Log {
     ids: Vec<Id>,
     /// What an item says from a point on; `None` = it is gone.
     said: HashMap<Id, Vec<(Point, Option<Source>)>>,
-    bill_tos: Facts,
-    purchase_orders: Facts,
+    bill_tos: Facts<String>,
+    purchase_orders: Facts<String>,
+    credit_modes: Facts<String>,
+    credit_orders: Facts<Order>,
 }
 
-#[derive(Default)]
-struct Facts(Vec<(Point, Option<String>)>);
+struct Facts<T>(Vec<(Point, Option<T>)>);
 
-impl Facts {
-    fn note(&mut self, at: Point, value: &Option<String>) {
+impl<T> Default for Facts<T> {
+    fn default() -> Facts<T> {
+        Facts(Vec::new())
+    }
+}
+
+impl<T: Clone + PartialEq> Facts<T> {
+    fn note(&mut self, at: Point, value: &Option<T>) {
         if self.0.last().is_none_or(|(_, last)| last != value) {
             self.0.push((at, value.clone()));
         }
     }
 
-    fn facts(self, whole: Stretch) -> Vec<Fact> {
-        let mut facts: Vec<Fact> = Vec::new();
+    fn facts(self, whole: Stretch) -> Vec<Fact<T>> {
+        let mut facts: Vec<Fact<T>> = Vec::new();
         for (n, (from, value)) in self.0.iter().enumerate() {
             let until = self.0.get(n + 1).map(|(until, _)| *until);
             let Some(during) = (Stretch { from: *from, until }).cut(whole) else { continue };
@@ -621,6 +636,8 @@ impl Log {
         }
         self.bill_tos.note(at, &document.bill_to);
         self.purchase_orders.note(at, &document.purchase_order);
+        self.credit_modes.note(at, &document.credit_mode);
+        self.credit_orders.note(at, &document.credit_order);
         Ok(())
     }
 
@@ -871,6 +888,28 @@ fn stretches<T: Item>(
         .collect())
 }
 
+/// A credit mode that is not said is the default.
+fn word(mode: &Option<String>) -> &str {
+    mode.as_deref().unwrap_or("credit_then_invoice")
+}
+
+/// The stretches of a fact; those that have another value than was signed say so.
+fn stretches_of<T>(
+    facts: &[Fact<T>],
+    to_tree: impl Fn(&T) -> Tree<'static>,
+    amended: impl Fn(&Option<T>) -> bool,
+) -> Tree<'static> {
+    let fact = |fact: &Fact<T>| {
+        let mut fields = fact.during.fields();
+        fields.push(("value".into(), fact.value.as_ref().map_or(Tree::Null, &to_tree)));
+        if amended(&fact.value) {
+            fields.push(("amended".into(), Tree::Bool(true)));
+        }
+        Tree::Object(fields)
+    };
+    Tree::List(facts.iter().map(fact).collect())
+}
+
 impl Timeline {
     pub fn to_tree(&self) -> Tree<'static> {
         let date = |day: Option<NaiveDate>| day.map_or(Tree::Null, |day| Tree::text(day.to_string()));
@@ -881,14 +920,11 @@ impl Timeline {
                 Tree::object([("on", Tree::text(day.to_string())), ("at", Tree::text(at.to_string()))])
             }
         };
-        let facts = |facts: &[Fact]| {
-            let fact = |fact: &Fact| {
-                let mut fields = fact.during.fields();
-                fields.push(("value".into(), fact.value.clone().map_or(Tree::Null, Tree::text)));
-                Tree::Object(fields)
-            };
-            Tree::List(facts.iter().map(fact).collect())
-        };
+        let facts = |list: &[Fact]| stretches_of(list, |value| Tree::text(value.clone()), |_| false);
+        let (mode, order) = &self.signed;
+        let other_mode = |value: &Option<String>| word(value) != word(mode);
+        let other_order =
+            |value: &Option<Order>| value.clone().unwrap_or_default() != order.clone().unwrap_or_default();
         let mut fields = vec![
             ("starts_on".into(), Tree::text(self.starts_on.to_string())),
             ("ends_on".into(), date(self.ends.map(Point::next_day))),
@@ -908,6 +944,11 @@ impl Timeline {
             ("paused".into(), Tree::List(self.paused.iter().map(|s| Tree::Object(s.fields())).collect())),
             ("bill_tos".into(), facts(&self.bill_tos)),
             ("purchase_orders".into(), facts(&self.purchase_orders)),
+            (
+                "credit_modes".into(),
+                stretches_of(&self.credit_modes, |mode| Tree::text(mode.clone()), other_mode),
+            ),
+            ("credit_orders".into(), stretches_of(&self.credit_orders, Order::to_tree, other_order)),
             ("document".into(), self.document.to_tree()),
             ("rows".into(), Tree::List(self.rows.iter().map(Row::to_tree).collect())),
         ];

@@ -101,6 +101,13 @@ pub struct Terms {
     pub rounding: RoundingMode,
 }
 
+/// How a piece is drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Way<'o> {
+    pub order: &'o Order,
+    pub mode: Mode,
+}
+
 /// What settlement leads to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Settled {
@@ -122,24 +129,43 @@ pub fn settle(
     order: &Order,
     terms: &Terms,
 ) -> Result<Settled, Fault> {
+    settle_by(subjects, pieces, blocks, |_| Way { order, mode: terms.mode }, terms)
+}
+
+/// The same, where order and mode are those of the instant of a piece; lines go on over a change of them.
+pub fn settle_by<'o>(
+    subjects: &[Subject],
+    pieces: &[Piece],
+    blocks: &[Open],
+    way: impl Fn(Instant) -> Way<'o>,
+    terms: &Terms,
+) -> Result<Settled, Fault> {
     check(subjects, pieces, blocks, terms)?;
-    let mut by_order: Vec<usize> = (0..blocks.len()).collect();
-    by_order.sort_by(|a, b| order.compare(blocks[*a].block, blocks[*b].block));
-    let payers = |subject: &Subject| -> Vec<usize> {
-        let pays = |block: &Block| block.unit == subject.unit && block.scope.admits(subject);
-        by_order.iter().copied().filter(|at| pays(blocks[*at].block)).collect()
+    let payers_by = |order: &Order| -> Vec<Vec<usize>> {
+        let mut by_order: Vec<usize> = (0..blocks.len()).collect();
+        by_order.sort_by(|a, b| order.compare(blocks[*a].block, blocks[*b].block));
+        let payers = |subject: &Subject| {
+            let pays = |block: &Block| block.unit == subject.unit && block.scope.admits(subject);
+            by_order.iter().copied().filter(|at| pays(blocks[*at].block)).collect()
+        };
+        subjects.iter().map(payers).collect()
     };
-    let payers: Vec<Vec<usize>> = subjects.iter().map(payers).collect();
 
     let mut by_time: Vec<(usize, &Piece)> = pieces.iter().enumerate().collect();
     by_time.sort_by_key(|(_, piece)| (piece.at, piece.event_key, &subjects[piece.subject].line));
     let left = blocks.iter().map(|open| open.left).collect();
     let mut till = Till { blocks, left, lines: BTreeMap::new(), terms };
+    let mut payers: Option<(&Order, Vec<Vec<usize>>)> = None;
     let mut refused = Vec::new();
     let mut unpaid = vec![Ratio::from(1i64); pieces.len()];
     for (place, piece) in by_time {
         let line = &subjects[piece.subject].line;
-        match till.draw(line, piece, &payers[piece.subject])? {
+        let Way { order, mode } = way(piece.at);
+        let (_, of_subjects) = match payers.take().filter(|(of, _)| *of == order) {
+            Some(same) => payers.insert(same),
+            None => payers.insert((order, payers_by(order))),
+        };
+        match till.draw(line, piece, &of_subjects[piece.subject], mode)? {
             Some(share) => unpaid[place] = share,
             None => refused.push((line.clone(), piece.event_key)),
         }
@@ -221,7 +247,13 @@ struct Unpaid {
 
 impl<'a> Till<'a> {
     /// The part of the piece that nobody paid; none if it was refused.
-    fn draw(&mut self, key: &'a str, piece: &Piece, payers: &[usize]) -> Result<Option<Ratio>, Fault> {
+    fn draw(
+        &mut self,
+        key: &'a str,
+        piece: &Piece,
+        payers: &[usize],
+        mode: Mode,
+    ) -> Result<Option<Ratio>, Fault> {
         let payers = || payers.iter().copied().filter(|at| self.blocks[*at].block.holds(piece.at));
         let funded: Vec<usize> = payers().filter(|at| self.left[*at] > Exact::ZERO).collect();
         let nothing = || Line { exact: Ratio::ZERO, posted: Exact::ZERO, draws: Vec::new(), rest: None };
@@ -233,7 +265,7 @@ impl<'a> Till<'a> {
             unpaid.rest(piece, line);
             return Ok(Some(Ratio::from(1i64)));
         }
-        if self.terms.mode == Mode::CreditOnly {
+        if mode == Mode::CreditOnly {
             let credit = funded.iter().map(|at| self.left[*at]).try_fold(Exact::ZERO, Exact::add)?;
             // Credit that is used up pays for nothing, not even for what is too small to ask for any.
             if funded.is_empty() || credit < unpaid.due {
@@ -245,7 +277,7 @@ impl<'a> Till<'a> {
             let taken = unpaid.pay(piece, at, Some(self.left[at]), line)?;
             self.left[at] = self.left[at].sub(taken)?;
         }
-        for at in payers().filter(|_| self.terms.mode == Mode::AllowNegative) {
+        for at in payers().filter(|_| mode == Mode::AllowNegative) {
             let room = self.blocks[at].block.room_below(self.left[at])?;
             let taken = unpaid.pay(piece, at, room, line)?;
             self.left[at] = self.left[at].sub(taken)?;

@@ -71,6 +71,11 @@ impl Order {
         Tree::List(self.0.iter().map(Key::to_tree).collect())
     }
 
+    /// What goes first, key by key, for people.
+    pub fn words(&self) -> Vec<String> {
+        self.0.iter().map(Key::words).collect()
+    }
+
     /// Which of two blocks is drawn first. Never equal for two blocks.
     pub fn compare(&self, a: &Block, b: &Block) -> Ordering {
         self.0
@@ -108,6 +113,22 @@ impl Key {
             Key::EffectiveAt => "effective_at",
             Key::Id => "id",
         }
+    }
+
+    fn words(&self) -> String {
+        let words = match self {
+            Key::Priority => "the lower priority",
+            Key::ExpiresAt => "the earlier end",
+            Key::Scope => "the narrower scope",
+            Key::Category(order) => {
+                let words: Vec<&str> = order.iter().map(|category| category.as_str()).collect();
+                return format!("the category ({})", words.join(" before "));
+            }
+            Key::ZeroBasis => "what nobody paid for",
+            Key::EffectiveAt => "the earlier beginning",
+            Key::Id => "the older one",
+        };
+        words.to_string()
     }
 
     fn to_tree(&self) -> Tree<'static> {

@@ -571,7 +571,8 @@ impl Batch {
                     let span = (period.from, until);
                     let paid = purse.is_some_and(|p| p.may_pay(&inputs.header.currency, what, span));
                     let beyond = inputs.commitments.iter().any(|row| !row.overage.is_empty());
-                    if period.from >= until || !(paid || beyond) {
+                    let turns = purse.is_some_and(|purse| purse.turns_in(span));
+                    if period.from >= until || !(paid || beyond || turns) {
                         continue;
                     }
                     let inside = cuts.iter().copied().filter(|cut| *cut > period.from && *cut < until);

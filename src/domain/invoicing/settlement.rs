@@ -5,7 +5,8 @@
 //! nothing. Then blocks of the currency pay. What is beyond credit, or beyond what a postpaid commitment promised, where a
 //! commitment has a price for that, or where units were covered, is a line of its own.
 //!
-//! Under credit_only nothing else pays: what no credit covers is shown, and costs nothing.
+//! Under credit_only nothing else pays: what no credit covers is shown, and costs nothing. Where the contract was amended,
+//! the order and the mode are those that were in force when the usage happened.
 
 use super::commitments::{Commitment, Spent};
 use super::compute::{Line, LineKind};
@@ -13,7 +14,9 @@ use super::inputs::{ChargeKind, Inputs};
 use crate::domain::contracts::overrides::Target;
 use crate::domain::contracts::resolve::{Prices, Resolved, Scope as AgreedIn};
 use crate::domain::credits::commitment::Commitment as Promise;
-use crate::domain::credits::draw::{Beyond, Mode, Open, Piece, Settled, Terms, settle as draw};
+use crate::domain::credits::draw::{
+    Beyond, Mode, Open, Piece, Settled, Terms, Way, settle as draw, settle_by,
+};
 use crate::domain::credits::{Block, Category, Order, Overdraft, PLACES_MAX, Pool, Scope, Subject};
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{Node, Tree};
@@ -33,12 +36,49 @@ pub struct Purse {
     /// As the contract says it; none = the default.
     order_tree: Option<Tree<'static>>,
     mode: Option<String>,
+    /// The stretches of time for which it was agreed otherwise.
+    amended: Vec<Amended>,
     /// Blocks hold only what the documents that stand drew: of a comparison that is not to depend on what else happened.
     frozen: bool,
     /// As a document recorded it: what is settled again is in it.
     opened: bool,
     /// The legal entities whose invoices of the boundary stand: what they drew stands, too, and nothing of theirs is settled.
     held: BTreeSet<String>,
+}
+
+/// `[from, until)`, in which usage is paid in another order or mode than was signed.
+#[derive(Debug, Clone)]
+struct Amended {
+    from: Instant,
+    until: Option<Instant>,
+    order: Option<Order>,
+    mode: Option<String>,
+}
+
+impl Amended {
+    fn read(node: &Node) -> Result<Amended, Fault> {
+        let mut fields = node.fields_of(&["from", "until", "order", "mode"])?;
+        let mode = fields.optional("mode").map(|node| node.text().map(str::to_string)).transpose()?;
+        mode.as_deref().map(Mode::parse).transpose()?;
+        Ok(Amended {
+            from: fields.required("from")?.instant()?,
+            until: fields.optional("until").map(|node| node.instant()).transpose()?,
+            order: fields.optional("order").as_ref().map(Order::read).transpose()?,
+            mode,
+        })
+    }
+
+    fn to_tree(&self) -> Tree<'static> {
+        let mut fields = vec![("from".into(), Tree::text(self.from.to_string()))];
+        fields.extend(self.until.map(|until| ("until".into(), Tree::text(until.to_string()))));
+        fields.extend(self.order.as_ref().map(|order| ("order".into(), order.to_tree())));
+        fields.extend(self.mode.clone().map(|mode| ("mode".into(), Tree::text(mode))));
+        Tree::Object(fields)
+    }
+
+    fn holds(&self, at: Instant) -> bool {
+        self.from <= at && self.until.is_none_or(|until| at < until)
+    }
 }
 
 /// A block as it is when a bill begins to draw. Its id is its place: only their order matters here.
@@ -114,7 +154,8 @@ pub struct Settlement {
 // ── the purse ────────────────────────────────────────────────────────────────────────────────────
 
 impl Purse {
-    /// `{"blocks": [{"key", …the block, "left"}, …], "order", "mode", "frozen", "opened", "held"}`: blocks in order of their ids.
+    /// `{"blocks": [{"key", …the block, "left"}, …], "order", "mode", "amended": [{"from", "until", "order" | "mode"}],
+    /// "frozen", "opened", "held"}`: blocks in order of their ids.
     pub fn read(node: &Node) -> Result<Purse, Fault> {
         let mut fields = node.fields()?;
         let blocks = fields.required("blocks")?.items()?;
@@ -124,11 +165,14 @@ impl Purse {
         let mode = fields.optional("mode").map(|node| node.text().map(str::to_string)).transpose()?;
         mode.as_deref().map(Mode::parse).transpose()?;
         let texts = |node: Node| node.items()?.iter().map(|node| node.text().map(str::to_string)).collect();
+        let amended = fields.optional("amended");
+        let read = |node: Node| node.items()?.iter().map(Amended::read).collect::<Result<Vec<_>, _>>();
         Ok(Purse {
             blocks,
             order: order.as_ref().map(Order::read).transpose()?.unwrap_or_default(),
             order_tree: order.map(|node| node.tree.clone().into_owned()),
             mode,
+            amended: amended.map(read).transpose()?.unwrap_or_default(),
             frozen: fields.optional("frozen").map_or(Ok(false), |node| node.boolean())?,
             opened: fields.optional("opened").map_or(Ok(false), |node| node.boolean())?,
             held: fields.optional("held").map_or(Ok(BTreeSet::new()), texts)?,
@@ -150,17 +194,40 @@ impl Purse {
         !self.opened && self.held.contains(bill_to)
     }
 
-    /// Whether usage is paid by credit alone.
+    /// Whether usage is, at some time, paid by credit alone.
     fn only_credit(&self) -> bool {
-        self.mode.as_deref() == Some("credit_only")
+        let amended = self.amended.iter().map(|amended| &amended.mode);
+        amended.chain([&self.mode]).any(|mode| mode.as_deref() == Some("credit_only"))
+    }
+
+    fn mode_at(&self, at: Instant) -> Option<&str> {
+        let amended = self.amended.iter().find(|amended| amended.mode.is_some() && amended.holds(at));
+        amended.map_or(&self.mode, |amended| &amended.mode).as_deref()
     }
 
     /// Usage has happened: under credit_only, too, credit pays for as much of it as there is.
-    fn mode(&self) -> Mode {
-        match self.mode.as_deref() {
+    fn way_at(&self, at: Instant) -> Way<'_> {
+        let amended = self.amended.iter().filter(|amended| amended.holds(at));
+        let order = amended.filter_map(|amended| amended.order.as_ref()).next().unwrap_or(&self.order);
+        let mode = match self.mode_at(at) {
             Some("allow_negative") => Mode::AllowNegative,
             _ => Mode::CreditThenInvoice,
-        }
+        };
+        Way { order, mode }
+    }
+
+    /// The instants at which it was agreed otherwise, or as before.
+    fn turns(&self) -> impl Iterator<Item = Instant> {
+        self.amended.iter().flat_map(|amended| [Some(amended.from), amended.until]).flatten()
+    }
+
+    fn only_credit_in(&self, (from, until): (Instant, Instant)) -> bool {
+        self.mode_at(from) == Some("credit_only") || self.turns_in((from, until))
+    }
+
+    /// Whether what nothing pays for depends on when in a stretch it was used.
+    pub fn turns_in(&self, (from, until): (Instant, Instant)) -> bool {
+        self.only_credit() && self.turns().any(|at| from < at && at < until)
     }
 
     /// What an earlier contract of the customer left.
@@ -216,7 +283,7 @@ impl Purse {
             [Some(block.effective_at), block.expires_at].into_iter().flatten()
         });
         let names = scopes.flat_map(|scope| scope.dimensions.keys().cloned());
-        (ends.chain(windows).collect(), names.collect())
+        (ends.chain(windows).chain(self.turns()).collect(), names.collect())
     }
 
     /// Whether some block may pay for usage of a charge in a stretch of time.
@@ -240,6 +307,7 @@ impl Purse {
     pub fn pays_for_all(&self, currency: &str, (from, until): (Instant, Instant)) -> bool {
         !self.frozen
             && !self.opened
+            && self.amended.is_empty()
             && matches!(self.mode.as_deref(), None | Some("credit_then_invoice"))
             && self.blocks.iter().all(|Opened { unit, block, .. }| {
                 unit == currency
@@ -278,6 +346,10 @@ impl Purse {
         }
         fields.extend(self.order_tree.clone().map(|order| ("order".into(), order)));
         fields.extend(self.mode.clone().map(|mode| ("mode".into(), Tree::text(mode))));
+        if !self.amended.is_empty() {
+            let amended = self.amended.iter().map(Amended::to_tree).collect();
+            fields.push(("amended".into(), Tree::List(amended)));
+        }
         Some(Tree::Object(fields))
     }
 }
@@ -406,11 +478,17 @@ struct Item {
     price: Ratio,
     /// The part of both that no money has covered.
     unpaid: Ratio,
+    /// Nothing but credit pays for it.
+    credit_only: bool,
     /// The part that is beyond what commitments promised, by their measure.
     beyond: BTreeMap<Option<String>, Ratio>,
 }
 
 impl Item {
+    fn is_refused(&self) -> bool {
+        self.credit_only && !self.price.is_zero() && !self.unpaid.is_zero()
+    }
+
     /// Leaves what its own unit did not cover.
     fn without_units(&mut self) -> Result<(), Fault> {
         let rest = Ratio::from(self.quantity).mul(&self.unpaid);
@@ -457,7 +535,8 @@ pub fn settle(purse: &Purse, ceilings: &Ceilings, parts: &mut [Part]) -> Result<
     units.retain(|unit| *unit != currency);
     units.sort_unstable();
     units.dedup();
-    let terms = |places, rounding| Terms { mode: purse.mode(), places, rounding };
+    // Of each piece it is that of its instant.
+    let terms = |places, rounding| Terms { mode: Mode::CreditThenInvoice, places, rounding };
     for unit in units {
         let of = |line: &Settling| line.unit.as_deref() == Some(unit);
         let price = |item: &Item| Ratio::from(item.quantity).mul(&item.unpaid);
@@ -546,6 +625,9 @@ fn fill(
         });
         for (line, at) in order {
             let (of, item) = (&lines[line], &lines[line].items[at]);
+            if item.credit_only {
+                continue; // what no credit paid is paid by nothing
+            }
             let quantity = Ratio::from(item.quantity).mul(&item.unpaid);
             let price = if measure.is_some() { quantity.clone() } else { item.price.mul(&item.unpaid) };
             let subject = Subject { dimensions: item.dimensions.clone(), ..of.subject.clone() };
@@ -582,7 +664,7 @@ fn settling(purse: &Purse, ceilings: &Ceilings, part: usize, of: &Part) -> Resul
         let currency = &of.inputs.header.currency;
         let what = (line.product.as_str(), meter.as_str(), line.unit.as_deref());
         let beyond = of.inputs.commitments.iter().any(|commitment| commitment.has_overage(line));
-        let counted = !ceilings.of.is_empty() || purse.only_credit();
+        let counted = !ceilings.of.is_empty() || purse.only_credit_in((line.from, line.until));
         if !purse.may_pay(currency, what, (line.from, line.until)) && !beyond && !counted {
             continue;
         }
@@ -594,7 +676,8 @@ fn settling(purse: &Purse, ceilings: &Ceilings, part: usize, of: &Part) -> Resul
             bill_to: line.bill_to.clone(),
             unit: Unit::NONE,
         };
-        let items = items(of, line, ask)?;
+        let mut items = items(of, line, ask)?;
+        items.iter_mut().for_each(|item| item.credit_only = purse.mode_at(item.at) == Some("credit_only"));
         let unit = line.unit.clone();
         let (units, money, filled) = (Vec::new(), Vec::new(), Exact::ZERO);
         lines.push(Settling { part, place, subject, unit, items, units, money, ask: *posted, filled });
@@ -637,7 +720,7 @@ fn asks(part: &Part) -> Result<Vec<Option<(Exact, Ratio)>>, Fault> {
 fn items(part: &Part, line: &Line, ask: &Ratio) -> Result<Vec<Item>, Fault> {
     let item = |at, dimensions, quantity, price| {
         let (unpaid, beyond) = (Ratio::from(1i64), BTreeMap::new());
-        Item { at, dimensions, quantity, price, unpaid, beyond }
+        Item { at, dimensions, quantity, price, unpaid, credit_only: false, beyond }
     };
     let default = &part.inputs.header.bill_to;
     let mut used: Vec<(Instant, Dimensions, Exact)> = Vec::new();
@@ -799,7 +882,8 @@ fn stage(
             of_part[*of] |= open.block.holds(piece.at) && open.block.scope.admits(&subjects[piece.subject]);
         }
     }
-    let Settled { rows, left: after, unpaid, .. } = draw(&subjects, &pieces, &opened, &purse.order, terms)?;
+    let way = |at: Instant| purse.way_at(at);
+    let Settled { rows, left: after, unpaid, .. } = settle_by(&subjects, &pieces, &opened, way, terms)?;
     for ((of, open), after) in blocks.iter().zip(&opened).zip(after) {
         left[*of] = left[*of].sub(open.left.sub(after)?)?;
     }
@@ -827,8 +911,12 @@ fn finish(purse: &Purse, part: &mut Part, settled: &HashMap<usize, &Settling>) -
         };
         let of_units = settled.units.iter().fold(Ratio::ZERO, |sum, taken| sum.add(&taken.quantity));
         // What money pays, or is billed, and what is beyond: the first of them is what money is drawn for.
-        let mut made = match beyond(part.inputs, &line, settled)? {
-            _ if purse.only_credit() => refuse(&line, settled)?,
+        let beyond = beyond(part.inputs, &line, settled)?;
+        let mut made = match beyond {
+            _ if settled.items.iter().all(|item| item.credit_only) => refuse(&line, settled)?,
+            beyond if settled.items.iter().any(Item::is_refused) => {
+                refuse_in_part(part.inputs, &line, settled, beyond)?
+            }
             beyond if !beyond.is_empty() => split_beyond(part.inputs, &line, settled, beyond)?,
             _ if of_units.is_zero() => vec![line.clone()],
             _ => vec![rest_of(part.inputs, &line, settled)?],
@@ -903,11 +991,34 @@ fn rest_of(inputs: &Inputs, line: &Line, settled: &Settling) -> Result<Line, Fau
     Ok(Line { list: None, amount, exact, ..line.clone() })
 }
 
+/// What nothing paid for under credit_only.
+fn refused(settled: &Settling) -> Result<Exact, Fault> {
+    let items = settled.items.iter().filter(|item| item.is_refused());
+    let refused = items.fold(Ratio::ZERO, |sum, item| sum.add(&Ratio::from(item.quantity).mul(&item.unpaid)));
+    refused.round(PLACES_MAX, RoundingMode::HalfUp)
+}
+
+/// Where credit_only held for a part of the time: the other part is billed as ever.
+fn refuse_in_part(
+    inputs: &Inputs,
+    line: &Line,
+    settled: &Settling,
+    beyond: BeyondOf,
+) -> Result<Vec<Line>, Fault> {
+    let refused = refused(settled)?;
+    let mut made = split_beyond(inputs, line, settled, beyond)?;
+    made[0].quantity = made[0].quantity.map(|quantity| quantity.sub(refused)).transpose()?;
+    // What a maximum takes off stays.
+    let capped = line.amount.sub(settled.ask)?;
+    made[0].amount = made[0].amount.add(capped)?;
+    made[0].exact = made[0].exact.add(&capped.into());
+    made.push(uncovered(line, refused));
+    Ok(made)
+}
+
 /// Under credit_only: what credit paid, and what nothing did, which costs nothing.
 fn refuse(line: &Line, settled: &Settling) -> Result<Vec<Line>, Fault> {
-    let items = settled.items.iter().filter(|item| !item.price.is_zero());
-    let refused = items.fold(Ratio::ZERO, |sum, item| sum.add(&Ratio::from(item.quantity).mul(&item.unpaid)));
-    let refused = refused.round(PLACES_MAX, RoundingMode::HalfUp)?;
+    let refused = refused(settled)?;
     let drawn = settled.money.iter().try_fold(Exact::ZERO, |sum, taken| sum.add(taken.amount))?;
     let kept = line.quantity.unwrap_or(refused).sub(refused)?;
     if refused.is_zero() && drawn == settled.ask {
@@ -918,7 +1029,11 @@ fn refuse(line: &Line, settled: &Settling) -> Result<Vec<Line>, Fault> {
     let paid = sum_of(settled, |item| Ratio::from(1i64).sub(&item.unpaid)).add(&capped.into());
     let base =
         Line { quantity: Some(kept), list: None, exact: paid, amount: drawn.add(capped)?, ..line.clone() };
-    let rest = Line {
+    Ok(vec![base, uncovered(line, refused)])
+}
+
+fn uncovered(line: &Line, refused: Exact) -> Line {
+    Line {
         key: format!("{}/uncovered", line.key),
         label: format!("{} · uncovered", line.label),
         quantity: Some(refused),
@@ -930,8 +1045,7 @@ fn refuse(line: &Line, settled: &Settling) -> Result<Vec<Line>, Fault> {
         exact: Ratio::ZERO,
         amount: Exact::ZERO,
         ..line.clone()
-    };
-    Ok(vec![base, rest])
+    }
 }
 
 /// What parts of a line's items cost.
@@ -945,7 +1059,7 @@ type BeyondOf = Vec<(Resolved, Ratio, Ratio)>;
 
 fn beyond(inputs: &Inputs, line: &Line, settled: &Settling) -> Result<BeyondOf, Fault> {
     let mut of_commitment: BTreeMap<usize, (Ratio, Ratio)> = BTreeMap::new();
-    for item in settled.items.iter().filter(|item| !item.unpaid.is_zero()) {
+    for item in settled.items.iter().filter(|item| !item.unpaid.is_zero() && !item.credit_only) {
         let subject = Subject { dimensions: item.dimensions.clone(), ..settled.subject.clone() };
         let holds =
             |c: &Commitment| c.has_overage(line) && c.holds(item.at) && c.scope.matches(&subject, item.at);
@@ -1011,7 +1125,8 @@ fn split_beyond(
 ) -> Result<Vec<Line>, Fault> {
     let mut kept = line.quantity.unwrap_or(Exact::ZERO);
     // What is beyond credit, but not under such a commitment, stays at the line's price.
-    let mut elsewhere = sum_of(settled, |item| item.unpaid.clone());
+    let billed = |item: &Item| if item.credit_only { Ratio::ZERO } else { item.unpaid.clone() };
+    let mut elsewhere = sum_of(settled, billed);
     let mut made = Vec::new();
     for (n, (price, quantity, at_own)) in beyond.into_iter().enumerate() {
         let shown = quantity.round(PLACES_MAX, RoundingMode::HalfUp)?;

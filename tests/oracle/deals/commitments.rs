@@ -1,12 +1,21 @@
 //! Commitments: their instalments, and what is missing to them.
 
 use super::documents::{list, maybe, text};
-use super::{Amounts, Contract, Day, Q, Rounding, World, dec, months, months_after, q, round};
+use super::rating::rate;
+use super::{Amounts, BTreeMap, Contract, Day, Q, Rounding, World, dec, months, months_after, q, round};
 
 impl World {
     /// Prepaid: the instalments of the periods begun, in equal parts. Postpaid: at each period's end what its usage
     /// leaves missing.
-    pub(super) fn commitments(&self, contract: &Contract, open: Day, last: Day, sums: &mut Amounts) {
+    /// `filled` is how much of a promise in units was used, by the first days of its periods.
+    pub(super) fn commitments(
+        &self,
+        contract: &Contract,
+        open: Day,
+        last: Day,
+        filled: Option<&BTreeMap<Day, Q>>,
+        sums: &mut Amounts,
+    ) {
         let Some(end) = contract.end() else { return }; // deals with commitments have one
         for one in list(&contract.changes[0].doc, "commitments") {
             let key = text(one, "key").expect("a key");
@@ -20,7 +29,17 @@ impl World {
                 if from >= end {
                     break;
                 }
+                let one = &self.commitment_on(contract, one, from);
                 let amounts = list(one, "amounts");
+                if let (Some(units), Some("postpaid")) = (maybe(one, "quantity"), text(one, "kind")) {
+                    if until.min(end) <= last {
+                        let used = filled.and_then(|f| f.get(&from)).cloned().unwrap_or_else(|| q(0));
+                        let missing = rate(&one["shortfall_price"], &(units - used).max(q(0)));
+                        let missing = round(&missing, self.digits(contract), contract.rounding);
+                        sums.insert(self.key(contract, key, from, "true_up", ""), missing);
+                    }
+                    continue;
+                }
                 let amount = maybe(one, "amount")
                     .unwrap_or_else(|| dec(amounts[n as usize].as_str().expect("an amount")));
                 if text(one, "kind") == Some("prepaid") {
@@ -36,7 +55,7 @@ impl World {
                             sums.insert(self.key(contract, key, day, "line", ""), amount);
                         }
                     }
-                } else if until <= last {
+                } else if until.min(end) <= last {
                     let spent: Q = sums
                         .iter()
                         .filter(|(k, _)| {

@@ -20,8 +20,17 @@ pub struct Block {
     pub scope: Value,
     /// What was drawn from it.
     pub burnt: Q,
+    /// What was left when its end was posted.
+    pub expired: Option<Q>,
     /// Lines that drew from it since it was compared last.
     pub lines: BTreeSet<String>,
+}
+
+impl Block {
+    /// Whether the billing system calls it so: blocks of a period have its day behind their name.
+    pub fn is_called(&self, name: &str) -> bool {
+        name == self.name || name.starts_with(&format!("{}/", self.name))
+    }
 }
 
 /// One event of one meter, and what it costs.
@@ -44,7 +53,9 @@ pub fn draw(blocks: &mut [Block], costs: &[Cost], boundary: usize) {
         });
         for n in order {
             let block = &mut blocks[n];
-            let holds = block.from <= one.event.at && block.until.is_none_or(|u| one.event.at < u);
+            let holds = block.expired.is_none()
+                && block.from <= one.event.at
+                && block.until.is_none_or(|u| one.event.at < u);
             let fits = |name: &str, value: &str| {
                 let wanted = list(&block.scope, name);
                 wanted.is_empty() || wanted.iter().any(|w| w == value)

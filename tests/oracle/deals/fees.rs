@@ -1,8 +1,9 @@
 //! Fees, day by day.
 
-use super::documents::maybe;
+use super::documents::{date, maybe, text};
 use super::rating::rate;
-use super::{Contract, Day, Instant, Proration, Q, Rc, Stretch, Terms, World, days30, q, round};
+use super::{Contract, Day, Instant, Proration, Q, Rc, Stretch, Terms, World, days30, months, q, round};
+use chrono::Months;
 use serde_json::Value;
 
 /// What is billed of a fee: what begins before a day, or ends until a day.
@@ -39,6 +40,10 @@ impl World {
                 _ => stretches.push((own, (at, next))),
             }
         }
+        // Only what begins inside a period, not with the contract, is co-termed.
+        let joins = terms_at(zone.midnight(days.1) - 1).fees.get(key).is_some_and(|fee| {
+            date(fee, "from").or_else(|| date(fee, "_since")).is_some_and(|begins| days.0 < begins)
+        });
         // What is taken off for a time cuts the amount, not what is billed at once.
         let mut wholes: Vec<Stretch> = Vec::new();
         for n in 0..stretches.len() {
@@ -63,7 +68,11 @@ impl World {
             .map(|(stretch, _)| stretch)
             .map(|((fee, factor), stretch)| {
                 let amount = rate(&fee["pricing"], &maybe(&fee, "quantity").unwrap_or_else(|| q(1)));
-                let share = self.share(contract, stretch, whole, every);
+                let share = if contract.policies.by_month && joins {
+                    self.share_by_months(contract, stretch, whole, every)
+                } else {
+                    self.share(contract, stretch, whole, every)
+                };
                 round(&(amount * factor * share), self.digits(contract), contract.rounding)
             })
             .sum()
@@ -91,6 +100,36 @@ impl World {
             Proration::ThirtyStrict => over(days30(first, last), 30 * i64::from(every)),
             Proration::None => q(1),
         }
+    }
+
+    /// Co-termed by months (policy `co_term`): the share in whole months before the period's end, and days of the month before them.
+    fn share_by_months(
+        &self,
+        contract: &Contract,
+        (start, end): Stretch,
+        whole: (Day, Day),
+        every: u32,
+    ) -> Q {
+        let zone = self.zone(contract);
+        let left = |day: Day| {
+            let back = |n: u32| whole.1 - Months::new(n);
+            let months = (0..every).take_while(|n| back(n + 1) >= day).count() as u32;
+            let days = (back(months) - day).num_days();
+            q(months.into()) + Q::new(days.into(), (back(months) - back(months + 1)).num_days().into())
+        };
+        (left(zone.day(start)) - left(zone.day(end))) / q(every.into())
+    }
+
+    /// What the fees of an instant come to in a month.
+    pub fn recurring(&self, contract: &Contract, at: Instant) -> Q {
+        let terms = self.terms(contract, at);
+        let uplift = terms.uplift.clone().unwrap_or_else(|| q(1));
+        let fees = terms.fees.keys().filter_map(|key| self.item_on(contract, &terms, "fees", key, at));
+        let cost = |fee: Value| {
+            let every = text(&fee, "every").map_or(contract.interval, months);
+            rate(&fee["pricing"], &maybe(&fee, "quantity").unwrap_or_else(|| q(1))) / q(every.into())
+        };
+        fees.map(cost).sum::<Q>() * uplift
     }
 
     /// Every instant in a stretch of days at which terms may change: its midnights, and the instants of changes.

@@ -12,6 +12,7 @@ mod documents;
 mod fees;
 mod items;
 mod numbers;
+mod promises;
 mod rating;
 mod terms;
 mod told;
@@ -76,6 +77,12 @@ impl World {
         for (key, any) in &rhythms("fees") {
             let every = text(any, "every").map_or(contract.interval, months);
             let advance = text(any, "timing") != Some("arrears");
+            if advance && contract.policies.keeps {
+                for (day, amount) in self.kept(contract, key, every) {
+                    *sums.entry(self.key(contract, key, day, "line", "")).or_insert_with(|| q(0)) += amount;
+                }
+                continue;
+            }
             let mut day = contract.starts;
             while day < end {
                 let whole = contract.grid_of(every).period(day, every);
@@ -102,7 +109,12 @@ impl World {
                     round(&amount, self.digits(contract), contract.rounding);
             }
         }
+        let promise = self.promise(contract);
+        let filled = promise.map(|one| self.promised(contract, one, last, &mut terms_at, &mut sums));
         for (key, any) in &rhythms("charges") {
+            if promise.is_some() {
+                break;
+            }
             let every = text(any, "every").map_or(contract.interval, months);
             let mut day = contract.starts;
             while day < end {
@@ -118,9 +130,34 @@ impl World {
             }
         }
         let mut sums = self.gather(contract, sums);
-        self.commitments(contract, open, last, &mut sums);
+        self.commitments(contract, open, last, filled.as_ref(), &mut sums);
         sums.retain(|_, amount| !amount.is_zero());
         sums
+    }
+
+    /// A fee in advance of which nothing is given back: by the first day of its periods, the most that any run asked for.
+    fn kept(&self, contract: &Contract, key: &str, every: u32) -> BTreeMap<Day, Q> {
+        let mut most: BTreeMap<Day, Q> = BTreeMap::new();
+        let last = contract.billed.last().expect("a boundary").0;
+        let runs = contract.billed.iter().copied().chain(contract.looked.iter().map(|said| (last, *said)));
+        for (boundary, said) in runs {
+            let mut known = contract.clone();
+            known.changes.retain(|c| c.said <= said);
+            let open = contract.grid.period(boundary, contract.interval).1;
+            let end = known.end().unwrap_or(Day::MAX);
+            let mut terms_at = |at: Instant| -> Rc<Terms> { Rc::new(self.terms(&known, at)) };
+            let mut day = contract.starts;
+            while day < end.min(open) {
+                let whole = contract.grid_of(every).period(day, every);
+                let (from, until) = (day, whole.1.min(end));
+                let billed = fees::Billed::Advance(open);
+                let amount = self.fee(&known, key, every, whole, (from, until), billed, &mut terms_at);
+                let so_far = most.entry(from).or_insert_with(|| q(0));
+                *so_far = amount.max(so_far.clone());
+                day = until;
+            }
+        }
+        most
     }
 
     pub(super) fn key(

@@ -3,7 +3,6 @@
 use super::documents::{change_items, current, date, expanded, list, maybe, put, text};
 use super::rating::scale;
 use super::{Change, Contract, Day, Grid, Instant, Kind, Q, World, months, months_after, q};
-use chrono::Days;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -22,31 +21,33 @@ pub struct Terms {
 }
 
 impl Contract {
-    /// The first day without it; None runs on. As all changes leave it, in the order of their effective instants.
-    pub fn end(&self) -> Option<Day> {
+    /// The term in force, as all changes leave it: after how many months it began, and its months.
+    pub fn term(&self) -> Option<(u32, u32)> {
         let mut changes: Vec<&Change> = self.changes.iter().collect();
         changes.sort_by_key(|c| c.effective);
-        let mut end = self.ends;
+        let mut found = (0, text(&self.changes[0].doc, "term").map(months)?);
         for change in changes {
-            match change.kind {
-                // A term counts from the contract's start.
-                Kind::Amend => {
-                    if let Some(term) = text(&change.doc, "term") {
-                        end = Some(months_after(self.starts, months(term)));
-                    }
-                }
-                Kind::Renew => {
-                    let old = end.expect("an end");
-                    end = Some(months_after(old, months(text(&change.doc, "term").expect("a term"))));
-                }
-                Kind::Resume => {
-                    if let Some(days) = change.doc["extend_days"].as_i64() {
-                        end = end.map(|e| e + Days::new(days as u64));
-                    }
-                }
+            match (change.kind, text(&change.doc, "term").map(months)) {
+                (Kind::Amend, Some(term)) => found.1 = term,
+                (Kind::Renew, Some(term)) => found = (found.0 + found.1, term),
                 _ => {}
             }
         }
+        Some(found)
+    }
+
+    /// So many months after the first day, as a term counts them.
+    pub fn day_of_term(&self, n: u32) -> Day {
+        match self.grid {
+            Grid::MonthEnds(_) => self.grid.period(self.starts, n).1,
+            _ => months_after(self.starts, n),
+        }
+    }
+
+    /// The first day without it; None runs on. As all changes leave it, in the order of their effective instants.
+    pub fn end(&self) -> Option<Day> {
+        // All terms count from the contract's first day.
+        let mut end = self.term().map(|(began, length)| self.day_of_term(began + length));
         for cancel in self.changes.iter().filter(|c| c.kind == Kind::Cancel) {
             let on = date(&cancel.doc, "on").expect("a day");
             end = Some(end.map_or(on, |e| e.min(on)));
@@ -120,7 +121,11 @@ impl World {
                     change_items(&mut terms.discounts, list(doc, "discounts"));
                     for (name, field) in [("quantities", "quantity"), ("prices", "pricing")] {
                         for (key, value) in doc[name].as_object().into_iter().flatten() {
-                            let mut fee = current(&plans.1, &own.1, key);
+                            let fees =
+                                [&plans.1, &own.1].iter().any(|of| of.iter().any(|i| i["key"] == **key));
+                            let (plan, own) =
+                                if fees { (&plans.1, &mut own.1) } else { (&plans.0, &mut own.0) };
+                            let mut fee = current(plan, own, key);
                             if fee["ramp"].is_null() && fee["step_up"].is_null() {
                                 fee[field] = value.clone();
                             } else {
@@ -131,7 +136,7 @@ impl World {
                                     None => fee["_steps"] = serde_json::json!([step]),
                                 }
                             }
-                            own.1.push(fee);
+                            own.push(fee);
                         }
                     }
                 }

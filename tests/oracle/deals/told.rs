@@ -43,6 +43,14 @@ pub struct Event {
     pub live: bool,
 }
 
+impl Event {
+    /// What an application draws by itself.
+    pub fn drawn(at: Instant) -> Event {
+        let properties = BTreeMap::new();
+        Event { id: String::new(), event_type: String::new(), at, bill_to: None, properties, live: true }
+    }
+}
+
 /// One change of a contract, as it was said.
 #[derive(Clone, Debug)]
 pub struct Change {
@@ -63,6 +71,17 @@ pub enum Kind {
     Resume,
     Cancel,
     Renew,
+}
+
+/// What was chosen for a contract where practice disagrees, beside its rounding and proration.
+#[derive(Clone, Debug, Default)]
+pub struct Policies {
+    /// `downgrade_timing` = immediate.
+    pub at_once: bool,
+    /// `credit_on_decrease` = none.
+    pub keeps: bool,
+    /// `co_term` = month.
+    pub by_month: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -86,9 +105,12 @@ pub struct Contract {
     pub reset: bool,
     /// Policy invoice_grace, in days.
     pub grace: i64,
+    pub policies: Policies,
     pub changes: Vec<Change>,
     /// Each boundary that was billed: its day, and what had been said by then.
     pub billed: Vec<(Day, u64)>,
+    /// What had been said by each run that looked at it after its last boundary.
+    pub looked: Vec<u64>,
 }
 
 #[derive(Clone, Debug, Default)]

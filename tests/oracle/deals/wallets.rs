@@ -36,21 +36,82 @@ pub struct Pool {
     pub out: Q,
 }
 
-#[derive(Clone, Debug, Default)]
+/// When credit is bought by itself: below a threshold, a pack or up to a target, at most so much a month.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub least: Q,
+    pub amount: Q,
+    pub target: bool,
+    pub cap: Option<Q>,
+    /// The month looked at last, and what was bought in it.
+    pub month: (i32, u32),
+    pub bought: Q,
+    /// Below the threshold when it was looked at last; and what could not be bought then.
+    pub below: bool,
+    pub waits: bool,
+    pub crossings: usize,
+}
+
+impl Rule {
+    /// What is bought now, with the number of its crossing.
+    pub fn look(&mut self, available: &Q, month: (i32, u32)) -> Option<(usize, Q)> {
+        if self.month != month {
+            self.month = month;
+            self.bought = q(0);
+        }
+        if *available >= self.least {
+            self.below = false;
+            self.waits = false;
+            return None;
+        }
+        if self.below && !self.waits {
+            return None;
+        }
+        if !self.below {
+            self.crossings += 1;
+            self.below = true;
+        }
+        let all = if self.target { &self.amount - available } else { self.amount.clone() };
+        let room = self.cap.as_ref().map_or_else(|| all.clone(), |cap| cap - &self.bought);
+        // A pack is bought whole, or next month; up to a target, what there is room for.
+        let now = if self.target { all.min(room) } else { all };
+        let fits = self.cap.as_ref().is_none_or(|cap| &self.bought + &now <= *cap) && now.is_positive();
+        self.waits = !fits || available + &now < self.least;
+        if !fits {
+            return None;
+        }
+        self.bought += &now;
+        self.below = self.waits;
+        Some((self.crossings, now))
+    }
+}
+
+#[derive(Clone, Debug)]
 pub struct Wallet {
     pub customer: String,
     pub zone: String,
+    pub currency: String,
     pub digits: u32,
     pub lots: Vec<Lot>,
     pub pools: Vec<Pool>,
     /// Keys of draws, with what they took.
     pub draws: Vec<(String, Q, Option<String>)>,
-    /// Below the first, so much is bought; how often it was.
-    pub rule: Option<(Q, Q)>,
-    pub bought: usize,
+    pub rule: Option<Rule>,
+    /// What was asked for credit, less what was given back.
+    pub asked: Q,
 }
 
 impl Wallet {
+    pub fn new(
+        customer: String,
+        zone: String,
+        (currency, digits): (String, u32),
+        rule: Option<Rule>,
+    ) -> Wallet {
+        let (lots, pools, draws) = (Vec::new(), Vec::new(), Vec::new());
+        Wallet { customer, zone, currency, digits, lots, pools, draws, rule, asked: q(0) }
+    }
+
     fn leave(&mut self, lot: usize, amount: &Q) {
         self.lots[lot].left -= amount;
         if let Some(pool) = self.lots[lot].pool {

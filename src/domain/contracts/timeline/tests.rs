@@ -455,6 +455,8 @@ fn faults_name_their_place() {
             r#"{"fees":[{"key":"tokens","product":"ai","pricing":{"model":"flat","amount":"1"}}]}"#,
             "document: \"tokens\" is the key of two charges or fees",
         ),
+        ("amend", r#"{"credit_mode":"debt"}"#, "credit_mode: \"debt\" is not known"),
+        ("amend", r#"{"credit_order":[]}"#, "credit_order: has no sort key"),
         ("amend", r#"{"billing":{"interval":"1 year"}}"#, "billing: can't be amended"),
         ("amend", r#"{"time_zone":"UTC"}"#, "time_zone: can't be amended"),
         ("amend", "{}", "document: changes nothing"),
@@ -845,4 +847,44 @@ fn what_can_not_be_billed_is_refused_by_its_path() {
     ] {
         assert_eq!(timeline(&format!("{evergreen}{more}}}"), &[]).unwrap_err().message, message, "{more}");
     }
+}
+
+/// How credit is drawn goes by the days of its changes, those recorded late among them; what is not as it was signed says so.
+#[test]
+fn credit_terms_have_their_time() {
+    let mode = |mode: &str| format!(r#"{{"credit_mode":"{mode}"}}"#);
+    let contract = deal(r#""credit_order":["expires_at"]"#);
+    let shown = |more: &[(&str, &str, &str)]| -> Vec<String> {
+        let tree = timeline(&contract, more).unwrap().to_tree();
+        let of = |name: &str| match tree.get(name) {
+            Some(Tree::List(list)) => list.iter().map(|fact| fact.canonical().unwrap()).collect::<Vec<_>>(),
+            _ => panic!("{name}"),
+        };
+        [of("credit_modes"), of("credit_orders")].concat()
+    };
+    let order = r#"{"from":"2026-01-01","until":"2027-01-01","value":["expires_at"]}"#;
+    assert_eq!(shown(&[]), [r#"{"from":"2026-01-01","until":"2027-01-01","value":null}"#, order]);
+    let (only, back) = (mode("credit_only"), mode("credit_then_invoice"));
+    assert_eq!(
+        shown(&[("amend", "2026-06-01", &back), ("amend", "2026-03-01", &only)]),
+        [
+            r#"{"from":"2026-01-01","until":"2026-03-01","value":null}"#,
+            r#"{"amended":true,"from":"2026-03-01","until":"2026-06-01","value":"credit_only"}"#,
+            r#"{"from":"2026-06-01","until":"2027-01-01","value":"credit_then_invoice"}"#,
+            order,
+        ]
+    );
+    assert_eq!(
+        shown(&[("amend", "2026-01-01", r#"{"credit_mode":"allow_negative","credit_order":["priority"]}"#)]),
+        [
+            r#"{"amended":true,"from":"2026-01-01","until":"2027-01-01","value":"allow_negative"}"#,
+            r#"{"amended":true,"from":"2026-01-01","until":"2027-01-01","value":["priority"]}"#,
+        ]
+    );
+    // They say no item differently, and the newest stand in the document.
+    let line = timeline(&contract, &[("amend", "2026-03-01", &only)]).unwrap();
+    assert_eq!(line.rows, timeline(&contract, &[]).unwrap().rows);
+    assert_eq!(line.document.credit_mode.as_deref(), Some("credit_only"));
+    let what = What::read("amend", &Node::root(&json::parse(&only).unwrap())).unwrap();
+    assert_eq!(what.to_tree().canonical().unwrap(), only);
 }

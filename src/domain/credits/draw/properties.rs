@@ -6,6 +6,7 @@ use super::super::testing::{block, id, set, subject};
 use super::super::{Balance, Category, Overdraft, Scope};
 use super::tests::{CENTS, opened};
 use super::*;
+use crate::domain::foundation::json::{self, Node};
 use proptest::prelude::*;
 
 fn subjects() -> Vec<Subject> {
@@ -226,6 +227,37 @@ proptest! {
         let normal = |rows: &Rows| by_key(&rows.plus(&Rows::default()).unwrap());
         prop_assert_eq!(normal(&first.rows.plus(&second.rows).unwrap()), normal(&whole.rows));
         prop_assert_eq!(second.left, whole.left);
+    }
+
+    /// An order and a mode that change at an instant are two settlements, the second of what the first left; and one
+    /// that changes to the same changes nothing, also for lines that go on.
+    #[test]
+    fn a_change_of_order_and_mode_is_another_settlement(
+        pieces in any_pieces(false), blocks in any_blocks(), terms in any_terms(), mode in any_mode(), cut in 0i64..20
+    ) {
+        let order = Order::read(&Node::root(&json::parse(r#"["category","effective_at"]"#).unwrap())).unwrap();
+        let first = Order::default();
+        let way = |at: Instant| match at.0 < cut {
+            true => Way { order: &first, mode: terms.mode },
+            false => Way { order: &order, mode },
+        };
+        let same = |_: Instant| Way { order: &first, mode: terms.mode };
+        prop_assert_eq!(settle_by(&subjects(), &pieces, &opened(&blocks), same, &terms).unwrap(), run(&pieces, &opened(&blocks), &terms));
+        let of_period = |n: usize| subjects().into_iter().map(move |s| Subject { line: format!("{}{n}", s.line), ..s });
+        let both: Vec<Subject> = of_period(1).chain(of_period(2)).collect();
+        let later = |piece: Piece| match piece.at.0 < cut {
+            true => piece,
+            false => Piece { subject: piece.subject + 3, ..piece },
+        };
+        let pieces: Vec<Piece> = pieces.into_iter().map(later).collect();
+        let (before, after): (Vec<Piece>, Vec<Piece>) = pieces.iter().cloned().partition(|piece| piece.at.0 < cut);
+        let one = settle(&both, &before, &opened(&blocks), &first, &terms).unwrap();
+        let open: Vec<Open> = blocks.iter().zip(&one.left).map(|(block, left)| Open { block, left: *left }).collect();
+        let two = settle(&both, &after, &open, &order, &Terms { mode, ..terms }).unwrap();
+        let whole = settle_by(&both, &pieces, &opened(&blocks), way, &terms).unwrap();
+        let normal = |rows: &Rows| by_key(&rows.plus(&Rows::default()).unwrap());
+        prop_assert_eq!(normal(&one.rows.plus(&two.rows).unwrap()), normal(&whole.rows));
+        prop_assert_eq!(two.left, whole.left);
     }
 
     /// Money and units to the last digit: a line's draws and rest are its quantity and its price rounded once; what

@@ -543,3 +543,104 @@ fn units_and_prices_beyond_go_together() {
     assert_eq!(draws(&documents)[1].0, "tokens/2023-11-01/priced");
     assert_eq!(due(&documents), ["27.00"]);
 }
+
+/// Usage of 10 and 20 November, 50 each at 1.00, with what was amended on the 15th. Computed again from what the document
+/// records it is the same.
+fn amended(pricing: &str, credits: &str, more: &str) -> Documents {
+    let mut case = november([tokens(pricing, "100")]);
+    case.more = format!(r#","credits":{credits}{more}"#);
+    case.hours = vec![(0, "2023-11-10T00:00:00Z", "{}", "50"), (0, "2023-11-20T00:00:00Z", "{}", "50")];
+    let (documents, text) = (case.documents(), case.text());
+    let tree = json::parse(&text).unwrap();
+    let recorded = tree.get("inputs").unwrap().get("credits").unwrap().canonical().unwrap();
+    assert!(recorded.contains(r#""amended":[{"from":"2023-11-15T00:00:00Z","#), "{recorded}");
+    case.more = format!(r#","credits":{}{more}"#, recorded.replacen('{', r#"{"opened":true,"#, 1));
+    assert_eq!(case.text(), text);
+    assert!(explain(&Node::root(&tree), &Vec::new()).is_ok());
+    documents
+}
+
+fn with_mode(signed: &str, then: &str, blocks: &[String]) -> String {
+    let amended = format!(r#"[{{"from":"2023-11-15T00:00:00Z","mode":"{then}"}}]"#);
+    format!(r#"{{"mode":"{signed}","amended":{amended},"blocks":[{}]}}"#, blocks.join(","))
+}
+
+/// What no credit covers is billed, or is nobody's to pay, by the mode of the day on which it was used.
+#[test]
+fn the_mode_is_that_of_the_usage() {
+    let key = "tokens/2023-11-01";
+    let (rest, beyond, priced) =
+        (format!("{key}/uncovered"), format!("{key}/overage"), format!("{key}/priced"));
+    let run = |(signed, then), blocks: &[String], pricing: &str, more: &str| {
+        let documents = amended(pricing, &with_mode(signed, then, blocks), more);
+        (lines_of(&documents), due(&documents).concat())
+    };
+    let (to_credit_only, from_credit_only) =
+        (("credit_then_invoice", "credit_only"), ("credit_only", "credit_then_invoice"));
+    let b = [block("b", "30", "")];
+    // 30 of the first 50 are paid, 20 billed; nobody pays for the other 50. The other way round 50 are billed.
+    assert_eq!(
+        run(to_credit_only, &b, ONE, ""),
+        (made(&[(key, "50", "50.00"), (&rest, "50", "0.00")]), "20.00".into())
+    );
+    assert_eq!(
+        run(from_credit_only, &b, ONE, ""),
+        (made(&[(key, "80", "80.00"), (&rest, "20", "0.00")]), "50.00".into())
+    );
+    // Credit for all of the time in which it is alone.
+    assert_eq!(
+        run(from_credit_only, &[block("b", "60", "")], ONE, ""),
+        (made(&[(key, "100", "100.00")]), "40.00".into())
+    );
+    assert_eq!(
+        run(to_credit_only, &[], ONE, ""),
+        (made(&[(key, "50", "50.00"), (&rest, "50", "0.00")]), "50.00".into())
+    );
+    // Tiers run on: 60 at 1.00 and 40 at 0.50 are 80.00, 50.00 of them by the 15th.
+    let tiers = r#"{"model":"graduated","tiers":[{"up_to":"60","unit_price":"1"},{"unit_price":"0.5"}]}"#;
+    assert_eq!(
+        run(from_credit_only, &b, tiers, ""),
+        (made(&[(key, "80", "60.00"), (&rest, "20", "0.00")]), "30.00".into())
+    );
+    // A maximum takes 20.00 off; each 50 asks for 40.00.
+    let capped = r#"{"model":"per_unit","unit_price":"1","maximum":"80"}"#;
+    assert_eq!(
+        run(to_credit_only, &b, capped, ""),
+        (
+            made(&[(key, "50", "60.00"), (&rest, "50", "0.00"), ("tokens/2023-11-01/cap", "", "-20.00")]),
+            "10.00".into()
+        )
+    );
+    let units = [block("t", "30", r#""unit":"token""#)];
+    assert_eq!(
+        run(to_credit_only, &units, ONE, ""),
+        (made(&[(key, "30", "0.00"), (&priced, "20", "20.00"), (&rest, "50", "0.00")]), "20.00".into())
+    );
+    // Beyond a commitment at 0.90, as long as it is billed at all.
+    let commitment = r#","commitments":[{"from":"2023-11-01T00:00:00Z","until":null,"until_on":null,"terms":{"key":"prepaid","kind":"prepaid","amount":"30",
+        "product":"p","every":"12 months","from":"2023-11-01","overage":[{"meter":"tokens","match":{},"unit_price":"0.9"}]}}]"#;
+    assert_eq!(
+        run(to_credit_only, &b, ONE, commitment),
+        (made(&[(key, "30", "30.00"), (&beyond, "20", "18.00"), (&rest, "50", "0.00")]), "18.00".into())
+    );
+    // Debt is only made while it may be.
+    let overdrawn = [block("o", "30", r#""overdraft":"unlimited""#)];
+    assert_eq!(run(("allow_negative", "credit_then_invoice"), &overdrawn, ONE, "").1, "50.00");
+    assert_eq!(run(("credit_then_invoice", "allow_negative"), &overdrawn, ONE, "").1, "20.00");
+}
+
+/// By end until the 15th, by priority from then on; the line goes on over both.
+#[test]
+fn the_order_is_that_of_the_usage() {
+    let blocks = [
+        block("soon", "100", r#""expires_at":"2023-12-31T00:00:00Z""#),
+        block("first", "30", "").replacen(r#""priority":50"#, r#""priority":10"#, 1),
+    ];
+    let orders = r#""order":["expires_at"],"amended":[{"from":"2023-11-15T00:00:00Z","order":["priority"]}]"#;
+    let documents = amended(ONE, &format!(r#"{{{orders},"blocks":[{}]}}"#, blocks.join(",")), "");
+    assert_eq!(
+        draws(&documents),
+        drawn(&[("tokens/2023-11-01", "first", "30", "30"), ("tokens/2023-11-01", "soon", "70", "70")])
+    );
+    assert_eq!(due(&documents), ["0.00"]);
+}
