@@ -248,8 +248,7 @@ impl Purse {
             for Opened { block, left, .. } in &mut self.blocks {
                 // What was drawn into debt was drawn last; no more than that was.
                 *left = (*left).min(Exact::ZERO);
-                block.overdraft =
-                    if left.is_zero() { Overdraft::None } else { Overdraft::UpTo(left.neg()) };
+                block.overdraft = if left.is_zero() { Overdraft::None } else { Overdraft::UpTo(left.neg()) };
             }
         }
         self.add(standing.iter(), false)
