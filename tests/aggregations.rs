@@ -111,6 +111,15 @@ fn cases() -> Vec<Case> {
             carried: true,
         },
         Case {
+            key: "most-seats",
+            meter: meter(json!({"aggregation": "unique_count", "value": "u", "operation": "op", "counted": "peak"})),
+            naive: "(SELECT max(l.here) FROM (SELECT x.s - interval '1 microsecond' AS t UNION SELECT e.at FROM e WHERE e.g = y.g AND e.at >= x.s AND e.at < x.e) t,
+                LATERAL (SELECT count(*)::numeric AS here FROM (SELECT DISTINCT ON (e.u) e.op FROM e WHERE e.g = y.g AND e.at <= t.t AND e.u IS NOT NULL AND e.op IS NOT NULL
+                    ORDER BY e.u, e.at DESC, e.k DESC) o WHERE o.op = 'add') l)",
+            counts: "e.u IS NOT NULL AND e.op IS NOT NULL",
+            carried: true,
+        },
+        Case {
             key: "gb-hours",
             meter: meter(json!({"aggregation": "weighted_sum", "value": "v"})),
             naive: "(SELECT round(sum(e.v * extract(epoch FROM x.e - greatest(e.at, x.s)))::numeric(60, 30) / 3600, 12) FROM e WHERE e.g = y.g AND e.at < x.e)",

@@ -228,6 +228,29 @@ impl Customer {
             .sum()
     }
 
+    /// What rolled into the window that begins then, on today's grid: what the window before had, what had rolled into it, less
+    /// what was used.
+    fn rolled(
+        &self,
+        plans: &[Items],
+        feature: &str,
+        grid: &State,
+        begins: At,
+        cap: i64,
+        windows: usize,
+    ) -> i64 {
+        let last = begins - TimeDelta::microseconds(1);
+        let before = self.state(plans, feature, last).filter(|state| !state.suspended);
+        let from = window(grid, last).0;
+        let Some(before) = before.filter(|_| windows > 0 && from < begins) else { return 0 };
+        let Some(quota) = (Item { value: before.value.clone(), ..before.item.clone() }).quota() else { return 0 };
+        let more = before
+            .item
+            .rollover
+            .map_or(0, |cap| self.rolled(plans, feature, grid, from, cap, windows - 1));
+        (quota + more - self.used(feature, from, begins)).max(0).min(cap)
+    }
+
     /// allowed, reason, used, quota, when it resets
     fn answer(
         &self,
@@ -251,13 +274,7 @@ impl Customer {
         let quota = Item { value: state.value.clone(), ..state.item.clone() }.quota();
         let mut whole = quota;
         if let (Some(cap), Some(quota)) = (state.item.rollover, quota) {
-            let last = window.0 - TimeDelta::microseconds(1);
-            let before = self.state(plans, feature, last).filter(|state| !state.suspended);
-            if let Some(before) = before.and_then(|state| Item { value: state.value, ..state.item }.quota()) {
-                // The window before, on today's grid.
-                let from = self::window(&state, last).0;
-                whole = Some(quota + (before - self.used(feature, from, window.0)).max(0).min(cap));
-            }
+            whole = Some(quota + self.rolled(plans, feature, &state, window.0, cap, 24));
         }
         let reason = match whole {
             None => "unlimited",

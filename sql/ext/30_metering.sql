@@ -742,6 +742,8 @@ DECLARE
     measured text;
     bucket text;
     carried boolean;
+    -- Of what is present the most at once: buckets have each value's last operation only, so those of the time asked for are events.
+    peak boolean;
     from_buckets boolean;
     boundaries timestamptz[] := '{}';
 BEGIN
@@ -767,6 +769,7 @@ BEGIN
     measured := coalesce(d->'per'->>'aggregation', m.aggregation);
     bucket := d->'per'->>'bucket';
     carried := m.state IN ('level', 'presence');
+    peak := m.state = 'presence' AND d->>'counted' = 'peak';
     -- What the version of a stretch does not keep apart is a property like any other there.
     from_buckets := recorded_until IS NULL AND measured <> 'percentile' AND kept <@ m.names
         AND NOT EXISTS (SELECT FROM jsonb_object_keys(filter) f WHERE f <> ALL (m.names))
@@ -787,7 +790,7 @@ BEGIN
     RETURN QUERY
     WITH atom AS (
         SELECT u.at, u.dimensions, u.events, u.quantity, u.value_key, u.moment, u.placed_at, u.event_key
-        FROM billing_internal.usage_cells(of_customer_id, of_meter_id, CASE WHEN carried THEN '-infinity' ELSE from_at END, until_at, boundaries || from_at) u WHERE from_buckets
+        FROM billing_internal.usage_cells(of_customer_id, of_meter_id, CASE WHEN carried THEN '-infinity' ELSE from_at END, CASE WHEN peak THEN from_at ELSE until_at END, CASE WHEN peak THEN '{}' ELSE boundaries END || from_at) u WHERE from_buckets
         UNION ALL
         -- A property that is no dimension is looked up in the events.
         SELECT e.occurred_at, e.dimensions || (SELECT coalesce(jsonb_object_agg(p.name, CASE jsonb_typeof(p.value) WHEN 'number'
@@ -797,8 +800,8 @@ BEGIN
                 WHERE NOT e.dimensions ? n.name AND NOT (n.name IN ('bill_to', 'filter') AND n.name = ANY (m.names))) p
             WHERE p.value IS NOT NULL AND jsonb_typeof(p.value) <> 'null'),
             1, e.value, e.value_key, 0, e.occurred_at, e.event_key
-        FROM billing_internal.stored_measures(of_customer_id, of_meter_id, CASE WHEN carried THEN '-infinity' ELSE from_at END, until_at, coalesce(recorded_until, 'infinity'), m.version) e
-        WHERE NOT from_buckets
+        FROM billing_internal.stored_measures(of_customer_id, of_meter_id, CASE WHEN carried AND NOT from_buckets THEN '-infinity' ELSE from_at END, until_at, coalesce(recorded_until, 'infinity'), m.version) e
+        WHERE NOT from_buckets OR peak
     ), used AS (
         SELECT CASE WHEN a.at < from_at THEN '-infinity' WHEN grain IS NULL THEN from_at ELSE greatest(date_trunc(grain, a.at, zone), from_at) END AS cell,
             CASE WHEN bucket IS NOT NULL THEN date_trunc(bucket, a.at, c.time_zone) END AS bucket,
@@ -839,8 +842,12 @@ BEGIN
         GROUP BY o.cell, o.grouped, n.buckets, r.rank
     ), operation AS (
         -- Where a value comes or goes: it was there after the operation before.
-        SELECT u.cell, u.grouped, u.quantity - coalesce(lag(u.quantity) OVER (PARTITION BY u.grouped, u.value_key ORDER BY u.placed_at, u.event_key, u.quantity DESC), 0) AS change
+        SELECT u.cell, u.grouped, u.placed_at, u.quantity - coalesce(lag(u.quantity) OVER (PARTITION BY u.grouped, u.value_key ORDER BY u.placed_at, u.event_key, u.quantity DESC), 0) AS change
         FROM used u WHERE m.state = 'presence' AND u.value_key IS NOT NULL
+    ), most AS (
+        -- After each instant: who comes as another goes is no more than before.
+        SELECT h.cell, h.grouped, max(h.here) AS here
+        FROM (SELECT o.cell, o.grouped, sum(o.change) OVER (PARTITION BY o.grouped ORDER BY o.placed_at) AS here FROM operation o WHERE peak) h GROUP BY h.cell, h.grouped
     ), change AS (
         SELECT x.cell, x.grouped, sum(x.change) AS change, sum(x.area) AS area, sum(x.events) AS events
         FROM (
@@ -857,9 +864,9 @@ BEGIN
             coalesce(sum(x.change) OVER (PARTITION BY g.grouped ORDER BY s.starts), 0) AS after
         FROM span s CROSS JOIN (SELECT DISTINCT y.grouped FROM change y) g LEFT JOIN change x ON x.cell = s.starts AND x.grouped = g.grouped
     ), carry AS (
-        SELECT l.cell, l.grouped, CASE m.state WHEN 'presence' THEN l.after ELSE billing_internal.quotient(coalesce(l.area, 0) + l.before * l.micros,
+        SELECT l.cell, l.grouped, CASE m.state WHEN 'presence' THEN CASE WHEN peak THEN greatest(l.before, p.here) ELSE l.after END ELSE billing_internal.quotient(coalesce(l.area, 0) + l.before * l.micros,
             CASE d->>'weighting' WHEN 'period' THEN l.micros WHEN 'second' THEN 1000000 WHEN 'minute' THEN 60000000 WHEN 'day' THEN 86400000000 ELSE 3600000000 END) END AS quantity, l.events
-        FROM level l WHERE l.cell > '-infinity'
+        FROM level l LEFT JOIN most p USING (cell, grouped) WHERE l.cell > '-infinity'
     )
     SELECT o.cell, o.grouped, billing_internal.rounded_quantity(o.quantity, d->'rounding'), coalesce(o.events, 0)::bigint FROM one o WHERE bucket IS NULL
     UNION ALL

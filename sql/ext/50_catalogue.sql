@@ -133,7 +133,7 @@ BEGIN
     -- The same since an earlier instant is a change, too.
     ELSIF d <> 'null' AND (d <> old.definition OR (item->>'valid_from')::timestamptz < (SELECT v.valid_from FROM billing.meter_version v WHERE v.meter_id = old.meter_id AND v.version = old.version)) THEN
         PERFORM billing_internal.require_read_committed('meters are not added or changed');
-        IF d->>'aggregation' <> old.aggregation OR (d->'per'->>'aggregation', d ? 'operation') IS DISTINCT FROM (old.definition->'per'->>'aggregation', old.definition ? 'operation') THEN
+        IF d->>'aggregation' <> old.aggregation OR (d->'per'->>'aggregation', d ? 'operation', d ? 'counted') IS DISTINCT FROM (old.definition->'per'->>'aggregation', old.definition ? 'operation', old.definition ? 'counted') THEN
             PERFORM billing_internal.fail('ZB005', format('%s.aggregation: meter %s is a %s and stays one', item->>'path', old.key, old.aggregation || coalesce(' per ' || (old.definition->'per'->>'aggregation'), '')),
                 'Make a new meter under another key: it is filled from stored events.', format('it is %s', old.definition));
         END IF;
@@ -345,6 +345,11 @@ BEGIN
             PERFORM billing_internal.fail('ZB001', format('%scharge %s: meter %s is not known', path, item.terms->>'key', quote_literal(item.terms->>'meter')),
                 'SELECT key, event_type FROM billing.meter WHERE retired_at IS NULL; lists them.');
         END IF;
+        -- What seat_assign() says of a moment says nothing of a period without a change.
+        IF meter.definition->>'value' = 'seats' AND EXISTS (SELECT FROM billing.feature f JOIN billing.meter s ON s.meter_id = f.meter_id WHERE f.kind = 'seat' AND f.retired_at IS NULL AND s.event_type = meter.event_type) THEN
+            PERFORM billing_internal.fail('ZB003', format('%scharge %s: meter %s would bill no seats in a period in which nobody came or went', path, item.terms->>'key', meter.key),
+                'Bill peaks by {"aggregation": "unique_count", "value": …, "operation": …, "counted": "peak"}, time by a weighted_sum of "change" with "weighting": "period", the end of the period by the meter of the seats itself.');
+        END IF;
         pricing := item.terms->>'pricing';
         IF pricing IS NULL THEN
             SELECT CASE WHEN NOT meter.additive THEN billing_internal.pricing_of(p.price_id) ELSE p.pricing END::text INTO pricing FROM billing.price p
@@ -381,6 +386,9 @@ BEGIN
             ELSIF d->>'kind' = 'seat' AND meter.state <> 'presence' THEN
                 PERFORM billing_internal.fail('ZB003', format('%s.meter: meter %s does not say who is there', item->>'path', meter.key),
                     'The meter of seats is a unique_count with an operation: {"aggregation": "unique_count", "value": "seat", "operation": "operation"}.');
+            ELSIF d->>'kind' = 'seat' AND meter.definition->>'counted' = 'peak' THEN
+                PERFORM billing_internal.fail('ZB003', format('%s.meter: meter %s says how many were there at most, not who is there now', item->>'path', meter.key),
+                    'Let the feature have a meter of the same events without "counted", and the charge this one.');
             END IF;
         END IF;
         IF old.feature_id IS NULL THEN

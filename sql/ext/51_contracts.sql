@@ -586,6 +586,43 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.check_rows(jsonb, text, boolean) IS 'Whether everything that a timeline says can be billed: products, meters, prices, dimensions, currency. Errors: as check_items(), with the JSON path of the item in the contract document if asked for.';
 
+CREATE FUNCTION billing_internal.check_scopes(made jsonb, of_customer_id bigint, of_contract_id uuid) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    wrong record;
+BEGIN
+    -- What a commitment or a credit is for: a name that nothing has would never count, and the minimum be billed in whole.
+    WITH term AS (
+        SELECT billing_internal.item_path(made->'document', r->>'key') AS path, r->'terms' AS terms, coalesce(r->'terms'->'scope', '{}') AS scope
+        FROM jsonb_array_elements(made->'rows') r
+        WHERE r->>'kind' IN ('commitment', 'credit') AND NOT EXISTS (SELECT FROM billing.contract_term t
+            WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.kind = r->>'kind' AND t.term_key = r->>'key' AND t.terms = r->'terms')
+    )
+    SELECT * INTO wrong FROM (
+        SELECT t.path || '.scope.meters' AS path, format('meter %s is not known', quote_literal(x)) AS what, 'SELECT key, event_type FROM billing.meter; lists them.' AS hint
+        FROM term t, jsonb_array_elements_text(coalesce(t.scope->'meters', '[]')) x WHERE NOT EXISTS (SELECT FROM billing.meter m WHERE m.key = x)
+        UNION ALL
+        SELECT t.path || '.scope.products', format('product %s is not known', quote_literal(x)), 'SELECT key, name FROM billing.product; lists them.'
+        FROM term t, jsonb_array_elements_text(coalesce(t.scope->'products', '[]')) x WHERE NOT EXISTS (SELECT FROM billing.product p WHERE p.key = x)
+        UNION ALL
+        SELECT t.path || '.scope.dimensions', format('%s is no dimension of a meter it is for', quote_literal(x)), 'SELECT key, dimensions FROM billing.meter; lists them.'
+        FROM term t, jsonb_object_keys(coalesce(t.scope->'dimensions', '{}')) x
+        WHERE x <> 'bill_to' AND NOT EXISTS (SELECT FROM billing.meter m WHERE x = ANY (m.dimensions) AND (NOT t.scope ? 'meters' OR t.scope->'meters' ? m.key))
+        UNION ALL
+        SELECT t.path || '.scope.bill_tos', format('%s is not one of the customer''s', quote_literal(x)), 'SELECT key, name FROM billing.bill_to; lists them.'
+        FROM term t, jsonb_array_elements_text(coalesce(t.scope->'bill_tos', '[]')) x WHERE NOT EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = of_customer_id AND b.key = x)
+        UNION ALL
+        SELECT t.path || '.carry_from', format('contract %s is not one of the customer''s', quote_literal(t.terms->'carry_from'->>'contract')), 'SELECT key, state FROM billing.contract; lists them.'
+        FROM term t WHERE t.terms ? 'carry_from' AND NOT EXISTS (SELECT FROM billing.contract c WHERE c.customer_id = of_customer_id AND c.key = t.terms->'carry_from'->>'contract' AND c.contract_id IS DISTINCT FROM of_contract_id)
+    ) x LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB001', wrong.path || ': ' || wrong.what, wrong.hint);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_scopes(jsonb, bigint, uuid) IS 'Whether commitments and credits that a contract did not have before name meters, products, dimensions, legal entities and contracts that are there. Errors: ZB001, with the JSON path.';
+
 CREATE FUNCTION billing_internal.contract_state(of_customer_id bigint, of_contract_id uuid, version int, starts_at timestamptz, cancelled_at timestamptz, is_over boolean) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -685,6 +722,7 @@ BEGIN
             'SELECT key, name FROM billing.bill_to; lists them.');
     END IF;
     PERFORM billing_internal.check_rows(made, currency, false);
+    PERFORM billing_internal.check_scopes(made, customer.customer_id, NULL);
     INSERT INTO billing.contract (customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on,
         starts_at, ends_at, billed_every, alignment, net_days, collection, prices, renewal, created_at)
     VALUES (k.customer_id, k.contract_id, d->>'key', k.seller_id, k.bill_to_id, plan.plan_id, plan.version, currency, k.time_zone, (made->>'starts_on')::date,

@@ -168,6 +168,7 @@ BEGIN
     made := billing_internal.timeline(changes);
     document := billing_internal.timeline(coalesce(billing_internal.contract_changes(k.customer_id, k.contract_id, NULL, effective_at), '[]') || jsonb_build_array(entry))->'document';
     PERFORM billing_internal.check_rows(made, k.currency, false) WHERE kind IN ('amend', 'change_plan');
+    PERFORM billing_internal.check_scopes(made, k.customer_id, k.contract_id) WHERE kind = 'amend';
     -- One that is cancelled before it starts has no time at all: its dates stay as they were agreed.
     never_began := (made->>'ends_on')::date <= k.starts_on;
     new_ends_on := CASE WHEN never_began THEN k.ends_on ELSE (made->>'ends_on')::date END;
@@ -627,8 +628,8 @@ BEGIN
             END LOOP;
             n := n + 1;
         END LOOP;
-        RAISE EXCEPTION USING ERRCODE = 'ZB000', MESSAGE = 'taken back';
-    EXCEPTION WHEN SQLSTATE 'ZB000' THEN
+        RAISE EXCEPTION USING ERRCODE = 'ZBDRY', MESSAGE = 'taken back';
+    EXCEPTION WHEN SQLSTATE 'ZBDRY' THEN -- never ZB000: that would catch the whole class
         NULL;
     END;
     RETURN QUERY SELECT (s->>'n')::int, (s->>'day')::date, (s->'document'->>'due_on')::date, s->'document' FROM jsonb_array_elements(seen) WITH ORDINALITY x (s, place) ORDER BY x.place;

@@ -17,7 +17,7 @@ CREATE FUNCTION billing_internal.quota_verdict(mode text, quota numeric, used nu
 COMMENT ON FUNCTION billing_internal.quota_verdict(text, numeric, numeric, numeric) IS 'What becomes of a request: allowed, unlimited (quota NULL), soft_limit, overage or quota_exceeded; NULL where a number has more than 28 digits.';
 CREATE FUNCTION billing_internal.quota_rolled(quota numeric, used numeric, cap numeric) RETURNS numeric
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'quota_rolled_wrapper';
-COMMENT ON FUNCTION billing_internal.quota_rolled(numeric, numeric, numeric) IS 'What of a window''s quota was not used and is there once more in the next: not more than the cap (NULL = all).';
+COMMENT ON FUNCTION billing_internal.quota_rolled(numeric, numeric, numeric) IS 'What of a window''s quota, with what had rolled into it, was not used and rolls into the next: not more than the cap (NULL = all).';
 
 -- ── what is said ─────────────────────────────────────────────────────────────────────────────────
 
@@ -67,16 +67,25 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_sources(bigint) IS 'All that plans, add-ons, contracts and operators say of a customer''s features, as entitlements_folded() takes it; NULL = nothing. Contracts are heard in the order in which they start, exceptions as they were made.';
 
+CREATE FUNCTION billing_internal.entitlement_rows(rows jsonb)
+    RETURNS TABLE (feature_id int, valid_during tstzrange, suspended boolean, value jsonb, quota numeric, mode text, resets text, length interval, zone text,
+        starts_on date, every text, alignment text, match jsonb, rollover numeric, rate jsonb, source text, heard jsonb)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT r.feature_id, tstzrange(r.from_at, r.until_at), r.suspended, coalesce(r.value, 'null'), r.quota, r.mode, r.resets, r.length, r.zone, r.starts_on, r.every, r.alignment, r.match,
+        r.rollover, nullif(r.rate, 'null'), r.source, r.heard
+    FROM jsonb_to_recordset(rows) r (feature_id int, from_at timestamptz, until_at timestamptz, suspended boolean, value jsonb, quota numeric, mode text, resets text, length interval, zone text,
+        starts_on date, every text, alignment text, match jsonb, rollover numeric, rate jsonb, source text, heard jsonb)
+$$;
+COMMENT ON FUNCTION billing_internal.entitlement_rows(jsonb) IS 'What entitlements_folded() said, as rows of entitlement_state.';
+
 CREATE FUNCTION billing_internal.entitlements_store(of_customer_id bigint, rows jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 BEGIN
     DELETE FROM billing.entitlement_state s WHERE s.customer_id = of_customer_id;
     INSERT INTO billing.entitlement_state (customer_id, feature_id, valid_during, suspended, value, quota, mode, resets, length, zone, starts_on, every, alignment, match, rollover, rate, source, heard)
-    SELECT of_customer_id, r.feature_id, tstzrange(r.from_at, r.until_at), r.suspended, coalesce(r.value, 'null'), r.quota, r.mode, r.resets, r.length, r.zone, r.starts_on, r.every, r.alignment, r.match,
-        r.rollover, nullif(r.rate, 'null'), r.source, r.heard
-    FROM jsonb_to_recordset(rows) r (feature_id int, from_at timestamptz, until_at timestamptz, suspended boolean, value jsonb, quota numeric, mode text, resets text, length interval, zone text,
-        starts_on date, every text, alignment text, match jsonb, rollover numeric, rate jsonb, source text, heard jsonb);
+    SELECT of_customer_id, r.* FROM billing_internal.entitlement_rows(rows) r;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.entitlements_store(bigint, jsonb) IS 'Replaces what a customer has of all features. The caller is entitlements_compile(). Runs as billing_owner.';
@@ -184,15 +193,52 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_now(bigint, text, timestamptz) IS 'What a customer has of a feature at an instant (NULL = billing.now()); no row = nothing.';
 
+CREATE FUNCTION billing_internal.entitlement_rolled(
+    of_customer_id bigint, of_feature_id int, of_meter_id int, resets text, zone text, starts_on date, every text, alignment text, match jsonb, rollover numeric, from_at timestamptz
+) RETURNS numeric
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    windows_max CONSTANT int := 24;
+    until_at timestamptz := from_at;
+    cap numeric := rollover;
+    s record;
+    quotas numeric[] := '{}';
+    useds numeric[] := '{}';
+    caps numeric[] := '{}';
+    rolled numeric := 0;
+BEGIN
+    -- From the window before this one back to where what had rolled into it makes no difference.
+    WHILE cardinality(quotas) < windows_max LOOP
+        -- The quota that held when the window ended, if there was one.
+        SELECT e.quota, e.rollover INTO s FROM billing.entitlement_state e
+        WHERE e.customer_id = of_customer_id AND e.feature_id = of_feature_id AND e.valid_during @> until_at - interval '1 microsecond' AND NOT e.suspended;
+        EXIT WHEN s.quota IS NULL;
+        from_at := CASE WHEN resets = 'hour' THEN until_at - interval '1 hour' ELSE (SELECT billing_internal.local_midnight(p.starts_on, zone)
+            FROM billing_internal.calendar_period_at(entitlement_rolled.starts_on, NULL, every, alignment, ((until_at - interval '1 microsecond') AT TIME ZONE zone)::date) p) END;
+        EXIT WHEN from_at IS NULL;
+        quotas := quotas || s.quota;
+        useds := useds || coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, match) w), 0);
+        caps := caps || cap;
+        EXIT WHEN s.rollover IS NULL OR quotas[cardinality(quotas)] - useds[cardinality(quotas)] >= cap OR useds[cardinality(quotas)] - quotas[cardinality(quotas)] >= s.rollover;
+        cap := s.rollover;
+        until_at := from_at;
+    END LOOP;
+    FOR i IN REVERSE cardinality(quotas) .. 1 LOOP
+        rolled := coalesce(billing_internal.quota_rolled(quotas[i] + rolled, useds[i], nullif(caps[i], 'Infinity')), 0);
+    END LOOP;
+    RETURN rolled;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.entitlement_rolled(bigint, int, int, text, text, date, text, text, jsonb, numeric, timestamptz) IS
+    'What rolled over into the window that begins at from_at: of each window before, quota and what had rolled into it less what was used, up to the cap that held at the end of the next (rollover; Infinity = none). Windows are today''s, and not more than 24 back play a part.';
+
 CREATE FUNCTION billing_internal.entitlement_used(
     of_customer_id bigint, of_feature_id int, of_kind text, of_meter_id int, resets text, length interval, zone text, starts_on date, every text, alignment text,
     match jsonb, rollover numeric, at timestamptz, OUT used numeric, OUT rolled numeric, OUT from_at timestamptz, OUT until_at timestamptz
 )
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
-DECLARE
-    before_from timestamptz;
-    before_quota numeric;
 BEGIN
     rolled := 0;
     IF of_kind = 'seat' OR resets = 'never' AND (SELECT m.state IN ('level', 'presence') FROM billing.meter m WHERE m.meter_id = of_meter_id) THEN
@@ -223,18 +269,7 @@ BEGIN
         END CASE;
         used := CASE WHEN from_at IS NULL THEN 0 ELSE coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, match) w), 0) END;
         IF rollover IS NOT NULL THEN
-            -- The quota that held when the window before ended, if there was one.
-            SELECT s.quota INTO before_quota FROM billing.entitlement_state s
-            WHERE s.customer_id = of_customer_id AND s.feature_id = of_feature_id AND s.valid_during @> from_at - interval '1 microsecond' AND NOT s.suspended;
-            IF before_quota IS NOT NULL THEN
-                IF resets = 'hour' THEN
-                    before_from := from_at - interval '1 hour';
-                ELSE
-                    SELECT billing_internal.local_midnight(p.starts_on, zone) INTO before_from
-                    FROM billing_internal.calendar_period_at(entitlement_used.starts_on, NULL, every, alignment, ((from_at - interval '1 microsecond') AT TIME ZONE zone)::date) p;
-                END IF;
-                rolled := coalesce(billing_internal.quota_rolled(before_quota, coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, before_from, from_at, match) w), 0), nullif(rollover, 'Infinity')), 0);
-            END IF;
+            rolled := billing_internal.entitlement_rolled(of_customer_id, of_feature_id, of_meter_id, resets, zone, starts_on, every, alignment, match, rollover, from_at);
         END IF;
         until_at := CASE WHEN resets IN ('never', 'sliding') THEN NULL ELSE until_at END;
     END IF;
@@ -243,20 +278,58 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_used(bigint, int, text, int, text, interval, text, date, text, text, jsonb, numeric, timestamptz) IS
-    'How much of a quota is used at an instant, in the window that holds it, reservations included; what rolled over from the window before; and the window. until_at is when it resets; NULL = never at once.';
+    'How much of a quota is used at an instant, in the window that holds it, reservations included; what rolled over from windows before; and the window. until_at is when it resets; NULL = never at once.';
+
+CREATE FUNCTION billing_internal.may_see(of_customer_id bigint) RETURNS boolean
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN of_customer_id = ANY (billing_internal.my_customers()) OR pg_has_role(billing_internal.caller(), 'billing_reader', 'USAGE')
+        OR billing_internal.caller() IN ('billing_engine', 'billing_owner');
+END
+$$;
+COMMENT ON FUNCTION billing_internal.may_see(bigint) IS 'Whether the caller speaks for a customer, or is staff: what row security says, for definers.';
+
+CREATE FUNCTION billing_internal.asks_for_itself() RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER');
+END
+$$;
+COMMENT ON FUNCTION billing_internal.asks_for_itself() IS 'Whether the caller is a customer''s login, which reads no prices and changes nothing.';
+
+CREATE FUNCTION billing_internal.customer_credit_left(of_customer_id bigint, of_unit text) RETURNS numeric
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT billing_internal.may_see(of_customer_id) THEN
+        RETURN NULL;
+    END IF;
+    BEGIN
+        RETURN coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing.now()) s), 0);
+    EXCEPTION WHEN OTHERS THEN
+        -- What keeps usage from being priced is for staff.
+        IF left(SQLSTATE, 2) <> 'ZB' THEN
+            RAISE;
+        END IF;
+        PERFORM billing_internal.fail(SQLSTATE, format('what %s credit is available can''t be said now', of_unit), 'Ask your provider.');
+    END;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.customer_credit_left(bigint, text) IS 'What a customer has available of a unit, for those who may see it: what is pending is priced, and a customer''s login reads no prices. NULL for others. Errors: the code of what keeps usage from being priced, without the reason.';
 
 CREATE FUNCTION billing_internal.credit_left(of_customer_id bigint, of_unit text) RETURNS numeric
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 BEGIN
-    -- What is pending is priced, and a customer's login reads no prices.
-    IF pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER') THEN
-        RETURN NULL;
+    IF billing_internal.asks_for_itself() THEN
+        RETURN billing_internal.customer_credit_left(of_customer_id, of_unit);
     END IF;
     RETURN coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing.now()) s), 0);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.credit_left(bigint, text) IS 'What a customer has available of a unit; NULL where the caller is a customer''s login, which may not read the prices that tell it.';
+COMMENT ON FUNCTION billing_internal.credit_left(bigint, text) IS 'What a customer has available of a unit.';
 
 CREATE FUNCTION billing_internal.entitlement_windows_keep(of_customer_id bigint, of_feature_id int) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -348,10 +421,8 @@ BEGIN
         allowed := s.value <> 'false';
         reason := CASE WHEN allowed THEN 'allowed' ELSE 'not_entitled' END;
     END IF;
-    -- Limits on money price what is asked for, which a customer's login may not.
-    IF s.limited AND allowed AND s.meter_id IS NOT NULL AND entitlement_check.quantity > 0
-        AND NOT (pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER')) THEN
-        u := billing_internal.limits_ask(s.customer_id, s.meter_id, entitlement_check.quantity, entitlement_check.dimensions);
+    IF s.limited AND allowed AND s.meter_id IS NOT NULL AND entitlement_check.quantity > 0 THEN
+        u := billing_internal.limits_say(s.customer_id, s.meter_id, entitlement_check.quantity, entitlement_check.dimensions);
         IF NOT u.allowed OR u.reason = 'soft_limit' THEN
             allowed := u.allowed;
             reason := u.reason;
@@ -361,7 +432,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.entitlement_check(text, text, numeric, jsonb) IS
-    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only. A customer''s login is not told about credit (allowed is NULL). Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
+    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only. A customer''s login may ask for its own customers. Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
 
 CREATE FUNCTION billing.entitled(customer text, feature text, quantity numeric DEFAULT 1) RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off

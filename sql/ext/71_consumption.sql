@@ -254,6 +254,9 @@ BEGIN
         VALUES (s.customer_id, id, reservation_create.idempotency_key, s.feature_id, reservation_create.quantity, reservation_create.properties, reservation_create.bill_to, at, at + reservation_create.expires_in, clock_timestamp());
         c.used := c.used + reservation_create.quantity;
         c.remaining := CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
+        IF s.watched THEN
+            PERFORM billing_internal.alerts_look(s.customer_id);
+        END IF;
     END IF;
     RETURN QUERY SELECT CASE WHEN c.allowed THEN 'reserved' ELSE 'denied' END, id, CASE WHEN c.allowed THEN at + reservation_create.expires_in END, c.allowed, c.reason, c.used, c.quota, c.remaining;
 END
@@ -316,6 +319,7 @@ BEGIN
     END IF;
     UPDATE billing.reservation x SET outcome = 'confirmed', actual = coalesce(reservation_confirm.actual, r.quantity), was_late = late, settled_at = billing.now()
     WHERE x.customer_id = r.customer_id AND x.reservation_id = reservation_confirm.reservation;
+    PERFORM billing_internal.alerts_look(r.customer_id);
     RETURN QUERY SELECT 'confirmed', late, x.used, x.quota, x.remaining FROM billing.entitlement_check(r.customer, r.feature, 0) x;
 END
 $$;
@@ -398,6 +402,9 @@ BEGIN
     c.used := coalesce(c.used, (SELECT w.quantity FROM billing.feature f CROSS JOIN LATERAL billing_internal.usage_window(s.customer_id, f.meter_id, date_bin('1 hour', billing.now(), '2000-01-01 00:00+00'),
         date_bin('1 hour', billing.now(), '2000-01-01 00:00+00') + interval '1 hour') w WHERE f.feature_id = s.feature_id), 0) + CASE WHEN leaves THEN -1 ELSE 1 END;
     PERFORM billing.ingest_event(s.customer, s.event_type, 'seat:' || billing_internal.uuid_v7(), coalesce(changed_at, billing.now()), billing_internal.seat_event(s.definition, seat_change.seat_holder, leaves, c.used + CASE WHEN leaves THEN 1 ELSE 0 END)::jsonb);
+    IF s.watched THEN
+        PERFORM billing_internal.alerts_look(s.customer_id);
+    END IF;
     RETURN QUERY SELECT CASE WHEN leaves THEN 'released' ELSE 'assigned' END, true, c.reason, c.used, c.quota, CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
 END
 $$;
@@ -436,7 +443,7 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     SELECT k.key INTO who FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(why_denied.customer);
-    SELECT x.* INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(why_denied.feature);
+    SELECT x.key, x.kind, x.unit INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(why_denied.feature);
     c := billing.entitlement_check(who, f.key, why_denied.quantity);
     allowed := c.allowed;
     reason := c.reason;
@@ -467,9 +474,11 @@ BEGIN
         explanation := format('%s would cost more than a %s lets', f.key, replace(c.reason, '_', ' '));
         command := format('SELECT * FROM billing.%s(%L);', CASE c.reason WHEN 'budget' THEN 'budgets' ELSE 'spend_limits' END, who);
     ELSE
-        explanation := format('%s may not use %s of %s now (%s)', who, trim_scale(why_denied.quantity), f.key, coalesce(c.reason, 'what credit there is, is not told here'));
+        explanation := format('%s may not use %s of %s now (%s)', who, trim_scale(why_denied.quantity), f.key, c.reason);
     END CASE;
+    -- Only operators can change it.
+    command := CASE WHEN NOT billing_internal.asks_for_itself() THEN command END;
     RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION billing.why_denied(text, text, numeric) IS 'Why a customer may not use so much of a feature now, in words, and a command that would let it (for operators; an amendment or another plan does, too). command is NULL where nothing is to be lifted. Errors: ZB001, ZB004 quantity.';
+COMMENT ON FUNCTION billing.why_denied(text, text, numeric) IS 'Why a customer may not use so much of a feature now, in words, and a command that would let it (for operators; an amendment or another plan does, too). command is NULL where nothing is to be lifted, and for a customer''s login, which may ask for its own customers. Errors: ZB001, ZB004 quantity.';

@@ -367,6 +367,7 @@ DECLARE
     k record;
     used numeric := 0;
     events bigint := 0;
+    off numeric;
 BEGIN
     amount := 0;
     SELECT x.key, x.time_zone INTO c FROM billing.customer x WHERE x.customer_id = of_customer_id;
@@ -377,15 +378,13 @@ BEGIN
     EXCEPTION WHEN SQLSTATE 'ZB007' THEN
         RETURN; -- nothing prices it
     END;
-    SELECT x.contract_id, x.currency, x.starts_on, x.ends_on, x.billed_every, x.alignment, x.time_zone, h.terms, h.every INTO k
+    SELECT x.contract_id, x.currency, x.starts_on, x.ends_on, x.billed_every, x.alignment, x.time_zone, h.charge_key, h.terms, h.every INTO k
     FROM billing.contract x JOIN billing.contract_charge h USING (customer_id, contract_id)
     WHERE x.customer_id = of_customer_id AND x.key = p.contract AND h.charge_key = p.charge AND h.kind = 'usage' AND h.until_version IS NULL AND h.valid_during @> at;
     currency := k.currency;
     IF p.pricing ?| '{per_event_minimum, per_event_maximum}' THEN
         amount := billing.rate_events(p.pricing::text::billing.pricing, ARRAY[quantity]);
-        RETURN;
-    END IF;
-    IF p.pricing->>'model' NOT IN ('per_unit', 'matrix', 'dynamic') OR p.pricing ?| '{free_units, minimum, maximum}' THEN
+    ELSIF p.pricing->>'model' NOT IN ('per_unit', 'matrix', 'dynamic') OR p.pricing ?| '{free_units, minimum, maximum}' THEN
         -- Where it stands in the tiers of its service period.
         SELECT coalesce(sum(q.quantity), 0), coalesce(sum(q.events), 0) INTO used, events
         FROM billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, (at AT TIME ZONE k.time_zone)::date) b
@@ -394,11 +393,18 @@ BEGIN
             NULL, c.time_zone, '{}', coalesce(k.terms->'match', '{}')) q
         WHERE s.starts_on <= (at AT TIME ZONE k.time_zone)::date AND (at AT TIME ZONE k.time_zone)::date < s.ends_on;
     END IF;
-    amount := billing.rate(p.pricing::text::billing.pricing, used + quantity, dimensions, events + 1)
-        - CASE WHEN events = 0 THEN 0 ELSE billing.rate(p.pricing::text::billing.pricing, used, dimensions, events) END;
+    IF NOT p.pricing ?| '{per_event_minimum, per_event_maximum}' THEN
+        amount := billing.rate(p.pricing::text::billing.pricing, used + quantity, dimensions, events + 1)
+            - CASE WHEN events = 0 THEN 0 ELSE billing.rate(p.pricing::text::billing.pricing, used, dimensions, events) END;
+    END IF;
+    FOR off IN SELECT (t.terms->>'percent_off')::numeric FROM billing.contract_term t
+        WHERE t.customer_id = of_customer_id AND t.contract_id = k.contract_id AND t.kind = 'discount' AND t.until_version IS NULL AND t.valid_during @> at AND t.terms ? 'percent_off'
+            AND (coalesce(t.terms->'charges', '[]') = '[]' AND coalesce(t.terms->'products', '[]') = '[]' OR t.terms->'charges' ? k.charge_key OR t.terms->'products' ? (k.terms->>'product')) LOOP
+        amount := amount * (100 - off) * 0.01;
+    END LOOP;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limit_cost(bigint, int, numeric, jsonb, timestamptz) IS 'What a quantity more would cost, by the customer''s price at its place in the tiers: the difference of the rated total with and without it. 0 where nothing prices it. Discounts of the contract are left out.';
+COMMENT ON FUNCTION billing_internal.limit_cost(bigint, int, numeric, jsonb, timestamptz) IS 'What a quantity more would cost, by the customer''s price at its place in the tiers: the difference of the rated total with and without it, less the contract''s percentages off. 0 where nothing prices it. Amounts off are left out: what they leave to this is known when the period is billed.';
 
 CREATE FUNCTION billing_internal.limits_used(of_customer_id bigint, at timestamptz, with_kind text DEFAULT NULL) RETURNS TABLE (limit_id uuid, starts_at timestamptz, ends_at timestamptz, used numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -520,6 +526,39 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.limits_ask(bigint, int, numeric, jsonb, text) IS
     'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. What costs nothing passes.';
+
+CREATE FUNCTION billing_internal.customer_limits(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb) RETURNS TABLE (allowed boolean, reason text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT billing_internal.may_see(of_customer_id) THEN
+        RETURN;
+    END IF;
+    BEGIN
+        RETURN QUERY SELECT a.allowed, a.reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions) a;
+    EXCEPTION WHEN OTHERS THEN
+        -- What keeps usage from being priced is for staff.
+        IF left(SQLSTATE, 2) <> 'ZB' THEN
+            RAISE;
+        END IF;
+        PERFORM billing_internal.fail(SQLSTATE, 'whether limits allow this can''t be said now', 'Ask your provider.');
+    END;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.customer_limits(bigint, int, numeric, jsonb) IS 'What limits_ask() says, for those who may see the customer: what is asked for is priced, and a customer''s login reads no prices. Nothing for others. Errors: the code of what keeps usage from being priced, without the reason.';
+
+CREATE FUNCTION billing_internal.limits_say(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, OUT allowed boolean, OUT reason text)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF billing_internal.asks_for_itself() THEN
+        SELECT a.allowed, a.reason INTO allowed, reason FROM billing_internal.customer_limits(of_customer_id, of_meter_id, quantity, dimensions) a;
+    ELSE
+        SELECT a.allowed, a.reason INTO allowed, reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions) a;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limits_say(bigint, int, numeric, jsonb) IS 'limits_ask() for whoever only wants to know: allowed and reason.';
 
 CREATE FUNCTION billing_internal.limits_check(of_customer_id bigint, of_feature_id int, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, lock boolean DEFAULT false,
     OUT allowed boolean, OUT reason text, OUT detail jsonb)

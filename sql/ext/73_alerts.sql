@@ -14,6 +14,7 @@ DECLARE
     old record;
     l record;
     of_meter_id int;
+    of_feature record;
     of_contract_id uuid;
 BEGIN
     PERFORM billing_internal.require_installed();
@@ -35,6 +36,10 @@ BEGIN
             END IF;
         END IF;
         of_meter_id := CASE WHEN d ? 'meter' THEN billing_internal.find_meter(d->>'meter') END;
+        SELECT f.feature_id, f.key, f.kind INTO of_feature FROM billing.feature f WHERE f.feature_id = CASE WHEN d ? 'feature' THEN billing_internal.find_feature(d->>'feature') END;
+        IF of_feature.kind NOT IN ('metered', 'seat') THEN
+            PERFORM billing_internal.fail('ZB003', format('feature: %s is a %s feature and has no quota', of_feature.key, of_feature.kind), 'Metered and seat features have one; a rule of kind credit looks at what is available.');
+        END IF;
         PERFORM billing_internal.check_limit_target(of_customer_id, of_meter_id, coalesce(d->'match', '{}'), d->>'bill_to');
         IF d ? 'contract' THEN
             SELECT k.contract_id INTO of_contract_id FROM billing.contract k WHERE k.customer_id = of_customer_id AND k.key = d->>'contract';
@@ -45,8 +50,8 @@ BEGIN
         IF d ? 'commitment' AND NOT EXISTS (SELECT FROM billing.commitment m WHERE m.customer_id = of_customer_id AND m.key = d->>'commitment' AND (of_contract_id IS NULL OR m.contract_id = of_contract_id)) THEN
             PERFORM billing_internal.fail('ZB001', format('commitment: customer %s has no commitment %s', c.key, quote_literal(d->>'commitment')), 'SELECT key, contract_id FROM billing.commitment; lists them.');
         END IF;
-        INSERT INTO billing.alert_rule (customer_id, rule_id, key, kind, meter_id, match, bill_to, unit, limit_key, contract_id, commitment, base, period, thresholds, reason, set_at, set_by)
-        VALUES (of_customer_id, billing_internal.uuid_v7(), d->>'key', d->>'kind', of_meter_id, coalesce(d->'match', '{}'), d->>'bill_to',
+        INSERT INTO billing.alert_rule (customer_id, rule_id, key, kind, meter_id, feature_id, match, bill_to, unit, limit_key, contract_id, commitment, base, period, thresholds, reason, set_at, set_by)
+        VALUES (of_customer_id, billing_internal.uuid_v7(), d->>'key', d->>'kind', of_meter_id, of_feature.feature_id, coalesce(d->'match', '{}'), d->>'bill_to',
             CASE WHEN d->>'kind' = 'credit' OR d->>'kind' = 'spend' AND NOT d ? 'limit' THEN coalesce(d->>'unit', c.currency) END, d->>'limit', of_contract_id, d->>'commitment', (d->>'of')::numeric,
             d->>'period', d->'thresholds', d->>'reason', clock_timestamp(), billing_internal.caller());
     END IF;
@@ -56,12 +61,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.alert_rule_set(text, jsonb) IS
-    'Tells in billing.event_feed, once per crossing and period, when a threshold is reached: {"key", "kind", "thresholds": ["80%", "100%"] or ["500"], …}. usage: "limit" (a budget in units), or "meter", "period", "match"; spend: "limit" (a limit or budget in money), or "period", "match", "bill_to", "unit" (a currency); both without a limit: "of" (what is 100%). credit: "unit" (the customer''s currency), "of" (else what blocks in force were granted): told when what is available falls to the threshold, again after it has been above. commitment: "contract", "commitment" (else all): used of each period. Takes the place of the rule with that key; {"key","end":true} ends it. Looked at after every consume(), by tick() and by CALL billing.alerts(). Errors: ZB001, ZB003, ZB004.';
+    'Tells in billing.event_feed, once per crossing and period, when a threshold is reached: {"key", "kind", "thresholds": ["80%", "100%"] or ["500"], …}. usage: "limit" (a budget in units), "feature" (its quota), or "meter", "period", "match"; spend: "limit" (a limit or budget in money), or "period", "match", "bill_to", "unit" (a currency); both without a limit or feature: "of" (what is 100%). credit: "unit" (the customer''s currency), "of" (else what blocks in force were granted): told when what is available falls to the threshold, again after it has been above. commitment: "contract", "commitment" (else all): used of each period. Takes the place of the rule with that key; {"key","end":true} ends it. Looked at after every consume() and change of reservations and seats, by tick() and by CALL billing.alerts(). Errors: ZB001, ZB003, ZB004.';
 
 -- ── what there is to look at ─────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing_internal.alert_measures(of_customer_id bigint, at timestamptz)
-    RETURNS TABLE (rule_id uuid, id text, starts_at timestamptz, ends_at timestamptz, base numeric, unit text, of text, ask jsonb, pool_id uuid)
+    RETURNS TABLE (rule_id uuid, id text, starts_at timestamptz, ends_at timestamptz, base numeric, unit text, of text, ask jsonb, pool_id uuid, feature text, so_far numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -69,16 +74,27 @@ BEGIN
     RETURN QUERY
     SELECT r.rule_id, r.rule_id::text, w.starts_at, w.ends_at, coalesce(l.amount, r.base), coalesce(l.currency, r.unit, m.unit, m.key), r.limit_key,
         jsonb_build_object('id', r.rule_id, 'meter_id', m.meter_id, 'currency', coalesce(l.currency, CASE WHEN m.meter_id IS NULL THEN r.unit END), 'filter', coalesce(l.match, r.match), 'bill_to', coalesce(l.bill_to, r.bill_to),
-            'from_at', w.starts_at, 'until_at', w.ends_at), NULL::uuid
+            'from_at', w.starts_at, 'until_at', w.ends_at), NULL::uuid, NULL::text, NULL::numeric
     FROM billing.alert_rule r LEFT JOIN billing.spend_limit l ON l.customer_id = r.customer_id AND l.key = r.limit_key AND l.ended_at IS NULL
     LEFT JOIN billing.meter m ON m.meter_id = coalesce(l.meter_id, r.meter_id)
     CROSS JOIN LATERAL billing_internal.limit_window(of_customer_id, coalesce(l.period, r.period), at) w
-    WHERE r.customer_id = of_customer_id AND r.ended_at IS NULL AND r.kind IN ('usage', 'spend') AND (r.limit_key IS NULL OR l.limit_id IS NOT NULL);
+    WHERE r.customer_id = of_customer_id AND r.ended_at IS NULL AND r.kind IN ('usage', 'spend') AND r.feature_id IS NULL AND (r.limit_key IS NULL OR l.limit_id IS NOT NULL);
+    RETURN QUERY
+    -- A quota, what rolled over included. Where no window begins anew it is told once (never), a month (seats) or for as long as the window is (sliding).
+    SELECT r.rule_id, r.rule_id::text, w.starts_at, CASE WHEN f.kind = 'seat' THEN w.ends_at ELSE u.until_at END, s.quota + u.rolled, coalesce(f.unit, f.key), NULL, NULL::jsonb, NULL::uuid, f.key, u.used
+    FROM billing.alert_rule r JOIN billing.feature f USING (feature_id)
+    JOIN billing.entitlement_state s ON s.customer_id = r.customer_id AND s.feature_id = f.feature_id AND s.valid_during @> at AND NOT s.suspended
+    CROSS JOIN LATERAL billing_internal.entitlement_used(of_customer_id, f.feature_id, f.kind, f.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, at) u
+    LEFT JOIN LATERAL (
+        SELECT m.starts_at, m.ends_at FROM billing_internal.limit_window(of_customer_id, 'month', at) m WHERE f.kind = 'seat'
+        UNION ALL
+        SELECT CASE s.resets WHEN 'never' THEN NULL WHEN 'sliding' THEN date_bin(s.length, at, '2000-01-01 00:00+00') ELSE u.from_at END, NULL WHERE f.kind <> 'seat') w ON true
+    WHERE r.customer_id = of_customer_id AND r.ended_at IS NULL AND (f.kind = 'seat' OR s.resets = 'never' OR u.from_at IS NOT NULL);
     RETURN QUERY
     SELECT r.rule_id, r.rule_id || '/' || p.commitment_id, p.starts_at, p.ends_at, coalesce(o.credits, p.amount), coalesce(CASE WHEN o.pool_id IS NOT NULL THEN (SELECT min(g.unit) FROM billing.credit_grant g WHERE g.customer_id = of_customer_id AND g.pool_id = p.pool_id) END, p.unit),
         k.key || '/' || c.key,
         jsonb_build_object('id', r.rule_id || '/' || p.commitment_id, 'meter_id', p.meter_id, 'currency', CASE WHEN p.meter_id IS NULL THEN p.unit END, 'contract_id', c.contract_id, 'scope', p.terms->'scope',
-            'filter', coalesce(p.terms->'scope'->'dimensions', '{}'), 'from_at', p.starts_at, 'until_at', coalesce(p.ends_at, at + interval '1 microsecond')), p.pool_id
+            'filter', coalesce(p.terms->'scope'->'dimensions', '{}'), 'from_at', p.starts_at, 'until_at', coalesce(p.ends_at, at + interval '1 microsecond')), p.pool_id, NULL::text, NULL::numeric
     FROM billing.alert_rule r
     JOIN billing.commitment c ON c.customer_id = r.customer_id AND (r.commitment IS NULL OR c.key = r.commitment) AND (r.contract_id IS NULL OR c.contract_id = r.contract_id)
     JOIN billing.contract k ON k.customer_id = c.customer_id AND k.contract_id = c.contract_id
@@ -87,7 +103,7 @@ BEGIN
     WHERE r.customer_id = of_customer_id AND r.ended_at IS NULL AND r.kind = 'commitment';
 END
 $$;
-COMMENT ON FUNCTION billing_internal.alert_measures(bigint, timestamptz) IS 'What a customer''s rules of usage, spend and commitment look at: its period, what is 100 percent, and how to ask uses(), or the pool of credits that is drawn.';
+COMMENT ON FUNCTION billing_internal.alert_measures(bigint, timestamptz) IS 'What a customer''s rules of usage, spend and commitment look at: its period, what is 100 percent, and how to ask uses(), or the pool of credits that is drawn, or the feature and what is used of its quota.';
 
 CREATE FUNCTION billing_internal.alert_tell(of_customer_id bigint, of_kind text, of_subject text, of_key text, of_payload jsonb) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -162,12 +178,14 @@ BEGIN
     IF NOT EXISTS (SELECT FROM billing.alert_rule x WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL) THEN
         RETURN 0;
     END IF;
-    PERFORM billing_internal.uses_keep(of_customer_id, (SELECT jsonb_agg(m.ask) FROM billing_internal.alert_measures(of_customer_id, at) m WHERE m.pool_id IS NULL));
+    PERFORM billing_internal.uses_keep(of_customer_id, (SELECT jsonb_agg(m.ask) FROM billing_internal.alert_measures(of_customer_id, at) m WHERE m.pool_id IS NULL AND m.feature IS NULL));
     FOR r IN
         WITH measure AS MATERIALIZED (
             SELECT * FROM billing_internal.alert_measures(of_customer_id, at)
         ), used AS MATERIALIZED (
-            SELECT u.id, u.used FROM billing_internal.uses(of_customer_id, (SELECT jsonb_agg(x.ask) FROM measure x WHERE x.pool_id IS NULL)) u
+            SELECT u.id, u.used FROM billing_internal.uses(of_customer_id, (SELECT jsonb_agg(x.ask) FROM measure x WHERE x.pool_id IS NULL AND x.feature IS NULL)) u
+            UNION ALL
+            SELECT x.id, x.so_far FROM measure x WHERE x.feature IS NOT NULL
             UNION ALL
             -- Of credits that a commitment pays for: what was drawn, and what the usage of open periods will draw.
             SELECT x.id, coalesce((SELECT -sum(e.amount) FROM billing.credit_ledger_entry e JOIN billing.credit_grant g USING (customer_id, grant_id)
@@ -177,13 +195,13 @@ BEGIN
             FROM measure x WHERE x.pool_id IS NOT NULL
         )
         SELECT m.*, a.kind, a.key AS rule_key, u.used, t.threshold, t.amount,
-            format('alert/%s/%s/%s/%s/%s', a.key, t.threshold, coalesce(trim_scale(m.base)::text, '-'), coalesce(m.of, '-'), billing_internal.rfc3339(m.starts_at)) AS feed_key
+            format('alert/%s/%s/%s/%s/%s', a.key, t.threshold, coalesce(trim_scale(m.base)::text, '-'), coalesce(m.of, 'feature ' || m.feature, '-'), billing_internal.rfc3339(m.starts_at)) AS feed_key
         FROM measure m JOIN used u USING (id) JOIN billing.alert_rule a ON a.customer_id = of_customer_id AND a.rule_id = m.rule_id
         CROSS JOIN LATERAL (SELECT x AS threshold, billing_internal.alert_at(x, m.base) AS amount FROM jsonb_array_elements_text(a.thresholds) x) t
         WHERE u.used >= t.amount ORDER BY a.key COLLATE "C", t.amount, m.id, t.threshold
     LOOP
         fired := fired + billing_internal.alert_tell(of_customer_id, 'alert.' || r.kind, r.rule_key, r.feed_key, jsonb_build_object('rule', r.rule_key, 'threshold', r.threshold, 'at', trim_scale(r.amount)::text,
-            'used', trim_scale(r.used)::text, 'of', trim_scale(r.base)::text, 'unit', r.unit, r.kind || CASE WHEN r.kind = 'commitment' THEN '' ELSE '_limit' END, r.of,
+            'used', trim_scale(r.used)::text, 'of', trim_scale(r.base)::text, 'unit', r.unit, r.kind || CASE WHEN r.kind = 'commitment' THEN '' ELSE '_limit' END, r.of, 'feature', r.feature,
             'from', billing_internal.rfc3339(r.starts_at), 'until', billing_internal.rfc3339(r.ends_at)))::int;
     END LOOP;
     FOR r IN SELECT x.rule_id FROM billing.alert_rule x WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND x.kind = 'credit' ORDER BY x.rule_id LOOP

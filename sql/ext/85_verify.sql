@@ -349,6 +349,31 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.verify_credits(timestamptz) IS 'The credit checks of verify(): entries recorded since, and the blocks they are of.';
 
+CREATE FUNCTION billing_internal.verify_entitlements(since timestamptz) RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+    WITH who AS MATERIALIZED (
+        -- Of what is recent a sample: the customers whose contracts or exceptions changed last.
+        SELECT x.customer_id FROM (
+            SELECT v.customer_id, v.recorded_at FROM billing.contract_version v WHERE v.recorded_at >= since
+            UNION ALL
+            SELECT o.customer_id, o.created_at FROM billing.entitlement_override o WHERE o.created_at >= since
+            UNION ALL
+            SELECT s.customer_id, since FROM billing.entitlement_state s WHERE since < '0002-01-01 00:00+00') x
+        GROUP BY x.customer_id ORDER BY max(x.recorded_at) DESC, x.customer_id LIMIT CASE WHEN since >= '0002-01-01 00:00+00' THEN 100 END
+    ), wanted AS MATERIALIZED (
+        SELECT w.customer_id, r.* FROM who w CROSS JOIN LATERAL billing_internal.entitlement_rows(billing_internal.entitlements_folded(coalesce(billing_internal.entitlement_sources(w.customer_id), '[]')::text)::jsonb) r
+    ), kept AS MATERIALIZED (
+        SELECT s.customer_id, s.feature_id, s.valid_during, s.suspended, s.value, s.quota, s.mode, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, s.rate, s.source, s.heard
+        FROM billing.entitlement_state s JOIN who USING (customer_id)
+    ), wrong AS (
+        (TABLE wanted EXCEPT TABLE kept) UNION ALL (TABLE kept EXCEPT TABLE wanted)
+    )
+    SELECT 'entitlements: what was compiled is what contracts and exceptions say', (SELECT count(*) FROM who), count(DISTINCT w.customer_id), min(format('customer %s feature %s %s', w.customer_id, f.key, w.valid_during))
+    FROM wrong w LEFT JOIN billing.feature f USING (feature_id)
+$$;
+COMMENT ON FUNCTION billing_internal.verify_entitlements(timestamptz) IS 'The check of entitlements of verify(): of up to 100 customers whose contracts or exceptions changed since, or of all (since the beginning).';
+
 CREATE FUNCTION billing.verify(scope text DEFAULT 'recent', since timestamptz DEFAULT NULL)
     RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -364,6 +389,7 @@ BEGIN
     RETURN QUERY SELECT * FROM billing_internal.verify_contracts(since);
     RETURN QUERY SELECT * FROM billing_internal.verify_invoices(since);
     RETURN QUERY SELECT * FROM billing_internal.verify_credits(since);
+    RETURN QUERY SELECT * FROM billing_internal.verify_entitlements(since);
     RETURN QUERY
     SELECT 'audit: the sealed chain is unbroken', (SELECT count(*) FROM billing.audit_log a WHERE a.audit_id >= billing_internal.first_id(since)), count(*), min(v.fault) FROM billing_internal.audit_faults(since) v;
     RETURN QUERY
@@ -373,4 +399,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.verify(text, timestamptz) IS
-    'Checks what always holds: usage against events, charges, periods, invoices against their events, numbers, credits against their ledger, the audit chain, row security, names, roles and logins. Clean = failed is 0 in every row; example names one failure. scope recent looks at usage, contracts, invoices and audit entries since an instant (default 35 days ago), full at everything. Changes nothing. Errors: ZB004.';
+    'Checks what always holds: usage against events, charges, periods, invoices against their events, numbers, credits against their ledger, compiled entitlements against contracts, the audit chain, row security, names, roles and logins. Clean = failed is 0 in every row; example names one failure. scope recent looks at usage, contracts, invoices and audit entries since an instant (default 35 days ago), full at everything. Changes nothing. Errors: ZB004.';

@@ -4,16 +4,6 @@
 -- has to be priced, which reads list prices, policies and terms that customers may not read: three definers do that, each
 -- for one customer, after asking may_see(), and hand out no more than the next invoice will say.
 
-CREATE FUNCTION billing_internal.may_see(of_customer_id bigint) RETURNS boolean
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN of_customer_id = ANY (billing_internal.my_customers()) OR pg_has_role(billing_internal.caller(), 'billing_reader', 'USAGE')
-        OR billing_internal.caller() IN ('billing_engine', 'billing_owner');
-END
-$$;
-COMMENT ON FUNCTION billing_internal.may_see(bigint) IS 'Whether the caller speaks for a customer, or is staff: what row security says, for definers.';
-
 CREATE FUNCTION billing_internal.customer_bills(of_customer_id bigint) RETURNS TABLE (contract_id uuid, boundary int, document jsonb, problem text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -144,15 +134,11 @@ BEGIN
     PERFORM billing_internal.require_installed();
     only_id := CASE WHEN of_customer IS NOT NULL THEN billing_internal.find_customer(of_customer) END;
     RETURN QUERY
-    SELECT c.key, e.feature, e.name, e.kind, CASE WHEN k.available IS NULL THEN e.allowed ELSE k.available > 0 END,
-        CASE WHEN k.available IS NULL THEN e.reason WHEN k.available > 0 THEN 'allowed' ELSE 'no_credit' END, e.value, coalesce(f.unit, m.unit), e.mode, e.used, e.quota,
-        coalesce(k.available, e.remaining), e.resets_at, e.valid_until
+    SELECT c.key, e.feature, e.name, e.kind, e.allowed, e.reason, e.value, coalesce(f.unit, m.unit), e.mode, e.used, e.quota, e.remaining, e.resets_at, e.valid_until
     FROM billing.customer c
     CROSS JOIN LATERAL billing.entitlements(c.key) e
     JOIN billing.feature f ON f.key = e.feature
     LEFT JOIN billing.meter m ON m.meter_id = f.meter_id
-    -- entitlements() leaves out what is left of credit where a customer's login asks.
-    LEFT JOIN LATERAL (SELECT coalesce(sum(b.available), 0) AS available FROM billing.my_credits(c.key) b WHERE b.unit = f.unit) k ON e.kind = 'credit' AND e.reason IS DISTINCT FROM 'not_entitled' AND e.reason IS DISTINCT FROM 'suspended'
     WHERE only_id IS NULL OR c.customer_id = only_id
     ORDER BY c.key, e.name, e.feature;
 END
@@ -172,13 +158,13 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.amount_text(numeric, text) IS 'An amount as the customer''s side writes it: to the minor units of its currency, of any other unit without trailing zeros.';
 
-CREATE FUNCTION billing_internal.commitments_filled(periods text, spent text) RETURNS TABLE (place int, filled numeric)
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 2 AS 'MODULE_PATHNAME', 'commitments_filled_wrapper';
-COMMENT ON FUNCTION billing_internal.commitments_filled(text, text) IS
-    'How much of each period of postpaid commitments ([{"priority","amount","scope","from","until"}], in one currency) usage has filled ([{"number","boundary","bill_to","lines","credits"}], as commitment_spend() says it), by the rule of the true-up. place counts from 1. No row where commitments_filled_error() says why.';
-CREATE FUNCTION billing_internal.commitments_filled_error(periods text, spent text) RETURNS text
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'commitments_filled_error_wrapper';
-COMMENT ON FUNCTION billing_internal.commitments_filled_error(text, text) IS 'The fault that commitments_filled() found, as JSON.';
+CREATE FUNCTION billing_internal.commitments_filled(periods text, spent text, meter text) RETURNS TABLE (place int, filled numeric)
+    LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 2 AS 'MODULE_PATHNAME', 'commitments_filled_wrapper';
+COMMENT ON FUNCTION billing_internal.commitments_filled(text, text, text) IS
+    'How much of each period of postpaid commitments ([{"priority","amount","scope","from","until"}], in one currency or, with a meter, in its units) usage has filled ([{"number","boundary","bill_to","lines","credits"}], as commitment_spend() says it), by the rule of the true-up. place counts from 1. No row where commitments_filled_error() says why.';
+CREATE FUNCTION billing_internal.commitments_filled_error(periods text, spent text, meter text) RETURNS text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'commitments_filled_error_wrapper';
+COMMENT ON FUNCTION billing_internal.commitments_filled_error(text, text, text) IS 'The fault that commitments_filled() found, as JSON.';
 
 CREATE FUNCTION billing_internal.summary_commitments(of_customer_id bigint, bills jsonb, held jsonb) RETURNS jsonb
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -194,7 +180,7 @@ BEGIN
         WHERE c.customer_id = of_customer_id AND c.state IN ('scheduled', 'active', 'paused') ORDER BY c.starts_at, c.key LOOP
         -- All periods, since those that overlap fill one after the other; shown is the one of now, or the next.
         SELECT jsonb_agg(to_jsonb(x) ORDER BY x.key, x.starts_on) INTO found FROM (
-            SELECT m.key, p.kind, p.amount, p.unit, p.starts_on, p.ends_on, p.starts_at, p.ends_at, p.pool_id, coalesce(p.terms->'scope', '{}') AS scope, coalesce((p.terms->>'priority')::int, 100) AS priority,
+            SELECT m.key, p.kind, p.amount, p.unit, (SELECT w.key FROM billing.meter w WHERE w.meter_id = p.meter_id) AS meter, p.starts_on, p.ends_on, p.starts_at, p.ends_at, p.pool_id, coalesce(p.terms->'scope', '{}') AS scope, coalesce((p.terms->>'priority')::int, 100) AS priority,
                 row_number() OVER (PARTITION BY m.key ORDER BY p.starts_at <= now_at AND (p.ends_at IS NULL OR p.ends_at > now_at) DESC, p.starts_at > now_at DESC,
                     abs(extract(epoch FROM p.starts_at - now_at))) = 1 AS shown
             FROM billing.commitment m JOIN billing.commitment_period p USING (customer_id, commitment_id)
@@ -209,17 +195,18 @@ BEGIN
                 'remaining', billing_internal.amount_text(greatest((f->>'amount')::numeric - u.consumed, 0), f->>'unit'), 'percent', trunc(100 * u.consumed / nullif((f->>'amount')::numeric, 0))::text,
                 'time_percent', trunc(least(100, t.share * 100))::text,
                 -- At the pace since the period began, if at least a day of it has passed.
-                'projected', CASE WHEN t.share > 0 AND now_at - (f->>'starts_at')::timestamptz >= interval '1 day' THEN billing_internal.amount_text(u.consumed / least(t.share, 1), f->>'unit') END)
+                'projected', CASE WHEN t.share > 0 AND now_at - (f->>'starts_at')::timestamptz >= interval '1 day' THEN billing_internal.amount_text(CASE WHEN f->>'meter' IS NULL THEN u.consumed / least(t.share, 1)
+                    -- Of units no part that nothing was counted in.
+                    ELSE round(u.consumed / least(t.share, 1)::numeric, greatest(scale(trim_scale(u.consumed)), scale(trim_scale((f->>'amount')::numeric)))) END, f->>'unit') END)
             ORDER BY f->>'key'), '[]') INTO result
         FROM jsonb_array_elements(found) WITH ORDINALITY x (f, place)
         CROSS JOIN LATERAL (SELECT greatest(0, extract(epoch FROM now_at - (f->>'starts_at')::timestamptz) / extract(epoch FROM (f->>'ends_at')::timestamptz - (f->>'starts_at')::timestamptz)) AS share) t
         CROSS JOIN LATERAL (SELECT CASE
-            -- Of one in units nobody has counted yet what fills it.
-            WHEN f->>'kind' = 'postpaid' AND f->>'unit' <> k.currency THEN NULL
+            -- Those of one measure (money, or the units of a meter) are filled one after the other.
             WHEN f->>'kind' = 'postpaid' THEN (SELECT q.filled FROM billing_internal.commitments_filled((SELECT jsonb_agg(jsonb_build_object('priority', e->'priority', 'amount', e->>'amount', 'scope', billing_internal.credit_scope(e->'scope', k.time_zone),
                     'from', billing_internal.rfc3339((e->>'starts_at')::timestamptz), 'until', billing_internal.rfc3339((e->>'ends_at')::timestamptz)) ORDER BY i)
-                FROM jsonb_array_elements(found) WITH ORDINALITY o (e, i) WHERE e->>'kind' = 'postpaid' AND e->>'unit' = k.currency)::text, spent::text) q
-                WHERE q.place = (SELECT count(*) FROM jsonb_array_elements(found) WITH ORDINALITY o (e, i) WHERE e->>'kind' = 'postpaid' AND e->>'unit' = k.currency AND o.i <= x.place))
+                FROM jsonb_array_elements(found) WITH ORDINALITY o (e, i) WHERE e->>'kind' = 'postpaid' AND e->>'meter' IS NOT DISTINCT FROM f->>'meter')::text, spent::text, f->>'meter') q
+                WHERE q.place = (SELECT count(*) FROM jsonb_array_elements(found) WITH ORDINALITY o (e, i) WHERE e->>'kind' = 'postpaid' AND e->>'meter' IS NOT DISTINCT FROM f->>'meter' AND o.i <= x.place))
             -- What the credits it pays for were used, at its price of them, or counted; one that pays for none is only paid.
             WHEN f->>'pool_id' IS NOT NULL THEN (SELECT CASE WHEN f->>'unit' = k.currency THEN p.paid ELSE p.credits END * least(1, sum((b->>'used')::numeric + (b->>'pending')::numeric) / p.credits)
                 FROM billing.credit_pool p JOIN billing.credit_grant g USING (customer_id, pool_id) JOIN jsonb_array_elements(held) b ON b->>'block' = g.key

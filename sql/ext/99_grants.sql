@@ -97,7 +97,7 @@ BEGIN
         ('{billing_app, billing_operator, billing_finance}', '{"billing.events_after(bigint, int)"}'),
         ('{billing_operator}', '{"billing.alerts_step(bigint, int)", billing.alerts()}'),
         -- Readers that are definers, for one customer that the caller may see
-        ('{billing_reader, billing_customer}', '{billing_internal.customer_bills(bigint), "billing_internal.customer_spend(bigint, timestamptz, timestamptz, text[])", billing_internal.customer_pending(bigint)}'),
+        ('{billing_reader, billing_customer}', '{billing_internal.customer_bills(bigint), "billing_internal.customer_spend(bigint, timestamptz, timestamptz, text[])", billing_internal.customer_pending(bigint), "billing_internal.customer_credit_left(bigint, text)", "billing_internal.customer_limits(bigint, int, numeric, jsonb)"}'),
         ('{billing_finance}', '{billing.time_travel(timestamptz)}'),
         ('{billing_finance}', '{billing.seller_upsert(jsonb), "billing.policy_set(text, text, text, text)"}')
     ) m (roles, routines) LOOP

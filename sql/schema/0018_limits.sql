@@ -70,6 +70,7 @@ CREATE TABLE billing.alert_rule (
     key text COLLATE "C" NOT NULL,
     kind text COLLATE "C" NOT NULL CHECK (kind IN ('usage', 'spend', 'credit', 'commitment')),
     meter_id int REFERENCES billing.meter,
+    feature_id int REFERENCES billing.feature,
     match jsonb NOT NULL DEFAULT '{}',
     bill_to text COLLATE "C",
     unit text COLLATE "C",
@@ -93,6 +94,7 @@ COMMENT ON COLUMN billing.alert_rule.rule_id IS 'UUIDv7.';
 COMMENT ON COLUMN billing.alert_rule.key IS 'Key, unique per customer among those that hold.';
 COMMENT ON COLUMN billing.alert_rule.kind IS 'usage (of a meter), spend (what usage costs), credit (available, downward) or commitment (used of a period of one).';
 COMMENT ON COLUMN billing.alert_rule.meter_id IS 'Of usage: the meter.';
+COMMENT ON COLUMN billing.alert_rule.feature_id IS 'Of usage: the feature whose quota is looked at; NULL = none.';
 COMMENT ON COLUMN billing.alert_rule.match IS 'Of usage and spend: only usage with these values of dimensions; {} = all.';
 COMMENT ON COLUMN billing.alert_rule.bill_to IS 'Of spend: only what is billed to this legal entity; NULL = all.';
 COMMENT ON COLUMN billing.alert_rule.unit IS 'Of spend the currency, of credit its unit; NULL = of neither.';
@@ -107,7 +109,7 @@ COMMENT ON COLUMN billing.alert_rule.set_at IS 'Real time.';
 COMMENT ON COLUMN billing.alert_rule.set_by IS 'Who set it.';
 COMMENT ON COLUMN billing.alert_rule.ended_at IS 'Real time from which it does not hold any more; NULL = it holds.';
 SELECT billing_internal.declare_table('billing.alert_rule', 'customer-owned', '{ended_at}',
-    '{customer_id, rule_id, key, kind, meter_id, match, bill_to, unit, limit_key, contract_id, commitment, base, period, thresholds, ended_at}');
+    '{customer_id, rule_id, key, kind, meter_id, feature_id, match, bill_to, unit, limit_key, contract_id, commitment, base, period, thresholds, ended_at}');
 
 CREATE TABLE billing.alert_state (
     customer_id bigint NOT NULL,

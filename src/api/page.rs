@@ -26,36 +26,39 @@ fn page_html_error(summary: &str) -> Option<String> {
 fn commitments_filled(
     periods: &str,
     spent: &str,
+    meter: Option<&str>,
 ) -> TableIterator<'static, (name!(place, i32), name!(filled, Numeric))> {
-    let filled = filled(periods, spent).unwrap_or_default();
+    let filled = filled(periods, spent, meter).unwrap_or_default();
     TableIterator::new(
         filled.into_iter().enumerate().map(|(n, filled)| (n as i32 + 1, Numeric::from(filled))),
     )
 }
 
 #[pg_extern(sql = false)]
-fn commitments_filled_error(periods: &str, spent: &str) -> Option<String> {
-    filled(periods, spent).err().as_ref().map(FaultJson::text)
+fn commitments_filled_error(periods: &str, spent: &str, meter: Option<&str>) -> Option<String> {
+    filled(periods, spent, meter).err().as_ref().map(FaultJson::text)
 }
 
-fn filled(periods: &str, spent: &str) -> Result<Vec<Exact>, Fault> {
+fn filled(periods: &str, spent: &str, meter: Option<&str>) -> Result<Vec<Exact>, Fault> {
     let tree = json::parse(periods)?;
     let read = |(place, node): (usize, Node)| {
         let mut fields = node.fields()?;
         let mut instant = |name: &str| fields.required(name)?.instant();
         let period = Window { from: instant("from")?, until: instant("until")? };
+        let mut scope = Scope::read(&fields.required("scope")?)?;
+        scope.meters.extend(meter.map(str::to_string));
         Ok(Commitment {
             id: Uuid::from_u128(place as u128 + 1),
             priority: i32::try_from(fields.required("priority")?.integer()?).unwrap_or(i32::MAX),
             committed: fields.required("amount")?.decimal()?,
-            scope: Scope::read(&fields.required("scope")?)?,
+            scope,
             period,
         })
     };
     let commitments =
         Node::root(&tree).items()?.into_iter().enumerate().map(read).collect::<Result<Vec<_>, Fault>>()?;
     let spent = Spent::read(&Node::root(&json::parse(spent)?))?;
-    let filled = waterfall(&commitments, &spent.charges(None)?)?;
+    let filled = waterfall(&commitments, &spent.charges(meter)?)?;
     let of = |commitment: &Commitment| {
         filled
             .iter()
@@ -91,7 +94,7 @@ mod tests {
     fn commitments_are_filled_as_the_true_up_does() {
         let line = |key: &str, at: &str, amount: &str| {
             format!(
-                "{{\"key\":\"{key}\",\"kind\":\"usage\",\"meter\":\"tokens\",\"product\":\"ai\",\"from\":\"{at}\",\"dimensions\":{{}},\"amount\":\"{amount}\"}}"
+                "{{\"key\":\"{key}\",\"kind\":\"usage\",\"meter\":\"tokens\",\"product\":\"ai\",\"from\":\"{at}\",\"dimensions\":{{}},\"amount\":\"{amount}\",\"quantity\":\"{amount}0\"}}"
             )
         };
         let spent = format!(
@@ -112,17 +115,24 @@ mod tests {
             period(10, "100", "{\"meters\":[\"other\"]}", "2027-01-01T00:00:00Z"),
         ];
         let periods = format!("[{}]", periods.join(","));
-        let call = format!("'{periods}', '{spent}'");
+        let call = format!("'{periods}', '{spent}', NULL");
         assert_eq!(
             rows(&format!(
                 "SELECT place, trim_scale(filled) FROM billing_internal.commitments_filled({call})"
             )),
             ["1|35.5", "2|100", "3|0"]
         );
-        assert_eq!(value(&format!("SELECT billing_internal.commitments_filled_error({call})")), None);
-        assert!(rows("SELECT * FROM billing_internal.commitments_filled('[{}]', '[]')").is_empty());
+        // In units of the meter, which all of them then count: 600, 70.50 and 50.
         assert_eq!(
-            fault("SELECT billing_internal.commitments_filled_error('[{}]', '[]')"),
+            rows(&format!(
+                "SELECT place, trim_scale(filled) FROM billing_internal.commitments_filled('{periods}', '{spent}', 'tokens')"
+            )),
+            ["1|520.5", "2|100", "3|100"]
+        );
+        assert_eq!(value(&format!("SELECT billing_internal.commitments_filled_error({call})")), None);
+        assert!(rows("SELECT * FROM billing_internal.commitments_filled('[{}]', '[]', NULL)").is_empty());
+        assert_eq!(
+            fault("SELECT billing_internal.commitments_filled_error('[{}]', '[]', NULL)"),
             "ZB003 [0].from: is missing"
         );
     }

@@ -102,6 +102,7 @@ fn rule(root: &Node) -> Result<(), Fault> {
         "kind",
         "thresholds",
         "limit",
+        "feature",
         "meter",
         "match",
         "bill_to",
@@ -120,9 +121,11 @@ fn rule(root: &Node) -> Result<(), Fault> {
     }
     let kind = fields.required("kind")?.word(&["usage", "spend", "credit", "commitment"])?.to_owned();
     let of_a_limit = fields.optional("limit").is_some();
+    let of_a_quota = kind == "usage" && fields.optional("feature").is_some();
     let mine: &[&str] = match (kind.as_str(), of_a_limit) {
+        _ if of_a_quota => &["feature"],
         ("usage" | "spend", true) => &["limit"],
-        ("usage", _) => &["meter", "match", "period", "of"],
+        ("usage", _) => &["feature", "meter", "match", "period", "of"],
         ("spend", _) => &["unit", "match", "bill_to", "period", "of"],
         ("credit", _) => &["unit", "of"],
         _ => &["contract", "commitment"],
@@ -130,15 +133,16 @@ fn rule(root: &Node) -> Result<(), Fault> {
     fields
         .only(&[&["key", "kind", "thresholds", "reason", "end"], mine].concat())
         .map_err(|fault| fault.with_hint(format!("A rule of kind {kind} may have: {}.", mine.join(", "))))?;
-    for name in ["limit", "meter", "contract", "commitment"] {
+    for name in ["limit", "feature", "meter", "contract", "commitment"] {
         if let Some(text) = fields.optional(name) {
             text.text()?;
         }
     }
-    if kind == "usage" && !of_a_limit {
+    let says_itself = of_a_limit || of_a_quota;
+    if kind == "usage" && !says_itself {
         fields.required("meter")?;
     }
-    if matches!(kind.as_str(), "usage" | "spend") && !of_a_limit {
+    if matches!(kind.as_str(), "usage" | "spend") && !says_itself {
         fields.required("period")?.word(&PERIODS)?;
     }
     if let Some(unit) = fields.optional("unit") {
@@ -148,8 +152,8 @@ fn rule(root: &Node) -> Result<(), Fault> {
     if let Some(base) = &base {
         base.positive()?;
     }
-    // Blocks of credit, limits and commitments say by themselves what 100 percent are.
-    let has_whole = base.is_some() || of_a_limit || matches!(kind.as_str(), "credit" | "commitment");
+    // Blocks of credit, limits, quotas and commitments say by themselves what 100 percent are.
+    let has_whole = base.is_some() || says_itself || matches!(kind.as_str(), "credit" | "commitment");
     let thresholds = fields.required("thresholds")?;
     let items = thresholds.items_at_most(ITEMS_MAX)?;
     if items.is_empty() {
@@ -224,6 +228,7 @@ mod tests {
                 "alert_rule",
                 r#"{"key":"a","kind":"spend","period":"month","unit":"USD","bill_to":"de","match":{"project":"p"},"thresholds":["99.5"]}"#,
             ),
+            ("alert_rule", r#"{"key":"a","kind":"usage","feature":"tokens","thresholds":["80%","500"]}"#),
             ("alert_rule", r#"{"key":"a","kind":"credit","thresholds":["20%","0"]}"#),
             (
                 "alert_rule",
@@ -268,6 +273,12 @@ mod tests {
                 r#"{"key":"a","kind":"spend","period":"month","thresholds":["80%"]}"#,
                 "thresholds[0]: 80% of what?",
             ),
+            (
+                "alert_rule",
+                r#"{"key":"a","kind":"usage","feature":"t","period":"month","thresholds":["80%"]}"#,
+                "period: ",
+            ),
+            ("alert_rule", r#"{"key":"a","kind":"spend","feature":"t","thresholds":["80%"]}"#, "feature: "),
             (
                 "alert_rule",
                 r#"{"key":"a","kind":"spend","limit":"m","period":"month","thresholds":["80%"]}"#,

@@ -37,8 +37,8 @@ pub fn decide(mode: Mode, quota: Option<Exact>, used: Exact, asked: Exact) -> Re
     })
 }
 
-/// What of a window's quota was not used and is there once more in the next one: not more than `cap`, and what had come
-/// from a window before does not come again.
+/// What of a window's quota was not used and rolls into the next one: not more than `cap`. `quota` is with what had rolled into the
+/// window, so what is left of that rolls on, under the same cap.
 pub fn rolled(quota: Exact, used: Exact, cap: Option<Exact>) -> Result<Exact, Fault> {
     let unused = quota.sub(used)?.max(Exact::from_i64(0));
     Ok(cap.map_or(unused, |cap| unused.min(cap)))
@@ -71,6 +71,18 @@ mod tests {
         assert_eq!(rolled(n(100), n(70), Some(n(50))).unwrap(), n(30));
         assert_eq!(rolled(n(100), n(30), None).unwrap(), n(70));
         assert_eq!(rolled(n(100), n(130), Some(n(50))).unwrap(), n(0));
+    }
+
+    /// 100 a month, of which up to 150 roll over: 80, 50, 280 and 30 are used.
+    #[test]
+    fn what_had_rolled_over_rolls_on_under_the_cap() {
+        let mut over = n(0);
+        let mut quotas = Vec::new();
+        for used in [80, 50, 280, 30] {
+            quotas.push(n(100).add(over).unwrap());
+            over = rolled(*quotas.last().unwrap(), n(used), Some(n(150))).unwrap();
+        }
+        assert_eq!((quotas, over), (vec![n(100), n(120), n(170), n(100)], n(70)));
     }
 
     proptest! {

@@ -514,6 +514,13 @@ struct Settling {
     filled: Exact,
 }
 
+impl Settling {
+    /// What a maximum takes off it, on a line of its own: that nobody asks for, and the line keeps it.
+    fn capped(&self, line: &Line) -> Result<Exact, Fault> {
+        line.amount.sub(self.ask)
+    }
+}
+
 struct Taken {
     block: usize,
     quantity: Ratio,
@@ -986,8 +993,8 @@ fn split_units(line: &Line, made: &mut Vec<Line>, covered: &Ratio) -> Result<(),
 /// A line at what its items cost that no unit covered.
 fn rest_of(inputs: &Inputs, line: &Line, settled: &Settling) -> Result<Line, Fault> {
     let exact = sum_of(settled, |_| Ratio::from(1i64));
-    let amount = exact.round(inputs.minor_units, inputs.rounding_mode)?;
-    Ok(Line { list: None, amount, exact, ..line.clone() })
+    let (amount, capped) = (exact.round(inputs.minor_units, inputs.rounding_mode)?, settled.capped(line)?);
+    Ok(Line { list: None, amount: amount.add(capped)?, exact: exact.add(&capped.into()), ..line.clone() })
 }
 
 /// What nothing paid for under credit_only.
@@ -1007,10 +1014,6 @@ fn refuse_in_part(
     let refused = refused(settled)?;
     let mut made = split_beyond(inputs, line, settled, beyond)?;
     made[0].quantity = made[0].quantity.map(|quantity| quantity.sub(refused)).transpose()?;
-    // What a maximum takes off stays.
-    let capped = line.amount.sub(settled.ask)?;
-    made[0].amount = made[0].amount.add(capped)?;
-    made[0].exact = made[0].exact.add(&capped.into());
     made.push(uncovered(line, refused));
     Ok(made)
 }
@@ -1023,8 +1026,7 @@ fn refuse(line: &Line, settled: &Settling) -> Result<Vec<Line>, Fault> {
     if refused.is_zero() && drawn == settled.ask {
         return Ok(vec![line.clone()]);
     }
-    // What a maximum takes off stays.
-    let capped = line.amount.sub(settled.ask)?;
+    let capped = settled.capped(line)?;
     let paid = sum_of(settled, |item| Ratio::from(1i64).sub(&item.unpaid)).add(&capped.into());
     let base =
         Line { quantity: Some(kept), list: None, exact: paid, amount: drawn.add(capped)?, ..line.clone() };
@@ -1157,11 +1159,12 @@ fn split_beyond(
         posted = posted.add(settled.filled)?;
         elsewhere = elsewhere.sub(&filled);
     }
+    let capped = settled.capped(line)?;
     let base = Line {
         quantity: Some(kept),
         list: None,
-        exact,
-        amount: posted.add(elsewhere.round(inputs.minor_units, inputs.rounding_mode)?)?,
+        exact: exact.add(&capped.into()),
+        amount: posted.add(elsewhere.round(inputs.minor_units, inputs.rounding_mode)?)?.add(capped)?,
         ..line.clone()
     };
     made.insert(0, base);

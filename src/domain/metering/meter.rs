@@ -37,6 +37,8 @@ pub struct Meter {
     pub value: Option<Expression>,
     /// Of a unique count: the property that says whether the value is added or removed.
     pub operation: Option<Path>,
+    /// Of a unique count with an operation: the most that were there at once, and not those that are there at the end.
+    pub peak: bool,
     pub filter: Filter,
     pub filters: Filters,
     /// Where the dimensions stand in the properties, in declared order, which is their priority. The
@@ -75,12 +77,13 @@ pub(super) enum Worth {
 
 impl Meter {
     /// The fields of a meter document.
-    pub const FIELDS: [&str; 14] = [
+    pub const FIELDS: [&str; 15] = [
         "key",
         "event_type",
         "aggregation",
         "value",
         "operation",
+        "counted",
         "per",
         "percentile",
         "weighting",
@@ -109,6 +112,7 @@ impl Meter {
         let measured = per.map_or(aggregation, |per| per.aggregation);
         let value = if compound.is_some() { None } else { read_value(&mut fields, measured)? };
         let operation = read_operation(&mut fields, aggregation, per)?;
+        let peak = read_counted(&mut fields, operation.is_some())?;
         let filter = match fields.optional("filter") {
             Some(node) => Filter::read(&node)?,
             None => Filter::default(),
@@ -140,6 +144,7 @@ impl Meter {
             compound,
             value,
             operation,
+            peak,
             filter,
             filters,
             dimensions,
@@ -173,6 +178,9 @@ impl Meter {
         }
         if let Some(operation) = &self.operation {
             fields.push(("operation", Tree::text(operation.to_string())));
+        }
+        if self.peak {
+            fields.push(("counted", Tree::text("peak")));
         }
         if !self.filters.is_empty() {
             fields.push(("filters", self.filters.to_tree()));
@@ -238,6 +246,9 @@ impl Meter {
         }
         if let Some(operation) = &self.operation {
             say("operation", Tree::text(operation.to_string()));
+        }
+        if self.peak {
+            say("counted", Tree::text("peak"));
         }
         if let Some(compound) = &self.compound {
             say("of", compound.to_tree());
@@ -412,6 +423,14 @@ fn read_operation(
         .transpose()
 }
 
+fn read_counted(fields: &mut Fields<'_>, has_operation: bool) -> Result<bool, Fault> {
+    if !has_operation {
+        refuse_field(fields, "counted", "a unique_count with an operation")?;
+        return Ok(false);
+    }
+    fields.optional("counted").map_or(Ok(false), |node| Ok(node.word(&["end", "peak"])? == "peak"))
+}
+
 fn read_value(fields: &mut Fields<'_>, aggregation: Aggregation) -> Result<Option<Expression>, Fault> {
     if aggregation == Aggregation::Count {
         return match fields.optional("value") {
@@ -584,6 +603,14 @@ mod tests {
                 r#"unique_count operation "a.op""#,
             ),
             (
+                r#"{"key":"m","event_type":"t","aggregation":"unique_count","value":"u","operation":"op","counted":"peak"}"#,
+                r#"{"aggregation":"unique_count","counted":"peak","dimensions":[],"event_type":"t","filter":{},"key":"m","operation":"op","unit":"unit","value":"u"}"#,
+                Kind::Presence,
+                false,
+                Together::Apart,
+                r#"unique_count operation "op" counted "peak""#,
+            ),
+            (
                 r#"{"key":"m","event_type":"t","aggregation":"sum","per":{"bucket":"day","aggregation":"count"}}"#,
                 r#"{"aggregation":"sum","dimensions":[],"event_type":"t","filter":{},"key":"m","per":{"aggregation":"count","bucket":"day"},"unit":"unit"}"#,
                 Kind::Count,
@@ -675,6 +702,11 @@ mod tests {
                 "meters[0].operation: belongs",
             ),
             (r#""aggregation":"sum","value":"n","operation":"o""#, "meters[0].operation: belongs"),
+            (r#""aggregation":"unique_count","value":"n","counted":"peak""#, "meters[0].counted: belongs"),
+            (
+                r#""aggregation":"unique_count","value":"n","operation":"o","counted":"most""#,
+                "meters[0].counted: \"most\" is not known",
+            ),
             (r#""aggregation":"percentile","value":"n","percentile":"0""#, "meters[0].percentile: "),
             (
                 r#""aggregation":"weighted_sum","value":"n","weighting":"week""#,

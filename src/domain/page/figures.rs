@@ -46,8 +46,9 @@ pub fn grouped(number: &str) -> String {
     let (sign, digits) = number.strip_prefix('-').map_or(("", number), |rest| ("−", rest));
     let (whole, part) = digits.split_once('.').map_or((digits, None), |(whole, part)| (whole, Some(part)));
     let mut out = String::from(sign);
+    let length = whole.chars().count();
     for (place, digit) in whole.chars().enumerate() {
-        if place > 0 && (whole.chars().count() - place).is_multiple_of(3) {
+        if place > 0 && (length - place).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -230,3 +230,114 @@ fn charts_are_to_scale() {
     assert_eq!(line(&[number("5"), number("10")], 4, &number("10")), "0,1000 250,500 500,0");
     assert_eq!(line(&[], 0, &BigInt::from(0)), "0,1000");
 }
+
+// ── whatever comes ───────────────────────────────────────────────────────────────────────────────
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+/// Values that may stand anywhere: of other kinds, at the ends of what can be, and with markup.
+fn anything() -> impl Strategy<Value = Value> {
+    let texts = [
+        "",
+        "-",
+        ".",
+        "0",
+        "-0",
+        "-1.5",
+        "1e9",
+        "NaN",
+        "99999999999999999999999999999999999999999999.999999999999",
+        "0.0000000000001",
+        "USD",
+        "token",
+        "2026-03-14",
+        "2026-02-30",
+        "0000-01-01",
+        "-0001-12-31",
+        "9999-12-31",
+        "+262142-12-31",
+        "-262143-01-01",
+        "2026-03-14 24:00",
+        "2026-03-14 09:30",
+        "true",
+        "live",
+        "prepaid",
+        "<script>alert(1)</script>",
+        "\"><img src=x onerror=alert(1)>",
+        "{{ 7 * 7 }}{% raw %}",
+        "\u{0}\u{7f}\u{202e}日本",
+    ];
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        Just(serde_json::json!([])),
+        Just(serde_json::json!({})),
+        Just(serde_json::json!([null, {"a": "<b>"}])),
+        "\\PC{0,12}".prop_map(Value::from),
+        "-?[0-9]{1,60}(\\.[0-9]{0,14})?".prop_map(Value::from),
+        "[0-9]{4}-[01][0-9]-[0-3][0-9]".prop_map(Value::from),
+        prop::sample::select(texts.to_vec()).prop_map(Value::from),
+        prop::sample::select(texts.to_vec()).prop_map(Value::from),
+    ]
+}
+
+/// Every place of a document, the whole first.
+fn places_of(at: String, value: &Value, all: &mut Vec<String>) {
+    all.push(at.clone());
+    match value {
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(n, item)| places_of(format!("{at}/{n}"), item, all))
+        }
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, item)| places_of(format!("{at}/{name}"), item, all))
+        }
+        _ => (),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// No document of any shape breaks the page: it is refused with a fault, or becomes a page in which all texts are text.
+    #[test]
+    fn no_document_breaks_the_page(changes in prop::collection::vec((any::<prop::sample::Index>(), anything(), any::<bool>()), 1..6)) {
+        let mut document = summary("Acme");
+        for (place, value, twice) in changes {
+            let mut all = Vec::new();
+            places_of(String::new(), &document, &mut all);
+            let at = document.pointer_mut(&all[place.index(all.len())]).expect("a place of it");
+            match at {
+                // A list may also be longer than it was.
+                Value::Array(items) if twice => items.push(value),
+                at => *at = value,
+            }
+        }
+        let text = document.to_string();
+        match render(&text) {
+            Err(fault) => prop_assert!(!fault.message.is_empty() && fault.message.len() < 1000),
+            Ok(page) => {
+                prop_assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+                for tag in ["<script", "<img", "<b>", "onerror=alert(1)>"] {
+                    prop_assert!(!page.contains(tag), "{tag}: {text}");
+                }
+                prop_assert_eq!(page.matches("<style").count(), 1);
+                prop_assert!(page.len() < 200_000 + 100 * text.len());
+            }
+        }
+    }
+
+    /// Nor does a text that is no document.
+    #[test]
+    fn no_text_breaks_the_page(text in "\\PC{0,200}") {
+        prop_assert!(render(&text).is_err());
+    }
+}
+
+/// An amount takes time in proportion to its length.
+#[test]
+fn long_numbers_are_written_at_once() {
+    let long = "1".repeat(300_000);
+    assert_eq!(grouped(&long).len(), 399_999);
+}

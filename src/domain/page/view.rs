@@ -601,7 +601,11 @@ fn commitment_view(c: &Commitment) -> Result<CommitmentView, Fault> {
     };
     Ok(CommitmentView {
         title: capital(&c.key),
-        kind: if prepaid { "prepaid" } else { "minimum spend" },
+        kind: match (prepaid, is_money(&c.unit)) {
+            (true, _) => "prepaid",
+            (false, true) => "minimum spend",
+            (false, false) => "minimum usage",
+        },
         of: amount(&c.amount, &c.unit),
         span: until.map_or(format!("from {}", date(from)), |until| span(from, until)),
         width: percent(consumed.as_ref().map_or(0, |own| share(own, &promised, 1000))),

@@ -97,3 +97,59 @@ SELECT pg_temp.fails($$SELECT billing.alert_rule_set('acme', '{"key":"x","end":t
 SELECT billing.alert_rule_set('acme', '{"key":"k1","end":true,"reason":"enough"}');
 SELECT pg_temp.fails($$SELECT * FROM billing.events_after(0, 0)$$);
 SELECT key, kind, ended_at IS NULL AS holds FROM billing.alert_rule ORDER BY rule_id;
+
+-- ── quotas ───────────────────────────────────────────────────────────────────────────────────────
+-- 80 and 100 percent of what a plan allows: once per crossing and window, by whoever uses, reserves or takes a seat, and by tick(); with what rolled over and what is reserved.
+SELECT count(*) AS changes FROM billing.catalog_apply('{
+  "meters":[{"key":"seats","event_type":"seat","aggregation":"unique_count","value":"seat","operation":"operation","unit":"seat"}],
+  "features":[{"key":"tokens","kind":"metered","meter":"tokens"},{"key":"team","kind":"seat","meter":"seats"},{"key":"sso","kind":"boolean"}],
+  "plans":[{"key":"quota","currency":"USD","entitlements":[{"feature":"tokens","value":"1000","reset":"day","rollover":{"cap":"200"}},{"feature":"team","value":"2","mode":"soft"}]}]}');
+SELECT billing.test_clock_set('2026-07-01 12:00+00') AS clock \gset
+SELECT billing.customer_upsert('{"key":"quota","currency":"USD"}') AS a, billing.subscribe('quota', 'quota', '2026-07-01') AS b \gset
+SELECT coalesce(max(n), 0) AS cursor FROM billing.events_after(0, 1000) \gset
+CREATE FUNCTION pg_temp.told(after bigint) RETURNS TABLE (subject text, threshold text, at text, used text, "of" text, feature text, unit text, starts text, ends text) LANGUAGE sql AS $$
+    SELECT e.subject, p->>'threshold', p->>'at', p->>'used', p->>'of', p->>'feature', p->>'unit', p->>'from', p->>'until' FROM billing.events_after(after, 1000) e, LATERAL (SELECT e.payload AS p) x WHERE e.customer = 'quota' ORDER BY e.n $$;
+SELECT billing.alert_rule_set('quota', '{"key":"tokens","kind":"usage","feature":"tokens","thresholds":["80%","100%"]}'), billing.alert_rule_set('quota', '{"key":"team","kind":"usage","feature":"team","thresholds":["100%"]}');
+SELECT result, used FROM billing.consume('quota', 'tokens', 799, 'a', '{"api_key":"k1"}');
+SELECT * FROM pg_temp.told(:cursor);
+SELECT result, used FROM billing.consume('quota', 'tokens', 1, 'b', '{"api_key":"k1"}');
+SELECT result, used FROM billing.reservation_create('quota', 'tokens', 200, 'job', '10 minutes', '{"api_key":"k1"}');
+SELECT * FROM pg_temp.told(:cursor);
+SELECT * FROM look;
+SELECT count(*) FROM pg_temp.told(:cursor);
+-- The day after: 1,000 and the 200 that were left. Nothing is told twice; the reservation is over.
+SELECT billing.test_clock_set('2026-07-02 12:00+00') AS clock \gset
+SELECT coalesce(max(n), 0) AS cursor FROM billing.events_after(0, 1000) \gset
+SELECT result, used, quota FROM billing.consume('quota', 'tokens', 959, 'c', '{"api_key":"k1"}');
+SELECT * FROM pg_temp.told(:cursor);
+SELECT result, used, quota FROM billing.consume('quota', 'tokens', 1, 'd', '{"api_key":"k1"}');
+SELECT * FROM pg_temp.told(:cursor);
+-- Seats have no window: once a month of the customer's zone, however often they come and go.
+SELECT u, s.result FROM unnest('{ann,bob}'::text[]) u, billing.seat_assign('quota', 'team', u) s;
+SELECT * FROM pg_temp.told(:cursor) OFFSET 1;
+SELECT s.result FROM billing.seat_release('quota', 'team', 'bob') s;
+SELECT s.result FROM billing.seat_assign('quota', 'team', 'cem') s;
+SELECT * FROM look;
+SELECT * FROM pg_temp.told(:cursor) OFFSET 1;
+SELECT coalesce(max(n), 0) AS cursor FROM billing.events_after(0, 1000) \gset
+SELECT billing.test_clock_set('2026-08-01 12:00+00') AS clock \gset
+SELECT * FROM look;
+SELECT * FROM pg_temp.told(:cursor);
+-- Other windows: a sliding one tells once in its length, one of the first use from there, one that never resets once. Unlimited is never reached.
+SELECT coalesce(max(n), 0) AS cursor FROM billing.events_after(0, 1000) \gset
+SELECT billing.contract_amend('quota-1', '{"entitlements":[{"feature":"tokens","value":"100","reset":{"sliding":"24 hours"}}]}') AS version;
+SELECT result FROM billing.consume('quota', 'tokens', 90, 'e', '{"api_key":"k1"}');
+SELECT billing.test_clock_set('2026-08-01 13:00+00') AS clock \gset
+SELECT * FROM look;
+SELECT * FROM pg_temp.told(:cursor);
+SELECT billing.contract_amend('quota-1', '{"entitlements":[{"feature":"tokens","value":"200","reset":{"first_use":"7 days"}}]}') AS version;
+SELECT * FROM look;
+SELECT result, resets_at FROM billing.consume('quota', 'tokens', 160, 'f', '{"api_key":"k1"}');
+SELECT billing.contract_amend('quota-1', '{"entitlements":[{"feature":"tokens","value":"300","reset":"never"}]}') AS version;
+SELECT * FROM look;
+SELECT billing.contract_amend('quota-1', '{"entitlements":[{"feature":"tokens","value":null}]}') AS version;
+SELECT * FROM look;
+SELECT * FROM pg_temp.told(:cursor) OFFSET 1;
+SELECT * FROM pg_temp.fails($$SELECT billing.alert_rule_set('quota', '{"key":"x","kind":"usage","feature":"sso","thresholds":["80%"]}')$$);
+SELECT * FROM pg_temp.fails($$SELECT billing.alert_rule_set('quota', '{"key":"x","kind":"usage","feature":"none","thresholds":["80%"]}')$$);
+SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;

@@ -168,3 +168,14 @@ SELECT * FROM pg_temp.billed('moved');
 SELECT e.event_id, e.value FROM billing.invoice i, billing.invoice_line_events(i.number, 'calls/2026-12-01') e WHERE i.document->>'contract' = 'moved' AND i.n = 1;
 SELECT starts_at, dimensions, amount FROM billing.spend('moved', '2026-12-01Z', '2027-01-01Z', 'day', '{charge,bill_to}') WHERE state = 'billed' ORDER BY 1, 2;
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;
+
+-- What can't be billed is told by its preview, too.
+SELECT pg_temp.fails($$SELECT * FROM billing.contract_preview('{"customer": "nobody", "starts_on": "2026-01-01", "plan": "base"}')$$) UNION ALL
+SELECT pg_temp.fails($$SELECT * FROM billing.contract_preview('{"customer": "fold", "starts_on": "2026-01-01", "plan": "base", "term": "0 months"}')$$) UNION ALL
+SELECT pg_temp.fails($$SELECT * FROM billing.contract_preview('{"customer": "fold", "starts_on": "2026-01-01", "plan": "base", "fees": [{"key": "x", "product": "nope", "pricing": {"model": "flat", "amount": "1"}}]}')$$);
+-- So is what a commitment or a credit is for, where nothing has that name: it would never count.
+SELECT f FROM unnest(ARRAY['"meters": ["nope"]', '"products": ["nope"]', '"meters": ["calls"], "dimensions": {"nope": ["x"]}', '"bill_tos": ["nope"]']) s,
+  pg_temp.fails(format($$SELECT billing.contract_create('{"key": "refused", "customer": "fold", "starts_on": "2026-01-01", "plan": "base", "term": "12 months", "commitments": [{"key": "c", "kind": "postpaid", "amount": "100", "scope": {%s}}]}')$$, s)) f;
+SELECT pg_temp.fails($$SELECT billing.contract_create('{"key": "refused", "customer": "fold", "starts_on": "2026-01-01", "plan": "base", "term": "12 months", "credits": [{"key": "c", "category": "pilot", "carry_from": {"contract": "nope"}}]}')$$);
+SELECT pg_temp.deal('scoped', '2026-01-01', '{"plan": "base"}');
+SELECT pg_temp.fails($$SELECT billing.contract_amend('scoped', '{"credits": [{"key": "c", "category": "pilot", "amount": "1", "expires": "never", "scope": {"meters": ["nope"]}}]}')$$);

@@ -100,4 +100,20 @@ SELECT billing.customer_upsert(jsonb_build_object('key', 'evil', 'name', '<scrip
 SELECT accepted FROM billing.ingest('[{"customer":"evil","event_id":"e1","event_type":"llm","occurred_at":"2026-02-03T12:00:00Z","properties":{"model":"</svg><img src=x onerror=alert(1)>","n":5000000}}]');
 CALL billing.bill_run('2026-02-11 23:00Z');
 SELECT p ~ '<script|<img|<h1>''|<b>|onerror=alert\(1\)>' AS executable, p ~ '&lt;script&gt;alert\(&quot;x&quot;\)&lt;&#x2f;script&gt;' AS as_text, p ~ '&lt;&#x2f;td&gt;&lt;h1&gt;&#x27;Ünï' AS of_the_invoice, p ~ '&lt;img src=x onerror=alert\(1\)&gt;' AS of_the_chart FROM billing.customer_page('evil') p;
+
+-- ── a minimum in units ───────────────────────────────────────────────────────────────────────────
+-- January 4 × 50,000, billed, and February 2 × 30,000: 260,000 of 900,000. The true-up of the quarter is of what is missing.
+SELECT billing.customer_upsert('{"key":"volume","name":"Volume","currency":"USD"}'), billing.contract_create('{"key":"volume-26","customer":"volume","plan":"pro","currency":"USD","starts_on":"2026-01-01","term":"12 months",
+  "commitments":[{"key":"tokens","kind":"postpaid","quantity":"900000","meter":"tokens","product":"ai","every":"3 months","shortfall_price":{"model":"per_unit","unit_price":"1","per":1000}},
+                 {"key":"money","kind":"postpaid","amount":"1000","product":"ai","every":"12 months"}]}'), billing.contract_activate('volume-26');
+SELECT count(*) FROM generate_series(date '2026-01-10', '2026-01-13', '1 day') d, pg_temp.llm('volume', d::date, 'big', 50000);
+CALL billing.bill_run('2026-02-11 23:00Z');
+SELECT count(*) FROM generate_series(date '2026-02-03', '2026-02-04', '1 day') d, pg_temp.llm('volume', d::date, 'big', 30000);
+SELECT c->>'key' AS key, c->>'unit' AS unit, c->>'consumed' AS consumed, c->>'amount' AS amount, c->>'remaining' AS remaining, c->>'percent' AS percent, c->>'projected' AS projected, c->>'ends_on' AS ends_on
+FROM jsonb_array_elements(billing.customer_summary('volume')->'commitments') c;
+SELECT p ~ 'minimum usage' AND p ~ '260,000' AND p ~ '640,000' AS page_says_so FROM billing.customer_page('volume') p;
+BEGIN;
+SELECT count(*) > 0 AS travelled FROM billing.time_travel('2026-04-01T06:00:00Z');
+SELECT l.charge_key, l.quantity, l.amount AS true_up, 900000 - 260000 AS want FROM billing.invoice_line l JOIN billing.contract k USING (customer_id) JOIN billing.invoice i USING (customer_id, invoice_id) WHERE l.kind = 'true_up' AND k.key = 'volume-26';
+ROLLBACK;
 SELECT check_name, failed FROM billing.verify('full') WHERE failed <> 0;

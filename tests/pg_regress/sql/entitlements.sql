@@ -95,3 +95,13 @@ SELECT count(*) AS rights FROM billing.entitlements('acme');
 SELECT action, kind, key FROM billing.catalog_apply('{"features":[{"key":"support","retired":true}]}');
 SELECT * FROM pg_temp.fails($$SELECT billing.catalog_apply('{"plans":[{"key":"pro","currency":"USD","entitlements":[{"feature":"support","value":"phone"}]}]}')$$);
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;
+-- verify() compiles anew what was compiled: a row that is another, rows that are missing.
+BEGIN;
+UPDATE billing.entitlement_state SET quota = quota + 1 WHERE (customer_id, feature_id) = (SELECT customer_id, feature_id FROM billing.entitlement_state WHERE quota IS NOT NULL ORDER BY customer_id, feature_id LIMIT 1);
+SELECT check_name, checked > 0 AS some, failed FROM billing.verify('full') WHERE check_name LIKE 'entitlements%' UNION ALL SELECT check_name, checked > 0, failed FROM billing.verify() WHERE check_name LIKE 'entitlements%';
+ROLLBACK;
+BEGIN;
+DELETE FROM billing.entitlement_state WHERE customer_id = 1;
+SELECT failed, regexp_replace(example, ' \[.*', '') AS example FROM billing.verify('full') WHERE check_name LIKE 'entitlements%';
+ROLLBACK;
+SELECT check_name, failed FROM billing.verify('full') WHERE failed > 0 OR check_name LIKE 'entitlements%';

@@ -81,6 +81,31 @@ SELECT used, quota, resets_at FROM billing.entitlement_check('acme', 'tokens');
 SELECT result, used, quota FROM billing.consume('acme', 'tokens', 330, 'april');
 SELECT billing.test_clock_set('2026-05-02T00:00:00Z') IS NOT NULL AS clock;
 SELECT used, quota, resets_at FROM billing.entitlement_check('acme', 'tokens');
+-- What had rolled in rolls on, under the cap: 100 a month, up to 150 roll over, and 0, 0, 20, 300 and 100 are used from January to May.
+SELECT billing.subscribe('rolls', 'p', '2027-01-01', '{"entitlements": [{"feature": "tokens", "value": "100", "reset": "month", "rollover": {"cap": "150"}}]}')
+FROM billing.customer_upsert('{"key": "rolls", "currency": "USD"}');
+CREATE TEMP TABLE rolled (month date, quota numeric, want numeric);
+CREATE FUNCTION pg_temp.month(month date, n numeric, want numeric) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM billing.test_clock_set(month + interval '10 days');
+    IF n > 0 THEN
+        PERFORM billing.ingest_event('rolls', 'llm', 'rolls' || month, billing.now(), jsonb_build_object('usage', jsonb_build_object('tokens', n)));
+    END IF;
+    INSERT INTO rolled SELECT month, c.quota, want FROM billing.entitlement_check('rolls', 'tokens', 0) c;
+END $$;
+BEGIN;
+SELECT pg_temp.month('2027-01-01', 0, 100), pg_temp.month('2027-02-01', 0, 200), pg_temp.month('2027-03-01', 20, 250), pg_temp.month('2027-04-01', 300, 250), pg_temp.month('2027-05-01', 100, 100), pg_temp.month('2027-06-01', 0, 100);
+SELECT month, quota, want, quota = want AS ok FROM rolled;
+-- Late usage of March moves what April had. A month whose contract was paused when it ended rolls nothing on.
+SELECT billing.ingest_event('rolls', 'llm', 'late', '2027-03-02Z', '{"usage": {"tokens": 200}}');
+SELECT billing.test_clock_set('2027-04-11Z') IS NOT NULL AS clock;
+SELECT quota FROM billing.entitlement_check('rolls', 'tokens', 0);
+SELECT billing.test_clock_set('2027-07-20Z') IS NOT NULL AS clock;
+SELECT billing.contract_pause('rolls-1', '2027-07-31Z') + billing.contract_resume('rolls-1', '2027-08-03Z') AS version;
+SELECT billing.test_clock_set('2027-08-10Z') IS NOT NULL AS clock;
+SELECT quota FROM billing.entitlement_check('rolls', 'tokens', 0);
+ROLLBACK;
+SELECT billing.test_clock_set('2026-05-02T00:00:00Z') IS NOT NULL AS clock;
 -- Only some of the usage.
 SELECT billing.contract_amend('acme-1', '{"entitlements": [{"feature": "tokens", "value": "10", "reset": "month", "match": {"model": "b"}}]}', '2026-05-02') AS version;
 SELECT result, reason, used FROM billing.consume('acme', 'tokens', 5, 'a', '{"model": "a"}');
@@ -124,7 +149,7 @@ SELECT billing.contract_amend('acme-1', '{"entitlements": [{"feature": "seats", 
 SELECT * FROM billing.seat_assign('acme', 'seats', 'dan');
 SELECT billing.test_clock_set('2026-05-14T00:00:00Z') IS NOT NULL AS clock;
 SELECT u, s.result, s.used FROM unnest('{dan,cem}'::text[]) u CROSS JOIN LATERAL billing.seat_release('acme', 'seats', u) s;
--- May by end of period, by peak, and by time: 2 + 1 + … as each meter bills it.
+-- May by end of period, by the most of a change, and by time: 2 + 1 + … as each meter counts it.
 SELECT occurred_at, properties->>'operation' AS operation, properties->>'seat' AS seat, properties->'seats' AS seats, properties->'change' AS change FROM billing.usage_event WHERE event_type = 'seat' ORDER BY recorded_at;
 SELECT m AS meter, round(u.quantity, 4) AS quantity FROM unnest('{seats,peak-seats,seat-time}'::text[]) m CROSS JOIN LATERAL billing.usage('acme', m, '2026-05-01Z', '2026-06-01Z') u;
 SELECT * FROM pg_temp.fails($$SELECT * FROM billing.seat_assign('acme', 'tokens', 'ann')$$);
@@ -152,4 +177,42 @@ SELECT q, c.result, c.reason FROM unnest('{40,11,10,1}'::int[]) WITH ORDINALITY 
 -- A paused contract's customer is suspended; what it consumes is refused.
 SELECT billing.contract_pause('acme-1') AS version;
 SELECT result, reason FROM billing.consume('acme', 'projects', 1, 'paused');
+-- ── seats on bills ───────────────────────────────────────────────────────────────────────────────
+-- The end of the period, its peak, and time, at 10 each; what was before is carried in, so a month in which nobody comes or goes bills the seats that are held.
+SELECT count(*) AS changes FROM billing.catalog_apply('{
+  "meters": [{"key": "crew", "event_type": "crew", "aggregation": "unique_count", "value": "who", "operation": "what"},
+             {"key": "crew-peak", "event_type": "crew", "aggregation": "unique_count", "value": "who", "operation": "what", "counted": "peak"},
+             {"key": "crew-time", "event_type": "crew", "aggregation": "weighted_sum", "value": "change", "weighting": "period"},
+             {"key": "crew-max", "event_type": "crew", "aggregation": "max", "value": "seats"}],
+  "features": [{"key": "crew", "kind": "seat", "meter": "crew"}],
+  "plans": [{"key": "crew", "currency": "USD", "entitlements": [{"feature": "crew", "value": null}], "charges": [
+    {"key": "end", "product": "app", "meter": "crew", "pricing": {"model": "per_unit", "unit_price": "10"}},
+    {"key": "peak", "product": "app", "meter": "crew-peak", "pricing": {"model": "per_unit", "unit_price": "10"}},
+    {"key": "time", "product": "app", "meter": "crew-time", "pricing": {"model": "per_unit", "unit_price": "10"}}]}]}');
+SELECT billing.customer_upsert('{"key": "ship", "currency": "USD"}'), billing.subscribe('ship', 'crew', '2028-01-01');
+CREATE FUNCTION pg_temp.crew(at timestamptz, who text, leaves boolean DEFAULT false) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM billing.test_clock_set(at);
+    RETURN (SELECT s.result FROM billing.seat_assign('ship', 'crew', who) s WHERE NOT leaves UNION ALL SELECT s.result FROM billing.seat_release('ship', 'crew', who) s WHERE leaves);
+END $$;
+-- Two from the 10th; a third from the 20th to the 25th, and at that instant another until the 26th: never four. March: one leaves on the 5th, and two come for ten minutes.
+SELECT pg_temp.crew('2028-01-10Z', 'ann'), pg_temp.crew('2028-01-10Z', 'bob'), pg_temp.crew('2028-01-20Z', 'cem'), pg_temp.crew('2028-01-25Z', 'cem', true), pg_temp.crew('2028-01-25Z', 'dan'), pg_temp.crew('2028-01-26Z', 'dan', true);
+SELECT billing.test_clock_set('2028-03-01Z') IS NOT NULL AS clock;
+CALL billing.bill_run();
+SELECT pg_temp.crew('2028-03-05Z', 'bob', true), pg_temp.crew('2028-03-08 10:10Z', 'eve'), pg_temp.crew('2028-03-08 10:10Z', 'fay'), pg_temp.crew('2028-03-08 10:20Z', 'eve', true), pg_temp.crew('2028-03-08 10:20Z', 'fay', true);
+SELECT billing.test_clock_set('2028-05-01Z') IS NOT NULL AS clock;
+CALL billing.bill_run();
+SELECT l.service_from::date AS from, l.charge_key, l.quantity, l.amount, w.want, l.amount = w.want AS ok
+FROM billing.customer c JOIN billing.invoice_line l USING (customer_id)
+JOIN (VALUES ('2028-01-01', 'end', 20), ('2028-01-01', 'peak', 30), ('2028-01-01', 'time', round(10 * (2 * 22 + 5 + 1) / 31.0, 2)), ('2028-02-01', 'end', 20), ('2028-02-01', 'peak', 20), ('2028-02-01', 'time', 20),
+    ('2028-03-01', 'end', 10), ('2028-03-01', 'peak', 30), ('2028-03-01', 'time', round(10 * (31 + 4 + 20 / 1440.0) / 31, 2)), ('2028-04-01', 'end', 10), ('2028-04-01', 'peak', 10), ('2028-04-01', 'time', 10)) w (day, charge, want)
+    ON l.service_from::date = w.day::date AND l.charge_key = w.charge
+WHERE c.key = 'ship' ORDER BY 1, 2;
+SELECT count(*) AS lines, bool_and(r.same_bytes) AS as_issued FROM billing.invoice i JOIN billing.customer c USING (customer_id) CROSS JOIN LATERAL billing.invoice_recompute(i.number) r WHERE c.key = 'ship';
+-- By day, by what is left of the first; and in February, of which no bucket knows anything.
+SELECT u.starts_at, u.quantity FROM billing.usage('ship', 'crew-peak', '2028-01-24Z', '2028-01-28Z', 'day') u;
+SELECT m, u.quantity FROM unnest('{crew,crew-peak,crew-time,crew-max}'::text[]) m, billing.usage('ship', m, '2028-02-01Z', '2028-03-01Z') u;
+SELECT * FROM pg_temp.fails($$SELECT billing.catalog_apply('{"plans": [{"key": "wrong", "currency": "USD", "charges": [{"key": "max", "product": "app", "meter": "crew-max", "pricing": {"model": "per_unit", "unit_price": "10"}}]}]}')$$);
+SELECT * FROM pg_temp.fails($$SELECT billing.catalog_apply('{"features": [{"key": "most", "kind": "seat", "meter": "crew-peak"}]}')$$);
+SELECT * FROM pg_temp.fails($$SELECT billing.catalog_apply('{"meters": [{"key": "crew", "event_type": "crew", "aggregation": "unique_count", "value": "who", "operation": "what", "counted": "peak"}]}')$$);
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;

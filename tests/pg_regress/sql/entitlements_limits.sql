@@ -1,5 +1,7 @@
 \set ECHO none
 \i tests/pg_regress/helpers.sql
+DROP ROLE IF EXISTS golden_gate;
+CREATE ROLE golden_gate LOGIN IN ROLE billing_customer;
 \set ECHO all
 -- Rate limits, limits on money and alerts behind the gate; and what would lift each denial.
 SELECT billing.test_clock_set('2026-06-10T00:00:00Z') IS NOT NULL AS clock;
@@ -35,4 +37,23 @@ SELECT billing.contract_resume('acme-1') AS version;
 SELECT format('SELECT count(*) AS done FROM (%s) x', rtrim(command, ';')) FROM why WHERE feature IN ('sso', 'size', 'ai') \gexec
 SELECT f, billing.entitled('acme', f) FROM unnest('{sso,size,ai}'::text[]) f;
 SELECT allowed, reason, explanation, command FROM billing.why_denied('acme', 'sso');
+-- A customer's login is told the same of itself, but for what only operators can do; and of others nothing, whether they are there or not.
+SELECT billing.customer_upsert('{"key": "other", "currency": "USD"}'), billing.subscribe('other', 'p', '2026-06-01');
+SELECT billing.customer_login_add('acme', 'golden_gate');
+SELECT billing.credit_grant_create('acme', '{"key": "gift", "amount": "3", "unit": "USD"}');
+CREATE TEMP TABLE said AS SELECT f AS feature, n, c.*, w.explanation, billing.entitled('acme', f, n) AS entitled FROM unnest('{tokens,api,sso,size,ai}'::text[]) f, unnest('{0,1,2000}'::numeric[]) n,
+    billing.entitlement_check('acme', f, n) c, billing.why_denied('acme', f, n) w;
+GRANT SELECT ON said TO golden_gate;
+SET ROLE golden_gate;
+SELECT count(*) AS answers, count(*) FILTER (WHERE NOT s.allowed) AS denied, count(*) FILTER (WHERE (s.allowed, s.reason, s.used, s.quota, s.remaining, s.value, s.explanation, s.entitled) IS DISTINCT FROM
+        (c.allowed, c.reason, c.used, c.quota, c.remaining, c.value, w.explanation, billing.entitled('acme', s.feature, s.n))) AS otherwise, count(w.command) AS commands
+FROM said s, billing.entitlement_check('acme', s.feature, s.n) c, billing.why_denied('acme', s.feature, s.n) w;
+SELECT reason, explanation, command FROM billing.why_denied('acme', 'tokens');
+SELECT feature, allowed, reason, remaining FROM billing.entitlements('acme') WHERE kind = 'credit' UNION ALL SELECT feature, allowed, reason, remaining FROM billing.my_entitlements('acme') WHERE kind = 'credit';
+SELECT who, f FROM unnest('{other,nobody}'::text[]) who, unnest('{why_denied,entitlement_check}'::text[]) c, pg_temp.fails(format('SELECT * FROM billing.%I(%L, %L)', c, who, 'tokens')) f;
+SELECT who, billing.entitled(who, 'tokens') FROM unnest('{other,nobody}'::text[]) who;
+SELECT billing_internal.customer_credit_left(2, 'USD') AS credit, (SELECT count(*) FROM billing_internal.customer_limits(2, 1, 1, '{}')) AS limits;
+RESET ROLE;
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;
+DROP OWNED BY golden_gate;
+DROP ROLE golden_gate;

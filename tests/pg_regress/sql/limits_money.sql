@@ -96,4 +96,16 @@ SELECT pg_temp.fails($$SELECT billing.budget_set('acme', '{"key":"x","amount":"1
 SELECT pg_temp.fails($$SELECT billing.spend_limit_set('nobody', '{"key":"x","amount":"1","period":"month"}')$$);
 SELECT pg_temp.fails($$SELECT billing.spend_limit_set('acme', NULL)$$);
 SELECT action, key, before, after, reason FROM billing.audit_log WHERE action IN ('spend_limit_set', 'budget_set') ORDER BY audit_id LIMIT 4;
+-- The contract's percentages off: 1000 × 0.002 × 0.75 × 0.9 by charge and product; tiers the same way; not one for another charge, nor one that begins later. An amount
+-- off is not: it is taken from what is used, as the next bill says. What was asked is what is used afterwards.
+SELECT billing.customer_upsert('{"key":"off","currency":"USD"}') AS a, billing.subscribe('off', 'pro', '2026-04-01', '{"discounts":[{"key":"api","percent_off":"25","products":["api"]},{"key":"tokens","percent_off":"10","charges":["tokens"]},
+    {"key":"other","percent_off":"50","charges":["platform"]},{"key":"later","percent_off":"50","from":"2026-05-01"}]}') AS b \gset
+SELECT m, a.amount, w, a.amount = w AS ok FROM (VALUES ('tokens', 1000, 1.35), ('requests', 5, 1.5)) x (m, n, w), billing_internal.limit_cost(billing_internal.find_customer('off'), billing_internal.find_meter(m), n, '{}', billing.now()) a;
+SELECT billing.spend_limit_set('off', '{"key":"all","amount":"1.35","period":"month"}');
+SELECT a.allowed, a.reason, a.detail->>'asked' AS asked FROM unnest('{1000,1001}'::int[]) n, billing_internal.limits_ask(billing_internal.find_customer('off'), billing_internal.find_meter('tokens'), n) a;
+SELECT billing.ingest_event('off', 'request', 'o1', billing.now(), '{"tokens":1000,"api_key":"k"}');
+SELECT used, used = 1.35 AS ok FROM billing.spend_limits('off');
+SELECT billing.contract_amend('off-1', '{"discounts":[{"key":"gift","amount_off":"1","charges":["tokens"]}]}', '2026-04-01T00:00:00Z') AS version;
+SELECT used, used = 0.35 AS ok FROM billing.spend_limits('off');
+SELECT a.detail->>'asked' AS asked, a.allowed FROM billing_internal.limits_ask(billing_internal.find_customer('off'), billing_internal.find_meter('tokens'), 1000) a;
 SELECT check_name, failed FROM billing.verify('full') WHERE failed > 0;

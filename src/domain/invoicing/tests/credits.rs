@@ -544,6 +544,34 @@ fn units_and_prices_beyond_go_together() {
     assert_eq!(due(&documents), ["27.00"]);
 }
 
+/// What a maximum takes off is taken off once, whatever credit and commitments make of the line: 80.00 are asked for 100.
+#[test]
+fn a_maximum_takes_off_once() {
+    let capped = r#"{"model":"per_unit","unit_price":"1","maximum":"80"}"#;
+    let run = |blocks: &[String], more: &str| {
+        let mut case = paid([tokens(capped, "100")], blocks);
+        case.more.push_str(more);
+        case.hours = vec![(0, "2023-11-10T00:00:00Z", "{}", "100")];
+        let documents = case.documents();
+        (lines_of(&documents), due(&documents).concat())
+    };
+    let (key, cap) = ("tokens/2023-11-01", ("tokens/2023-11-01/cap", "", "-20.00"));
+    let beyond = format!("{key}/overage");
+    assert_eq!(run(&[block("b", "60", "")], ""), (made(&[(key, "100", "100.00"), cap]), "20.00".into()));
+    // 60.00 are three quarters of what is asked; the other 25 cost 0.90.
+    let commitment = r#","commitments":[{"from":"2023-11-01T00:00:00Z","until":null,"until_on":null,"terms":{"key":"pre","kind":"prepaid","amount":"60",
+        "product":"p","every":"12 months","from":"2023-11-01","overage":[{"meter":"tokens","match":{},"unit_price":"0.9"}]}}]"#;
+    assert_eq!(
+        run(&[block("b", "60", "")], commitment),
+        (made(&[(key, "75", "80.00"), (&beyond, "25", "22.50"), cap]), "22.50".into())
+    );
+    // 40 of 100 are covered, and 40 percent of 80.00 with them.
+    assert_eq!(
+        run(&[block("t", "40", r#""unit":"token""#)], ""),
+        (made(&[(key, "40", "0.00"), (&beyond, "60", "68.00"), cap]), "48.00".into())
+    );
+}
+
 /// Usage of 10 and 20 November, 50 each at 1.00, with what was amended on the 15th. Computed again from what the document
 /// records it is the same.
 fn amended(pricing: &str, credits: &str, more: &str) -> Documents {
