@@ -110,7 +110,6 @@ mod tests {
         ("billing_periods_keep_their_anchor", &["calendar_period"]),
         ("a_day_lies_in_one_period", &["calendar_period_at"]),
         ("service_periods_tile_a_billing_period", &["calendar_service_periods"]),
-        ("impossible_calendars_say_why", &["calendar_error"]),
         ("documents_are_read_or_refused_by_path", &["document_read", "document_read_error"]),
         ("the_clock_is_the_transaction_or_stands_still", &["billing_now"]),
         ("a_refused_commit_rolls_back", &["refuse_commit"]),
@@ -180,7 +179,6 @@ mod tests {
         ("meters_are_loaded_by_state", &["meters_state", "meters_load"]),
         ("stored_events_are_measured_afresh", &["stored_usage"]),
         ("events_are_measured_one_by_one", &["measured_events"]),
-        ("impossible_meters_say_why", &["meter_error"]),
         ("keys_of_texts", &["key_of_text"]),
         // rating
         ("pricing_in_text", &["pricing_in", "pricing_out"]),

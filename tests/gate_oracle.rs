@@ -243,11 +243,11 @@ impl Customer {
         let before = self.state(plans, feature, last).filter(|state| !state.suspended);
         let from = window(grid, last).0;
         let Some(before) = before.filter(|_| windows > 0 && from < begins) else { return 0 };
-        let Some(quota) = (Item { value: before.value.clone(), ..before.item.clone() }).quota() else { return 0 };
-        let more = before
-            .item
-            .rollover
-            .map_or(0, |cap| self.rolled(plans, feature, grid, from, cap, windows - 1));
+        let Some(quota) = (Item { value: before.value.clone(), ..before.item.clone() }).quota() else {
+            return 0;
+        };
+        let more =
+            before.item.rollover.map_or(0, |cap| self.rolled(plans, feature, grid, from, cap, windows - 1));
         (quota + more - self.used(feature, from, begins)).max(0).min(cap)
     }
 

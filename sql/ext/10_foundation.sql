@@ -224,10 +224,6 @@ CREATE FUNCTION billing_internal.calendar_service_periods(starts_on date, ends_o
     LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'calendar_service_periods_wrapper';
 COMMENT ON FUNCTION billing_internal.calendar_service_periods(date, date, text, text, text, int) IS 'The service periods of a charge billed every so often, inside billing period n.';
 
-CREATE FUNCTION billing_internal.calendar_error(starts_on date, ends_on date, every text, alignment text) RETURNS text
-    LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'calendar_error_wrapper';
-COMMENT ON FUNCTION billing_internal.calendar_error(date, date, text, text) IS 'Why a contract''s rhythm can''t be; NULL if it can.';
-
 CREATE FUNCTION billing_internal.document_read(kind text, document text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'document_read_wrapper';
 COMMENT ON FUNCTION billing_internal.document_read(text, text) IS 'The canonical text of a document whose form is right, else NULL. Kinds: seller, customer, catalogue, contract.';

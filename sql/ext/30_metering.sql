@@ -13,10 +13,6 @@ CREATE FUNCTION billing_internal.measured_events(definition text, bill_tos text[
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 1000 AS 'MODULE_PATHNAME', 'measured_events_wrapper';
 COMMENT ON FUNCTION billing_internal.measured_events(text, text[], text[]) IS 'What each event is on one meter: its place (from 1), dimensions and value. Events that do not count are left out.';
 
-CREATE FUNCTION billing_internal.meter_error(definition text) RETURNS text
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'meter_error_wrapper';
-COMMENT ON FUNCTION billing_internal.meter_error(text) IS 'Why a meter''s document can''t be; NULL if it can.';
-
 CREATE FUNCTION billing_internal.key_of_text(value text) RETURNS uuid
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'key_of_text_wrapper';
 COMMENT ON FUNCTION billing_internal.key_of_text(text) IS 'The stored key of an event id or a distinct value.';

@@ -48,9 +48,9 @@ COMMENT ON FUNCTION billing_internal.credit_absorb_error(numeric, numeric, text)
 
 CREATE FUNCTION billing_internal.top_up_look(
     mode text, threshold numeric, amount numeric, monthly_cap numeric, crossings bigint, below boolean, waiting boolean, month date, bought numeric, balance numeric, today date
-) RETURNS TABLE (crossings bigint, below boolean, waiting boolean, month date, bought numeric, buys numeric)
+) RETURNS TABLE (crossings bigint, below boolean, waiting boolean, month date, bought numeric, buys numeric, crossing bigint)
     LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'top_up_look_wrapper';
-COMMENT ON FUNCTION billing_internal.top_up_look(text, numeric, numeric, numeric, bigint, boolean, boolean, date, numeric, numeric, date) IS 'What a top-up rule remembers after it looked at a balance, and how much it buys then (NULL = nothing). No row where top_up_look_error() says why.';
+COMMENT ON FUNCTION billing_internal.top_up_look(text, numeric, numeric, numeric, bigint, boolean, boolean, date, numeric, numeric, date) IS 'What a top-up rule remembers after it looked at a balance, and how much it buys then, for which crossing (NULL = nothing). No row where top_up_look_error() says why.';
 
 CREATE FUNCTION billing_internal.top_up_look_error(
     mode text, threshold numeric, amount numeric, monthly_cap numeric, crossings bigint, below boolean, waiting boolean, month date, bought numeric, balance numeric, today date

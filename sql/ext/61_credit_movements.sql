@@ -762,10 +762,10 @@ BEGIN
         EXIT WHEN seen.buys IS NULL;
         paid := round(seen.buys * r.price, billing_internal.unit_places(c.currency, today));
         expires_at := billing_internal.credit_after(billing.now(), r.terms->>'lasts', c.time_zone);
-        SELECT * INTO bought FROM billing_internal.credit_sell(of_customer_id, billing_internal.credit_key(of_customer_id, format('top-up/%s/%s', of_unit, seen.crossings)), NULL, c.currency, paid,
+        SELECT * INTO bought FROM billing_internal.credit_sell(of_customer_id, billing_internal.credit_key(of_customer_id, format('top-up/%s/%s', of_unit, seen.crossing)), NULL, c.currency, paid,
             of_unit, seen.buys, NULL, r.terms, billing.now(), expires_at, 'top-up', r.invoiced);
         INSERT INTO billing.top_up (customer_id, rule_id, crossing, pool_id, grant_id, amount, paid, currency, occurred_at, recorded_at)
-        VALUES (of_customer_id, r.rule_id, seen.crossings, bought.pool_id, bought.grant_id, seen.buys, paid, c.currency, billing.now(), clock_timestamp());
+        VALUES (of_customer_id, r.rule_id, seen.crossing, bought.pool_id, bought.grant_id, seen.buys, paid, c.currency, billing.now(), clock_timestamp());
         fired := true;
         -- Usable at once: whether that brought the balance back up is seen at once, too, so that the next fall is another crossing.
         balance := balance + seen.buys;

@@ -463,15 +463,6 @@ COMMENT ON FUNCTION billing.budgets(text) IS 'The budgets of a customer''s API k
 
 -- ── asking ───────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.limits_exist(of_customer_id bigint) RETURNS boolean
-    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = of_customer_id AND l.ended_at IS NULL);
-END
-$$;
-COMMENT ON FUNCTION billing_internal.limits_exist(bigint) IS 'Whether limits or budgets hold for a customer: one index look-up.';
-
 CREATE FUNCTION billing_internal.limits_about(of_customer_id bigint, of_meter_id int, dimensions jsonb, bill_to text) RETURNS TABLE (limit_id uuid, hard boolean, ask jsonb)
     LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
 AS $$

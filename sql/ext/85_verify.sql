@@ -161,11 +161,10 @@ AS $$
 DECLARE
     rebuilding boolean := EXISTS (SELECT FROM billing.meter_rebuild r WHERE r.finished_at IS NULL); -- which notes what it finds
     noted int[] := ARRAY(SELECT l.n FROM billing.late_usage l WHERE l.customer_id = of_customer_id AND l.contract_id = of_contract_id AND l.n = ANY (boundaries) AND l.closed_at IS NULL);
-    -- Where credit or a commitment is shared, boundaries after a noted one are settled with it.
-    settled_from int := (SELECT min(l.n) FROM billing.late_usage l JOIN billing.billing_period p USING (customer_id, contract_id, n)
-        WHERE l.customer_id = of_customer_id AND l.contract_id = of_contract_id AND l.closed_at IS NULL AND p.state <> 'due'
-            AND (EXISTS (SELECT FROM billing.credit_grant g WHERE g.customer_id = of_customer_id)
-                OR EXISTS (SELECT FROM billing.contract_term t WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.kind = 'commitment')));
+    -- As late_boundaries(): with these the next bill compares what comes after them.
+    shared_from int := (SELECT min(l.n) FROM billing.late_usage l WHERE l.customer_id = of_customer_id AND l.contract_id = of_contract_id AND l.closed_at IS NULL
+        AND (EXISTS (SELECT FROM billing.credit_grant g WHERE g.customer_id = of_customer_id)
+            OR EXISTS (SELECT FROM billing.contract_term t WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.kind = 'commitment')));
     x record;
     said text;
     detail text;
@@ -173,7 +172,7 @@ BEGIN
     seen := cardinality(boundaries); missing := 0; waiting := 0;
     FOR x IN SELECT u.n, u.line_key, trim_scale(u.quantity) AS quantity, u.amount FROM billing_internal.unbilled_usage(of_customer_id, of_contract_id, boundaries, '{"frozen": true}') u LOOP
         said := format('%s of contract %s boundary %s: %s%s, on no invoice yet', x.line_key, contract, x.n, coalesce('quantity ' || x.quantity || ', amount ', 'amount '), x.amount);
-        IF rebuilding OR x.n = ANY (noted) OR x.n >= settled_from THEN
+        IF rebuilding OR x.n = ANY (noted) OR x.n > shared_from THEN
             waiting := waiting + 1;
             waiting_example := coalesce(waiting_example, said);
         ELSE
@@ -200,7 +199,7 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.verify_boundaries(bigint, uuid, text, int[]) IS
-    'Computes billed boundaries of a contract again: what differs from what stands for them is waiting, if it is noted for the next bill or settled with what is, else missing. A noted one that can''t be computed (no price matches what came, or retention has removed events it needs) is waiting, too, once. seen: how many could be computed or are waiting; of one that is not noted and needs removed events nothing can be said.';
+    'Computes billed boundaries of a contract again: what differs from what stands for them is waiting, if the next bill compares it (it is noted, or comes after a noted one with which it shares credit or a commitment), else missing. A noted one that can''t be computed (no price matches what came, or retention has removed events it needs) is waiting, too, once. seen: how many could be computed or are waiting; of one that is not noted and needs removed events nothing can be said.';
 
 CREATE FUNCTION billing_internal.verify_invoices(since timestamptz) RETURNS TABLE (check_name text, checked bigint, failed bigint, example text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'

@@ -1,6 +1,6 @@
 //! Credits: documents, which blocks a draw takes from, what credits are worth, top-ups.
 
-use crate::domain::credits::top_up::{Amount, Memory, Rule, absorb};
+use crate::domain::credits::top_up::{Amount, Memory, Rule, TopUp, absorb};
 use crate::domain::credits::{
     Beyond, Block, Draw, Mode, Open, Order, PLACES_MAX, Piece, Pool, Subject, Terms, document, settle,
 };
@@ -235,20 +235,22 @@ fn top_up_look(
         name!(month, Date),
         name!(bought, Numeric),
         name!(buys, Option<Numeric>),
+        name!(crossing, Option<i64>),
     ),
 > {
     let memory = (crossings, below, waiting, month, bought);
     let row = look((mode, threshold, amount, monthly_cap), memory, balance, today).ok();
+    let number = |crossing: u64| i64::try_from(crossing).unwrap_or(i64::MAX);
     TableIterator::new(row.map(|(memory, buys)| {
         let month = memory.month.map_or(today, to_date);
-        let crossings = i64::try_from(memory.crossings).unwrap_or(i64::MAX);
         (
-            crossings,
+            number(memory.crossings),
             memory.below,
             memory.waiting,
             month,
             Numeric::from(memory.bought),
-            buys.map(Numeric::from),
+            buys.map(|top_up| Numeric::from(top_up.amount)),
+            buys.map(|top_up| number(top_up.crossing)),
         )
     }))
 }
@@ -279,7 +281,7 @@ fn look(
     (crossings, below, waiting, month, bought): Remembered,
     balance: Numeric,
     today: Date,
-) -> Result<(Memory, Option<Exact>), Fault> {
+) -> Result<(Memory, Option<TopUp>), Fault> {
     let amount = match mode {
         "target" => Amount::Target(amount.value?),
         _ => Amount::Fixed(amount.value?),
@@ -298,8 +300,7 @@ fn look(
         bought: bought.value?,
     };
     let today = from_date(today).ok_or_else(|| Fault::value("a rule looks on a day, not at infinity"))?;
-    let (memory, buys) = rule.look(memory, balance.value?, today)?;
-    Ok((memory, buys.map(|buys| buys.amount)))
+    rule.look(memory, balance.value?, today)
 }
 
 #[cfg(any(test, feature = "pg_test"))]
@@ -396,11 +397,11 @@ mod tests {
         let row = |state: &str, balance: &str| {
             rows(&format!("SELECT * FROM {}", look("top_up_look", state, balance)))
         };
-        assert_eq!(row("0, false, false, NULL, 0", "19.99"), ["1|true|false|2026-02-01|100|100"]);
-        assert_eq!(row("1, true, false, '2026-02-01', 100", "10"), ["1|true|false|2026-02-01|100|"]);
-        assert_eq!(row("1, true, false, '2026-02-01', 100", "20"), ["1|false|false|2026-02-01|100|"]);
+        assert_eq!(row("0, false, false, NULL, 0", "19.99"), ["1|true|false|2026-02-01|100|100|1"]);
+        assert_eq!(row("1, true, false, '2026-02-01', 100", "10"), ["1|true|false|2026-02-01|100||"]);
+        assert_eq!(row("1, true, false, '2026-02-01', 100", "20"), ["1|false|false|2026-02-01|100||"]);
         // The cap keeps the second crossing of the month from firing.
-        assert_eq!(row("1, false, false, '2026-02-01', 100", "5"), ["2|true|true|2026-02-01|100|"]);
+        assert_eq!(row("1, false, false, '2026-02-01', 100", "5"), ["2|true|true|2026-02-01|100||"]);
         assert!(row("-1, false, false, NULL, 0", "5").is_empty());
         let error = format!("SELECT {}", look("top_up_look_error", "-1, false, false, NULL, 0", "5"));
         assert_eq!(fault(&error), "ZB004 crossings are counted from 0");

@@ -43,7 +43,7 @@ fn row(period: Period) -> PeriodRow {
     )
 }
 
-/// Billing period n; no row past the end or where `calendar_error` says why.
+/// Billing period n; no row past the end or where there is no such rhythm.
 #[pg_extern(sql = false)]
 fn calendar_period(
     starts_on: Date,
@@ -113,12 +113,6 @@ fn calendar_service_periods(
         Some(calendar.service_periods(Interval::parse(every).ok()?, u32::try_from(n).ok()?))
     })();
     TableIterator::new(periods.unwrap_or_default().into_iter().map(row))
-}
-
-/// Why a contract's rhythm can't be; NULL if it can.
-#[pg_extern(sql = false)]
-fn calendar_error(starts_on: Date, ends_on: Option<Date>, interval: &str, alignment: &str) -> Option<String> {
-    calendar(starts_on, ends_on, interval, alignment).err().as_ref().map(FaultJson::text)
 }
 
 /// The canonical form of a document whose form is right; NULL where `document_read_error` says why not.
@@ -206,22 +200,6 @@ mod tests {
                 "2|2025-03-01|2025-04-01|2025-03-01|2025-04-01"
             ]
         );
-    }
-
-    /// A rhythm that can't be is described for people; a possible one gives NULL.
-    #[pg_test]
-    fn impossible_calendars_say_why() {
-        let call = |arguments: &str| format!("SELECT billing_internal.calendar_error({arguments})");
-        assert_eq!(value(&call("'2025-01-15', NULL, '3 months', 'calendar'")), None);
-        for (arguments, says) in [
-            ("'2025-01-15', NULL, '3 moons', 'calendar'", "3 moons"),
-            ("'2025-01-15', NULL, '3 months', 'lunar'", "lunar"),
-            ("'2025-01-15', '2025-01-15', '3 months', 'calendar'", "2025-01-15"),
-            ("'infinity', NULL, '3 months', 'calendar'", "infinite dates have no periods"),
-        ] {
-            let fault = fault(&call(arguments));
-            assert!(fault.starts_with("ZB004 ") && fault.contains(says), "{fault}");
-        }
     }
 
     /// A document comes out canonical: keys sorted, defaults as written. What is wrong in it is named by path,

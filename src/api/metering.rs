@@ -196,12 +196,6 @@ fn measured_events(
     TableIterator::new(rows)
 }
 
-/// Why a meter's document can't be; NULL if it can.
-#[pg_extern(sql = false)]
-fn meter_error(definition: &str) -> Option<String> {
-    read_meter(definition).err().as_ref().map(FaultJson::text)
-}
-
 /// The stored key of a text: a canonical lower-case UUID as it is, any other text by 128 bits of its SHA-256.
 #[pg_extern(sql = false)]
 fn key_of_text(text: &str) -> Uuid {
@@ -282,18 +276,6 @@ mod tests {
         assert_eq!(measured(UNIQUE)[1], format!(r#"3|{{"bill_to":"acme-de"}}||{key}"#));
         let count = r#"{"key":"c","event_type":"e","aggregation":"count"}"#;
         assert_eq!(measured(count)[1], "2|{}|1|");
-    }
-
-    /// A meter that can't be is described by path, one that can gives NULL.
-    #[pg_test]
-    fn impossible_meters_say_why() {
-        let call = |meter: &str| format!("SELECT billing_internal.meter_error('{meter}')");
-        assert_eq!(value(&call(SUM)), None);
-        let divided = fault(&call(&SUM.replace('*', "/")));
-        assert!(
-            divided.starts_with("ZB003 value: at character 3: `/` may only stand inside round(x, n)"),
-            "{divided}"
-        );
     }
 
     /// A canonical lower-case UUID is its own key; any other text, an upper-case UUID too, is 128 bits of its

@@ -1,7 +1,7 @@
 //! Bill runs, and what they must leave.
 
 use crate::deals::{Amounts, Instant, Key, Q, dec, fixed, q};
-use crate::world::{DAY, Sim, at};
+use crate::world::{DAY, Deal, Sim, at};
 use num_traits::Zero;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,6 +10,7 @@ impl Sim {
     /// A bill run now; what it must leave is worked out and compared.
     pub(crate) fn bill(&mut self) {
         self.must("CALL billing.bill_run()");
+        self.just_billed.clear();
         let said = self.say();
         let keys: Vec<String> = self.world.contracts.keys().cloned().collect();
         for key in keys {
@@ -42,6 +43,7 @@ impl Sim {
                     continue;
                 }
                 self.waits.remove(&key);
+                self.just_billed.insert(key.clone());
                 let expected = self.world.expected(&self.world.contracts[&key]);
                 self.standing.insert(key, expected);
             }
@@ -60,20 +62,37 @@ impl Sim {
         if self.world.contracts[&contract].policies.keeps {
             return;
         }
-        let rows = self.must(&format!("SELECT i.key FROM billing.invoice i WHERE i.state = 'open' AND i.key LIKE '{contract}/%' AND i.kind = 'invoice' ORDER BY i.key"));
+        let rows = self.must(&format!("SELECT i.key FROM billing.invoice i WHERE (i.state = 'open' OR i.state = 'paid' AND i.document->'totals'->>'credits' <> '0') AND i.key LIKE '{contract}/%' AND i.key NOT LIKE '%/credit:%' AND i.kind = 'invoice' ORDER BY i.key"));
         if rows.is_empty() {
             return;
         }
         let n = self.parties[p].rng.below(rows.len());
         let key = rows[n][0].clone().expect("a key");
-        if self.may(&format!("SELECT billing.invoice_void('{key}', 'wrong')"), &["ZB005"]) {
-            let boundary = key[contract.len() + 1..]
-                .split(['.', ':'])
-                .next()
-                .expect("a number")
-                .parse()
-                .expect("a number");
+        let of = |key: &str| -> usize {
+            let n = key[contract.len() + 1..].split(['.', ':']).next().expect("a number");
+            n.parse().expect("a number")
+        };
+        let boundary = of(&key);
+        let deal = self.parties[p].deal;
+        // What is drawn of credit is one settlement of all legal entities; of what was drawn since, the last boundary alone.
+        let whole = deal == Some(Deal::Credits) || self.parties[p].rng.chance(40);
+        if deal == Some(Deal::Credits)
+            && self.parties[p].in_time
+            && (boundary + 1 != self.world.contracts[&contract].billed.len()
+                || self.voided.contains_key(&contract))
+        {
+            return;
+        }
+        let keys: Vec<String> = rows.iter().map(|r| r[0].clone().expect("a key")).collect();
+        let of_it = keys.iter().filter(|one| **one == key || (whole && of(one) == boundary));
+        let voids: Vec<String> =
+            of_it.map(|one| format!("SELECT billing.invoice_void('{one}', 'wrong')")).collect();
+        // All of them or none: what one gave back to a block others may have drawn since (ZB014).
+        if self.may(&voids.join("; "), &["ZB005", "ZB014"]) {
             self.voided.entry(contract).or_default().push(boundary);
+            if deal == Some(Deal::Credits) && self.parties[p].in_time {
+                self.give_back(p);
+            }
         }
     }
 

@@ -145,6 +145,30 @@ pub(crate) fn other_plan(rng: &mut Rng, plan: &Value, c: usize) -> Value {
 }
 
 impl Sim {
+    /// The newest version of a plan, as the oracle names it.
+    pub(crate) fn newest(&self, plan: &str) -> String {
+        let later = (2..).map(|n| format!("{plan}@{n}"));
+        later.take_while(|name| self.world.plans.contains_key(name)).last().unwrap_or_else(|| plan.to_owned())
+    }
+
+    /// A new version of a plan: for who signs it from now on.
+    pub(crate) fn new_plan(&mut self, c: usize) {
+        let mut rng = self.rng.fork();
+        let suffix = if rng.chance(50) { "b" } else { "" };
+        let key = format!("plan-{}-{}{suffix}", CURRENCIES[c].0.to_lowercase(), rng.below(4));
+        let newest = self.newest(&key);
+        let mut plan = self.world.plans[&newest].clone();
+        plan["fees"][0]["pricing"] = json!({"model": "flat", "amount": some(&mut rng, 12000, c)});
+        let fitting = ["calls-graduated", "calls-volume", "calls-package"];
+        plan["charges"][1]["price"] = json!(fitting[rng.below(3)]);
+        let number = newest.split_once('@').map_or(1, |(_, n)| n.parse::<usize>().expect("a number"));
+        self.must(&format!(
+            "SELECT count(*) FROM billing.catalog_apply({})",
+            quote(&json!({"plans": [plan]}).to_string())
+        ));
+        self.world.plans.insert(format!("{key}@{}", number + 1), plan);
+    }
+
     pub(crate) fn catalogue(&mut self) {
         let mut rng = self.rng.fork();
         let mut books = Vec::new();

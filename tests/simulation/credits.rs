@@ -77,8 +77,10 @@ impl Sim {
         let mut blocks = self.parties[p].blocks.clone();
         let zone = &self.world.zones[&contract.zone];
         let last = contract.end().unwrap_or(deals::Day::MAX).min(zone.day(self.clock) + Days::new(1));
-        let mut day = contract.billed.last().map_or(contract.starts, |(day, _)| *day);
-        let mut n = contract.billed.len().max(1);
+        // What is voided waits to be billed again.
+        let stands = contract.billed.len() - usize::from(self.voided.contains_key(&contract.key));
+        let mut day = contract.billed[..stands].last().map_or(contract.starts, |(day, _)| *day);
+        let mut n = stands.max(1);
         while day < last {
             let next = contract.grid.period(day, contract.interval).1.min(last);
             deals::draw(&mut blocks, &self.world.costs(contract, (day, next)), n);
@@ -89,10 +91,10 @@ impl Sim {
     }
 
     /// What a currency's smallest unit is, and how much the blocks may be off by what their lines are rounded by.
-    fn slack(&self, contract: &Contract, blocks: &[Block]) -> (Q, Q) {
+    fn slack(&self, p: usize, contract: &Contract, blocks: &[Block]) -> (Q, Q) {
         let unit = q(1) / q(10_i64.pow(self.world.minor_units[&contract.currency]));
         let lines: BTreeSet<&String> = blocks.iter().flat_map(|b| &b.lines).collect();
-        let slack = q(lines.len() as i64) * &unit;
+        let slack = if self.parties[p].exact { q(0) } else { q(lines.len() as i64) * &unit };
         (unit, slack)
     }
 
@@ -100,7 +102,8 @@ impl Sim {
     pub(crate) fn draw_and_balance(&mut self, p: usize) {
         let party = &self.parties[p];
         let (customer, key) = (party.key.clone(), party.contracts[0].clone());
-        if party.deal != Some(Deal::Credits) || self.broken.contains(&key) {
+        // What late usage will draw is settled with what is billed.
+        if party.deal != Some(Deal::Credits) || !party.in_time || self.broken.contains(&key) {
             return;
         }
         let contract = self.world.contracts[&key].clone();
@@ -116,7 +119,7 @@ impl Sim {
         // What is left.
         let now = self.clock;
         let blocks = self.with_pending(p, &contract);
-        let (unit, slack) = self.slack(&contract, &blocks);
+        let (unit, slack) = self.slack(p, &contract, &blocks);
         let mut want = [q(0), q(0), q(0)]; // posted, pending, pending expiration
         for (settled, block) in self.parties[p].blocks.iter().zip(&blocks) {
             let posted = &settled.amount - &settled.burnt - settled.expired.clone().unwrap_or_else(|| q(0));
@@ -150,11 +153,57 @@ impl Sim {
         }
     }
 
+    /// What the last boundary drew goes back to its own blocks; to what has ended, to end again.
+    pub(crate) fn give_back(&mut self, p: usize) {
+        let party = &mut self.parties[p];
+        let n = self.world.contracts[&party.contracts[0]].billed.len() - 1;
+        if party.settled <= n {
+            return; // it was not settled yet
+        }
+        party.settled = n;
+        let back = std::mem::take(&mut party.last_drawn);
+        let (customer, mut of) = (party.key.clone(), party.blocks.clone());
+        let rows = self.must(&format!(
+            "SELECT key, burnt, extract(epoch FROM effective_at)::bigint, expired FROM billing.credit_blocks('{customer}')"
+        ));
+        for (block, back) in of.iter_mut().zip(&back) {
+            let row = rows.iter().find(|r| {
+                block.is_called(r[0].as_deref().expect("a key"))
+                    && r[2].as_deref() == Some(block.from.to_string().as_str())
+            });
+            let row = row.expect("a block");
+            let (burnt, expired) =
+                (dec(row[1].as_deref().expect("a number")), dec(row[3].as_deref().expect("a number")));
+            let got = &block.burnt - &burnt;
+            let slack = if self.parties[p].exact {
+                q(0)
+            } else {
+                q(24) / q(10_i64.pow(self.world.minor_units[CURRENCIES[self.parties[p].currency].0]))
+            };
+            let ends = block.expired.as_ref().map_or_else(|| q(0), |e| e + &got);
+            if (&got - back).abs() > slack || ends != expired {
+                self.faults.push(format!(
+                    "{customer} at {}: a void gave {} back to {}, want {}; expired {expired}, want {ends}",
+                    at(self.clock),
+                    fixed_about(&got),
+                    block.name,
+                    fixed_about(back)
+                ));
+            }
+            self.compared += 1;
+            block.expired = block.expired.as_ref().map(|_| expired);
+            block.burnt = burnt;
+            self.parties[p].by_bills -= got;
+        }
+        self.parties[p].blocks = of;
+    }
+
     fn draw_between(&mut self, p: usize, customer: &str, contract: &Contract) {
-        let amount = payable(self, p, [5, 20, 400][self.said as usize % 3]);
         let now = self.clock;
+        let about = [5, 20, 400][self.parties[p].rng.below(3)];
+        let amount = payable(self, p, about);
         let blocks = self.with_pending(p, contract);
-        let (_, slack) = self.slack(contract, &blocks);
+        let (_, slack) = self.slack(p, contract, &blocks);
         let rng = &mut self.parties[p].rng;
         let mut doc = json!({"contract": contract.key});
         let mut event = deals::Event::drawn(now);
@@ -171,8 +220,7 @@ impl Sim {
         deals::draw(&mut after, &[cost], 0);
         let parts: Vec<Q> = after.iter().zip(&blocks).map(|(a, b)| &a.burnt - &b.burnt).collect();
         let all: Q = parts.iter().sum();
-        let name = format!("d{}", self.said);
-        self.say();
+        let name = format!("d{now}"); // one a step
         let sql = format!(
             "SELECT drawn FROM billing.draw_down('{customer}', {amount}, '{name}', '{}', {})",
             contract.currency,
@@ -226,15 +274,19 @@ impl Sim {
 
     /// The ends of blocks are posted that are past them, where all they could pay for is billed.
     pub(crate) fn expire_blocks(&mut self) {
-        let now = self.clock;
+        let now = self.clock - self.credit_grace;
         for p in 0..self.parties.len() {
             let party = &self.parties[p];
-            if party.deal != Some(Deal::Credits) {
+            if party.deal != Some(Deal::Credits) || !party.in_time {
                 continue;
             }
             let contract = &self.world.contracts[&party.contracts[0]];
             let zone = &self.world.zones[&contract.zone];
             let billed = match contract.next_boundary() {
+                _ if self.voided.contains_key(&contract.key) => {
+                    let before = contract.billed.len().checked_sub(2);
+                    before.map_or(i64::MIN, |n| zone.midnight(contract.billed[n].0))
+                }
                 None => i64::MAX,
                 Some(_) => contract.billed.last().map_or(i64::MIN, |(day, _)| zone.midnight(*day)),
             };
@@ -257,16 +309,32 @@ impl Sim {
             let contract = self.world.contracts[&key].clone();
             let mut blocks = party.blocks.clone();
             let before: Q = blocks.iter().map(|b| b.burnt.clone()).sum();
-            for n in party.settled.max(1)..contract.billed.len() {
+            let mut first = party.settled.max(1);
+            if !party.in_time {
+                // Late usage is settled with all that came after it: as if all had been there from the beginning.
+                if self.waits.contains(&key) || !self.just_billed.contains(&key) {
+                    continue;
+                }
+                first = 1;
+                for block in &mut blocks {
+                    block.burnt = q(0);
+                }
+            }
+            let mut last_drawn: Vec<Q> = self.parties[p].last_drawn.clone();
+            for n in first..contract.billed.len() {
+                last_drawn = blocks.iter().map(|b| -b.burnt.clone()).collect();
                 let costs = self.world.costs(&contract, (contract.billed[n - 1].0, contract.billed[n].0));
                 deals::draw(&mut blocks, &costs, n);
+                for (drawn, block) in last_drawn.iter_mut().zip(&blocks) {
+                    *drawn += &block.burnt;
+                }
             }
             let customer = party.key.clone();
             let rows = self.must(&format!(
                 "SELECT key, burnt, extract(epoch FROM effective_at)::bigint, granted, expired FROM billing.credit_blocks('{customer}')"
             ));
             // What was drawn may differ from the exact cost by what its lines are rounded by.
-            let (unit, _) = self.slack(&contract, &blocks);
+            let (unit, _) = self.slack(p, &contract, &blocks);
             let mut drawn = -before;
             for block in &mut blocks {
                 let row = rows.iter().find(|r| {
@@ -283,7 +351,7 @@ impl Sim {
                 };
                 let number = |n: usize| dec(row[n].as_deref().expect("a number"));
                 let (burnt, granted, expired) = (number(1), number(3), number(4));
-                let slack = q(block.lines.len() as i64) * &unit;
+                let slack = if self.parties[p].exact { q(0) } else { q(block.lines.len() as i64) * &unit };
                 let full = block.burnt == block.amount;
                 let off = &burnt - &block.burnt;
                 drawn += &burnt;
@@ -319,6 +387,7 @@ impl Sim {
                 ));
             }
             party.settled = contract.billed.len();
+            party.last_drawn = last_drawn;
             party.blocks = blocks;
         }
     }

@@ -215,7 +215,10 @@ impl Sim {
                     .and_then(|c| c.doc["plan"].as_str())
                     .expect("a plan")
                     .to_owned();
+                let plan = plan.split('@').next().expect("a key");
                 let other = plan.strip_suffix('b').map_or_else(|| format!("{plan}b"), str::to_owned);
+                let newest = (2..).map(|n| format!("{other}@{n}"));
+                let newest = newest.take_while(|name| self.world.plans.contains_key(name)).last();
                 let (word, on) = match rng.below(3) {
                     0 if now_is >= midnight => ("now".to_owned(), today),
                     1 if today >= contract.starts => ("period_end".to_owned(), contract.period_end(today)),
@@ -226,7 +229,8 @@ impl Sim {
                 }
                 let effective = if word == "now" && by_second { now_is } else { zone.midnight(on) };
                 let sql = format!("SELECT billing.contract_change_plan('{key}', '{other}', '{word}')");
-                self.changed(&key, effective, Kind::ChangePlan, json!({"plan": other}), &sql);
+                let newest = newest.unwrap_or(other);
+                self.changed(&key, effective, Kind::ChangePlan, json!({"plan": newest}), &sql);
             }
             7 | 8 => {
                 let longer = terms.fees.contains_key("licence");
@@ -345,9 +349,8 @@ impl Sim {
                 self.changed(&key, effective, Kind::Amend, doc, &sql);
             }
             16 | 17 => {
-                // Another length of the term that runs; not before its end was moved by what is said for later.
-                let Some((began, length)) = contract.term() else { return };
-                let later = contract.changes.iter().any(|c| c.effective > effective && c.kind == Kind::Renew);
+                // Another length of the term that runs then; renewals that follow begin where it ends.
+                let Some((began, length)) = contract.term(effective) else { return };
                 let unit = if contract.changes[0].doc["renewal"]["uplift"].is_null() {
                     1
                 } else {
@@ -355,11 +358,13 @@ impl Sim {
                 };
                 let term = unit * (1 + rng.below(2 * length as usize / unit as usize + 1) as u32);
                 let until = contract.day_of_term(began + term);
-                let over = |c: &Change| c.effective >= zone.midnight(until);
-                if cancelled || later || until <= day || contract.changes.iter().any(over) {
+                let over = |c: &Change| c.kind != Kind::Renew && c.effective >= zone.midnight(until);
+                if cancelled || until <= day || contract.changes.iter().any(over) {
                     return;
                 }
                 self.amended(contract, json!({"term": every(term)}), effective, &instant, false);
+                let zone = &self.world.zones[&contract.zone];
+                self.world.contracts.get_mut(&key).expect("a contract").move_renewals(zone);
             }
             18 => {
                 // A fee in the place of another.

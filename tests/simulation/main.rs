@@ -103,10 +103,11 @@ impl Sim {
             if self.parties[p].rng.chance(25) && !in_time {
                 self.correct(p);
             }
-            if self.parties[p].rng.chance(5) && !in_time {
+            let credits = self.parties[p].deal == Some(Deal::Credits);
+            if self.parties[p].rng.chance(if credits && in_time { 10 } else { 5 }) && (credits || !in_time) {
                 self.void(p);
             }
-            if self.parties[p].deal == Some(Deal::Credits) && self.parties[p].rng.chance(8) {
+            if credits && in_time && self.parties[p].rng.chance(8) {
                 self.grant(p);
             }
             self.life(p);

@@ -108,7 +108,8 @@ impl Sim {
         let (trial, phases, amount_off) = match rng.below(10) {
             0..3 => (true, false, false),
             3..6 => (false, true, false),
-            6..8 => (false, false, true),
+            6 => (false, false, true),
+            7 => (true, false, true),
             _ => (false, false, false),
         };
         let mut begins = starts;
@@ -147,7 +148,9 @@ impl Sim {
             1 => json!({"model": "volume", "tiers": tiers(rng, 40, [15, 30], false, c)}),
             _ => json!({"model": "per_unit", "unit_price": some(rng, 30, c), "minimum": some(rng, 2500, c)}),
         };
-        if rng.chance(30) {
+        // What is taken off the usage that has a minimum.
+        let least = amount_off && calls["pricing"]["minimum"].is_string() && rng.chance(60);
+        if rng.chance(30) && !least {
             calls["from"] = json!((begins + Days::new(rng.below(90) as u64)).to_string());
         }
         let storage = json!({"key": "storage", "product": "ai", "meter": "storage", "every": every(interval), "pricing": {"model": "per_unit", "unit_price": some(rng, 12, c), "free_units": "150.5"}});
@@ -230,6 +233,9 @@ impl Sim {
             let n = if rng.chance(50) { 2000 } else { 15000 };
             let mut one =
                 json!({"key": "less", "amount_off": some(rng, n, c), "charges": ["platform", "tokens"]});
+            if least {
+                one["charges"] = json!(["calls"]);
+            }
             let digits = CURRENCIES[c].1;
             one["amount_off"] = json!(money(
                 (n + rng.below(n as usize) as i64) * CURRENCIES[c].2 / 100 * 10_i64.pow(digits),

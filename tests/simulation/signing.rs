@@ -41,6 +41,8 @@ impl Sim {
             paused: None,
             deal: None,
             blocks: Vec::new(),
+            exact: false,
+            last_drawn: Vec::new(),
             in_time: false,
             settled: 0,
             by_bills: q(0),
@@ -69,10 +71,11 @@ impl Sim {
     pub(crate) fn contract(&mut self, p: usize, from: Option<Day>) {
         let now = self.clock;
         let said = self.say();
+        let currency = CURRENCIES[self.parties[p].currency].0;
+        let base = format!("plan-{}-{}", currency.to_lowercase(), self.parties[p].rng.below(4));
+        let plan_key = self.newest(&base);
         let party = &mut self.parties[p];
         let rng = &mut party.rng;
-        let currency = CURRENCIES[party.currency].0;
-        let plan_key = format!("plan-{}-{}", currency.to_lowercase(), rng.below(4));
         let plan = self.world.plans[&plan_key].clone();
         let zone = &self.world.zones[&party.zone];
         let starts = from.unwrap_or_else(|| zone.day(now + (rng.below(50) as i64 - 20) * DAY));
@@ -175,6 +178,8 @@ impl Sim {
             looked: Vec::new(),
         };
         party.contracts.push(key.clone());
+        // Of a plan's versions the newest, named or not.
+        doc["plan"] = json!(base);
         self.must(&format!("SELECT billing.contract_create({})", quote(&doc.to_string())));
         let chosen = policies;
         let mut policies = Vec::new();
@@ -313,7 +318,21 @@ impl Sim {
             }
             doc["commitments"] = json!([commitment]);
             doc["credits"] = json!(credits);
-            party.in_time = true;
+            party.exact = rng.chance(60);
+            let either = rng.chance(50);
+            party.in_time = !party.exact || either || self.credit_grace == 0;
+            if party.exact {
+                let unit = q(1) / q(10_i64.pow(digits));
+                let mut price = || {
+                    let unit_price = deals::decimal(&(q([1, 2, 5][rng.below(3)]) * &unit));
+                    json!({"model": "per_unit", "unit_price": unit_price})
+                };
+                charges[0]["pricing"] = price();
+                charges[1]["pricing"] = price();
+                let small = price()["unit_price"].clone();
+                doc["overrides"] =
+                    json!([{"meter": "tokens", "match": {"model": "small"}, "unit_price": small}]);
+            }
         } else if party.deal == Some(Deal::Promise) {
             let unit = q(1) / q(10_i64.pow(digits));
             let price =

@@ -25,7 +25,7 @@ impl Sim {
             .expect("a contract");
         let mut batch: Vec<Event> = Vec::new();
         let in_time = party.in_time;
-        let apart = party.deal == Some(Deal::Promise);
+        let apart = matches!(party.deal, Some(Deal::Credits | Deal::Promise));
         for _ in 0..rng.below(12) {
             let mut when = since + (rng.next() % (now - since).max(1) as u64) as i64;
             if rng.chance(12) && !in_time {
@@ -63,10 +63,12 @@ impl Sim {
                 let tokens = 1 + rng.below(9000) as i64;
                 properties.insert(
                     "tokens".to_owned(),
-                    if rng.chance(10) { money(tokens, 3) } else { tokens.to_string() },
+                    if rng.chance(10) && !party.exact { money(tokens, 3) } else { tokens.to_string() },
                 );
             } else if event_type == "store" {
-                properties.insert("gb".to_owned(), money(1 + rng.below(90000) as i64, 3));
+                let gb = 1 + rng.below(90000) as i64;
+                let gb = if party.exact { (1 + gb / 1000).to_string() } else { money(gb, 3) };
+                properties.insert("gb".to_owned(), gb);
             }
             let bill_to = rng.chance(40).then(|| party.entities[rng.below(party.entities.len())].clone());
             batch.push(Event {
@@ -106,6 +108,7 @@ impl Sim {
         let now = self.clock;
         let party = &mut self.parties[p];
         let rng = &mut party.rng;
+        let apart = matches!(party.deal, Some(Deal::Credits | Deal::Promise));
         let events = &mut self.world.customers.get_mut(&party.key).expect("a customer").events;
         if events.is_empty() {
             return;
@@ -125,7 +128,7 @@ impl Sim {
             if let Some(field) = field {
                 event.properties.insert(field.to_owned(), (1 + rng.below(5000)).to_string());
             }
-            if party.deal != Some(Deal::Promise) && rng.chance(30) {
+            if !apart && rng.chance(30) {
                 event.at = (event.at - rng.below(40) as i64 * DAY).min(now - 1);
             }
             let properties = event_document("", event)["properties"].to_string();
@@ -144,6 +147,9 @@ impl Sim {
     pub(crate) fn publish(&mut self) {
         let now = self.clock;
         let c = self.rng.below(CURRENCIES.len());
+        if self.rng.chance(15) {
+            return self.new_plan(c);
+        }
         let price = PRICES[self.rng.below(PRICES.len())].0;
         let mut from = now + (self.rng.below(60) as i64 - 10) * DAY;
         if self.rng.chance(60) {
@@ -180,11 +186,17 @@ impl Sim {
         }
         // The same bounds and shape: a version that can take the place of the one before inside a period.
         let doc = json!({"price_books": [{"key": book(c), "prices": [{"key": price, "meter": PRICES.iter().find(|x| x.0 == price).map(|x| x.1), "pricing": pricing}]}]});
-        let sql = format!(
-            "SELECT count(*) FROM billing.price_publish({}, '{}', dry_run => false)",
-            quote(&doc.to_string()),
-            at(from)
-        );
+        let sql = if self.rng.chance(50) {
+            let mut doc = doc;
+            doc["price_books"][0]["prices"][0]["valid_from"] = json!(at(from));
+            format!("SELECT count(*) FROM billing.catalog_apply({})", quote(&doc.to_string()))
+        } else {
+            format!(
+                "SELECT count(*) FROM billing.price_publish({}, '{}', dry_run => false)",
+                quote(&doc.to_string()),
+                at(from)
+            )
+        };
         self.must(&sql);
         let versions = self.world.prices.get_mut(&(book(c), price.to_owned())).expect("a price");
         versions.push(PriceVersion { from: Some(from), said, pricing });

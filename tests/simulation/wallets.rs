@@ -345,7 +345,7 @@ impl Sim {
     }
 
     fn expire(&mut self, p: usize) {
-        let now = self.clock;
+        let now = self.clock - self.credit_grace;
         let Purse { wallet, .. } = &mut self.purses[p];
         let zone = &self.world.zones[&wallet.zone];
         wallet.expire(now, |from, n| {

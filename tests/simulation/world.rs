@@ -58,6 +58,10 @@ pub(crate) struct Party {
     pub(crate) paused: Option<Day>,
     /// A signed deal of commitments or credits instead of a plan.
     pub(crate) deal: Option<Deal>,
+    /// Its events are hours apart, and what they cost has no more places than can be paid: what is drawn is one number.
+    pub(crate) exact: bool,
+    /// What each block gave to the last boundary.
+    pub(crate) last_drawn: Vec<Q>,
     /// Its usage comes in time and is not corrected.
     pub(crate) in_time: bool,
     /// Its blocks of credit.
@@ -87,6 +91,10 @@ pub(crate) struct Sim {
     pub(crate) waits: BTreeSet<String>,
     /// Boundaries whose invoice was voided, to be issued again.
     pub(crate) voided: BTreeMap<String, Vec<usize>>,
+    /// Policy credit_expiry_grace: how many seconds after its end a block may still be drawn by late usage.
+    pub(crate) credit_grace: i64,
+    /// Contracts that the last run billed, or looked at.
+    pub(crate) just_billed: BTreeSet<String>,
     pub(crate) compared: usize,
     /// Changes of contracts that were made.
     pub(crate) changes: usize,
@@ -161,6 +169,8 @@ impl Sim {
             broken: BTreeSet::new(),
             waits: BTreeSet::new(),
             voided: BTreeMap::new(),
+            credit_grace: 0,
+            just_billed: BTreeSet::new(),
             compared: 0,
             changes: 0,
             faults: Vec::new(),
@@ -179,6 +189,11 @@ impl Sim {
         let start = start.and_hms_opt(12, 0, 0).expect("noon").and_utc().timestamp();
         sim.set_clock(start);
         sim.catalogue();
+        if sim.credits && sim.rng.chance(50) {
+            // Longer than any usage is late.
+            sim.credit_grace = 366 * DAY;
+            sim.must("SELECT billing.policy_set('credit_expiry_grace', '366 days')");
+        }
         let only: Option<usize> =
             std::env::var("SIM_CUSTOMER").ok().map(|n| n.parse().expect("SIM_CUSTOMER is a number"));
         for n in 0..customers {

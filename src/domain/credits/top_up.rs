@@ -68,7 +68,8 @@ impl Rule {
     /// Looks at a balance: what is remembered then, and the top-up to make, if any. It fires once a crossing, however
     /// often one and the same balance is looked at, and not again before the balance was at the threshold or above:
     /// a payment may take days. A crossing that the cap kept from firing fires when a new month makes room, if the
-    /// balance is still below. A target takes what the cap leaves; a fixed pack is bought whole or not.
+    /// balance is still below. A target takes what the cap leaves, and where that leaves it below the threshold the rest
+    /// is a crossing of its own, which waits for room; a fixed pack is bought whole or not.
     pub fn look(
         &self,
         memory: Memory,
@@ -99,9 +100,11 @@ impl Rule {
         if amount <= Exact::ZERO {
             return Ok((next, None));
         }
-        next.waiting = false;
+        let crossing = next.crossings;
         next.bought = next.bought.add(amount)?;
-        Ok((next, Some(TopUp { crossing: next.crossings, amount })))
+        next.waiting = matches!(self.amount, Amount::Target(_)) && balance.add(amount)? < self.threshold;
+        next.crossings += u64::from(next.waiting);
+        Ok((next, Some(TopUp { crossing, amount })))
     }
 }
 
@@ -190,6 +193,10 @@ mod tests {
         let target = rule("20", Amount::Target(exact("50")), Some("45"));
         let both = [("2026-03-05", "10"), ("2026-03-06", "50"), ("2026-03-31", "10"), ("2026-03-31", "9")];
         assert_eq!(run(target, &both), bought(&[(1, "40"), (2, "5")]));
+        // Cut so short that it is below still: the rest in April.
+        let cut = [("2026-03-05", "10"), ("2026-03-06", "50"), ("2026-03-31", "10"), ("2026-03-31", "15")];
+        let rest = [&cut[..], &[("2026-04-01", "15"), ("2026-04-02", "50"), ("2026-04-03", "19")]].concat();
+        assert_eq!(run(target, &rest), bought(&[(1, "40"), (2, "5"), (3, "35"), (4, "10")]));
         let fixed = rule("20", Amount::Fixed(exact("25")), Some("40"));
         let april = [("2026-03-30", "11"), ("2026-04-01", "10"), ("2026-04-02", "10")];
         assert_eq!(run(fixed, &[&both[..3], &april[..]].concat()), bought(&[(1, "25"), (2, "25")]));
@@ -244,7 +251,7 @@ mod tests {
     }
 
     proptest! {
-        /// As many top-ups as crossings, each once, whatever is looked at twice, and never above the cap in a month.
+        /// As many top-ups as crossings (what a cap cut off being one), each once, whatever is looked at twice, and never above the cap in a month.
         #[test]
         fn one_top_up_a_crossing(
             steps in proptest::collection::vec((-30i64..60, 0u64..20, 1usize..3), 1..60),
@@ -269,6 +276,10 @@ mod tests {
                         fired.push(top_up.crossing);
                         let sum = of_month.entry((date.year(), date.month())).or_insert(Exact::ZERO);
                         *sum = sum.add(top_up.amount).unwrap();
+                        // What the cap cut off is a crossing to come.
+                        crossings += u64::from(
+                            !fixed && top_up.amount.add(Exact::from_i64(balance)).unwrap() < exact("20"),
+                        );
                     }
                 }
                 prop_assert_eq!(memory.crossings, crossings);

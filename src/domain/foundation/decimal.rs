@@ -78,25 +78,7 @@ impl Exact {
             [b'+', ..] => (1, &text[1..]),
             _ => (1, text),
         };
-        let (body, exponent) = match rest.find(['e', 'E']) {
-            Some(at) => {
-                let digits = rest[at + 1..].strip_prefix('+').unwrap_or(&rest[at + 1..]);
-                let unsigned = digits.strip_prefix('-').unwrap_or(digits);
-                if unsigned.is_empty() || !unsigned.bytes().all(|b| b.is_ascii_digit()) {
-                    return Err(not_a_number());
-                }
-                // An exponent past any i32 still names a number; it only can't be held here.
-                (
-                    &rest[..at],
-                    digits.parse::<i32>().unwrap_or(if digits.starts_with('-') {
-                        i32::MIN / 2
-                    } else {
-                        i32::MAX / 2
-                    }),
-                )
-            }
-            None => (rest, 0),
-        };
+        let (body, exponent) = split_exponent(rest).ok_or_else(not_a_number)?;
         let (whole, fraction) = body.split_once('.').unwrap_or((body, ""));
         if (whole.is_empty() && fraction.is_empty()) || (body.ends_with('.') && fraction.is_empty()) {
             return Err(not_a_number());
@@ -214,6 +196,19 @@ impl Exact {
     pub fn to_i64(self) -> Option<i64> {
         if self.is_integer() { self.mantissa().to_i64() } else { None }
     }
+}
+
+/// What stands before the exponent, and the exponent (0 if there is none); None if what follows the `e` is no number.
+fn split_exponent(text: &str) -> Option<(&str, i32)> {
+    let Some(at) = text.find(['e', 'E']) else { return Some((text, 0)) };
+    let digits = text[at + 1..].strip_prefix('+').unwrap_or(&text[at + 1..]);
+    let unsigned = digits.strip_prefix('-').unwrap_or(digits);
+    if unsigned.is_empty() || !unsigned.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    // An exponent past any i32 still names a number; it only can't be held here.
+    let most = if digits.starts_with('-') { i32::MIN / 2 } else { i32::MAX / 2 };
+    Some((&text[..at], digits.parse::<i32>().unwrap_or(most)))
 }
 
 /// A bare integer of at most 18 digits, which is what most quantities are: no sign, no point, no exponent.

@@ -79,17 +79,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawList<'a> {
     }
 }
 
-/// The elements of a JSON array as raw texts, or the one value itself.
-pub fn split_batch(text: &str) -> Result<Vec<&str>, Fault> {
-    let text = trim(text);
-    if text.starts_with('[') {
-        let items: RawList = serde_json::from_str(text).map_err(|e| syntax("", &e))?;
-        Ok(items.0.into_iter().map(RawValue::get).collect())
-    } else {
-        Ok(vec![text])
-    }
-}
-
 /// Reads a document of at most [`DOCUMENT_BYTES_MAX`] bytes and [`DOCUMENT_DEPTH_MAX`] levels.
 pub fn parse(text: &str) -> Result<Tree<'_>, Fault> {
     if text.len() > DOCUMENT_BYTES_MAX {

@@ -97,20 +97,6 @@ pub struct Deltas {
     pub uncounted: Vec<Uncounted>,
 }
 
-impl Deltas {
-    /// The dimension sets of the rows: customer, id and canonical JSON, each once, sorted.
-    pub fn dimension_sets(&self) -> Vec<(i64, i64, Arc<str>)> {
-        let mut sets: Vec<_> = self
-            .rows
-            .iter()
-            .map(|row| (row.customer_id, row.dimension_set_id, row.dimensions.clone()))
-            .collect();
-        sets.sort();
-        sets.dedup();
-        sets
-    }
-}
-
 /// An event of a batch that the database found to be new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Accepted {

@@ -56,8 +56,7 @@ impl Pricing {
         read_at(node, Place::Whole)
     }
 
-    /// As [`read`](Pricing::read), but a matrix may have no rows: the form of
-    /// [`without_rows`](Pricing::without_rows).
+    /// As [`read`](Pricing::read), but a matrix may have no rows: the header alone.
     pub fn read_header(node: &Node) -> Result<Pricing, Fault> {
         read_at(node, Place::Header)
     }
@@ -872,7 +871,7 @@ mod tests {
             (Code::Bound, "rows: has 10001 entries; at most 10000 are allowed")
         );
         let taken = full.rows().iter().map(|row| (row.matched().clone(), row.pricing().clone()));
-        let one_more = (Dimensions::new(), full.row_pricing(0).unwrap().clone());
+        let one_more = (Dimensions::new(), full.rows()[0].pricing().clone());
         let fault = Pricing::from_rows(&full.without_rows(), taken.chain([one_more])).unwrap_err();
         assert_eq!(fault.code, Code::Bound);
 

@@ -241,12 +241,11 @@ impl Pricing {
         let matrix = self.matrix()?;
         matrix.select(dimensions).map(|at| (at, &matrix.rows[at]))
     }
+}
 
-    /// The complete pricing of one row, e.g. `{"model":"per_unit","per":1000,"unit_price":"0.03"}`.
-    pub fn row_pricing(&self, at: usize) -> Option<&Pricing> {
-        self.rows().get(at).map(MatrixRow::pricing)
-    }
-
+/// A matrix taken apart and put together, to show that the rows of [`match_candidates`] price as all rows do.
+#[cfg(test)]
+impl Pricing {
     /// The matrix's header: everything beside the rows. Other models are their own header.
     pub fn without_rows(&self) -> Pricing {
         match self.model() {
@@ -353,9 +352,8 @@ mod tests {
         let text = r#"{"dimensions":["m"],"minimum":"5","model":"matrix","per":1000,"rows":[{"match":{"m":"a"},"unit_price":"0.03"},{"match":{},"pricing":{"amount":"2","model":"flat"}}]}"#;
         let matrix = pricing(text);
         assert_eq!(matrix.canonical(), text);
-        let row = matrix.row_pricing(0).unwrap();
+        let row = matrix.rows()[0].pricing();
         assert_eq!(row.canonical(), r#"{"model":"per_unit","per":1000,"unit_price":"0.03"}"#);
-        assert_eq!(matrix.row_pricing(2), None);
         let header = matrix.without_rows();
         assert_eq!(
             header.canonical(),

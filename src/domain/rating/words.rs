@@ -1,5 +1,7 @@
 //! A price in words, for people who read what they are about to sign.
 
+use super::matrix::MatrixRow;
+use super::percentage::Percentage;
 use super::pricing::{Model, Pricing};
 use super::tiers::{Tier, TierKind};
 use crate::domain::foundation::Exact;
@@ -49,25 +51,7 @@ impl Pricing {
                     number(package.package_size)
                 )
             }
-            Model::Percentage(percentage) => {
-                let mut words = format!("{} percent", percent(percentage.rate));
-                if !percentage.fixed.is_zero() {
-                    words += &format!(" plus {} per event", money(percentage.fixed));
-                }
-                if let Some(minimum) = percentage.per_event_minimum {
-                    words += &format!(", at least {} per event", money(minimum));
-                }
-                if let Some(maximum) = percentage.per_event_maximum {
-                    words += &format!(", at most {} per event", money(maximum));
-                }
-                if percentage.free_events > 0 {
-                    words += &format!(", the first {} events free of the fixed part", percentage.free_events);
-                }
-                if !percentage.free_amount.is_zero() {
-                    words += &format!(", the first {} free", money(percentage.free_amount));
-                }
-                words
-            }
+            Model::Percentage(percentage) => percentage_in_words(percentage, &money),
             Model::Tiered { kind, tiers } => {
                 let told: Vec<String> =
                     tiers.iter().map(|tier| tier_in_words(*kind, tier, &each, &money)).collect();
@@ -78,21 +62,7 @@ impl Pricing {
                 };
                 format!("{how}{}", told.join(", "))
             }
-            Model::Matrix(_) => {
-                let rows = self.rows();
-                let told = rows.iter().take(ROWS_TOLD).map(|row| {
-                    let matched: Vec<String> =
-                        row.matched().iter().map(|(name, value)| format!("{name} {value}")).collect();
-                    let what =
-                        if matched.is_empty() { "otherwise".to_string() } else { matched.join(" and ") };
-                    format!("{what}: {}", row.pricing().in_words(unit))
-                });
-                let mut words = told.collect::<Vec<_>>().join("; ");
-                if rows.len() > ROWS_TOLD {
-                    words += &format!("; and {} more prices", rows.len() - ROWS_TOLD);
-                }
-                words
-            }
+            Model::Matrix(_) => rows_in_words(self.rows(), unit),
         };
         if !terms.free_units.is_zero() {
             words += &format!(", the first {} free", number(terms.free_units));
@@ -108,6 +78,40 @@ impl Pricing {
         }
         words
     }
+}
+
+fn percentage_in_words(percentage: &Percentage, money: &impl Fn(Exact) -> String) -> String {
+    let mut words = format!("{} percent", percent(percentage.rate));
+    if !percentage.fixed.is_zero() {
+        words += &format!(" plus {} per event", money(percentage.fixed));
+    }
+    if let Some(minimum) = percentage.per_event_minimum {
+        words += &format!(", at least {} per event", money(minimum));
+    }
+    if let Some(maximum) = percentage.per_event_maximum {
+        words += &format!(", at most {} per event", money(maximum));
+    }
+    if percentage.free_events > 0 {
+        words += &format!(", the first {} events free of the fixed part", percentage.free_events);
+    }
+    if !percentage.free_amount.is_zero() {
+        words += &format!(", the first {} free", money(percentage.free_amount));
+    }
+    words
+}
+
+fn rows_in_words(rows: &[MatrixRow], unit: &str) -> String {
+    let told = rows.iter().take(ROWS_TOLD).map(|row| {
+        let matched: Vec<String> =
+            row.matched().iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let what = if matched.is_empty() { "otherwise".to_string() } else { matched.join(" and ") };
+        format!("{what}: {}", row.pricing().in_words(unit))
+    });
+    let mut words = told.collect::<Vec<_>>().join("; ");
+    if rows.len() > ROWS_TOLD {
+        words += &format!("; and {} more prices", rows.len() - ROWS_TOLD);
+    }
+    words
 }
 
 fn percent(rate: Exact) -> String {

@@ -2,7 +2,7 @@
 
 use super::documents::{change_items, current, date, expanded, list, maybe, put, text};
 use super::rating::scale;
-use super::{Change, Contract, Day, Grid, Instant, Kind, Q, World, months, months_after, q};
+use super::{Change, Contract, Day, Grid, Instant, Kind, Q, World, Zone, months, months_after, q};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -21,9 +21,9 @@ pub struct Terms {
 }
 
 impl Contract {
-    /// The term in force, as all changes leave it: after how many months it began, and its months.
-    pub fn term(&self) -> Option<(u32, u32)> {
-        let mut changes: Vec<&Change> = self.changes.iter().collect();
+    /// The term in force at an instant, as the changes up to it leave it: after how many months it began, and its months.
+    pub fn term(&self, at: Instant) -> Option<(u32, u32)> {
+        let mut changes: Vec<&Change> = self.changes.iter().filter(|c| c.effective <= at).collect();
         changes.sort_by_key(|c| c.effective);
         let mut found = (0, text(&self.changes[0].doc, "term").map(months)?);
         for change in changes {
@@ -34,6 +34,18 @@ impl Contract {
             }
         }
         Some(found)
+    }
+
+    /// A renewal holds from the end of the term before it, wherever that moved.
+    pub fn move_renewals(&mut self, zone: &Zone) {
+        let mut renewals: Vec<usize> =
+            (0..self.changes.len()).filter(|n| self.changes[*n].kind == Kind::Renew).collect();
+        renewals.sort_by_key(|n| self.changes[*n].effective);
+        for n in renewals {
+            let before = self.changes[n].effective - 1;
+            let (began, length) = self.term(before).expect("a term");
+            self.changes[n].effective = zone.midnight(self.day_of_term(began + length));
+        }
     }
 
     /// So many months after the first day, as a term counts them.
@@ -47,7 +59,7 @@ impl Contract {
     /// The first day without it; None runs on. As all changes leave it, in the order of their effective instants.
     pub fn end(&self) -> Option<Day> {
         // All terms count from the contract's first day.
-        let mut end = self.term().map(|(began, length)| self.day_of_term(began + length));
+        let mut end = self.term(Instant::MAX).map(|(began, length)| self.day_of_term(began + length));
         for cancel in self.changes.iter().filter(|c| c.kind == Kind::Cancel) {
             let on = date(&cancel.doc, "on").expect("a day");
             end = Some(end.map_or(on, |e| e.min(on)));

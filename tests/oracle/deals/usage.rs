@@ -225,6 +225,15 @@ impl World {
             }
         }
         let bounds = &versions[first].pricing;
+        // Minimums are held against what amounts off leave, too.
+        if let Some(one) = self.amount_off(contract)
+            && list(one, "charges") == [Value::from(key)]
+        {
+            let to = (before_end(contract, whole.1), whole);
+            let off = self.amount_off_on(contract, period, to.0, to.1);
+            let off = round(&off, digits, contract.rounding);
+            posted -= off.min(posted.clone());
+        }
         if let Some(minimum) = maybe(bounds, "minimum") {
             let missing = round(&(minimum * share - &posted), digits, contract.rounding);
             if missing.is_positive() {
@@ -327,6 +336,11 @@ impl World {
         }
         (row["match"].to_string(), found)
     }
+}
+
+/// A day, or the contract's end before it.
+fn before_end(contract: &Contract, day: Day) -> Day {
+    contract.end().map_or(day, |end| end.min(day))
 }
 
 /// Whether an override is one of this charge.

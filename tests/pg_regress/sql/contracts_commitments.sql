@@ -93,3 +93,10 @@ CALL billing.bill_run();
 SELECT n, document, bill_to, key, amount FROM lines WHERE contract = 'both-1';
 SELECT sum(due) AS due, sum(due) = 700 + 2 * 150 + 450 AS ok FROM totals WHERE contract = 'both-1';
 SELECT * FROM pg_temp.well();
+
+-- What another boundary's usage makes of a true-up waits for the next bill, as that usage does: no failure.
+SELECT billing.event_void('least', '1', 'a test');
+SELECT * FROM pg_temp.well();
+CALL billing.bill_run();
+SELECT n, document, bill_to, key, amount FROM lines WHERE contract = 'least-1' AND n > 2;
+SELECT * FROM pg_temp.well();

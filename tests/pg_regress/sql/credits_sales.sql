@@ -64,3 +64,18 @@ SELECT result, available FROM billing.draw_down('solo', 100, 'four', 'credits');
 SELECT count(*) AS top_ups, (SELECT count(*) FROM docs WHERE key LIKE '%top-up%') AS invoices FROM billing.top_up;
 SELECT number FROM billing.invoice_number ORDER BY series, counter;
 SELECT * FROM pg_temp.well();
+
+-- Up to a target, cut short by the month's cap: the rest is bought when the next month begins, once.
+SELECT billing.customer_upsert('{"key":"capped","currency":"USD"}') AS a \gset
+SELECT billing.top_up_rule_set('capped', '{"unit":"credits","threshold":"100","target":"500","price":"0.5","monthly_cap":"520"}');
+SELECT billing.credit_grant_create('capped', '{"key":"gift","unit":"credits","amount":"450"}');
+SELECT available FROM billing.draw_down('capped', 900, 'all', 'credits');
+CREATE TEMP VIEW capped AS SELECT t.crossing, t.amount, t.paid FROM billing.top_up t JOIN billing.customer c USING (customer_id) WHERE c.key = 'capped' ORDER BY 1;
+CALL billing.top_up();
+SELECT * FROM capped;
+SELECT billing.test_clock_set('2026-03-01T03:00:00Z') AS clock \gset
+CALL billing.top_up();
+CALL billing.top_up();
+SELECT * FROM capped;
+SELECT available FROM billing.credit_balance('capped', 'credits');
+SELECT * FROM pg_temp.well();

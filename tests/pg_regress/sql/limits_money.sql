@@ -23,7 +23,7 @@ SELECT count(*) AS changes FROM billing.catalog_apply('{"products":[{"key":"api"
 SELECT billing.customer_upsert('{"key":"acme","currency":"USD","time_zone":"America/New_York","bill_tos":[{"key":"acme","name":"Acme"},{"key":"acme-de","name":"Acme DE"}]}') AS a \gset
 SELECT billing.subscribe('acme', 'pro', '2026-03-01') AS a \gset
 -- Without limits nothing is asked.
-SELECT billing_internal.limits_exist(1), * FROM pg_temp.ask(1000000);
+SELECT * FROM pg_temp.ask(1000000);
 
 -- A limit of 1.00 at 0.002 a token holds 500, to the token: 499 used cost 0.998, which an invoice would round to 1.00.
 SELECT billing.spend_limit_set('acme', '{"key":"monthly","amount":"1.00","period":"month","match":{"model":"a"}}');
