@@ -235,6 +235,46 @@ fn a_reservation_is_confirmed_while_it_expires() {
     assert_eq!(db.verify(), Vec::<String>::new());
 }
 
+/// A window that begins with the first use begins with the first reservation that is confirmed, and once.
+#[test]
+fn reservations_share_the_window_that_the_first_began() {
+    let db = Db::fresh("gate_first_use");
+    let mut admin = prepare(&db);
+    admin
+        .batch_execute(
+            "SELECT billing.test_clock_set(NULL);
+             SELECT * FROM billing.catalog_apply('{\"features\":[{\"key\":\"begins\",\"kind\":\"metered\",\"meter\":\"tokens\"}],
+                \"plans\":[{\"key\":\"q\",\"currency\":\"USD\",\"entitlements\":[{\"feature\":\"begins\",\"value\":\"5\",\"reset\":{\"first_use\":\"24 hours\"}}]}]}');
+             SELECT billing.customer_upsert('{\"key\":\"new\"}'), billing.subscribe('new', 'q')",
+        )
+        .map_err(|e| told(&e))
+        .expect("a customer");
+    let results = sixteen(&db, |client, who| {
+        let row = client
+            .query_one(
+                "SELECT result, reservation_id::text FROM billing.reservation_create('new', 'begins', 1, $1)",
+                &[&format!("r{who}")],
+            )
+            .expect("an answer");
+        if let Some(id) = row.get::<_, Option<&str>>(1) {
+            client
+                .query_one("SELECT result FROM billing.reservation_confirm($1::text::uuid)", &[&id])
+                .expect("it was used");
+        }
+        row.get::<_, String>(0)
+    });
+    assert_eq!(results.iter().filter(|result| *result == "reserved").count(), 5, "{results:?}");
+    assert_eq!(load::count(&mut admin, "billing.entitlement_window"), 1);
+    let row = admin
+        .query_one(
+            "SELECT used::bigint, resets_at > now() FROM billing.entitlement_check('new', 'begins', 0)",
+            &[],
+        )
+        .expect("a check");
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1)), (5, true));
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
 #[test]
 fn a_check_sees_what_was_committed_before_it() {
     let db = Db::fresh("gate_exception");

@@ -141,7 +141,9 @@ fn prepared(db: &Db) -> Client {
             SELECT count(*) FROM billing.catalog_apply('{{"products":[{{"key":"api","name":"API"}}],
               "meters":[{{"key":"tokens","event_type":"request","aggregation":"sum","value":"tokens","dimensions":["api_key"]}}],
               "price_books":[{{"key":"list","currency":"USD","prices":[{{"key":"tokens","meter":"tokens","pricing":{{"model":"per_unit","unit_price":"0.01"}}}}]}}],
-              "plans":[{{"key":"pro","currency":"USD","price_book":"list","charges":[{{"key":"tokens","product":"api","meter":"tokens","price":"tokens"}}]}}]}}');
+              "plans":[{{"key":"pro","currency":"USD","price_book":"list","charges":[{{"key":"tokens","product":"api","meter":"tokens","price":"tokens"}}],
+                "entitlements":[{{"feature":"tokens","value":null}}]}}],
+              "features":[{{"key":"tokens","kind":"metered","meter":"tokens"}}]}}');
             SELECT billing.customer_upsert('{{"key":"hot","currency":"USD"}}');
             SELECT billing.subscribe('hot', 'pro', '2026-06-01')"#
         ))
@@ -191,6 +193,96 @@ fn a_hard_limit_is_never_overdrawn() {
         }
     });
     assert_eq!(used.into_inner(), 23, "23 × 3 = 69 of 70 cents");
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+/// Half of the sessions consume, half reserve and confirm later: together they never have more than the budget and the money say.
+#[test]
+fn what_is_reserved_is_in_no_limit_twice() {
+    let db = Db::fresh("limits_reserved");
+    let mut admin = prepared(&db);
+    admin
+        .batch_execute(
+            r#"SELECT billing.budget_set('hot', '{"key":"units","amount":"100","period":"month","match":{"api_key":"k"},"meter":"tokens"}');
+            SELECT billing.spend_limit_set('hot', '{"key":"money","amount":"0.70","period":"billing_period"}')"#,
+        )
+        .expect("limits");
+    let (given, start) = (AtomicUsize::new(0), Barrier::new(CLIENTS));
+    thread::scope(|scope| {
+        for who in 0..CLIENTS {
+            let (db, given, start) = (&db, &given, &start);
+            scope.spawn(move || {
+                let mut client = db.connect();
+                start.wait();
+                for n in 0..6 {
+                    let key = format!("{who}/{n}");
+                    let sql = match who % 2 {
+                        0 => "SELECT result, NULL FROM billing.consume('hot', 'tokens', 3, $1, '{\"api_key\":\"k\"}')",
+                        _ => "SELECT result, reservation_id::text FROM billing.reservation_create('hot', 'tokens', 3, $1, properties => '{\"api_key\":\"k\"}')",
+                    };
+                    let row = client.query_one(sql, &[&key]).expect("an answer");
+                    given.fetch_add(usize::from(row.get::<_, &str>(0) != "denied"), Ordering::Relaxed);
+                    if let Some(id) = row.get::<_, Option<&str>>(1) {
+                        client
+                            .query_one("SELECT result FROM billing.reservation_confirm($1::text::uuid)", &[&id])
+                            .expect("it was used");
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(given.into_inner(), 23, "23 × 3 = 69 of 70 cents");
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+/// While somebody waits for a limit it is replaced: who goes on holds the one that holds now, so the next one waits, too.
+#[test]
+fn a_limit_is_replaced_while_it_is_waited_for() {
+    let db = Db::fresh("limits_replaced");
+    let mut admin = prepared(&db);
+    let set = |amount: i64| {
+        format!(
+            r#"SELECT billing.budget_set('hot', '{{"key":"units","amount":"{amount}","period":"month","match":{{"api_key":"k"}},"meter":"tokens"}}')"#
+        )
+    };
+    admin.batch_execute(&set(20)).expect("a budget");
+    let consume = |client: &mut Client, quantity: i64, key: &str| -> String {
+        let sql =
+            "SELECT result FROM billing.consume('hot', 'tokens', $1::bigint, $2, '{\"api_key\":\"k\"}')";
+        client.query_one(sql, &[&quantity, &key]).expect("an answer").get(0)
+    };
+    let mut waiting = |count: i64| {
+        load::wait_until("sessions that wait", || {
+            load::count(
+                &mut admin,
+                "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+            ) >= count
+        });
+    };
+    let (mut holds, mut waits, mut comes_later) = (db.connect(), db.connect(), db.connect());
+    holds.batch_execute("BEGIN").expect("begin");
+    assert_eq!(consume(&mut holds, 1, "first"), "consumed");
+    thread::scope(|scope| {
+        let sets = scope.spawn(|| db.connect().batch_execute(&set(11)).expect("another budget"));
+        waiting(1);
+        waits.batch_execute("BEGIN").expect("begin");
+        let waited = scope.spawn(move || (consume(&mut waits, 10, "second"), waits));
+        waiting(2);
+        holds.batch_execute("COMMIT").expect("commit");
+        sets.join().expect("the budget");
+        let (result, mut waits) = waited.join().expect("an answer");
+        assert_eq!(result, "consumed");
+        let came_later = scope.spawn(|| consume(&mut comes_later, 10, "third"));
+        waiting(1);
+        waits.batch_execute("COMMIT").expect("commit");
+        assert_eq!(came_later.join().expect("an answer"), "denied");
+    });
+    let used: i64 = db
+        .connect()
+        .query_one("SELECT used::bigint FROM billing.budgets('hot')", &[])
+        .expect("a budget")
+        .get(0);
+    assert_eq!(used, 11);
     assert_eq!(db.verify(), Vec::<String>::new());
 }
 

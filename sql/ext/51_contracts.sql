@@ -876,13 +876,12 @@ COMMENT ON FUNCTION billing.subscribe(text, text, date, jsonb) IS
 
 -- ── which price holds ────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing.price_resolve(customer text, meter text, dimensions jsonb DEFAULT '{}', at timestamptz DEFAULT NULL)
-    RETURNS TABLE (contract text, charge text, source text, price text, version int, pricing jsonb)
+CREATE FUNCTION billing_internal.price_found(of_customer_id bigint, of_meter_id int, dimensions jsonb, at timestamptz)
+    RETURNS TABLE (contract text, charge text, source text, price text, version int, pricing jsonb, fault jsonb)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
 #variable_conflict use_column
 DECLARE
-    of_customer_id bigint;
     m record;
     h record;
     rate_at text;
@@ -895,13 +894,7 @@ DECLARE
     prices text;
     found_price record;
 BEGIN
-    PERFORM billing_internal.require_installed();
-    at := coalesce(at, billing.now());
-    of_customer_id := billing_internal.find_customer(customer);
-    SELECT * INTO m FROM billing.meter x WHERE x.meter_id = billing_internal.find_meter(meter);
-    IF jsonb_typeof(dimensions) IS DISTINCT FROM 'object' THEN
-        PERFORM billing_internal.fail('ZB004', 'dimensions must be a JSON object', 'Pass {"model":"gpt-4"}, or {}.');
-    END IF;
+    SELECT * INTO m FROM billing.meter x WHERE x.meter_id = of_meter_id;
     SELECT c.*, k.key AS contract_key, k.version AS contract_version, k.prices, coalesce(k.signed_at, k.starts_at) AS signed_at, u.terms_version, k.seller_id, k.currency = u.currency AS in_customer_currency,
         k.time_zone, k.starts_on, k.ends_on, k.billed_every, k.alignment INTO h
     FROM billing.contract_charge c
@@ -911,8 +904,7 @@ BEGIN
         AND k.state IN ('scheduled', 'active', 'paused', 'ended', 'cancelled') AND dimensions @> coalesce(c.terms->'match', '{}')
     ORDER BY k.state IN ('ended', 'cancelled'), k.key LIMIT 1;
     IF h.charge_key IS NULL THEN
-        PERFORM billing_internal.fail('ZB007', format('no live charge of customer %s prices meter %s for %s at %s', customer, m.key, dimensions, at),
-            'SELECT * FROM billing.unpriced_usage; lists usage that nothing prices; billing.subscribe() makes a contract.');
+        RETURN;
     END IF;
     -- As the bill does (ServicePeriod::price_at): what is for a whole period has the price of its start.
     SELECT billing_internal.local_midnight(p.starts_on, h.time_zone), greatest(billing_internal.local_midnight(p.starts_on, h.time_zone),
@@ -955,10 +947,40 @@ BEGIN
                     ELSE o.contract_id = h.contract_id AND o.from_version <= h.contract_version AND (o.until_version IS NULL OR o.until_version > h.contract_version) END))::text;
     SELECT * INTO found_price FROM billing_internal.resolved_price(prices, dimensions::text, at, starts, begins, ends, continuity);
     IF found_price.source IS NULL THEN
-        PERFORM billing_internal.raise_fault(billing_internal.resolved_price_error(prices, dimensions::text, at, starts, begins, ends, continuity)::jsonb);
+        fault := billing_internal.resolved_price_error(prices, dimensions::text, at, starts, begins, ends, continuity);
+        RETURN NEXT;
+        RETURN;
     END IF;
     RETURN QUERY SELECT h.contract_key, h.charge_key, found_price.source, CASE WHEN found_price.list_label = 'charge' THEN NULL ELSE nullif(split_part(found_price.list_label, '@', 1), '') END,
-        nullif(split_part(found_price.list_label, '@', 2), '')::int, found_price.pricing::jsonb;
+        nullif(split_part(found_price.list_label, '@', 2), '')::int, found_price.pricing::jsonb, NULL::jsonb;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.price_found(bigint, int, jsonb, timestamptz) IS
+    'price_resolve() that raises nothing: no row where no live charge prices it; where the charge has no price for it, only fault says so. (It catches nothing either, since parallel queries can''t.)';
+
+CREATE FUNCTION billing.price_resolve(customer text, meter text, dimensions jsonb DEFAULT '{}', at timestamptz DEFAULT NULL)
+    RETURNS TABLE (contract text, charge text, source text, price text, version int, pricing jsonb)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+DECLARE
+    of_customer_id bigint;
+    of_meter_id int;
+    p record;
+BEGIN
+    PERFORM billing_internal.require_installed();
+    at := coalesce(at, billing.now());
+    of_customer_id := billing_internal.find_customer(customer);
+    of_meter_id := billing_internal.find_meter(meter);
+    IF jsonb_typeof(dimensions) IS DISTINCT FROM 'object' THEN
+        PERFORM billing_internal.fail('ZB004', 'dimensions must be a JSON object', 'Pass {"model":"gpt-4"}, or {}.');
+    END IF;
+    SELECT * INTO p FROM billing_internal.price_found(of_customer_id, of_meter_id, dimensions, at);
+    IF NOT FOUND THEN
+        PERFORM billing_internal.fail('ZB007', format('no live charge of customer %s prices meter %s for %s at %s', customer, (SELECT m.key FROM billing.meter m WHERE m.meter_id = of_meter_id), dimensions, at),
+            'SELECT * FROM billing.unpriced_usage; lists usage that nothing prices; billing.subscribe() makes a contract.');
+    END IF;
+    PERFORM billing_internal.raise_fault(p.fault);
+    RETURN QUERY SELECT p.contract, p.charge, p.source, p.price, p.version, p.pricing;
 END
 $$;
 COMMENT ON FUNCTION billing.price_resolve(text, text, jsonb, timestamptz) IS

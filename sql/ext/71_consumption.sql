@@ -20,41 +20,48 @@ COMMENT ON TYPE billing_internal.reservation_row IS 'A reservation with what its
 
 -- ── what all of them do ──────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.consume_subject(of_customer text, of_feature text)
-    RETURNS TABLE (customer_id bigint, customer text, feature_id int, feature text, kind text, unit text, event_type text, meter_id int, additive boolean, definition text, mode text, quota numeric, resets text, length interval, rate jsonb, limited boolean, watched boolean)
-    LANGUAGE plpgsql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+CREATE FUNCTION billing_internal.consume_subject(of_customer text, of_feature text,
+    OUT customer_id bigint, OUT customer text, OUT feature_id int, OUT feature text, OUT kind text, OUT unit text, OUT event_type text, OUT meter_id int, OUT additive boolean, OUT definition text,
+    OUT mode text, OUT quota numeric, OUT resets text, OUT length interval, OUT rate jsonb, OUT limited boolean, OUT watched boolean)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+    by_key text := of_customer;
 BEGIN
-    RETURN QUERY
-    SELECT c.customer_id, c.key, f.feature_id, f.key, f.kind, f.unit, m.event_type, f.meter_id, m.additive, m.definition::text, e.mode, e.quota, e.resets, e.length, e.rate,
-        EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL), EXISTS (SELECT FROM billing.alert_rule r WHERE r.customer_id = c.customer_id AND r.ended_at IS NULL)
-    FROM billing.customer c CROSS JOIN billing.feature f LEFT JOIN billing.meter m USING (meter_id)
-    LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
-    WHERE c.key = of_customer AND f.key = of_feature;
-    IF NOT FOUND THEN
+    LOOP
+        SELECT c.customer_id, c.key, f.feature_id, f.key, f.kind, f.unit, m.event_type, f.meter_id, m.additive, m.definition::text, e.mode, e.quota, e.resets, e.length, e.rate,
+            EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL), EXISTS (SELECT FROM billing.alert_rule r WHERE r.customer_id = c.customer_id AND r.ended_at IS NULL)
+        INTO customer_id, customer, feature_id, feature, kind, unit, event_type, meter_id, additive, definition, mode, quota, resets, length, rate, limited, watched
+        FROM billing.customer c CROSS JOIN billing.feature f LEFT JOIN billing.meter m USING (meter_id)
+        LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
+        WHERE c.key = by_key AND f.key = of_feature;
+        EXIT WHEN FOUND;
         -- By an alias or id, or this raises.
         PERFORM billing_internal.find_feature(of_feature);
-        RETURN QUERY SELECT x.* FROM billing.customer c CROSS JOIN LATERAL billing_internal.consume_subject(c.key, of_feature) x
-        WHERE c.customer_id = billing_internal.find_customer(of_customer);
-    END IF;
+        SELECT c.key INTO by_key FROM billing.customer c WHERE c.customer_id = billing_internal.find_customer(of_customer);
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.consume_subject(text, text) IS 'What consuming needs to know of a customer and a feature before it locks. Errors: ZB001.';
 
-CREATE FUNCTION billing_internal.consume_lock(of_customer_id bigint, idempotency_key text) RETURNS void
+CREATE FUNCTION billing_internal.consume_lock(of_customer_id bigint, idempotency_key text, of_feature_id int DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM billing_internal.require_read_committed('usage is not consumed');
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM billing_internal.require_read_committed('usage is not consumed');
+    END IF;
     IF NOT billing_internal.travelling() THEN
-        PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(of_customer_id));
         -- The same call twice at once: the second waits, and finds what the first did.
-        PERFORM pg_advisory_xact_lock(billing_internal.lock_class('consume'), hashtext(of_customer_id || '/' || idempotency_key));
+        PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(of_customer_id)),
+            pg_advisory_xact_lock(billing_internal.lock_class('consume'), hashtext(of_customer_id || '/' || idempotency_key)),
+            CASE WHEN of_feature_id IS NOT NULL THEN pg_advisory_xact_lock(billing_internal.lock_class('quota'), hashtext(of_customer_id || '/' || of_feature_id)) END;
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.consume_lock(bigint, text) IS 'The locks of every call that counts, but for the quota''s. Errors: ZB005 above READ COMMITTED, whose snapshot would not show what others consumed before the lock was had.';
+COMMENT ON FUNCTION billing_internal.consume_lock(bigint, text, int) IS
+    'The locks of every call that counts, in order; with a feature, the customer''s quota of it, too, so that its last unit is given once. Errors: ZB005 above READ COMMITTED, whose snapshot would not show what others consumed before the lock was had.';
 
 CREATE FUNCTION billing_internal.quota_lock(of_customer_id bigint, of_feature_id int) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -94,6 +101,24 @@ COMMENT ON FUNCTION billing_internal.require_consumable(text, text, boolean) IS 
 
 -- ── consume ──────────────────────────────────────────────────────────────────────────────────────
 
+CREATE FUNCTION billing_internal.consume_again(of_customer_id bigint, of_customer text, of_feature text, of_event_type text, of_event_id text, of_properties jsonb, of_dimensions jsonb, of_bill_to text)
+    RETURNS TABLE (result text, allowed boolean, reason text, kind text, mode text, used numeric, quota numeric, remaining numeric, resets_at timestamptz, source text, value jsonb)
+    LANGUAGE plpgsql ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    stored_at timestamptz := (SELECT k.occurred_at FROM billing.usage_event_key k WHERE k.customer_id = of_customer_id AND k.event_key = billing_internal.key_of_text(of_event_id));
+BEGIN
+    IF stored_at IS NOT NULL THEN
+        -- It was consumed. Whether this is the same once more, ingest says by its content.
+        PERFORM billing.ingest_event(of_customer, of_event_type, of_event_id, stored_at, of_properties, of_bill_to);
+        RETURN QUERY SELECT 'duplicate', true, CASE WHEN x.allowed THEN x.reason ELSE 'allowed' END, x.kind, x.mode, x.used, x.quota, x.remaining, x.resets_at, x.source, x.value
+        FROM billing.entitlement_check(of_customer, of_feature, 0, of_dimensions) x;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.consume_again(bigint, text, text, text, text, jsonb, jsonb, text) IS 'What consume() says where the key was used before; no row where it was not. Errors: ZB009 for something else.';
+
 CREATE FUNCTION billing.consume(customer text, feature text, quantity numeric DEFAULT 1, idempotency_key text DEFAULT NULL, properties jsonb DEFAULT '{}', bill_to text DEFAULT NULL)
     RETURNS TABLE (result text, allowed boolean, reason text, kind text, mode text, used numeric, quota numeric, remaining numeric, resets_at timestamptz, source text, value jsonb)
     LANGUAGE plpgsql SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -104,13 +129,17 @@ DECLARE
     w record;
     c record;
     at timestamptz := billing.now();
-    stored_at timestamptz;
-    locked boolean := false;
+    event_id text := 'consume:' || consume.idempotency_key;
+    locked boolean;
+    done boolean := false;
     before record;
     after record;
 BEGIN
-    PERFORM billing_internal.require_installed();
-    PERFORM billing_internal.check_key(consume.idempotency_key, 247);
+    IF (billing_internal.require_installed() IS NULL) IS NULL THEN -- an expression, which costs less than PERFORM
+        RETURN;
+    ELSIF coalesce(octet_length(consume.idempotency_key), 0) NOT BETWEEN 1 AND 247 THEN
+        PERFORM billing_internal.check_key(consume.idempotency_key, 247);
+    END IF;
     IF (consume.quantity >= 0) IS NOT TRUE OR jsonb_typeof(consume.properties) IS DISTINCT FROM 'object' THEN
         IF (consume.quantity >= 0) IS NOT TRUE THEN
             PERFORM billing_internal.fail('ZB004', format('%s can''t be consumed', coalesce(consume.quantity::text, 'NULL')), 'Consume 0 or more.');
@@ -131,27 +160,25 @@ BEGIN
         RETURN QUERY SELECT CASE WHEN c.allowed THEN 'consumed' ELSE 'denied' END, c.allowed, c.reason, c.kind, c.mode, c.used, c.quota, c.remaining, c.resets_at, c.source, c.value;
         RETURN;
     END IF;
-    PERFORM billing_internal.require_consumable(s.feature, s.kind, s.additive);
+    IF s.kind = 'seat' OR s.additive IS NULL THEN
+        PERFORM billing_internal.require_consumable(s.feature, s.kind, s.additive);
+    END IF;
     SELECT * INTO w FROM billing_internal.consume_worth(s.definition, consume.quantity, consume.properties::text, consume.bill_to);
     IF NOT FOUND THEN
         PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(s.definition, consume.quantity, consume.properties::text, consume.bill_to)::jsonb);
     END IF;
-    PERFORM billing_internal.consume_lock(s.customer_id, consume.idempotency_key);
     locked := s.kind = 'metered' AND (s.mode = 'hard' AND s.quota IS NOT NULL OR s.resets = 'first_use');
-    IF locked THEN
-        PERFORM billing_internal.quota_lock(s.customer_id, s.feature_id);
-    END IF;
+    PERFORM billing_internal.consume_lock(s.customer_id, consume.idempotency_key, CASE WHEN locked THEN s.feature_id END);
     IF s.resets = 'first_use' THEN
         -- Who began later may have been first: then it is in that window.
         at := greatest(at, (SELECT max(w.starts_at) FROM billing.entitlement_window w WHERE w.customer_id = s.customer_id AND w.feature_id = s.feature_id AND w.ends_at > at));
     END IF;
-    SELECT k.occurred_at INTO stored_at FROM billing.usage_event_key k WHERE k.customer_id = s.customer_id AND k.event_key = billing_internal.key_of_text('consume:' || consume.idempotency_key);
-    IF stored_at IS NOT NULL THEN
-        -- It was consumed. Whether this is the same once more, ingest says by its content.
-        PERFORM billing.ingest_event(s.customer, s.event_type, 'consume:' || consume.idempotency_key, stored_at, w.properties::jsonb, consume.bill_to);
-        RETURN QUERY SELECT 'duplicate', true, CASE WHEN x.allowed THEN x.reason ELSE 'allowed' END, x.kind, x.mode, x.used, x.quota, x.remaining, x.resets_at, x.source, x.value
-        FROM billing.entitlement_check(s.customer, s.feature, 0, w.dimensions::jsonb) x;
-        RETURN;
+    IF s.limited OR s.kind = 'credit' THEN
+        -- First of all, where looking is dear or may fail.
+        RETURN QUERY SELECT * FROM billing_internal.consume_again(s.customer_id, s.customer, s.feature, s.event_type, event_id, w.properties::jsonb, w.dimensions::jsonb, consume.bill_to);
+        IF FOUND THEN
+            RETURN;
+        END IF;
     END IF;
     IF s.kind = 'credit' THEN
         PERFORM billing_internal.credit_lock(s.customer_id, s.unit);
@@ -171,10 +198,20 @@ BEGIN
             c.reason := before.reason;
         END IF;
     END IF;
+    -- Nearly always all there is to do. Credit has to be looked at around it.
+    IF c.allowed AND s.kind <> 'credit' AND consume.bill_to IS NULL THEN
+        done := billing_internal.event_store(s.customer_id, s.customer, s.event_type, event_id, at, w.properties, 100);
+    END IF;
+    IF NOT done THEN
+        RETURN QUERY SELECT * FROM billing_internal.consume_again(s.customer_id, s.customer, s.feature, s.event_type, event_id, w.properties::jsonb, w.dimensions::jsonb, consume.bill_to);
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
     IF c.allowed AND s.kind = 'credit' THEN
         before := billing_internal.credit_coverage(s.customer_id);
         BEGIN
-            PERFORM billing.ingest_event(s.customer, s.event_type, 'consume:' || consume.idempotency_key, at, w.properties::jsonb, consume.bill_to);
+            PERFORM billing.ingest_event(s.customer, s.event_type, event_id, at, w.properties::jsonb, consume.bill_to);
             after := billing_internal.credit_coverage(s.customer_id);
             IF after.uncovered > before.uncovered THEN
                 RAISE EXCEPTION USING ERRCODE = 'ZBDRY';
@@ -185,11 +222,13 @@ BEGIN
             c.reason := 'no_credit';
         END;
     ELSIF c.allowed THEN
+        IF NOT done THEN
+            PERFORM billing.ingest_event(s.customer, s.event_type, event_id, at, w.properties::jsonb, consume.bill_to);
+        END IF;
         IF s.resets = 'first_use' AND c.resets_at IS NULL THEN
             INSERT INTO billing.entitlement_window (customer_id, feature_id, starts_at, ends_at) VALUES (s.customer_id, s.feature_id, at, at + s.length) ON CONFLICT DO NOTHING;
             c.resets_at := at + s.length;
         END IF;
-        PERFORM billing.ingest_event(s.customer, s.event_type, 'consume:' || consume.idempotency_key, at, w.properties::jsonb, consume.bill_to);
         c.used := c.used + w.quantity;
         c.remaining := CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
         -- Now and then: a window that has begun since.
@@ -200,7 +239,18 @@ BEGIN
     IF c.allowed AND s.watched THEN
         PERFORM billing_internal.alerts_look(s.customer_id);
     END IF;
-    RETURN QUERY SELECT CASE WHEN c.allowed THEN 'consumed' ELSE 'denied' END, c.allowed, c.reason, c.kind, c.mode, c.used, c.quota, c.remaining, c.resets_at, c.source, c.value;
+    result := CASE WHEN c.allowed THEN 'consumed' ELSE 'denied' END;
+    allowed := c.allowed;
+    reason := c.reason;
+    kind := c.kind;
+    mode := c.mode;
+    used := c.used;
+    quota := c.quota;
+    remaining := c.remaining;
+    resets_at := c.resets_at;
+    source := c.source;
+    value := c.value;
+    RETURN NEXT;
 END
 $$;
 COMMENT ON FUNCTION billing.consume(text, text, numeric, text, jsonb, text) IS
@@ -236,7 +286,14 @@ BEGIN
     IF s.kind <> 'metered' THEN
         PERFORM billing_internal.fail('ZB004', format('feature %s is a %s feature', s.feature, s.kind), 'Parts of quotas are reserved; consume the others.');
     END IF;
-    PERFORM billing_internal.consume_lock(s.customer_id, 'reservation:' || reservation_create.idempotency_key), billing_internal.quota_lock(s.customer_id, s.feature_id);
+    -- What could not be confirmed is not promised.
+    SELECT * INTO w FROM billing_internal.consume_worth(s.definition, reservation_create.quantity, reservation_create.properties::text, reservation_create.bill_to);
+    IF NOT FOUND THEN
+        PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(s.definition, reservation_create.quantity, reservation_create.properties::text, reservation_create.bill_to)::jsonb);
+    ELSIF reservation_create.bill_to IS NOT NULL AND NOT EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = s.customer_id AND b.key = reservation_create.bill_to) THEN
+        PERFORM billing_internal.fail('ZB001', format('customer %s has no legal entity %s', s.customer, quote_literal(reservation_create.bill_to)), 'SELECT key FROM billing.bill_to; lists them.');
+    END IF;
+    PERFORM billing_internal.consume_lock(s.customer_id, 'reservation:' || reservation_create.idempotency_key, s.feature_id);
     SELECT * INTO r FROM billing.reservation x WHERE x.customer_id = s.customer_id AND x.idempotency_key = reservation_create.idempotency_key;
     IF FOUND THEN
         IF (r.feature_id, r.quantity, r.properties, r.bill_to) IS DISTINCT FROM (s.feature_id, reservation_create.quantity, reservation_create.properties, reservation_create.bill_to) THEN
@@ -245,9 +302,15 @@ BEGIN
         RETURN QUERY SELECT 'duplicate', r.reservation_id, r.expires_at, true, 'allowed', x.used, x.quota, x.remaining FROM billing.entitlement_check(s.customer, s.feature, 0) x;
         RETURN;
     END IF;
-    -- Dimensions decide whether the entitlement is for this usage; what can't be measured yet is taken for any.
-    SELECT * INTO w FROM billing_internal.consume_worth(s.definition, 1, reservation_create.properties::text, reservation_create.bill_to);
-    c := billing.entitlement_check(s.customer, s.feature, reservation_create.quantity, coalesce(w.dimensions::jsonb, '{}'));
+    c := billing.entitlement_check(s.customer, s.feature, reservation_create.quantity, w.dimensions::jsonb);
+    IF c.allowed AND s.limited THEN
+        -- Once more, with the legal entity, and with the hard ones held.
+        r := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, reservation_create.quantity, w.dimensions::jsonb, reservation_create.bill_to, true, w.properties);
+        IF NOT r.allowed OR r.reason = 'soft_limit' THEN
+            c.allowed := r.allowed;
+            c.reason := r.reason;
+        END IF;
+    END IF;
     IF c.allowed THEN
         id := billing_internal.uuid_v7();
         INSERT INTO billing.reservation (customer_id, reservation_id, idempotency_key, feature_id, quantity, properties, bill_to, made_at, expires_at, recorded_at)
@@ -262,7 +325,27 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.reservation_create(text, text, numeric, text, interval, jsonb, text) IS
-    'Holds a part of a quota for work of unknown size: it counts as used until it is confirmed, released or expires (expires_in: 1 second to 7 days). Returns reserved with the reservation''s id; denied, with the reason; or duplicate (the same key again). Errors: ZB001, ZB004, ZB005 above READ COMMITTED, ZB009 the key was used for something else.';
+    'Holds a part of a quota for work of unknown size: it counts as used until it is confirmed, released or expires (expires_in: 1 second to 7 days). Returns reserved with the reservation''s id; denied, with the reason; or duplicate (the same key again, which is known until 90 days after the reservation is settled). Limits and budgets count it, too. Its event has these properties: what could not be confirmed so is refused at once. Errors: ZB001, ZB004, ZB005 above READ COMMITTED, ZB008 ingest would reject the event, ZB009 the key was used for something else.';
+
+CREATE FUNCTION billing_internal.window_enter(of_customer_id bigint, of_feature_id int, at timestamptz) RETURNS timestamptz
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    length interval := (SELECT e.length FROM billing.entitlement_state e WHERE e.customer_id = of_customer_id AND e.feature_id = of_feature_id AND e.valid_during @> at AND e.resets = 'first_use');
+    starts_at timestamptz;
+BEGIN
+    IF length IS NULL THEN
+        RETURN at;
+    END IF;
+    SELECT max(w.starts_at) INTO starts_at FROM billing.entitlement_window w WHERE w.customer_id = of_customer_id AND w.feature_id = of_feature_id AND w.ends_at > at;
+    IF starts_at IS NULL THEN
+        INSERT INTO billing.entitlement_window (customer_id, feature_id, starts_at, ends_at) VALUES (of_customer_id, of_feature_id, at, at + length);
+    END IF;
+    -- Who began later may have been first: then it is in that window.
+    RETURN greatest(at, starts_at);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.window_enter(bigint, int, timestamptz) IS 'Begins the window of a quota that resets with its first use, where none runs; when the use is to count: at, or when the window began. The caller holds the quota.';
 
 CREATE FUNCTION billing_internal.reservation_hold(of_reservation_id uuid) RETURNS billing_internal.reservation_row
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -289,15 +372,21 @@ DECLARE
     r billing_internal.reservation_row;
     w record;
     late boolean;
+    at timestamptz;
 BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM billing_internal.require_read_committed('usage is not consumed');
     IF reservation_confirm.actual < 0 THEN
         PERFORM billing_internal.fail('ZB004', format('%s can''t have been used', reservation_confirm.actual), 'Give 0 or more, or NULL for what was reserved.');
     END IF;
-    -- The stripe before the row, as everywhere.
-    PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(x.customer_id)) FROM billing.reservation x
-    WHERE x.reservation_id = reservation_confirm.reservation AND NOT billing_internal.travelling();
+    -- The stripe and the quota before the row, as everywhere.
+    SELECT x.customer_id, x.feature_id INTO w FROM billing.reservation x WHERE x.reservation_id = reservation_confirm.reservation;
+    IF FOUND AND NOT billing_internal.travelling() THEN
+        PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(w.customer_id));
+        IF EXISTS (SELECT FROM billing.entitlement_state e WHERE e.customer_id = w.customer_id AND e.feature_id = w.feature_id AND e.resets = 'first_use') THEN
+            PERFORM billing_internal.quota_lock(w.customer_id, w.feature_id);
+        END IF;
+    END IF;
     r := billing_internal.reservation_hold(reservation_confirm.reservation);
     IF r.outcome = 'released' THEN
         PERFORM billing_internal.fail('ZB005', format('reservation %s was released', reservation_confirm.reservation), 'What was used after all is an event: billing.ingest_event().');
@@ -315,7 +404,8 @@ BEGIN
         IF NOT FOUND THEN
             PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(r.definition, coalesce(reservation_confirm.actual, r.quantity), r.properties::text, r.bill_to)::jsonb);
         END IF;
-        PERFORM billing.ingest_event(r.customer, r.event_type, 'reservation:' || reservation_confirm.reservation, billing.now(), w.properties::jsonb, r.bill_to);
+        at := billing_internal.window_enter(r.customer_id, r.feature_id, billing.now());
+        PERFORM billing.ingest_event(r.customer, r.event_type, 'reservation:' || reservation_confirm.reservation, at, w.properties::jsonb, r.bill_to);
     END IF;
     UPDATE billing.reservation x SET outcome = 'confirmed', actual = coalesce(reservation_confirm.actual, r.quantity), was_late = late, settled_at = billing.now()
     WHERE x.customer_id = r.customer_id AND x.reservation_id = reservation_confirm.reservation;
@@ -345,6 +435,26 @@ END
 $$;
 COMMENT ON FUNCTION billing.reservation_release(uuid) IS 'Frees a reservation: nothing was used. Returns released, or expired where it was found so before. Errors: ZB001, ZB005 it was confirmed.';
 
+CREATE FUNCTION billing_internal.reservations_kept() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE -- inlined, so no search_path
+    RETURN interval '90 days';
+COMMENT ON FUNCTION billing_internal.reservations_kept() IS 'How long a reservation is known after it was settled.';
+
+CREATE FUNCTION billing_internal.reservations_remove(settled_before timestamptz, max_rows bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+DECLARE
+    done bigint;
+BEGIN
+    DELETE FROM billing.reservation r
+    USING (SELECT x.customer_id, x.reservation_id FROM billing.reservation x WHERE x.outcome IS NOT NULL AND x.settled_at < settled_before ORDER BY x.settled_at LIMIT max_rows FOR UPDATE SKIP LOCKED) x
+    WHERE r.customer_id = x.customer_id AND r.reservation_id = x.reservation_id;
+    GET DIAGNOSTICS done = ROW_COUNT;
+    RETURN done;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.reservations_remove(timestamptz, bigint) IS 'Removes reservations that were settled before an instant; what was used of them is usage. The caller is reservation_expiry_step(). Runs as billing_owner.';
+
 CREATE FUNCTION billing.reservation_expiry_step(max_rows int DEFAULT 1000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
@@ -359,10 +469,13 @@ BEGIN
     FROM (SELECT x.customer_id, x.reservation_id FROM billing.reservation x WHERE x.outcome IS NULL AND x.expires_at <= billing.now() ORDER BY x.expires_at LIMIT max_rows FOR UPDATE SKIP LOCKED) x
     WHERE r.customer_id = x.customer_id AND r.reservation_id = x.reservation_id;
     GET DIAGNOSTICS done = ROW_COUNT;
+    IF done < max_rows THEN
+        done := done + billing_internal.reservations_remove(billing.now() - billing_internal.reservations_kept(), max_rows - done);
+    END IF;
     RETURN done;
 END
 $$;
-COMMENT ON FUNCTION billing.reservation_expiry_step(int) IS 'Notes that up to max_rows reservations have expired; returns how many. They count no more since their instant, with or without this. Errors: ZB004.';
+COMMENT ON FUNCTION billing.reservation_expiry_step(int) IS 'Notes that reservations have expired, and removes those that were settled more than 90 days ago; returns how many, at most max_rows. They count no more since their instant, with or without this. Errors: ZB004.';
 
 -- ── seats ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -386,7 +499,7 @@ BEGIN
     IF s.kind <> 'seat' THEN
         PERFORM billing_internal.fail('ZB004', format('feature %s is a %s feature', s.feature, s.kind), 'Seats are of seat features.');
     END IF;
-    PERFORM billing_internal.consume_lock(s.customer_id, 'seats'), billing_internal.quota_lock(s.customer_id, s.feature_id);
+    PERFORM billing_internal.consume_lock(s.customer_id, 'seats', s.feature_id);
     -- The last operation of this holder, from buckets and deltas, or from events where those are not true.
     SELECT u.quantity = 1, greatest(changed_at, u.placed_at + interval '1 microsecond') INTO sits, changed_at FROM billing.feature f CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, f.meter_id, '-infinity', 'infinity') u
     WHERE f.feature_id = s.feature_id AND u.value_key = billing_internal.key_of_text(seat_change.seat_holder) ORDER BY u.placed_at DESC, u.event_key DESC, u.quantity LIMIT 1;

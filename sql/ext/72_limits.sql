@@ -115,28 +115,38 @@ $$;
 COMMENT ON FUNCTION billing_internal.rate_look(bigint, int, numeric, numeric, numeric, interval) IS 'What rate_take() would say, with the rights of a reader. Errors: ZB004 a limit or cost that can''t be.';
 
 CREATE FUNCTION billing.rate_limit(customer text, feature text, cost numeric DEFAULT 1, OUT allowed boolean, OUT reason text, OUT retry_after interval, OUT remaining numeric)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
-    of_customer_id bigint;
-    e record;
-    f record;
+    by_key text := customer;
+    s record;
+    r record;
 BEGIN
-    PERFORM billing_internal.require_installed();
-    of_customer_id := billing_internal.find_customer(customer);
-    SELECT x.* INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(feature);
-    IF f.kind <> 'rate_limit' THEN
-        PERFORM billing_internal.fail('ZB005', format('feature %s is of kind %s', f.key, f.kind), 'billing.consume() counts what has a quota; rate_limit() is for features of kind rate_limit.');
-    END IF;
-    SELECT x.rate, x.suspended INTO e FROM billing_internal.entitlement_now(of_customer_id, f.key) x;
-    IF NOT FOUND OR e.suspended OR e.rate IS NULL THEN
-        allowed := false;
-        reason := CASE WHEN e.suspended THEN 'suspended' ELSE 'not_entitled' END;
+    IF (billing_internal.require_installed() IS NULL) IS NULL THEN -- an expression, which costs less than PERFORM
         RETURN;
     END IF;
-    SELECT r.allowed, r.retry_after, r.remaining INTO allowed, retry_after, remaining
-    FROM billing_internal.rate_take(of_customer_id, f.feature_id, (e.rate->>'limit')::numeric, coalesce((e.rate->>'burst')::numeric, 1), cost, per => (e.rate->>'per')::interval) r;
-    reason := CASE WHEN allowed THEN 'allowed' ELSE 'rate_limited' END;
+    LOOP
+        SELECT c.customer_id, f.feature_id, f.key, f.kind, e.suspended, e.rate INTO s
+        FROM billing.customer c CROSS JOIN billing.feature f
+        LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
+        WHERE c.key = by_key AND f.key = rate_limit.feature;
+        EXIT WHEN FOUND;
+        -- By an alias or id, or this raises.
+        SELECT c.key INTO by_key FROM billing.customer c WHERE c.customer_id = billing_internal.find_customer(rate_limit.customer);
+        PERFORM billing_internal.find_feature(rate_limit.feature);
+    END LOOP;
+    IF s.kind <> 'rate_limit' THEN
+        PERFORM billing_internal.fail('ZB005', format('feature %s is of kind %s', s.key, s.kind), 'billing.consume() counts what has a quota; rate_limit() is for features of kind rate_limit.');
+    ELSIF s.suspended IS NOT FALSE OR s.rate IS NULL THEN
+        allowed := false;
+        reason := CASE WHEN s.suspended THEN 'suspended' ELSE 'not_entitled' END;
+        RETURN;
+    END IF;
+    r := billing_internal.rate_take(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, coalesce((s.rate->>'burst')::numeric, 1), cost, false, (s.rate->>'per')::interval);
+    allowed := r.allowed;
+    reason := CASE WHEN r.allowed THEN 'allowed' ELSE 'rate_limited' END;
+    retry_after := r.retry_after;
+    remaining := r.remaining;
 END
 $$;
 COMMENT ON FUNCTION billing.rate_limit(text, text, numeric) IS
@@ -357,33 +367,35 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.uses_keep(bigint, jsonb) IS 'Has the totals of the periods kept that uses() is asked about in units. For whoever writes.';
 
-CREATE FUNCTION billing_internal.limit_cost(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, at timestamptz, OUT currency text, OUT amount numeric)
+CREATE FUNCTION billing_internal.limit_cost(of_customer_id bigint, of_meter_id int, quantities numeric[], dimensions jsonb, at timestamptz, ahead numeric DEFAULT 0, ahead_events bigint DEFAULT 0,
+    OUT currency text, OUT amount numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     c record;
-    m record;
+    names text[];
     p record;
     k record;
+    quantity numeric := (SELECT sum(q) FROM unnest(quantities) q);
     used numeric := 0;
     events bigint := 0;
     off numeric;
 BEGIN
     amount := 0;
-    SELECT x.key, x.time_zone INTO c FROM billing.customer x WHERE x.customer_id = of_customer_id;
-    SELECT x.key, x.dimensions || '{bill_to}'::text[] AS names INTO m FROM billing.meter x WHERE x.meter_id = of_meter_id;
-    dimensions := (SELECT coalesce(jsonb_object_agg(d.key, d.value), '{}') FROM jsonb_each(dimensions) d WHERE d.key = ANY (m.names));
-    BEGIN
-        SELECT * INTO p FROM billing.price_resolve(c.key, m.key, dimensions - 'bill_to', at);
-    EXCEPTION WHEN SQLSTATE 'ZB007' THEN
+    SELECT x.time_zone INTO c FROM billing.customer x WHERE x.customer_id = of_customer_id;
+    SELECT x.dimensions || '{bill_to}'::text[] INTO names FROM billing.meter x WHERE x.meter_id = of_meter_id;
+    dimensions := (SELECT coalesce(jsonb_object_agg(d.key, d.value), '{}') FROM jsonb_each(dimensions) d WHERE d.key = ANY (names));
+    SELECT * INTO p FROM billing_internal.price_found(of_customer_id, of_meter_id, dimensions - 'bill_to', at);
+    IF NOT FOUND OR p.fault->>'code' = 'ZB007' THEN
         RETURN; -- nothing prices it
-    END;
+    END IF;
+    PERFORM billing_internal.raise_fault(p.fault);
     SELECT x.contract_id, x.currency, x.starts_on, x.ends_on, x.billed_every, x.alignment, x.time_zone, h.charge_key, h.terms, h.every INTO k
     FROM billing.contract x JOIN billing.contract_charge h USING (customer_id, contract_id)
     WHERE x.customer_id = of_customer_id AND x.key = p.contract AND h.charge_key = p.charge AND h.kind = 'usage' AND h.until_version IS NULL AND h.valid_during @> at;
     currency := k.currency;
     IF p.pricing ?| '{per_event_minimum, per_event_maximum}' THEN
-        amount := billing.rate_events(p.pricing::text::billing.pricing, ARRAY[quantity]);
+        amount := billing.rate_events(p.pricing::text::billing.pricing, quantities);
     ELSIF p.pricing->>'model' NOT IN ('per_unit', 'matrix', 'dynamic') OR p.pricing ?| '{free_units, minimum, maximum}' THEN
         -- Where it stands in the tiers of its service period.
         SELECT coalesce(sum(q.quantity), 0), coalesce(sum(q.events), 0) INTO used, events
@@ -392,9 +404,11 @@ BEGIN
         CROSS JOIN LATERAL billing_internal.usage_quantities(of_customer_id, of_meter_id, billing_internal.local_midnight(s.starts_on, k.time_zone), billing_internal.local_midnight(s.ends_on, k.time_zone),
             NULL, c.time_zone, '{}', coalesce(k.terms->'match', '{}')) q
         WHERE s.starts_on <= (at AT TIME ZONE k.time_zone)::date AND (at AT TIME ZONE k.time_zone)::date < s.ends_on;
+        used := used + ahead;
+        events := events + ahead_events;
     END IF;
     IF NOT p.pricing ?| '{per_event_minimum, per_event_maximum}' THEN
-        amount := billing.rate(p.pricing::text::billing.pricing, used + quantity, dimensions, events + 1)
+        amount := billing.rate(p.pricing::text::billing.pricing, used + quantity, dimensions, events + cardinality(quantities))
             - CASE WHEN events = 0 THEN 0 ELSE billing.rate(p.pricing::text::billing.pricing, used, dimensions, events) END;
     END IF;
     FOR off IN SELECT (t.terms->>'percent_off')::numeric FROM billing.contract_term t
@@ -404,7 +418,36 @@ BEGIN
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limit_cost(bigint, int, numeric, jsonb, timestamptz) IS 'What a quantity more would cost, by the customer''s price at its place in the tiers: the difference of the rated total with and without it, less the contract''s percentages off. 0 where nothing prices it. Amounts off are left out: what they leave to this is known when the period is billed.';
+COMMENT ON FUNCTION billing_internal.limit_cost(bigint, int, numeric[], jsonb, timestamptz, numeric, bigint) IS 'What the quantities of some events more would cost, by the customer''s price at their place in the tiers, behind what is used and what is ahead of them: the difference of the rated total with and without them, less the contract''s percentages off. 0 where nothing prices it. Amounts off are left out: what they leave to this is known when the period is billed.';
+
+CREATE FUNCTION billing_internal.event_worths(of_meter_id int, quantity numeric, dimensions jsonb, bill_to text, properties text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+BEGIN
+    RETURN jsonb_build_array(jsonb_build_object('meter_id', of_meter_id, 'quantities', jsonb_build_array(quantity), 'dimensions', coalesce(dimensions, '{}'), 'bill_to', bill_to))
+        || CASE WHEN properties IS NULL THEN '[]' ELSE coalesce((SELECT jsonb_agg(jsonb_build_object('meter_id', m.meter_id, 'quantities', jsonb_build_array(e.value), 'dimensions', e.dimensions::jsonb, 'bill_to', bill_to) ORDER BY m.meter_id)
+            FROM billing.meter f JOIN billing.meter m ON m.event_type = f.event_type AND m.meter_id <> f.meter_id AND m.counts AND m.additive
+            CROSS JOIN LATERAL billing_internal.measured_events(m.definition::text, ARRAY[bill_to], ARRAY[properties]) e
+            WHERE f.meter_id = of_meter_id AND e.value <> 0), '[]') END;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.event_worths(int, numeric, jsonb, text, text) IS
+    'What an event counts: a quantity on one meter and, by its properties (NULL = only that one), on the other counts and sums of its type: [{"meter_id","quantities","dimensions","bill_to"}]. What doesn''t add up from event to event is left out.';
+
+CREATE FUNCTION billing_internal.reserved_worths(of_customer_id bigint, at timestamptz) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+BEGIN
+    RETURN (SELECT jsonb_agg(jsonb_build_object('meter_id', g.meter_id, 'quantities', g.quantities, 'dimensions', g.dimensions, 'bill_to', g.bill_to) ORDER BY g.meter_id, g.dimensions, g.bill_to) FROM (
+        SELECT w.meter_id, w.dimensions, w.bill_to, jsonb_agg(w.quantities->0 ORDER BY r.reservation_id) AS quantities
+        FROM billing.reservation r JOIN billing.feature f USING (feature_id) JOIN billing.meter m USING (meter_id)
+        CROSS JOIN LATERAL billing_internal.consume_worth(m.definition::text, r.quantity, r.properties::text, r.bill_to) c
+        CROSS JOIN LATERAL jsonb_to_recordset(billing_internal.event_worths(m.meter_id, c.quantity, c.dimensions::jsonb, r.bill_to, c.properties)) w (meter_id int, quantities jsonb, dimensions jsonb, bill_to text)
+        WHERE r.customer_id = of_customer_id AND r.outcome IS NULL AND r.expires_at > at
+        GROUP BY w.meter_id, w.dimensions, w.bill_to) g);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.reserved_worths(bigint, timestamptz) IS 'What the events to come of a customer''s open reservations count, as event_worths() says it, those of one kind together; NULL = there are none.';
 
 CREATE FUNCTION billing_internal.limits_used(of_customer_id bigint, at timestamptz, with_kind text DEFAULT NULL) RETURNS TABLE (limit_id uuid, starts_at timestamptz, ends_at timestamptz, used numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -424,35 +467,39 @@ $$;
 COMMENT ON FUNCTION billing_internal.limits_used(bigint, timestamptz, text) IS 'The periods of a customer''s limits at an instant, and what was used in them.';
 
 CREATE FUNCTION billing_internal.limit_rows(customer text, of_kind text)
-    RETURNS TABLE (key text, bill_to text, match jsonb, mode text, period text, starts_at timestamptz, ends_at timestamptz, unit text, amount numeric, used numeric, remaining numeric, exceeded boolean)
+    RETURNS TABLE (key text, bill_to text, match jsonb, mode text, period text, starts_at timestamptz, ends_at timestamptz, unit text, amount numeric, used numeric, reserved numeric, remaining numeric, exceeded boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
     of_customer_id bigint;
+    worths jsonb;
 BEGIN
     PERFORM billing_internal.require_installed();
     of_customer_id := billing_internal.find_customer(customer);
+    worths := billing_internal.reserved_worths(of_customer_id, billing.now());
     RETURN QUERY
-    SELECT l.key, l.bill_to, l.match, l.mode, l.period, u.starts_at, u.ends_at, coalesce(l.currency, m.unit, m.key), l.amount, trim_scale(u.used), trim_scale(greatest(l.amount - u.used, 0)), u.used > l.amount
+    SELECT l.key, l.bill_to, l.match, l.mode, l.period, u.starts_at, u.ends_at, coalesce(l.currency, m.unit, m.key), l.amount, trim_scale(u.used), trim_scale(coalesce(r.reserved, 0)),
+        trim_scale(greatest(l.amount - u.used - coalesce(r.reserved, 0), 0)), u.used > l.amount
     FROM billing_internal.limits_used(of_customer_id, billing.now(), of_kind) u JOIN billing.spend_limit l ON l.customer_id = of_customer_id AND l.limit_id = u.limit_id LEFT JOIN billing.meter m USING (meter_id)
+    LEFT JOIN billing_internal.limits_add(of_customer_id, worths, jsonb_array_length(worths)) r ON r.limit_id = l.limit_id
     ORDER BY l.key;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.limit_rows(text, text) IS 'spend_limits() and budgets().';
 
 CREATE FUNCTION billing.spend_limits(customer text)
-    RETURNS TABLE (key text, bill_to text, match jsonb, mode text, period text, starts_at timestamptz, ends_at timestamptz, unit text, amount numeric, used numeric, remaining numeric, exceeded boolean)
+    RETURNS TABLE (key text, bill_to text, match jsonb, mode text, period text, starts_at timestamptz, ends_at timestamptz, unit text, amount numeric, used numeric, reserved numeric, remaining numeric, exceeded boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY SELECT * FROM billing_internal.limit_rows(customer, 'spend_limit');
 END
 $$;
-COMMENT ON FUNCTION billing.spend_limits(text) IS 'The limits on a customer''s money that hold, with their present period, what was used in it (before rounding) and what remains. Errors: ZB001, ZB007 the next bill can''t be priced.';
+COMMENT ON FUNCTION billing.spend_limits(text) IS 'The limits on a customer''s money that hold, with their present period, what was used in it (before rounding), what open reservations hold of it and what remains. Errors: ZB001, ZB007 the next bill can''t be priced.';
 
 CREATE FUNCTION billing.budgets(customer text)
-    RETURNS TABLE (key text, bill_to text, match jsonb, mode text, period text, starts_at timestamptz, ends_at timestamptz, unit text, amount numeric, used numeric, remaining numeric, exceeded boolean)
+    RETURNS TABLE (key text, bill_to text, match jsonb, mode text, period text, starts_at timestamptz, ends_at timestamptz, unit text, amount numeric, used numeric, reserved numeric, remaining numeric, exceeded boolean)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -463,60 +510,107 @@ COMMENT ON FUNCTION billing.budgets(text) IS 'The budgets of a customer''s API k
 
 -- ── asking ───────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.limits_about(of_customer_id bigint, of_meter_id int, dimensions jsonb, bill_to text) RETURNS TABLE (limit_id uuid, hard boolean, ask jsonb)
+CREATE FUNCTION billing_internal.limits_about(of_customer_id bigint, worths jsonb) RETURNS TABLE (n int, limit_id uuid, hard boolean, ask jsonb)
     LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
 AS $$
+#variable_conflict use_column
 DECLARE
-    payer text := bill_to;
+    payer text;
 BEGIN
-    IF payer IS NULL AND EXISTS (SELECT FROM billing.spend_limit x WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND x.bill_to IS NOT NULL) THEN
+    IF EXISTS (SELECT FROM billing.spend_limit x WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND x.bill_to IS NOT NULL) THEN
         SELECT billing_internal.contract_bill_to(k.customer_id, k.contract_id, k.next_n) INTO payer FROM billing.contract k
         WHERE k.customer_id = of_customer_id AND k.state IN ('scheduled', 'active', 'paused') ORDER BY k.starts_on, k.key LIMIT 1;
     END IF;
-    RETURN QUERY SELECT x.limit_id, x.mode = 'hard', jsonb_build_object('id', x.limit_id, 'meter_id', x.meter_id, 'currency', x.currency, 'filter', x.match, 'bill_to', x.bill_to, 'from_at', w.starts_at, 'until_at', w.ends_at)
-    FROM billing.spend_limit x CROSS JOIN LATERAL billing_internal.limit_window(of_customer_id, x.period, billing.now()) w
-    WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND dimensions @> x.match AND (x.bill_to IS NULL OR x.bill_to = payer) AND (x.meter_id IS NULL OR x.meter_id = of_meter_id);
+    RETURN QUERY SELECT w.n::int, x.limit_id, x.mode = 'hard', jsonb_build_object('id', x.limit_id, 'meter_id', x.meter_id, 'currency', x.currency, 'filter', x.match, 'bill_to', x.bill_to, 'from_at', p.starts_at, 'until_at', p.ends_at)
+    FROM billing.spend_limit x CROSS JOIN LATERAL billing_internal.limit_window(of_customer_id, x.period, billing.now()) p
+    JOIN LATERAL jsonb_array_elements(worths) WITH ORDINALITY w (worth, n) ON w.worth->'dimensions' || jsonb_strip_nulls(jsonb_build_object('bill_to', w.worth->'bill_to')) @> x.match
+        AND (x.bill_to IS NULL OR x.bill_to = coalesce(w.worth->>'bill_to', payer)) AND (x.meter_id IS NULL OR x.meter_id = (w.worth->>'meter_id')::int)
+    WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limits_about(bigint, int, jsonb, text) IS 'The limits that usage of a meter with these dimensions, paid by that legal entity (NULL = the contract''s), counts towards, and how to ask uses().';
+COMMENT ON FUNCTION billing_internal.limits_about(bigint, jsonb) IS 'The limits that usage counts towards, for each of event_worths() (n, from 1; paid by its legal entity, NULL = the contract''s), and how to ask uses().';
 
-CREATE FUNCTION billing_internal.limits_ask(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, OUT allowed boolean, OUT reason text, OUT detail jsonb)
+CREATE FUNCTION billing_internal.limits_add(of_customer_id bigint, worths jsonb, held int) RETURNS TABLE (limit_id uuid, ask jsonb, reserved numeric, adds numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    about jsonb := (SELECT jsonb_agg(to_jsonb(a)) FROM billing_internal.limits_about(of_customer_id, worths) a);
+    w record;
+    ahead numeric;
+    ahead_events bigint;
+    priced_in text;
+    cost numeric;
+    costs jsonb := '[]';
+    sums jsonb := '{}';
+BEGIN
+    -- What an event costs depends on its place in the tiers: first what is reserved, then what is asked for.
+    FOR w IN SELECT x.n, x.worth->>'meter_id' AS meter_id, x.worth->'dimensions' || jsonb_strip_nulls(jsonb_build_object('bill_to', x.worth->'bill_to')) AS dimensions,
+            ARRAY(SELECT q::numeric FROM jsonb_array_elements_text(x.worth->'quantities') q) AS quantities,
+            (SELECT sum(q::numeric) FROM jsonb_array_elements_text(x.worth->'quantities') q) AS quantity,
+            EXISTS (SELECT FROM jsonb_array_elements(about) a WHERE (a->>'n')::int = x.n AND a->'ask'->>'currency' IS NOT NULL) AS money
+        FROM jsonb_array_elements(worths) WITH ORDINALITY x (worth, n) ORDER BY x.n LOOP
+        ahead := coalesce((sums->w.meter_id->>0)::numeric, 0);
+        ahead_events := coalesce((sums->w.meter_id->>1)::bigint, 0);
+        priced_in := NULL;
+        cost := NULL;
+        IF w.money THEN
+            SELECT x.currency, x.amount INTO priced_in, cost FROM billing_internal.limit_cost(of_customer_id, w.meter_id::int, w.quantities, w.dimensions, billing.now(), ahead, ahead_events) x;
+        END IF;
+        costs := costs || jsonb_build_object('n', w.n, 'quantity', w.quantity, 'currency', priced_in, 'cost', cost);
+        sums := sums || jsonb_build_object(w.meter_id, jsonb_build_array(ahead + w.quantity, ahead_events + cardinality(w.quantities)));
+    END LOOP;
+    RETURN QUERY SELECT a.limit_id, a.ask, coalesce(sum(v.adds) FILTER (WHERE v.n <= held), 0), coalesce(sum(v.adds) FILTER (WHERE v.n > held), 0)
+    FROM jsonb_to_recordset(about) a (n int, limit_id uuid, ask jsonb)
+    JOIN LATERAL (SELECT x.n, CASE WHEN a.ask->>'meter_id' IS NOT NULL THEN x.quantity WHEN a.ask->>'currency' = x.currency THEN x.cost ELSE 0 END AS adds
+        FROM jsonb_to_recordset(costs) x (n int, quantity numeric, currency text, cost numeric)) v ON v.n = a.n
+    GROUP BY a.limit_id, a.ask;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.limits_add(bigint, jsonb, int) IS 'What usage (event_worths()) would add to each limit it counts towards, in its money or units: the first so many, which are reserved, and the others.';
+
+CREATE FUNCTION billing_internal.limits_ask(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, properties text DEFAULT NULL,
+    OUT allowed boolean, OUT reason text, OUT detail jsonb)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    of_dimensions jsonb := coalesce(dimensions, '{}') || jsonb_strip_nulls(jsonb_build_object('bill_to', bill_to));
-    asked jsonb;
-    of_currency text;
-    cost numeric;
+    worths jsonb;
+    reserved jsonb;
+    added jsonb;
     l record;
 BEGIN
     allowed := true;
     reason := 'allowed';
     -- What no meter counts costs nothing.
-    asked := CASE WHEN of_meter_id IS NOT NULL THEN (SELECT jsonb_agg(a.ask) FROM billing_internal.limits_about(of_customer_id, of_meter_id, of_dimensions, bill_to) a) END;
-    IF asked IS NULL THEN
+    IF of_meter_id IS NULL THEN
         RETURN;
-    ELSIF EXISTS (SELECT FROM jsonb_array_elements(asked) a WHERE a->>'currency' IS NOT NULL) THEN
-        SELECT c.currency, c.amount INTO of_currency, cost FROM billing_internal.limit_cost(of_customer_id, of_meter_id, quantity, of_dimensions, billing.now()) c;
     END IF;
-    SELECT x.*, u.used, v.adds, (a.value->>'until_at')::timestamptz AS ends_at, coalesce(x.currency, m.unit, m.key) AS unit INTO l
-    FROM jsonb_array_elements(asked) a
-    JOIN billing_internal.uses(of_customer_id, asked) u ON u.id = a.value->>'id'
-    JOIN billing.spend_limit x ON x.customer_id = of_customer_id AND x.limit_id = u.id::uuid
+    worths := billing_internal.event_worths(of_meter_id, quantity, dimensions, bill_to, properties);
+    IF NOT EXISTS (SELECT FROM billing_internal.limits_about(of_customer_id, worths)) THEN
+        RETURN;
+    END IF;
+    reserved := coalesce(billing_internal.reserved_worths(of_customer_id, billing.now()), '[]');
+    added := (SELECT jsonb_agg(to_jsonb(a)) FROM billing_internal.limits_add(of_customer_id, reserved || worths, jsonb_array_length(reserved)) a WHERE a.adds > 0);
+    IF added IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT x.*, u.used, a.reserved, a.adds, (a.ask->>'until_at')::timestamptz AS ends_at, coalesce(x.currency, m.unit, m.key) AS unit INTO l
+    FROM jsonb_to_recordset(added) a (limit_id uuid, ask jsonb, reserved numeric, adds numeric)
+    JOIN billing_internal.uses(of_customer_id, (SELECT jsonb_agg(x->'ask') FROM jsonb_array_elements(added) x)) u ON u.id = a.limit_id::text
+    JOIN billing.spend_limit x ON x.customer_id = of_customer_id AND x.limit_id = a.limit_id
     LEFT JOIN billing.meter m ON m.meter_id = x.meter_id
-    CROSS JOIN LATERAL (SELECT CASE WHEN x.meter_id IS NOT NULL THEN quantity WHEN x.currency = of_currency THEN cost ELSE 0 END AS adds) v
-    WHERE u.used + v.adds > x.amount AND v.adds > 0
+    WHERE u.used + a.reserved + a.adds > x.amount
     ORDER BY x.mode, x.kind, x.key COLLATE "C" LIMIT 1;
     IF FOUND THEN
         allowed := l.mode = 'soft';
         reason := CASE WHEN allowed THEN 'soft_limit' ELSE l.kind END;
         detail := jsonb_build_object('kind', l.kind, 'key', l.key, 'mode', l.mode, 'period', l.period, 'resets_at', l.ends_at, 'unit', l.unit,
-            'amount', trim_scale(l.amount)::text, 'used', trim_scale(l.used)::text, 'asked', trim_scale(l.adds)::text);
+            'amount', trim_scale(l.amount)::text, 'used', trim_scale(l.used + l.reserved)::text, 'asked', trim_scale(l.adds)::text);
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limits_ask(bigint, int, numeric, jsonb, text) IS
-    'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. What costs nothing passes.';
+COMMENT ON FUNCTION billing_internal.limits_ask(bigint, int, numeric, jsonb, text, text) IS
+    'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. What is reserved counts as used. properties: of the event, which counts on the other meters of its type, too. What costs nothing passes.';
 
 CREATE FUNCTION billing_internal.customer_limits(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb) RETURNS TABLE (allowed boolean, reason text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
@@ -552,22 +646,28 @@ $$;
 COMMENT ON FUNCTION billing_internal.limits_say(bigint, int, numeric, jsonb) IS 'limits_ask() for whoever only wants to know: allowed and reason.';
 
 CREATE FUNCTION billing_internal.limits_check(of_customer_id bigint, of_feature_id int, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, lock boolean DEFAULT false,
-    OUT allowed boolean, OUT reason text, OUT detail jsonb)
+    properties text DEFAULT NULL, OUT allowed boolean, OUT reason text, OUT detail jsonb)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    worths jsonb;
+    locked uuid[] := '{}';
     hard uuid[];
-    asked jsonb;
 BEGIN
     IF lock AND of_meter_id IS NOT NULL AND NOT billing_internal.travelling() THEN
-        SELECT array_agg(a.limit_id) FILTER (WHERE a.hard), jsonb_agg(a.ask) INTO hard, asked
-        FROM billing_internal.limits_about(of_customer_id, of_meter_id, coalesce(dimensions, '{}') || jsonb_strip_nulls(jsonb_build_object('bill_to', bill_to)), bill_to) a;
-        PERFORM billing_internal.uses_keep(of_customer_id, asked);
-        -- Asked afterwards: who had the lock before has committed what he used.
-        PERFORM FROM billing.spend_limit x WHERE x.customer_id = of_customer_id AND x.limit_id = ANY (hard) ORDER BY x.limit_id FOR NO KEY UPDATE;
+        worths := billing_internal.event_worths(of_meter_id, quantity, dimensions, bill_to, properties);
+        PERFORM billing_internal.uses_keep(of_customer_id, (SELECT jsonb_agg(a.ask) FROM billing_internal.limits_about(of_customer_id, worths) a));
+        LOOP
+            -- While it was waited for, a limit may have been replaced: then the one in its place is locked, too.
+            hard := ARRAY(SELECT DISTINCT a.limit_id FROM billing_internal.limits_about(of_customer_id, worths) a WHERE a.hard AND a.limit_id <> ALL (locked));
+            EXIT WHEN hard = '{}';
+            PERFORM FROM billing.spend_limit x WHERE x.customer_id = of_customer_id AND x.limit_id = ANY (hard) ORDER BY x.limit_id FOR NO KEY UPDATE;
+            locked := locked || hard;
+        END LOOP;
     END IF;
-    SELECT a.allowed, a.reason, a.detail INTO allowed, reason, detail FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to) a;
+    -- Asked afterwards: who had the lock before has committed what he used.
+    SELECT a.allowed, a.reason, a.detail INTO allowed, reason, detail FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to, properties) a;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limits_check(bigint, int, int, numeric, jsonb, text, boolean) IS
+COMMENT ON FUNCTION billing_internal.limits_check(bigint, int, int, numeric, jsonb, text, boolean, text) IS
     'limits_ask() for whoever goes on to write. lock: holds the hard limits until the transaction ends, so that of several at once only those pass that fit.';

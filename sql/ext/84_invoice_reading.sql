@@ -95,33 +95,43 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.recomputed(bigint, uuid, timestamptz) IS 'An invoice''s document computed again from the events recorded until an instant, with the terms, price versions and policies it recorded, and of what it corrects the documents that it counted as billed, whatever became of them.';
 
-CREATE FUNCTION billing_internal.pending_refs(of_customer_id bigint, as_of timestamptz) RETURNS billing_internal.bill_ref[]
+CREATE FUNCTION billing_internal.pending_boundaries(of_customer_id bigint, of_contract_id uuid, as_of timestamptz) RETURNS int[]
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     k record;
     at_n int;
     begins date;
-    today date;
+    boundaries int[] := '{}';
+BEGIN
+    SELECT * INTO k FROM billing.contract c WHERE c.customer_id = of_customer_id AND c.contract_id = of_contract_id;
+    at_n := greatest(k.next_n, 1);
+    WHILE k.next_bill_at IS NOT NULL LOOP
+        SELECT p.starts_on INTO begins FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, at_n - 1) p;
+        EXIT WHEN begins IS NULL OR begins > (as_of AT TIME ZONE k.time_zone)::date;
+        IF NOT EXISTS (SELECT FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = at_n AND p.state <> 'due') THEN
+            boundaries := boundaries || at_n;
+        END IF;
+        at_n := at_n + 1;
+    END LOOP;
+    RETURN boundaries;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.pending_boundaries(bigint, uuid, timestamptz) IS 'The boundaries of a contract whose period has begun by the day of an instant and was not billed.';
+
+CREATE FUNCTION billing_internal.pending_refs(of_customer_id bigint, as_of timestamptz) RETURNS billing_internal.bill_ref[]
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    k record;
     boundaries int[];
     again int[];
     refs billing_internal.bill_ref[] := '{}';
     noted billing_internal.bill_ref[] := '{}';
 BEGIN
-    FOR k IN SELECT * FROM billing.contract c WHERE c.customer_id = of_customer_id AND (c.next_bill_at IS NOT NULL AND c.starts_at <= as_of OR EXISTS (SELECT FROM billing.late_usage l
+    FOR k IN SELECT c.customer_id, c.contract_id FROM billing.contract c WHERE c.customer_id = of_customer_id AND (c.next_bill_at IS NOT NULL AND c.starts_at <= as_of OR EXISTS (SELECT FROM billing.late_usage l
             WHERE l.customer_id = c.customer_id AND l.contract_id = c.contract_id AND l.closed_at IS NULL)) ORDER BY c.contract_id LOOP
-        -- The boundaries whose period has begun and was not billed.
-        boundaries := '{}';
-        at_n := greatest(k.next_n, 1);
-        today := (as_of AT TIME ZONE k.time_zone)::date;
-        WHILE k.next_bill_at IS NOT NULL LOOP
-            SELECT p.starts_on INTO begins FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, at_n - 1) p;
-            EXIT WHEN begins IS NULL OR begins > today;
-            IF NOT EXISTS (SELECT FROM billing.billing_period p WHERE p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = at_n AND p.state <> 'due') THEN
-                boundaries := boundaries || at_n;
-            END IF;
-            at_n := at_n + 1;
-        END LOOP;
+        boundaries := billing_internal.pending_boundaries(k.customer_id, k.contract_id, as_of);
         -- What is billed again for some legal entities only is compared with what stands for the others.
         again := ARRAY(SELECT DISTINCT x.n FROM billing.invoice x WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id AND x.n = ANY (boundaries)
             AND x.kind = 'invoice' AND x.number IS NOT NULL AND x.reissue IS NOT true);
@@ -155,9 +165,10 @@ COMMENT ON FUNCTION billing_internal.credit_pending_usage(bigint, text, boolean)
     'What the unbilled usage of a customer (and what corrections of billed usage come to) would draw from each block now, by the path of bills, in the caller''s snapshot; below 0 = it would be given back. Usage that was stored ahead of time (policy event_future_max) counts already. by_period: from kept totals of service periods and, where the time of the usage leads to nothing else, without asking for its hours; false is the oracle of verify(). Locks nothing. Errors: ZB007 usage that no price matches.';
 
 CREATE FUNCTION billing_internal.credit_periods_keep(of_customer_id bigint) RETURNS void
-    LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
-    SELECT billing_internal.usage_window_keep(p.customer_id, p.meter_id, p.starts_at, p.ends_at) FROM (
+BEGIN
+    PERFORM billing_internal.usage_window_keep(p.customer_id, p.meter_id, p.starts_at, p.ends_at) FROM (
         SELECT DISTINCT h.customer_id, h.meter_id, billing_internal.local_midnight(s.starts_on, k.time_zone) AS starts_at, billing_internal.local_midnight(s.ends_on, k.time_zone) AS ends_at
         FROM billing.contract k JOIN billing.contract_charge h USING (customer_id, contract_id)
         CROSS JOIN LATERAL (SELECT (billing.now() AT TIME ZONE k.time_zone)::date AS day) t
@@ -165,7 +176,8 @@ AS $$
         CROSS JOIN LATERAL billing_internal.calendar_service_periods(k.starts_on, k.ends_on, k.billed_every, k.alignment, h.every, b.n) s
         WHERE k.customer_id = of_customer_id AND k.next_bill_at IS NOT NULL AND h.kind = 'usage' AND h.until_version IS NULL AND h.valid_during @> billing.now()
             AND s.starts_on <= t.day AND t.day < s.ends_on
-    ) p WHERE NOT EXISTS (SELECT FROM billing.usage_window_kept w WHERE w.customer_id = p.customer_id AND w.meter_id = p.meter_id AND w.starts_at = p.starts_at AND w.ends_at = p.ends_at)
+    ) p WHERE NOT EXISTS (SELECT FROM billing.usage_window_kept w WHERE w.customer_id = p.customer_id AND w.meter_id = p.meter_id AND w.starts_at = p.starts_at AND w.ends_at = p.ends_at);
+END
 $$;
 COMMENT ON FUNCTION billing_internal.credit_periods_keep(bigint) IS 'From now on the totals of the service periods that a customer''s usage is in are kept (usage_window_keep), so that what is pending is told from them. For whoever draws; nothing but speed depends on it.';
 
@@ -369,6 +381,36 @@ COMMENT ON FUNCTION billing.invoice_explain(text) IS 'An invoice (by number, key
 
 -- ── spend ────────────────────────────────────────────────────────────────────────────────────────
 
+CREATE FUNCTION billing_internal.unbilled_documents(of_customer_id bigint, of_contract_id uuid, from_at timestamptz, as_of timestamptz, with_overdue boolean) RETURNS TABLE (document jsonb, overdue boolean)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    k record;
+    pending int[];
+    ref billing_internal.bill_ref;
+    preview jsonb;
+BEGIN
+    SELECT * INTO k FROM billing.contract c WHERE c.customer_id = of_customer_id AND c.contract_id = of_contract_id;
+    IF with_overdue THEN
+        -- Beside the next bill those of later periods that touch what is asked for; with all between where what is spent decides prices.
+        -- Up to a day ahead, since others may have begun later (credit_coverage()).
+        pending := ARRAY(SELECT b FROM unnest(billing_internal.pending_boundaries(of_customer_id, of_contract_id, least(as_of - interval '1 microsecond', billing.now() + interval '1 day'))) b
+            WHERE b > k.next_n AND (EXISTS (SELECT FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.kind = 'commitment' AND t.until_version IS NULL)
+                OR (SELECT billing_internal.local_midnight(p.ends_on, k.time_zone) > from_at FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, b - 1) p)) ORDER BY b);
+    END IF;
+    IF coalesce(pending, '{}') IN ('{}', '{1}') THEN
+        preview := billing.invoice_preview(k.key, as_of);
+        RETURN QUERY SELECT d.value, false FROM jsonb_array_elements(CASE jsonb_typeof(preview) WHEN 'array' THEN preview ELSE jsonb_build_array(preview) END) d;
+        RETURN;
+    END IF;
+    ref := billing_internal.ref_now(of_customer_id, of_contract_id, CASE WHEN k.next_n > 0 THEN k.next_n || pending ELSE pending END, as_of);
+    RETURN QUERY SELECT d.document, true FROM billing_internal.bill_look(ref || billing_internal.earlier_refs(ARRAY[ref]), true) d;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.unbilled_documents(bigint, uuid, timestamptz, timestamptz, boolean) IS
+    'The documents of what a contract has not billed as of an instant: invoice_preview(), or, where periods that ended were not billed yet and one asks for them, one document of those boundaries together (as far as they touch what comes from from_at on; overdue).';
+
 CREATE FUNCTION billing_internal.spend_lines(of_customer_id bigint, from_at timestamptz, until_at timestamptz, as_of timestamptz DEFAULT NULL)
     RETURNS TABLE (line_n bigint, state text, currency text, kind text, meter_id int, charge text, product text, service_from timestamptz, service_until timestamptz,
         dimensions jsonb, line_by text[], match jsonb, bill_to text, default_bill_to text, amount numeric, exact numeric, contract_id uuid)
@@ -378,25 +420,31 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH document AS (
-        SELECT 'billed' AS state, i.document, i.customer_id, i.contract_id, i.n FROM billing.invoice i
+        SELECT 'billed' AS state, i.document, i.customer_id, i.contract_id, i.n, false AS overdue FROM billing.invoice i
         WHERE i.customer_id = of_customer_id AND i.state NOT IN ('draft', 'void') AND i.pool_id IS NULL AND i.period_starts_at < until_at AND i.period_ends_at > from_at
         UNION ALL
-        SELECT 'unbilled', d, k.customer_id, k.contract_id, k.next_n
+        SELECT 'unbilled', d.document, k.customer_id, k.contract_id, k.next_n, d.overdue
         FROM billing.contract k
-        CROSS JOIN LATERAL (SELECT billing.invoice_preview(k.key, as_of) AS doc) p
-        CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(p.doc) WHEN 'array' THEN p.doc ELSE jsonb_build_array(p.doc) END) d
+        CROSS JOIN LATERAL billing_internal.unbilled_documents(k.customer_id, k.contract_id, from_at, coalesce(as_of, billing.now()), as_of IS NOT NULL) d
         WHERE k.customer_id = of_customer_id AND (k.state IN ('scheduled', 'active', 'paused') AND k.next_bill_at IS NOT NULL OR k.state IN ('ended', 'cancelled')
             AND EXISTS (SELECT FROM billing.late_usage n WHERE n.customer_id = k.customer_id AND n.contract_id = k.contract_id AND n.closed_at IS NULL))
     )
     SELECT row_number() OVER (), d.state, d.document->>'currency', coalesce(l->>'corrects_kind', l->>'kind'), m.meter_id, l->>'charge', l->>'product', (l->>'from')::timestamptz, (l->>'until')::timestamptz,
-        l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', CASE WHEN m.meter_id IS NOT NULL THEN billing_internal.contract_bill_to(d.customer_id, d.contract_id, coalesce((l->>'boundary')::int, d.n)) END, (l->>'amount')::numeric,
+        l->'dimensions', ARRAY(SELECT jsonb_array_elements_text(l->'line_by')), coalesce(l->'match', '{}'), d.document->>'bill_to', CASE WHEN m.meter_id IS NOT NULL THEN billing_internal.contract_bill_to(d.customer_id, d.contract_id, b.n) END, (l->>'amount')::numeric,
         coalesce(l->>'exact', l->>'amount')::numeric, d.contract_id
     FROM document d CROSS JOIN LATERAL jsonb_array_elements(d.document->'lines') l
     LEFT JOIN billing.meter m ON m.key = l->>'meter'
-    WHERE (l->>'from')::timestamptz < until_at AND (l->>'until')::timestamptz > from_at;
+    -- The boundary of arrears, where a document has several.
+    CROSS JOIN LATERAL (SELECT coalesce((l->>'boundary')::int, CASE WHEN d.overdue THEN (SELECT p.n + 1 FROM billing.contract k
+        CROSS JOIN LATERAL billing_internal.calendar_period_at(k.starts_on, k.ends_on, k.billed_every, k.alignment, ((l->>'from')::timestamptz AT TIME ZONE k.time_zone)::date) p
+        WHERE k.customer_id = d.customer_id AND k.contract_id = d.contract_id) ELSE d.n END) AS n) b
+    WHERE (l->>'from')::timestamptz < until_at AND (l->>'until')::timestamptz > from_at
+        -- Of a boundary that is billed again, what other legal entities were invoiced for it stays.
+        AND NOT (d.overdue AND NOT l ? 'boundary' AND EXISTS (SELECT FROM billing.invoice v JOIN billing.bill_to t USING (customer_id, bill_to_id) WHERE v.customer_id = d.customer_id AND v.contract_id = d.contract_id AND v.n = b.n
+            AND t.key = d.document->>'bill_to' AND v.kind = 'invoice' AND v.number IS NOT NULL AND v.reissue IS NOT true));
 END
 $$;
-COMMENT ON FUNCTION billing_internal.spend_lines(bigint, timestamptz, timestamptz, timestamptz) IS 'Lines of issued invoices (billed) and of previews as of an instant (unbilled; default billing.now()) that touch a stretch of time, with the amount before it was rounded. Credit that was sold is not spent yet. A difference counts as the line it corrects.';
+COMMENT ON FUNCTION billing_internal.spend_lines(bigint, timestamptz, timestamptz, timestamptz) IS 'Lines of issued invoices (billed) and of previews as of an instant (unbilled; default billing.now()) that touch a stretch of time, with the amount before it was rounded. Credit that was sold is not spent yet. A difference counts as the line it corrects. With as_of the periods that ended and were not billed yet are there, too (usage and caps: their fees are not told apart).';
 
 CREATE FUNCTION billing.spend(
     customer text, from_at timestamptz, until_at timestamptz, grain text DEFAULT NULL, group_by text[] DEFAULT '{}', filter jsonb DEFAULT '{}', time_zone text DEFAULT NULL

@@ -16,6 +16,7 @@ DECLARE
         'billing_internal.events_remove(timestamptz, bigint, int)'::regprocedure,
         'billing_internal.draft_discard(bigint, uuid, int)'::regprocedure,
         'billing_internal.entitlements_store(bigint, jsonb)'::regprocedure,
+        'billing_internal.reservations_remove(timestamptz, bigint)'::regprocedure,
         'billing.audit_erase(uuid[], text)'::regprocedure];
     raises regprocedure[] := ARRAY['billing_internal.fail(text, text, text, text)'::regprocedure, 'billing_internal.raise_fault(jsonb)'::regprocedure];
     -- What works with the rights a customer's login has. The others read list prices, policies or the log: for staff.

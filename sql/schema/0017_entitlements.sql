@@ -130,7 +130,9 @@ CREATE TABLE billing.reservation (
 );
 CREATE INDEX reservation_open_idx ON billing.reservation (customer_id, feature_id, expires_at) WHERE outcome IS NULL;
 CREATE INDEX reservation_expiry_idx ON billing.reservation (expires_at) WHERE outcome IS NULL;
-COMMENT ON TABLE billing.reservation IS 'Parts of quotas that are promised to work of unknown size. What was really used is an ordinary event, written when the reservation is confirmed.';
+CREATE INDEX reservation_id_idx ON billing.reservation (reservation_id);
+CREATE INDEX reservation_settled_idx ON billing.reservation (settled_at) WHERE outcome IS NOT NULL;
+COMMENT ON TABLE billing.reservation IS 'Parts of quotas that are promised to work of unknown size. What was really used is an ordinary event, written when the reservation is confirmed. Removed 90 days after it was settled.';
 COMMENT ON COLUMN billing.reservation.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.reservation.reservation_id IS 'UUIDv7.';
 COMMENT ON COLUMN billing.reservation.idempotency_key IS 'The caller''s key, unique per customer.';
@@ -147,3 +149,4 @@ COMMENT ON COLUMN billing.reservation.settled_at IS 'When it was confirmed, rele
 COMMENT ON COLUMN billing.reservation.recorded_at IS 'Real time it was made.';
 SELECT billing_internal.declare_table('billing.reservation', 'customer-owned', '{outcome, actual, was_late, settled_at}',
     '{customer_id, reservation_id, idempotency_key, feature_id, quantity, made_at, expires_at, outcome, actual, was_late, settled_at}');
+GRANT DELETE ON billing.reservation TO billing_owner;

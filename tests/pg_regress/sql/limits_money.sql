@@ -45,7 +45,7 @@ SELECT * FROM pg_temp.ask(2, '{"model":"a"}');
 -- Tiers: three requests are free, two cost 1, the rest 0.50. One was made; three more cost 1, five 2.50.
 SELECT billing.spend_limit_set('acme', '{"key":"all","amount":"3.00","period":"billing_period"}');
 SELECT asked, asked = '2.5' AS ok, used, allowed, resets_at FROM pg_temp.ask(5, meter => 'requests');
-SELECT a.currency, a.amount, a.amount = 1 AS ok FROM billing_internal.limit_cost(1, billing_internal.find_meter('requests'), 3, '{}', billing.now()) a;
+SELECT a.currency, a.amount, a.amount = 1 AS ok FROM billing_internal.limit_cost(1, billing_internal.find_meter('requests'), '{3}', '{}', billing.now()) a;
 -- A fee is no usage: 0.998 + 1 are used, not 49 more.
 SELECT count(pg_temp.use('t' || n, 0, 'k2')) FROM generate_series(1, 3) n;
 SELECT used, used = 1.998 AS ok, remaining FROM billing.spend_limits('acme');
@@ -100,7 +100,7 @@ SELECT action, key, before, after, reason FROM billing.audit_log WHERE action IN
 -- off is not: it is taken from what is used, as the next bill says. What was asked is what is used afterwards.
 SELECT billing.customer_upsert('{"key":"off","currency":"USD"}') AS a, billing.subscribe('off', 'pro', '2026-04-01', '{"discounts":[{"key":"api","percent_off":"25","products":["api"]},{"key":"tokens","percent_off":"10","charges":["tokens"]},
     {"key":"other","percent_off":"50","charges":["platform"]},{"key":"later","percent_off":"50","from":"2026-05-01"}]}') AS b \gset
-SELECT m, a.amount, w, a.amount = w AS ok FROM (VALUES ('tokens', 1000, 1.35), ('requests', 5, 1.5)) x (m, n, w), billing_internal.limit_cost(billing_internal.find_customer('off'), billing_internal.find_meter(m), n, '{}', billing.now()) a;
+SELECT m, a.amount, w, a.amount = w AS ok FROM (VALUES ('tokens', 1000, 1.35), ('requests', 5, 1.5)) x (m, n, w), billing_internal.limit_cost(billing_internal.find_customer('off'), billing_internal.find_meter(m), ARRAY[n::numeric], '{}', billing.now()) a;
 SELECT billing.spend_limit_set('off', '{"key":"all","amount":"1.35","period":"month"}');
 SELECT a.allowed, a.reason, a.detail->>'asked' AS asked FROM unnest('{1000,1001}'::int[]) n, billing_internal.limits_ask(billing_internal.find_customer('off'), billing_internal.find_meter('tokens'), n) a;
 SELECT billing.ingest_event('off', 'request', 'o1', billing.now(), '{"tokens":1000,"api_key":"k"}');
