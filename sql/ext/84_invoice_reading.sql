@@ -124,13 +124,22 @@ CREATE FUNCTION billing_internal.pending_refs(of_customer_id bigint, as_of times
 AS $$
 DECLARE
     k record;
+    boundaries int[];
+    again int[];
     refs billing_internal.bill_ref[] := '{}';
+    noted billing_internal.bill_ref[] := '{}';
 BEGIN
     FOR k IN SELECT c.customer_id, c.contract_id FROM billing.contract c WHERE c.customer_id = of_customer_id AND (c.next_bill_at IS NOT NULL AND c.starts_at <= as_of OR EXISTS (SELECT FROM billing.late_usage l
             WHERE l.customer_id = c.customer_id AND l.contract_id = c.contract_id AND l.closed_at IS NULL)) ORDER BY c.contract_id LOOP
-        refs := refs || billing_internal.ref_now(k.customer_id, k.contract_id, billing_internal.pending_boundaries(k.customer_id, k.contract_id, as_of), as_of);
+        boundaries := billing_internal.pending_boundaries(k.customer_id, k.contract_id, as_of);
+        -- What is billed again for some legal entities only is compared with what stands for the others.
+        again := ARRAY(SELECT DISTINCT x.n FROM billing.invoice x WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id AND x.n = ANY (boundaries)
+            AND x.kind = 'invoice' AND x.number IS NOT NULL AND x.reissue IS NOT true);
+        noted := noted || billing_internal.ref_now(k.customer_id, k.contract_id, boundaries, as_of);
+        refs := refs || billing_internal.ref_now(k.customer_id, k.contract_id, ARRAY(SELECT b FROM unnest(boundaries) b WHERE b <> ALL (again)), as_of)
+            || ARRAY(SELECT billing_internal.compared_ref(k.customer_id, k.contract_id, b) FROM unnest(again) b);
     END LOOP;
-    RETURN refs || billing_internal.earlier_refs(refs);
+    RETURN refs || billing_internal.earlier_refs(noted);
 END
 $$;
 COMMENT ON FUNCTION billing_internal.pending_refs(bigint, timestamptz) IS 'The boundaries of a customer''s contracts whose periods have begun by an instant and were not billed, with those that are to be compared: what is pending then.';
