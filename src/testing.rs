@@ -204,6 +204,7 @@ mod tests {
         ("entitlements_fold_over_time", &["entitlements_folded", "entitlements_folded_error"]),
         ("entitlements_suit_their_kind", &["entitlement_error"]),
         ("quotas_decide_and_roll_over", &["quota_verdict", "quota_rolled"]),
+        ("a_window_lies_between_midnights", &["quota_window"]),
         ("seats_are_events", &["seat_event"]),
         ("what_is_consumed_is_an_event", &["consume_worth", "consume_worth_error"]),
         // invoicing

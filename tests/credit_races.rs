@@ -364,3 +364,61 @@ fn a_killed_server_keeps_every_acknowledged_draw_once() {
         assert_eq!(common::verify(&mut admin), Vec::<String>::new());
     }
 }
+
+/// Draws of several customers in one transaction hold blocks and number series across each other where they top up: one of two
+/// such transactions gets 40P01, and sent again every draw and purchase is there once.
+#[test]
+fn draws_that_top_up_in_one_transaction_are_retried() {
+    let db = Db::fresh("credits_deadlock");
+    let mut admin = db.connect();
+    admin
+        .batch_execute(&format!(
+            r#"SELECT billing.test_clock_set('{CLOCK}');
+            SELECT billing.customer_upsert(jsonb_build_object('key', c)), billing.credit_grant_create(c, '{{"key":"G","amount":"10"}}'),
+              billing.top_up_rule_set(c, '{{"threshold":"5","amount":"10"}}') FROM unnest(ARRAY['a', 'b']) c"#
+        ))
+        .expect("two customers");
+    let both = |first: &str, second: &str, meet: &dyn Fn()| {
+        let mut client = db.connect_as("billing_app");
+        let mut failures = 0;
+        loop {
+            let mut transaction = client.transaction().expect("a transaction");
+            let draw = "SELECT result FROM billing.draw_down($1, 7, $2)";
+            let mut drawn = transaction.query(draw, &[&first, &format!("{first} by {first}")]);
+            if failures == 0 {
+                meet();
+            }
+            if drawn.is_ok() {
+                drawn = transaction.query(draw, &[&second, &format!("{second} by {first}")]);
+            }
+            match drawn {
+                Ok(_) => break transaction.commit().expect("a commit"),
+                Err(error) if error.code().is_some_and(|code| code.code() == "40P01") => failures += 1,
+                Err(error) => panic!("{}", told(&error)),
+            }
+        }
+        failures
+    };
+    let (holds, waits) = std::sync::mpsc::channel();
+    let failures = thread::scope(|scope| {
+        // Holds a's block and the number series; then b's draw, which has b's block, waits for the series, and this for the block.
+        let one = scope.spawn(|| {
+            both("a", "b", &|| {
+                holds.send(()).expect("the other");
+                let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+                let mut watcher = db.connect();
+                while watcher.query_one(waiting, &[]).expect("a count").get::<_, i64>(0) == 0 {
+                    thread::sleep(Duration::from_millis(10));
+                }
+            })
+        });
+        waits.recv().expect("the first");
+        both("b", "a", &|| ()) + one.join().expect("the first")
+    });
+    assert!(failures > 0, "nobody waited for the other in a circle");
+    let all = "SELECT array_agg(format('%s %s %s', c.key, d.draws, t.bought) ORDER BY c.key) FROM billing.customer c
+        CROSS JOIN LATERAL (SELECT count(*) AS draws FROM billing.credit_draw x WHERE x.customer_id = c.customer_id) d
+        CROSS JOIN LATERAL (SELECT count(*) AS bought FROM billing.top_up x WHERE x.customer_id = c.customer_id) t";
+    assert_eq!(admin.query_one(all, &[]).expect("counts").get::<_, Vec<String>>(0), ["a 2 1", "b 2 1"]);
+    assert_eq!(common::verify(&mut admin), Vec::<String>::new());
+}

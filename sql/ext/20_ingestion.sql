@@ -380,6 +380,109 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.call_admit(bigint, text) IS 'First half of every call with events: parties, stripe locks (shared, ascending), meters and bucket widths as they are under the locks, what can''t be stored, partitions. Gives the customers that have an ingest limit; NULL = none.';
 
+CREATE FUNCTION billing_internal.usage_late(customer_ids bigint[], meter_ids int[], from_at timestamptz[], until_at timestamptz[]) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM billing_internal.usage_changed(array_agg(l.customer_id), array_agg(l.from_at), array_agg(l.until_at))
+    FROM (
+        -- What is carried over changes all that comes after.
+        SELECT a.customer_id, min(a.from_at) AS from_at, max(CASE WHEN m.state IN ('level', 'presence') THEN 'infinity' ELSE a.until_at END) AS until_at
+        FROM unnest(customer_ids, meter_ids, from_at, until_at) a (customer_id, meter_id, from_at, until_at) JOIN billing.meter m USING (meter_id)
+        GROUP BY a.customer_id
+    ) l;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.usage_late(bigint[], int[], timestamptz[], timestamptz[]) IS 'Says of buckets that were added to that they may have been billed before.';
+
+CREATE FUNCTION billing_internal.fold_some(customer_ids bigint[], most int) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    to_fold bigint;
+    folds_until timestamptz := clock_timestamp() + interval '100 milliseconds';
+BEGIN
+    FOR to_fold IN SELECT DISTINCT c FROM unnest(customer_ids) c LIMIT 16 LOOP
+        BEGIN
+            WHILE clock_timestamp() < folds_until AND EXISTS (SELECT FROM billing.usage_delta d WHERE d.customer_id = to_fold OFFSET most) LOOP
+                EXIT WHEN billing_internal.fold_customer(to_fold, max_rows => 1000, mend => false) = 0;
+            END LOOP;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.fold_some(bigint[], int) IS 'Folds customers with more deltas than that, for a moment. Nothing depends on it: what is left, what is dirty and what is broken waits for the job.';
+
+CREATE FUNCTION billing_internal.event_store(of_customer_id bigint, customer text, event_type text, event_id text, occurred_at timestamptz, properties text, fold_above int DEFAULT 1000) RETURNS boolean
+    -- As call_admit().
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    ready record;
+    handle bigint;
+    months timestamptz[];
+    stored int;
+    late_meters int[];
+    late_from timestamptz[];
+    late_until timestamptz[];
+BEGIN
+    -- Read under the stripe's lock, so once: meters (meters_ready) and the width of buckets. Rules of its own are for the others.
+    SELECT k.value || '/' || k.xmin::text AS state, c.bucket_minutes INTO ready FROM billing_internal.counter k CROSS JOIN billing.customer c
+    WHERE k.name = 'catalogue' AND c.customer_id = of_customer_id AND NOT EXISTS (SELECT FROM billing.policy y WHERE y.name IN ('event_age_max', 'event_future_max'))
+        AND NOT EXISTS (SELECT FROM billing.ingest_limit l WHERE l.customer_id = of_customer_id AND l.events_per_second IS NOT NULL);
+    IF NOT FOUND THEN
+        RETURN false;
+    ELSIF billing_internal.meters_state() <> ready.state THEN
+        ready.state := billing_internal.meters_ready();
+    END IF;
+    handle := billing_internal.call_read_event(customer, event_type, event_id, occurred_at, properties, NULL);
+    IF billing_internal.call_has_rejections(handle) THEN
+        PERFORM billing_internal.call_end(handle); -- it can't be read
+        RETURN false;
+    END IF;
+    months := billing_internal.call_resolve(handle, ARRAY[of_customer_id], ARRAY[ready.bucket_minutes], ARRAY[billing.now() - billing_internal.event_age_default()::interval],
+        ARRAY[billing.now() + billing_internal.event_future_default()::interval], ARRAY[NULL::text]);
+    IF months IS NOT NULL THEN
+        PERFORM billing_internal.partition_ensure(m) FROM unnest(months) m;
+    END IF;
+    -- Keys, events and what they add, as ingest_call() does it, in one statement: each step hands its row to the next.
+    WITH new AS (
+        INSERT INTO billing.usage_event_key (customer_id, event_key, occurred_at, content_hash)
+        SELECT k.customer_id, k.event_key, k.occurred_at, k.content_hash FROM billing_internal.call_keys(handle) k
+        ON CONFLICT DO NOTHING
+        RETURNING customer_id, event_key
+    ), accepted AS MATERIALIZED (
+        SELECT e.* FROM new n CROSS JOIN LATERAL billing_internal.call_accept(handle, ARRAY[n.customer_id], ARRAY[n.event_key]) e
+    ), kept AS (
+        INSERT INTO billing.usage_event (customer_id, event_key, occurred_at, recorded_at, event_type, event_id, bill_to, properties)
+        SELECT e.customer_id, e.event_key, e.occurred_at, clock_timestamp(), e.event_type, e.event_id, e.bill_to, e.properties::jsonb FROM accepted e
+    ), added AS (
+        INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
+        SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity, d.moment, d.placed_at, d.event_key,
+            CASE WHEN (SELECT s.dimensions FROM billing.dimension_set s WHERE s.customer_id = d.customer_id AND s.dimension_set_id = d.dimension_set_id)
+                IS DISTINCT FROM d.dimensions::jsonb THEN d.dimensions::jsonb END, d.value_keys
+        FROM accepted e CROSS JOIN LATERAL billing_internal.call_deltas(CASE WHEN e.event_key IS NOT NULL THEN handle END) d
+        RETURNING meter_id, bucket_start, bucket_minutes
+    )
+    SELECT (SELECT count(*) FROM accepted), array_agg(a.meter_id), array_agg(a.bucket_start), array_agg(a.bucket_start + make_interval(mins => a.bucket_minutes))
+    INTO stored, late_meters, late_from, late_until
+    FROM added a WHERE a.bucket_start < (SELECT max(k.billed_until) FROM billing.contract k);
+    IF late_meters IS NOT NULL THEN
+        PERFORM billing_internal.usage_late(array_fill(of_customer_id, ARRAY[cardinality(late_meters)]), late_meters, late_from, late_until);
+    END IF;
+    PERFORM billing_internal.call_end(handle);
+    IF random() < 0.0625 THEN
+        PERFORM billing_internal.fold_some(ARRAY[of_customer_id], fold_above);
+    END IF;
+    RETURN stored > 0;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.event_store(bigint, text, text, text, timestamptz, text, int) IS
+    'The common case of ingest_event() in few statements: one new event, without a legal entity, of a customer whose stripe the caller holds (shared), in READ COMMITTED, without rules of its own. false = nothing was stored; ingest_event() does it, or says why not. Customers with more deltas than fold_above may be folded.';
+
 CREATE FUNCTION billing_internal.ingest_call(
     handle bigint, state text, kept boolean DEFAULT false, unlimited boolean DEFAULT false, OUT accepted bigint, OUT duplicate bigint, OUT conflicting bigint, OUT rejected bigint, OUT errors jsonb
 )
@@ -399,8 +502,6 @@ DECLARE
     late_meters int[];
     late_from timestamptz[];
     late_until timestamptz[];
-    to_fold bigint;
-    folds_until timestamptz;
 BEGIN
     -- 1 to 3.
     limited := billing_internal.call_admit(handle, state);
@@ -437,13 +538,7 @@ BEGIN
     INTO late_ids, late_meters, late_from, late_until
     FROM added a WHERE older OR a.bucket_start < (SELECT max(k.billed_until) FROM billing.contract k);
     IF late_ids IS NOT NULL THEN
-        PERFORM billing_internal.usage_changed(array_agg(l.customer_id), array_agg(l.from_at), array_agg(l.until_at))
-        FROM (
-            -- What is carried over changes all that comes after.
-            SELECT a.customer_id, min(a.from_at) AS from_at, max(CASE WHEN m.state IN ('level', 'presence') THEN 'infinity' ELSE a.until_at END) AS until_at
-            FROM unnest(late_ids, late_meters, late_from, late_until) a (customer_id, meter_id, from_at, until_at) JOIN billing.meter m USING (meter_id)
-            GROUP BY a.customer_id
-        ) l;
+        PERFORM billing_internal.usage_late(late_ids, late_meters, late_from, late_until);
     END IF;
 
     -- 6. Repeats: content that was stored once, in whichever revision, is a duplicate, other content is conflicting.
@@ -474,19 +569,9 @@ BEGIN
         INTO errors FROM (SELECT * FROM stored ORDER BY rejected_id LIMIT 100) k;
     END IF;
 
-    -- 8. Now and then, fold customers with many deltas, for a moment. Nothing depends on it: what is left, what is dirty and
-    -- what is broken waits for the job.
+    -- 8. Now and then.
     IF random() < 0.0625 THEN
-        folds_until := clock_timestamp() + interval '100 milliseconds';
-        FOR to_fold IN SELECT DISTINCT c FROM unnest(new_ids) c LIMIT 16 LOOP
-            BEGIN
-                WHILE clock_timestamp() < folds_until AND EXISTS (SELECT FROM billing.usage_delta d WHERE d.customer_id = to_fold OFFSET 1000) LOOP
-                    EXIT WHEN billing_internal.fold_customer(to_fold, max_rows => 1000, mend => false) = 0;
-                END LOOP;
-            EXCEPTION WHEN OTHERS THEN
-                NULL;
-            END;
-        END LOOP;
+        PERFORM billing_internal.fold_some(new_ids, 1000);
     END IF;
 
     -- 9. What is over a limit fails as a whole.
@@ -532,12 +617,22 @@ AS $$
 DECLARE
     state text;
     outcome record;
+    of_customer_id bigint;
 BEGIN
     PERFORM billing_internal.require_installed();
     IF customer IS NULL OR event_type IS NULL OR event_id IS NULL OR occurred_at IS NULL THEN
         PERFORM billing_internal.fail('ZB008', format('event rejected: %s is missing',
             CASE WHEN customer IS NULL THEN 'customer' WHEN event_type IS NULL THEN 'event_type' WHEN event_id IS NULL THEN 'event_id' ELSE 'occurred_at' END),
             'An event names its customer, type, id and time.');
+    END IF;
+    IF bill_to IS NULL AND current_setting('transaction_isolation') = 'read committed' AND NOT billing_internal.travelling() THEN
+        of_customer_id := (SELECT c.customer_id FROM billing.customer c WHERE c.key = ingest_event.customer);
+        IF of_customer_id IS NOT NULL THEN
+            PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(of_customer_id));
+            IF billing_internal.event_store(of_customer_id, customer, event_type, event_id, occurred_at, coalesce(properties, '{}')::text) THEN
+                RETURN 'accepted';
+            END IF;
+        END IF;
     END IF;
     state := billing_internal.meters_ready();
     outcome := billing_internal.ingest_call(billing_internal.call_read_event(

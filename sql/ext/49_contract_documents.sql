@@ -27,12 +27,12 @@ CREATE FUNCTION billing_internal.contract_fees_fall(before text, after text, day
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_fees_fall_wrapper';
 COMMENT ON FUNCTION billing_internal.contract_fees_fall(text, text, text) IS 'Whether the fees that hold on a local day, each spread over its own interval, sum to less in the second of two timelines: a downgrade.';
 
-CREATE FUNCTION billing_internal.contract_describe(document text, plan text) RETURNS SETOF text
+CREATE FUNCTION billing_internal.contract_describe(document text, plan text, known text) RETURNS SETOF text
     LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 20 AS 'MODULE_PATHNAME', 'contract_describe_wrapper';
-COMMENT ON FUNCTION billing_internal.contract_describe(text, text) IS 'A contract document with its plan (NULL = none) in English sentences, one a term, with dates (the last day is named) and amounts. No row where contract_describe_error() says why.';
-CREATE FUNCTION billing_internal.contract_describe_error(document text, plan text) RETURNS text
+COMMENT ON FUNCTION billing_internal.contract_describe(text, text, text) IS 'A contract document with its plan (NULL = none) and what the catalogue says of what it names ({"prices":[{"book","key","pricing"}],"features":[{"key","kind","unit"}]}) in English sentences, one a term, with dates (the last day is named) and amounts. No row where contract_describe_error() says why.';
+CREATE FUNCTION billing_internal.contract_describe_error(document text, plan text, known text) RETURNS text
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'contract_describe_error_wrapper';
-COMMENT ON FUNCTION billing_internal.contract_describe_error(text, text) IS 'Why contract_describe() gave no row.';
+COMMENT ON FUNCTION billing_internal.contract_describe_error(text, text, text) IS 'Why contract_describe() gave no row.';
 
 CREATE FUNCTION billing_internal.contract_diff(before text, after text)
     RETURNS TABLE (kind text, item text, change text, before_terms text, after_terms text)

@@ -360,7 +360,7 @@ BEGIN
                     book_key, quote_literal(item.terms->>'price'), meter.key), 'Put the price into the book, or give the charge its own pricing.');
             END IF;
         END IF;
-        PERFORM billing_internal.raise_fault(billing_internal.charge_error(item.terms::text, meter.definition::text, pricing, '[]')::jsonb);
+        PERFORM billing_internal.raise_fault(f || jsonb_build_object('message', path || (f->>'message'))) FROM (SELECT billing_internal.charge_error(item.terms::text, meter.definition::text, pricing, '[]')::jsonb) x (f);
     END LOOP;
 END
 $$;

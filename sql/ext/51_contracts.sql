@@ -368,13 +368,15 @@ END
 $$;
 COMMENT ON FUNCTION billing.policies(text) IS 'Every policy with the value in force, where it comes from (contract, seller, global, default) and what it does; for one contract, or in general (seller default). Errors: ZB001, ZB002 contract.';
 
-CREATE FUNCTION billing_internal.check_overlap(of_customer_id bigint, of_contract_id uuid) RETURNS void
+CREATE FUNCTION billing_internal.check_overlap(of_customer_id bigint, of_contract_id uuid, document jsonb, change jsonb DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     hit record;
 BEGIN
-    SELECT a.charge_key AS mine, b.charge_key AS theirs, k.key AS contract, m.key AS meter, a.terms->'match' AS mine_match, b.terms->'match' AS their_match INTO hit
+    SELECT a.charge_key AS mine, b.charge_key AS theirs, k.key AS contract, m.key AS meter, a.terms->'match' AS mine_match, b.terms->'match' AS their_match,
+        billing_internal.item_path(document, change, '{charges}', a.charge_key, a.terms) AS mine_path,
+        CASE WHEN b.contract_id = a.contract_id THEN billing_internal.item_path(document, change, '{charges}', b.charge_key, b.terms) END AS their_path INTO hit
     FROM billing.contract_charge a
     JOIN billing.contract_charge b ON b.customer_id = a.customer_id AND b.meter_id = a.meter_id AND b.kind = 'usage' AND b.until_version IS NULL
         AND b.valid_during && a.valid_during AND (b.contract_id, b.charge_key) <> (a.contract_id, a.charge_key)
@@ -390,11 +392,12 @@ BEGIN
     IF FOUND THEN
         PERFORM billing_internal.fail('ZB006', format('charge %s and charge %s of contract %s would both price the same events of meter %s', hit.mine, hit.theirs, hit.contract, hit.meter),
             'Give the charges matches that exclude each other, or let one contract begin where the other ends.',
-            format('match %s and match %s', coalesce(hit.mine_match, '{}'), coalesce(hit.their_match, '{}')));
+            format('at %s: match %s, and %smatch %s', hit.mine_path, coalesce(hit.mine_match, '{}'), 'at ' || hit.their_path || ': ', coalesce(hit.their_match, '{}')));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.check_overlap(bigint, uuid) IS 'Errors: ZB006 if two usage charges of one meter, in contracts that are live or were, could price one event.';
+COMMENT ON FUNCTION billing_internal.check_overlap(bigint, uuid, jsonb, jsonb) IS
+    'Errors: ZB006 if two usage charges of one meter, in contracts that are live or were, could price one event; DETAIL has the place, as item_path() finds it.';
 
 -- ── terms over time ──────────────────────────────────────────────────────────────────────────────
 
@@ -537,20 +540,32 @@ $$;
 COMMENT ON FUNCTION billing_internal.contract_apply(bigint, uuid, int, jsonb) IS
     'Stores what a timeline says as of a version: rows it no longer says end with that version, new ones begin with it, others stay. Returns the first instant at which something is billed otherwise; NULL = nowhere. The caller holds the contract''s row.';
 
-CREATE FUNCTION billing_internal.item_path(document jsonb, key text) RETURNS text
+CREATE FUNCTION billing_internal.item_places(document jsonb, lists text[]) RETURNS TABLE (path text, key text, item jsonb)
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce((
-        SELECT min(x.path) FROM (
-            SELECT format('%s[%s]', l.name, i.place - 1) AS path, i.value->>'key' AS key
-            FROM unnest('{charges, fees, commitments, credits, discounts}'::text[]) l (name) CROSS JOIN LATERAL jsonb_array_elements(coalesce(document->l.name, '[]')) WITH ORDINALITY i (value, place)
-            UNION ALL
-            SELECT format('%s[%s].%s[%s]', g.name, o.place - 1, l.name, i.place - 1), CASE g.name WHEN 'add_ons' THEN o.value->>'key' || '/' ELSE '' END || (i.value->>'key')
-            FROM unnest('{phases, add_ons}'::text[]) g (name) CROSS JOIN LATERAL jsonb_array_elements(coalesce(document->g.name, '[]')) WITH ORDINALITY o (value, place)
-            CROSS JOIN unnest('{charges, fees, discounts}'::text[]) l (name) CROSS JOIN LATERAL jsonb_array_elements(coalesce(o.value->l.name, '[]')) WITH ORDINALITY i (value, place)
-        ) x WHERE x.key = item_path.key), 'plan')
+    SELECT format('%s[%s]', l.name, i.place - 1), i.value->>'key', i.value
+    FROM unnest(lists) l (name) CROSS JOIN LATERAL jsonb_array_elements(coalesce(document->l.name, '[]')) WITH ORDINALITY i (value, place)
+    UNION ALL
+    SELECT format('%s[%s].%s[%s]', g.name, o.place - 1, l.name, i.place - 1), CASE g.name WHEN 'add_ons' THEN o.value->>'key' || '/' ELSE '' END || (i.value->>'key'), i.value
+    FROM unnest('{phases, add_ons}'::text[]) g (name) CROSS JOIN LATERAL jsonb_array_elements(coalesce(document->g.name, '[]')) WITH ORDINALITY o (value, place)
+    CROSS JOIN unnest(lists) l (name) CROSS JOIN LATERAL jsonb_array_elements(coalesce(o.value->l.name, '[]')) WITH ORDINALITY i (value, place)
 $$;
-COMMENT ON FUNCTION billing_internal.item_path(jsonb, text) IS 'Where a contract document says an item, as a JSON path; plan = its plan does.';
+COMMENT ON FUNCTION billing_internal.item_places(jsonb, text[]) IS 'The items of some lists of a contract document, also in its phases and add-ons: JSON path, key among the terms, the item.';
+
+CREATE FUNCTION billing_internal.item_path(document jsonb, change jsonb, lists text[], key text, terms jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- An item and what takes its place in a phase have one key: the one that says what the terms say.
+    SELECT coalesce((
+        SELECT x.path FROM (
+            SELECT p.*, 0 AS place FROM billing_internal.item_places(change, lists) p
+            UNION ALL
+            SELECT CASE WHEN change IS NULL THEN '' ELSE 'contract.' END || p.path, p.key, p.item, 1 FROM billing_internal.item_places(document, lists) p
+        ) x WHERE x.key = item_path.key
+        ORDER BY x.place, (x.item->>'product', x.item->>'meter', x.item->>'price', x.item->'match') IS NOT DISTINCT FROM (terms->>'product', terms->>'meter', terms->>'price', terms->'match') DESC, x.path LIMIT 1), 'plan')
+$$;
+COMMENT ON FUNCTION billing_internal.item_path(jsonb, jsonb, text[], text, jsonb) IS
+    'Where an item of some lists is said, as a JSON path: in the change that is being made (NULL = the contract is being made), else in the contract''s document; plan = its plan does.';
 
 CREATE FUNCTION billing_internal.entitlement_path(document jsonb, key text) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -562,66 +577,111 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_path(jsonb, text) IS 'Where a contract document says an entitlement, by its key among the terms, as a JSON path; plan = its plan does.';
 
-CREATE FUNCTION billing_internal.check_rows(made jsonb, of_currency text, with_paths boolean) RETURNS void
+CREATE FUNCTION billing_internal.check_scope(scope jsonb, of_customer_id bigint, path text) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    wrong record;
+    names text[];
+BEGIN
+    SELECT format('%s.scope.%s[%s]', path, l.list, v.place - 1) AS path, l.what || quote_literal(v.value) AS what, l.hint INTO wrong
+    FROM (VALUES (1, 'products', 'product ', 'SELECT key, name FROM billing.product; lists them.'), (2, 'meters', 'meter ', 'SELECT key, event_type FROM billing.meter; lists them.'),
+        (3, 'bill_tos', 'bill_to ', 'SELECT key, name FROM billing.bill_to; lists those of all customers.')) l (n, list, what, hint)
+    CROSS JOIN LATERAL jsonb_array_elements_text(scope->l.list) WITH ORDINALITY v (value, place)
+    WHERE NOT CASE l.list WHEN 'products' THEN EXISTS (SELECT FROM billing.product p WHERE p.key = v.value) WHEN 'meters' THEN EXISTS (SELECT FROM billing.meter m WHERE m.key = v.value)
+        ELSE EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = of_customer_id AND b.key = v.value) END
+    ORDER BY l.n, v.place LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB001', format('%s: %s is not known', wrong.path, wrong.what), wrong.hint);
+    END IF;
+    SELECT array_agg(DISTINCT d ORDER BY d) || 'bill_to'::text INTO names FROM billing.meter m CROSS JOIN LATERAL unnest(m.dimensions) d
+    WHERE NOT scope ? 'meters' OR scope->'meters' ? m.key;
+    SELECT k AS name INTO wrong FROM jsonb_object_keys(scope->'dimensions') k WHERE (k = ANY (coalesce(names, '{bill_to}'))) IS NOT TRUE ORDER BY k LIMIT 1;
+    IF FOUND THEN
+        PERFORM billing_internal.fail('ZB003', format('%s.scope.dimensions: %s is no dimension of %s', path, quote_literal(wrong.name), CASE WHEN scope ? 'meters' THEN 'its meters' ELSE 'any meter' END),
+            format('Dimensions are: %s.', array_to_string(coalesce(names, '{bill_to}'), ', ')));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_scope(jsonb, bigint, text) IS 'Whether what a scope of credit or of a commitment lists is there; path is its item''s. Errors: ZB001 product, meter, bill_to of the customer, ZB003 dimension of its meters.';
+
+CREATE FUNCTION billing_internal.check_credit_unit(of_unit text, of_currency text, path text) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- What bills price in it, what meters count in it, what consume() asks for in it.
+    IF of_unit = of_currency OR EXISTS (SELECT FROM billing.currency u WHERE u.code = of_unit AND u.numeric_code IS NULL) OR EXISTS (SELECT FROM billing.meter m WHERE coalesce(m.unit, m.key) = of_unit)
+        OR EXISTS (SELECT FROM billing.feature f WHERE f.kind = 'credit' AND f.unit = of_unit) THEN
+        RETURN;
+    ELSIF EXISTS (SELECT FROM billing.currency u WHERE u.code = of_unit) THEN
+        PERFORM billing_internal.fail('ZB011', format('%s.unit: credit in %s can''t pay in a contract in %s', path, of_unit, of_currency), 'Grant it in the contract''s currency; money is never converted silently.');
+    END IF;
+    PERFORM billing_internal.fail('ZB001', format('%s.unit: unit %s is not known', path, quote_literal(of_unit)),
+        'Use the contract''s currency, a meter''s unit, or one of your own: a feature of kind credit makes it known, {"features": [{"key": "credits", "kind": "credit", "unit": "credits"}]}.');
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_credit_unit(text, text, text) IS 'Whether anything can draw credit that a contract grants in a unit. Errors: ZB001 a unit of nothing, ZB011 another currency.';
+
+CREATE FUNCTION billing_internal.check_carried(of_customer_id bigint, of_contract_id uuid, made jsonb, change jsonb DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    wrong record;
+BEGIN
+    SELECT x.path || '.carry_from.contract' AS path, x.contract, k.contract_id, c.key AS customer INTO wrong
+    FROM (SELECT r->'terms'->'carry_from'->>'contract' AS contract, x.place, billing_internal.item_path(made->'document', change, '{credits}', r->>'key', r->'terms') AS path
+        FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' = 'credit' AND r->'terms' ? 'carry_from') x
+    JOIN billing.customer c ON c.customer_id = of_customer_id
+    LEFT JOIN billing.contract k ON k.customer_id = of_customer_id AND k.key = x.contract
+    -- While it is being made, the other one may still be a draft.
+    WHERE k.contract_id IS NULL OR k.contract_id = of_contract_id OR (k.state = 'draft' AND EXISTS (SELECT FROM billing.contract n WHERE n.customer_id = of_customer_id AND n.contract_id = of_contract_id))
+    ORDER BY x.place LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN;
+    ELSIF wrong.contract_id IS NULL THEN
+        PERFORM billing_internal.fail('ZB001', format('%s: %s is not a contract of customer %s', wrong.path, quote_literal(wrong.contract), wrong.customer), 'Name the contract whose unused credit it takes over; SELECT key, state FROM billing.contract; lists them.');
+    ELSIF wrong.contract_id = of_contract_id THEN
+        PERFORM billing_internal.fail('ZB003', format('%s: %s is this contract', wrong.path, wrong.contract), 'Credit is carried from another contract, such as a pilot; in one contract it lives on by rollover.');
+    END IF;
+    PERFORM billing_internal.fail('ZB005', format('%s: contract %s is a draft, so it has granted nothing', wrong.path, wrong.contract), 'Activate it first.');
+END
+$$;
+COMMENT ON FUNCTION billing_internal.check_carried(bigint, uuid, jsonb, jsonb) IS 'Whether what a contract''s credits are to be carried from is another contract of the customer, which was activated when it is itself. Errors, with the JSON path: ZB001, ZB003, ZB005.';
+
+CREATE FUNCTION billing_internal.check_rows(made jsonb, of_customer_id bigint, of_currency text, change jsonb DEFAULT NULL) RETURNS void
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    document jsonb := made->'document';
     item record;
 BEGIN
-    FOR item IN SELECT DISTINCT ON (r->>'kind', r->>'key', r->'terms', r->>'price_book') r, CASE WHEN with_paths THEN billing_internal.item_path(made->'document', r->>'key') || ': ' ELSE '' END AS path
+    PERFORM billing_internal.check_items('[]', b.book, of_currency, CASE WHEN document ? 'price_book' THEN '' ELSE 'plan: ' END)
+    FROM (SELECT DISTINCT r->>'price_book' AS book FROM jsonb_array_elements(made->'rows') r WHERE r ? 'price_book') b;
+    FOR item IN SELECT DISTINCT ON (r->>'kind', r->>'key', r->'terms', r->>'price_book') r, billing_internal.item_path(document, change, '{charges, fees}', r->>'key', r->'terms') || ': ' AS path
         FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' IN ('usage', 'fee') ORDER BY r->>'kind', r->>'key', r->'terms', r->>'price_book', x.place LOOP
         PERFORM billing_internal.check_items(jsonb_build_array(jsonb_build_object('kind', item.r->>'kind', 'terms', (item.r->'terms') - 'trial')), item.r->>'price_book', of_currency, item.path);
     END LOOP;
-    PERFORM billing_internal.check_entitlement(r->'terms', billing_internal.entitlement_path(made->'document', r->>'key'), false)
+    PERFORM billing_internal.check_entitlement(r->'terms', billing_internal.entitlement_path(document, r->>'key'), false)
     FROM jsonb_array_elements(made->'rows') WITH ORDINALITY x (r, place) WHERE r->>'kind' = 'entitlement';
-    FOR item IN SELECT r->>'key' AS key, r->'terms'->>'product' AS product, r->'terms'->>'meter' AS meter, billing_internal.item_path(made->'document', r->>'key') AS path
+    FOR item IN SELECT r->'terms' AS terms, r->'terms'->>'product' AS product, r->'terms'->>'meter' AS meter, billing_internal.item_path(document, change, '{commitments}', r->>'key', r->'terms') AS path
         FROM jsonb_array_elements(made->'rows') r WHERE r->>'kind' = 'commitment' LOOP
         IF NOT EXISTS (SELECT FROM billing.product p WHERE p.key = item.product AND p.retired_at IS NULL) THEN
             PERFORM billing_internal.fail('ZB001', format('%s: product %s is not known', item.path, coalesce(quote_literal(item.product), 'NULL')), 'SELECT key, name FROM billing.product; lists them.');
         ELSIF item.meter IS NOT NULL AND NOT EXISTS (SELECT FROM billing.meter m WHERE m.key = item.meter AND m.retired_at IS NULL) THEN
             PERFORM billing_internal.fail('ZB001', format('%s: meter %s is not known', item.path, quote_literal(item.meter)), 'SELECT key, event_type FROM billing.meter WHERE retired_at IS NULL; lists them.');
         END IF;
+        PERFORM billing_internal.check_scope(item.terms->'scope', of_customer_id, item.path);
+    END LOOP;
+    -- What a commitment in units buys has its scope and its meter's unit.
+    FOR item IN SELECT r->'terms' AS terms, billing_internal.item_path(document, change, '{credits}', r->>'key', r->'terms') AS path
+        FROM jsonb_array_elements(made->'rows') r WHERE r->>'kind' = 'credit' AND NOT r->'terms' ? 'of_meter' LOOP
+        PERFORM billing_internal.check_credit_unit(coalesce(item.terms->>'unit', of_currency), of_currency, item.path);
+        PERFORM billing_internal.check_scope(item.terms->'scope', of_customer_id, item.path);
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.check_rows(jsonb, text, boolean) IS 'Whether everything that a timeline says can be billed: products, meters, prices, dimensions, currency. Errors: as check_items(), with the JSON path of the item in the contract document if asked for.';
-
-CREATE FUNCTION billing_internal.check_scopes(made jsonb, of_customer_id bigint, of_contract_id uuid) RETURNS void
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    wrong record;
-BEGIN
-    -- What a commitment or a credit is for: a name that nothing has would never count, and the minimum be billed in whole.
-    WITH term AS (
-        SELECT billing_internal.item_path(made->'document', r->>'key') AS path, r->'terms' AS terms, coalesce(r->'terms'->'scope', '{}') AS scope
-        FROM jsonb_array_elements(made->'rows') r
-        WHERE r->>'kind' IN ('commitment', 'credit') AND NOT EXISTS (SELECT FROM billing.contract_term t
-            WHERE t.customer_id = of_customer_id AND t.contract_id = of_contract_id AND t.kind = r->>'kind' AND t.term_key = r->>'key' AND t.terms = r->'terms')
-    )
-    SELECT * INTO wrong FROM (
-        SELECT t.path || '.scope.meters' AS path, format('meter %s is not known', quote_literal(x)) AS what, 'SELECT key, event_type FROM billing.meter; lists them.' AS hint
-        FROM term t, jsonb_array_elements_text(coalesce(t.scope->'meters', '[]')) x WHERE NOT EXISTS (SELECT FROM billing.meter m WHERE m.key = x)
-        UNION ALL
-        SELECT t.path || '.scope.products', format('product %s is not known', quote_literal(x)), 'SELECT key, name FROM billing.product; lists them.'
-        FROM term t, jsonb_array_elements_text(coalesce(t.scope->'products', '[]')) x WHERE NOT EXISTS (SELECT FROM billing.product p WHERE p.key = x)
-        UNION ALL
-        SELECT t.path || '.scope.dimensions', format('%s is no dimension of a meter it is for', quote_literal(x)), 'SELECT key, dimensions FROM billing.meter; lists them.'
-        FROM term t, jsonb_object_keys(coalesce(t.scope->'dimensions', '{}')) x
-        WHERE x <> 'bill_to' AND NOT EXISTS (SELECT FROM billing.meter m WHERE x = ANY (m.dimensions) AND (NOT t.scope ? 'meters' OR t.scope->'meters' ? m.key))
-        UNION ALL
-        SELECT t.path || '.scope.bill_tos', format('%s is not one of the customer''s', quote_literal(x)), 'SELECT key, name FROM billing.bill_to; lists them.'
-        FROM term t, jsonb_array_elements_text(coalesce(t.scope->'bill_tos', '[]')) x WHERE NOT EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = of_customer_id AND b.key = x)
-        UNION ALL
-        SELECT t.path || '.carry_from', format('contract %s is not one of the customer''s', quote_literal(t.terms->'carry_from'->>'contract')), 'SELECT key, state FROM billing.contract; lists them.'
-        FROM term t WHERE t.terms ? 'carry_from' AND NOT EXISTS (SELECT FROM billing.contract c WHERE c.customer_id = of_customer_id AND c.key = t.terms->'carry_from'->>'contract' AND c.contract_id IS DISTINCT FROM of_contract_id)
-    ) x LIMIT 1;
-    IF FOUND THEN
-        PERFORM billing_internal.fail('ZB001', wrong.path || ': ' || wrong.what, wrong.hint);
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.check_scopes(jsonb, bigint, uuid) IS 'Whether commitments and credits that a contract did not have before name meters, products, dimensions, legal entities and contracts that are there. Errors: ZB001, with the JSON path.';
+COMMENT ON FUNCTION billing_internal.check_rows(jsonb, bigint, text, jsonb) IS
+    'Whether everything that a timeline says can be billed: products, meters, prices, dimensions, currency, what credits and commitments are for. Errors: as check_items(), check_scope(), check_credit_unit(), with the place of the item, as item_path() finds it.';
 
 CREATE FUNCTION billing_internal.contract_state(of_customer_id bigint, of_contract_id uuid, version int, starts_at timestamptz, cancelled_at timestamptz, is_over boolean) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -721,8 +781,8 @@ BEGIN
         PERFORM billing_internal.fail('ZB001', format('bill_to: %s is not one of customer %s', quote_literal(d->>'bill_to'), customer.key),
             'SELECT key, name FROM billing.bill_to; lists them.');
     END IF;
-    PERFORM billing_internal.check_rows(made, currency, false);
-    PERFORM billing_internal.check_scopes(made, customer.customer_id, NULL);
+    PERFORM billing_internal.check_rows(made, customer.customer_id, currency);
+    PERFORM billing_internal.check_carried(k.customer_id, k.contract_id, made);
     INSERT INTO billing.contract (customer_id, contract_id, key, seller_id, bill_to_id, plan_id, plan_version, currency, time_zone, starts_on, ends_on,
         starts_at, ends_at, billed_every, alignment, net_days, collection, prices, renewal, created_at)
     VALUES (k.customer_id, k.contract_id, d->>'key', k.seller_id, k.bill_to_id, plan.plan_id, plan.version, currency, k.time_zone, (made->>'starts_on')::date,
@@ -755,7 +815,7 @@ AS $$
 DECLARE
     wrong record;
 BEGIN
-    SELECT h.charge_key, h.price_key, b.key AS book, k.key AS contract, billing_internal.item_path(document, h.charge_key) AS path INTO wrong
+    SELECT h.charge_key, h.price_key, b.key AS book, k.key AS contract, billing_internal.item_path(document, NULL, '{charges}', h.charge_key, h.terms) AS path INTO wrong
     FROM billing.contract k JOIN billing.contract_charge h ON h.customer_id = k.customer_id AND h.contract_id = k.contract_id JOIN billing.price_book b USING (price_book_id)
     WHERE k.customer_id = of_customer_id AND k.contract_id = of_contract_id AND h.until_version IS NULL AND h.from_version >= since_version AND NOT h.terms ? 'trial'
         AND NOT EXISTS (SELECT FROM billing.price p WHERE p.price_book_id = h.price_book_id AND p.key = h.price_key AND p.withdrawn_at IS NULL
@@ -783,18 +843,19 @@ BEGIN
     SELECT * INTO k FROM billing.contract c WHERE c.customer_id = of_customer_id AND c.contract_id = of_contract_id;
     made := billing_internal.timeline(billing_internal.contract_changes(of_customer_id, of_contract_id));
     -- A meter may have been retired while the draft was being made.
-    SELECT h.charge_key, m.key AS meter, billing_internal.item_path(made->'document', h.charge_key) AS path INTO wrong FROM billing.contract_charge h JOIN billing.meter m USING (meter_id)
+    SELECT h.charge_key, m.key AS meter, billing_internal.item_path(made->'document', NULL, '{charges}', h.charge_key, h.terms) AS path INTO wrong FROM billing.contract_charge h JOIN billing.meter m USING (meter_id)
     WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.until_version IS NULL AND m.retired_at IS NOT NULL ORDER BY h.position LIMIT 1;
     IF FOUND THEN
         PERFORM billing_internal.fail('ZB005', format('charge %s: meter %s is retired', wrong.charge_key, wrong.meter), 'Make the contract anew, with a meter that counts.', 'at ' || wrong.path);
     END IF;
-    PERFORM billing_internal.check_rows(made, k.currency, true);
+    PERFORM billing_internal.check_rows(made, k.customer_id, k.currency);
+    PERFORM billing_internal.check_carried(k.customer_id, k.contract_id, made);
     PERFORM billing_internal.check_priced(k.customer_id, k.contract_id, list_at, made->'document', 1);
-    PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
+    PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id, made->'document');
 END
 $$;
 COMMENT ON FUNCTION billing_internal.check_billable(bigint, uuid, timestamptz) IS
-    'Whether every item of a contract can be billed; list_at is when a pinned contract was signed. Errors, with the JSON path of the item: ZB001, ZB003, ZB005 a meter is retired, ZB006 two usage charges could price one event, ZB007 a price is not in force, ZB011.';
+    'Whether every item of a contract can be billed; list_at is when a pinned contract was signed. Errors, with the JSON path of the item: ZB001, ZB003, ZB005 a meter is retired, or credit is carried from a draft, ZB006 two usage charges could price one event, ZB007 a price is not in force, ZB011.';
 
 CREATE FUNCTION billing.contract_activate(
     contract text, signed_at timestamptz DEFAULT NULL, document_url text DEFAULT NULL, document_sha256 text DEFAULT NULL
@@ -815,6 +876,8 @@ BEGIN
         PERFORM billing_internal.fail('ZB005', format('contract %s is %s, not a draft', k.key, k.state), 'Only a draft is activated.');
     ELSIF document_sha256 IS NOT NULL AND document_sha256 !~ '^[0-9a-f]{64}$' THEN
         PERFORM billing_internal.fail('ZB004', 'document_sha256 is not 64 lower-case hexadecimal digits', 'Pass the SHA-256 of the signed document.');
+    ELSIF document_url !~* '^https?://[^[:space:][:cntrl:]/?#]+([/?#][^[:space:][:cntrl:]]*)?$' OR octet_length(document_url) > 2000 THEN
+        PERFORM billing_internal.fail('ZB004', format('document_url %s is not the address of a document', quote_literal(left(document_url, 100))), 'Pass an http or https address of at most 2,000 bytes, without spaces: https://documents.example/order-form.pdf.');
     END IF;
     PERFORM billing_internal.check_billable(k.customer_id, k.contract_id, coalesce(contract_activate.signed_at, billing.now()));
     SELECT * INTO first FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, 0);
@@ -834,7 +897,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.contract_activate(text, timestamptz, text, text) IS
-    'Starts a draft contract: from now on it is billed. signed_at defaults to billing.now(); pinned prices are those in force then. Returns the key. What can''t be billed blocks it, and DETAIL or the message names its place in the contract document. Errors: ZB001, ZB005 not a draft or a charge''s meter is retired, ZB006 two usage charges of one meter, in this or another live or ended contract of the customer, could price one event, ZB007 a price is not in force.';
+    'Starts a draft contract: from now on it is billed. signed_at defaults to billing.now(); pinned prices are those in force then. Returns the key. What can''t be billed blocks it, and DETAIL or the message names its place in the contract document. document_url is an http or https address. Errors: ZB001, ZB004 address or hash of the document, ZB005 not a draft, a charge''s meter is retired, or credit is carried from a draft, ZB006 two usage charges of one meter, in this or another live or ended contract of the customer, could price one event, ZB007 a price is not in force.';
 
 CREATE FUNCTION billing.subscribe(customer text, plan text, starts_on date DEFAULT NULL, doc jsonb DEFAULT '{}') RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -167,8 +167,7 @@ BEGIN
     changes := billing_internal.contract_changes(k.customer_id, k.contract_id) || jsonb_build_array(entry);
     made := billing_internal.timeline(changes);
     document := billing_internal.timeline(coalesce(billing_internal.contract_changes(k.customer_id, k.contract_id, NULL, effective_at), '[]') || jsonb_build_array(entry))->'document';
-    PERFORM billing_internal.check_rows(made, k.currency, false) WHERE kind IN ('amend', 'change_plan');
-    PERFORM billing_internal.check_scopes(made, k.customer_id, k.contract_id) WHERE kind = 'amend';
+    PERFORM billing_internal.check_rows(made, k.customer_id, k.currency, d) WHERE kind IN ('amend', 'change_plan');
     -- One that is cancelled before it starts has no time at all: its dates stay as they were agreed.
     never_began := (made->>'ends_on')::date <= k.starts_on;
     new_ends_on := CASE WHEN never_began THEN k.ends_on ELSE (made->>'ends_on')::date END;
@@ -195,7 +194,8 @@ BEGIN
             PERFORM billing_internal.late_note(k.customer_id, k.contract_id, ARRAY(SELECT DISTINCT t.n FROM unnest(touched) t (n)
                 JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = t.n AND p.state <> 'due'));
         END IF;
-        PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id);
+        PERFORM billing_internal.check_carried(k.customer_id, k.contract_id, made, d);
+        PERFORM billing_internal.check_overlap(k.customer_id, k.contract_id, document, d);
         PERFORM billing_internal.check_priced(k.customer_id, k.contract_id, k.signed_at, document, new_version);
         PERFORM billing_internal.contract_credits_apply(k.customer_id, k.contract_id);
         PERFORM billing_internal.entitlements_compile(k.customer_id);

@@ -6,6 +6,7 @@ AS $$
 DECLARE
     plan record;
     of_customer_id bigint;
+    known text;
 BEGIN
     PERFORM billing_internal.require_installed();
     IF jsonb_typeof(doc) IS DISTINCT FROM 'object' THEN
@@ -17,12 +18,20 @@ BEGIN
         of_customer_id := billing_internal.customer_of(doc->>'customer');
         doc := doc || coalesce((SELECT jsonb_build_object('currency', c.currency) FROM billing.customer c WHERE c.customer_id = of_customer_id), '{}');
     END IF;
-    PERFORM billing_internal.raise_fault(billing_internal.contract_describe_error(doc::text, plan.document::text)::jsonb);
-    RETURN QUERY SELECT s FROM billing_internal.contract_describe(doc::text, plan.document::text) s;
+    -- List prices as they are now, and what features are, of those that deal and plan name.
+    SELECT jsonb_build_object(
+        'prices', (SELECT coalesce(jsonb_agg(jsonb_build_object('book', p.book, 'key', p.key, 'pricing', p.pricing)), '[]') FROM (
+            SELECT DISTINCT ON (b.key, r.key) b.key AS book, r.key, billing_internal.pricing_of(r.price_id) AS pricing FROM billing.price_book b JOIN billing.price r USING (price_book_id)
+            WHERE b.key IN (doc->>'price_book', plan.document->>'price_book') AND r.withdrawn_at IS NULL AND r.valid_during @> billing.now()
+                AND to_jsonb(r.key) IN (SELECT jsonb_path_query(jsonb_build_array(doc, plan.document), '$.**.price')) ORDER BY b.key, r.key, r.version DESC) p),
+        'features', (SELECT coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object('key', f.key, 'kind', f.kind, 'unit', f.unit))), '[]') FROM billing.feature f
+            WHERE to_jsonb(f.key) IN (SELECT jsonb_path_query(jsonb_build_array(doc, plan.document), '$.**.feature')))) INTO known;
+    PERFORM billing_internal.raise_fault(billing_internal.contract_describe_error(doc::text, plan.document::text, known)::jsonb);
+    RETURN QUERY SELECT s FROM billing_internal.contract_describe(doc::text, plan.document::text, known) s;
 END
 $$;
 COMMENT ON FUNCTION billing.contract_describe(jsonb) IS
-    'A contract document in English: one sentence a term, with its amounts and dates (the last day is named). billing.contract_describe(billing.contract_document(''acme-2026'')) tells a contract that runs. Errors: ZB003 form, with the JSON path, ZB001 plan.';
+    'A contract document in English: one sentence a term, with its amounts (of list prices those of now) and dates (the last day is named). billing.contract_describe(billing.contract_document(''acme-2026'')) tells a contract that runs. Errors: ZB003 form, with the JSON path, ZB001 plan.';
 
 CREATE FUNCTION billing.contract_diff(contract text, from_version int, until_version int DEFAULT NULL)
     RETURNS TABLE (kind text, item text, change text, before jsonb, after jsonb)

@@ -333,7 +333,7 @@ BEGIN
     FROM moved m LEFT JOIN billing.credit_block_balance b USING (customer_id, grant_id) LEFT JOIN billing.credit_grant g USING (customer_id, grant_id)
     WHERE b.grant_id IS NULL OR (m.amount > 0 AND b.posted - b.reserved - m.amount < -coalesce(g.overdraft, 0)) LIMIT 1;
     IF FOUND THEN
-        PERFORM billing_internal.fail('ZB014', format('block %s has %s left, not the %s that its lines draw', short.key, short.left_over, short.amount), 'Bill again: what it held has changed. Where one legal entity''s invoice of a boundary was voided, the others'' may have what it needs now: void theirs, too.');
+        PERFORM billing_internal.fail('ZB014', format('block %s has %s left, not the %s that its lines draw', short.key, short.left_over, short.amount), 'Bill again: what it held has changed.');
     END IF;
     WITH post AS MATERIALIZED (
         SELECT p.*, x.place::int AS place, billing_internal.uuid_v7() AS allocation_id, clock_timestamp() AS recorded_at, coalesce(p.occurred_at, billing.now()) AS at

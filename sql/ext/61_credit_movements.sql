@@ -420,7 +420,7 @@ COMMENT ON FUNCTION billing.credit_statement(text, text, timestamptz, timestampt
 
 CREATE FUNCTION billing_internal.credit_choose(of_customer_id bigint, of_unit text, at timestamptz, of_amount numeric, doc jsonb,
     OUT grants uuid[], OUT amounts numeric[], OUT drawn jsonb, OUT available numeric)
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     of_order text;
@@ -438,7 +438,8 @@ BEGIN
     FROM billing.contract k CROSS JOIN LATERAL billing_internal.contract_credit_term(k.customer_id, k.contract_id, 'credit_order', at) o (said)
     WHERE k.customer_id = of_customer_id AND o.said IS NOT NULL AND k.state IN ('scheduled', 'active', 'paused') AND (of_contract_id IS NULL OR k.contract_id = of_contract_id)
     ORDER BY k.starts_at DESC, k.contract_id DESC LIMIT 1;
-    PERFORM billing_internal.credit_periods_keep(of_customer_id);
+    PERFORM billing_internal.credit_periods_keep(of_customer_id)
+    WHERE EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = of_customer_id AND h.kind = 'usage' AND h.until_version IS NULL);
     WITH waiting AS MATERIALIZED (
         SELECT p.grant_id, sum(p.amount) AS amount FROM billing_internal.credit_pending(of_customer_id, of_unit) p GROUP BY p.grant_id
     ), block AS (
@@ -464,50 +465,47 @@ $$;
 COMMENT ON FUNCTION billing_internal.credit_choose(bigint, text, timestamptz, numeric, jsonb) IS
     'Which of a customer''s blocks, which are locked, a draw takes from, and what is available: less pending usage, with debt counted. No grants where there is too little.';
 
-CREATE FUNCTION billing.draw_down(customer text, amount numeric, idempotency_key text, unit text DEFAULT NULL, doc jsonb DEFAULT '{}')
+CREATE FUNCTION billing_internal.drawn_before(of_customer_id bigint, key text, of_unit text, of_amount numeric, of_doc jsonb, OUT draw_id uuid, OUT drawn jsonb, OUT available numeric)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    d record;
+BEGIN
+    SELECT n.*, c.key AS customer INTO d FROM billing.credit_draw n JOIN billing.customer c USING (customer_id) WHERE n.customer_id = of_customer_id AND n.idempotency_key = drawn_before.key;
+    IF FOUND AND (d.unit, d.amount, d.doc) IS DISTINCT FROM (of_unit, of_amount, of_doc) THEN
+        PERFORM billing_internal.fail('ZB009', format('draw %s of customer %s was %s %s%s', quote_literal(d.idempotency_key), d.customer, trim_scale(d.amount), d.unit, CASE WHEN d.doc <> '{}' THEN ' ' || d.doc::text ELSE '' END),
+            'Nothing was drawn. A draw that differs needs another key.');
+    END IF;
+    draw_id := d.draw_id;
+    drawn := d.drawn;
+    available := d.available;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.drawn_before(bigint, text, text, numeric, jsonb) IS 'What a draw with this key returned; NULLs where there was none. Errors: ZB009 it was another draw.';
+
+CREATE FUNCTION billing_internal.draw_down_chosen(customer text, amount numeric, idempotency_key text, unit text, doc jsonb, at timestamptz)
     RETURNS TABLE (result text, draw_id uuid, drawn jsonb, available numeric)
-    LANGUAGE plpgsql SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+    LANGUAGE plpgsql ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 #variable_conflict use_variable
 DECLARE
     b record;
     d record;
-    at timestamptz := billing.now();
     grants uuid[];
     amounts numeric[];
     new_id uuid;
 BEGIN
-    -- Each statement and expression here is paid for by every draw: expressions instead of PERFORM, and all that is asked of
-    -- tables in one statement, by key, so that what a session plans while they are small will do when they are large.
-    IF (billing_internal.require_installed() IS NULL) IS NULL OR (amount > 0 AND amount < 1e16 AND idempotency_key <> '' AND octet_length(idempotency_key) <= 255) IS NOT TRUE THEN
-        IF coalesce(octet_length(idempotency_key), 0) NOT BETWEEN 1 AND 255 THEN
-            PERFORM billing_internal.fail('ZB004', format('the idempotency key has %s bytes', coalesce(octet_length(idempotency_key), 0)), 'Give each draw a key of 1 to 255 bytes of its own, and send the same one when you try again.');
-        END IF;
-        PERFORM billing_internal.fail('ZB004', format('%s can''t be drawn', coalesce(amount::text, 'NULL')), 'Draw an amount above 0; what was drawn too much is granted again.');
-    END IF;
-    IF doc IS DISTINCT FROM '{}' THEN
-        doc := billing_internal.read_credit_document('draw', doc);
-        at := coalesce((doc->>'occurred_at')::timestamptz, at);
-        IF at > billing.now() THEN
-            PERFORM billing_internal.fail('ZB004', format('occurred_at: %s is after billing.now()', doc->>'occurred_at'), 'Draw when it happens.');
-        END IF;
-    END IF;
     FOR look IN 1..2 LOOP
         LOOP
-            -- All that the customer has of the unit is locked, by id. Whether there is more to look at than one block is asked along.
+            -- All that the customer has of the unit is locked, by id.
             SELECT k.customer_id, k.key AS customer, coalesce(unit, k.currency) AS unit, x.*,
-                EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = k.customer_id AND h.kind = 'usage' AND h.until_version IS NULL) AS has_usage,
                 EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = k.customer_id AND r.unit = coalesce(unit, k.currency) AND r.ended_at IS NULL) AS has_rule
             INTO b
             FROM billing.customer k
             CROSS JOIN LATERAL (
-                SELECT count(*) AS blocks, (array_agg(y.grant_id))[1] AS grant_id, min(y.grant_key) AS grant_key, min(y.left_over) AS left_over, bool_and(y.plain) AS plain, min(y.places) AS places
-                FROM (
-                    SELECT l.grant_id, l.posted - l.reserved AS left_over, l.places, g.key AS grant_key,
-                        g.scope = '{}' AND g.effective_at <= at AND (g.expires_at > at) IS NOT FALSE AND g.overdraft IS NULL AS plain
-                    FROM billing.credit_block_balance l JOIN billing.credit_grant g ON g.customer_id = l.customer_id AND g.grant_id = l.grant_id
-                    WHERE l.customer_id = k.customer_id AND l.unit = coalesce(unit, k.currency) AND l.open ORDER BY l.grant_id FOR UPDATE OF l
-                ) y
+                SELECT count(*) AS blocks, min(y.places) AS places
+                FROM (SELECT l.places FROM billing.credit_block_balance l WHERE l.customer_id = k.customer_id AND l.unit = coalesce(unit, k.currency) AND l.open ORDER BY l.grant_id FOR UPDATE) y
             ) x
             WHERE k.key = customer;
             EXIT WHEN FOUND;
@@ -518,17 +516,9 @@ BEGIN
         IF scale(amount) > b.places THEN
             PERFORM billing_internal.check_places(amount, unit, 'amount');
         END IF;
-        IF b.blocks = 1 AND b.plain AND NOT b.has_usage AND NOT doc ? 'contract' THEN
-            available := b.left_over;
-            IF b.left_over >= amount THEN
-                grants := ARRAY[b.grant_id];
-                amounts := ARRAY[amount];
-                drawn := jsonb_build_array(jsonb_build_object('grant', b.grant_key, 'amount', trim_scale(amount)::text));
-            END IF;
-        ELSIF b.blocks > 0 THEN
+        available := 0;
+        IF b.blocks > 0 THEN
             SELECT x.grants, x.amounts, x.drawn, x.available INTO grants, amounts, drawn, available FROM billing_internal.credit_choose(b.customer_id, unit, at, amount, doc) x;
-        ELSE
-            available := 0;
         END IF;
         EXIT WHEN grants IS NOT NULL OR look = 2;
         -- What it waited for may have been emptied and another block bought: what is open now is what was locked, or it looks again.
@@ -560,21 +550,89 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    -- The key was used before, or there is too little.
-    SELECT * INTO d FROM billing.credit_draw n WHERE n.customer_id = b.customer_id AND n.idempotency_key = idempotency_key;
+    SELECT x.draw_id, x.drawn, x.available INTO d FROM billing_internal.drawn_before(b.customer_id, idempotency_key, unit, amount, doc) x;
     IF d.draw_id IS NULL THEN
         PERFORM billing_internal.fail('ZB014', format(CASE WHEN available < amount THEN 'customer %s has %s %s available, not %s' ELSE 'customer %s has %s %s available, but not %s for this usage' END,
                 b.customer, trim_scale(greatest(available, 0)), unit, trim_scale(amount)),
             'Grant or sell credit, or draw less. Usage that is not billed yet counts as drawn.', 'available ' || trim_scale(greatest(available, 0)));
-    ELSIF (d.unit, d.amount, d.doc) IS DISTINCT FROM (unit, amount, doc) THEN
-        PERFORM billing_internal.fail('ZB009', format('draw %s of customer %s was %s %s%s', quote_literal(idempotency_key), b.customer, trim_scale(d.amount), d.unit, CASE WHEN d.doc <> '{}' THEN ' ' || d.doc::text ELSE '' END),
-            'Nothing was drawn. A draw that differs needs another key.');
     END IF;
     result := 'duplicate';
     draw_id := d.draw_id;
     drawn := d.drawn;
     available := d.available;
     RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.draw_down_chosen(text, numeric, text, text, jsonb, timestamptz) IS
+    'What draw_down() does where it has to choose, or there is too little: all that the customer has of the unit is locked, and Rust decides by the bill''s rules.';
+
+CREATE FUNCTION billing.draw_down(customer text, amount numeric, idempotency_key text, unit text DEFAULT NULL, doc jsonb DEFAULT '{}')
+    RETURNS TABLE (result text, draw_id uuid, drawn jsonb, available numeric)
+    LANGUAGE plpgsql SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+AS $$
+#variable_conflict use_variable
+DECLARE
+    b record;
+    at timestamptz := billing.now();
+    recorded_at timestamptz;
+BEGIN
+    -- Each statement and expression here is paid for by every draw: expressions instead of PERFORM, and statements of one thing
+    -- by its key, which start sooner than one statement of many parts and hold the block for less time.
+    IF (billing_internal.require_installed() IS NULL) IS NULL OR (amount > 0 AND amount < 1e16 AND idempotency_key <> '' AND octet_length(idempotency_key) <= 255) IS NOT TRUE THEN
+        IF coalesce(octet_length(idempotency_key), 0) NOT BETWEEN 1 AND 255 THEN
+            PERFORM billing_internal.fail('ZB004', format('the idempotency key has %s bytes', coalesce(octet_length(idempotency_key), 0)), 'Give each draw a key of 1 to 255 bytes of its own, and send the same one when you try again.');
+        END IF;
+        PERFORM billing_internal.fail('ZB004', format('%s can''t be drawn', coalesce(amount::text, 'NULL')), 'Draw an amount above 0; what was drawn too much is granted again.');
+    END IF;
+    IF doc IS DISTINCT FROM '{}' THEN
+        doc := billing_internal.read_credit_document('draw', doc);
+        at := coalesce((doc->>'occurred_at')::timestamptz, at);
+        IF at > billing.now() THEN
+            PERFORM billing_internal.fail('ZB004', format('occurred_at: %s is after billing.now()', doc->>'occurred_at'), 'Draw when it happens.');
+        END IF;
+    END IF;
+    -- Nearly always the customer has one block of the unit, which pays for anything, and no metered contract: nothing to choose, nothing pending.
+    SELECT k.customer_id, l.grant_id, l.unit, g.key AS grant_key,
+        EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = l.customer_id AND r.unit = l.unit AND r.ended_at IS NULL) AS has_rule
+    INTO b
+    FROM billing.customer k
+    JOIN billing.credit_block_balance l ON l.customer_id = k.customer_id AND l.unit = coalesce(unit, k.currency) AND l.open
+    JOIN billing.credit_grant g ON g.customer_id = l.customer_id AND g.grant_id = l.grant_id
+    WHERE k.key = customer AND scale(amount) <= l.places AND g.scope = '{}' AND g.effective_at <= at AND (g.expires_at > at) IS NOT FALSE AND g.overdraft IS NULL AND NOT doc ? 'contract'
+        AND NOT EXISTS (SELECT FROM billing.credit_block_balance o WHERE o.customer_id = l.customer_id AND o.unit = l.unit AND o.open AND o.grant_id <> l.grant_id)
+        AND NOT EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = k.customer_id AND h.kind = 'usage' AND h.until_version IS NULL);
+    IF FOUND THEN
+        -- From here on other draws wait. What it holds is asked of the row as it is once others are done with it.
+        UPDATE billing.credit_block_balance l SET posted = l.posted - amount, open = l.posted - amount <> 0 OR l.reserved <> 0
+        WHERE l.customer_id = b.customer_id AND l.grant_id = b.grant_id AND l.open AND l.posted - l.reserved >= amount
+        RETURNING l.posted - l.reserved INTO available;
+        IF FOUND THEN
+            draw_id := billing_internal.uuid_v7();
+            drawn := jsonb_build_array(jsonb_build_object('grant', b.grant_key, 'amount', trim_scale(amount)::text));
+            recorded_at := clock_timestamp();
+            INSERT INTO billing.credit_draw (customer_id, idempotency_key, draw_id, unit, amount, doc, drawn, available, occurred_at, recorded_at)
+            VALUES (b.customer_id, idempotency_key, draw_id, b.unit, amount, doc, drawn, available, at, recorded_at)
+            ON CONFLICT ON CONSTRAINT credit_draw_pkey DO NOTHING;
+            IF FOUND THEN
+                INSERT INTO billing.credit_ledger_entry (customer_id, grant_id, entry_id, transaction_id, kind, account, unit, amount, occurred_at, recorded_at, draw_id)
+                VALUES (b.customer_id, b.grant_id, billing_internal.uuid_v7(), draw_id, 'burnt', 'customer_balance', b.unit, -amount, at, recorded_at, draw_id),
+                    (b.customer_id, b.grant_id, billing_internal.uuid_v7(), draw_id, 'burnt', 'consumed', b.unit, amount, at, recorded_at, draw_id);
+                result := 'drawn';
+                IF b.has_rule THEN
+                    PERFORM billing_internal.credit_sales_issue(ARRAY[b.customer_id]) WHERE billing_internal.top_up_look_at(b.customer_id, b.unit);
+                END IF;
+                RETURN NEXT;
+                RETURN;
+            END IF;
+            -- The key was used before: what was taken is put back.
+            UPDATE billing.credit_block_balance l SET posted = l.posted + amount, open = true WHERE l.customer_id = b.customer_id AND l.grant_id = b.grant_id;
+            SELECT x.draw_id, x.drawn, x.available INTO draw_id, drawn, available FROM billing_internal.drawn_before(b.customer_id, idempotency_key, b.unit, amount, doc) x;
+            result := 'duplicate';
+            RETURN NEXT;
+            RETURN;
+        END IF;
+    END IF;
+    RETURN QUERY SELECT d.* FROM billing_internal.draw_down_chosen(customer, amount, idempotency_key, unit, doc, at) d;
 END
 $$;
 COMMENT ON FUNCTION billing.draw_down(text, numeric, text, text, jsonb) IS

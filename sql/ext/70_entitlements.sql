@@ -19,6 +19,10 @@ CREATE FUNCTION billing_internal.quota_rolled(quota numeric, used numeric, cap n
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'quota_rolled_wrapper';
 COMMENT ON FUNCTION billing_internal.quota_rolled(numeric, numeric, numeric) IS 'What of a window''s quota, with what had rolled into it, was not used and rolls into the next: not more than the cap (NULL = all).';
 
+CREATE FUNCTION billing_internal.quota_window(starts_on date, every text, alignment text, zone text, at timestamptz) RETURNS timestamptz[]
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'quota_window_wrapper';
+COMMENT ON FUNCTION billing_internal.quota_window(date, text, text, text, timestamptz) IS 'The period of a rhythm that holds an instant, as {from, until}: midnights of a zone, as local_midnight() of calendar_period_at(). NULL before the first.';
+
 -- ── what is said ─────────────────────────────────────────────────────────────────────────────────
 
 CREATE FUNCTION billing_internal.find_feature(feature text) RETURNS int
@@ -237,11 +241,20 @@ CREATE FUNCTION billing_internal.entitlement_used(
     of_customer_id bigint, of_feature_id int, of_kind text, of_meter_id int, resets text, length interval, zone text, starts_on date, every text, alignment text,
     match jsonb, rollover numeric, at timestamptz, OUT used numeric, OUT rolled numeric, OUT from_at timestamptz, OUT until_at timestamptz
 )
-    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
+DECLARE
+    bounds timestamptz[];
+    -- whether usage is who or what is there, not what was done
+    present boolean := false;
+    -- whether used has what is reserved in it
+    reserved boolean := false;
 BEGIN
     rolled := 0;
-    IF of_kind = 'seat' OR resets = 'never' AND (SELECT m.state IN ('level', 'presence') FROM billing.meter m WHERE m.meter_id = of_meter_id) THEN
+    IF resets = 'never' AND of_kind <> 'seat' THEN
+        present := (SELECT m.state IN ('level', 'presence') FROM billing.meter m WHERE m.meter_id = of_meter_id);
+    END IF;
+    IF present OR of_kind = 'seat' THEN
         -- Who is there now: what is carried over says so in any window.
         from_at := date_bin('1 hour', at, '2000-01-01 00:00+00');
         used := coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, from_at + interval '1 hour', match) w), 0);
@@ -264,17 +277,39 @@ BEGIN
             SELECT w.starts_at, w.ends_at INTO from_at, until_at FROM billing.entitlement_window w
             WHERE w.customer_id = of_customer_id AND w.feature_id = of_feature_id AND w.ends_at > at ORDER BY w.starts_at DESC LIMIT 1;
         ELSE
-            SELECT billing_internal.local_midnight(p.starts_on, zone), billing_internal.local_midnight(p.ends_on, zone) INTO from_at, until_at
-            FROM billing_internal.calendar_period_at(entitlement_used.starts_on, NULL, every, alignment, (at AT TIME ZONE zone)::date) p;
+            bounds := billing_internal.quota_window(starts_on, every, alignment, zone, at);
+            from_at := bounds[1];
+            until_at := bounds[2];
         END CASE;
-        used := CASE WHEN from_at IS NULL THEN 0 ELSE coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, match) w), 0) END;
+        -- Nearly always all is in one statement, and in one snapshot: what usage_window() says of a count or sum whose total is
+        -- kept, and what is reserved. (Its time is a filter of the sum, so that no kept plan goes by the index of expiry.)
+        SELECT CASE WHEN coalesce(t.events, 0) + coalesce(d.events, 0) = 0 THEN 0 WHEN k.aggregation = 'count' THEN coalesce(t.events, 0) + coalesce(d.events, 0)
+                ELSE coalesce(t.quantity, 0) + coalesce(d.quantity, 0) END
+            + coalesce((SELECT sum(r.quantity) FILTER (WHERE r.expires_at > at) FROM billing.reservation r WHERE r.customer_id = of_customer_id AND r.feature_id = of_feature_id AND r.outcome IS NULL), 0)
+        INTO used
+        FROM billing.usage_window_kept w JOIN billing.meter k USING (meter_id)
+        CROSS JOIN LATERAL (SELECT sum(x.events) AS events, sum(x.quantity) AS quantity FROM billing.usage_total x
+            WHERE x.customer_id = of_customer_id AND x.meter_id = of_meter_id AND x.starts_at = from_at AND x.ends_at = until_at) t
+        CROSS JOIN LATERAL (SELECT sum(x.events) AS events, sum(x.quantity) AS quantity FROM billing.usage_delta x
+            WHERE x.customer_id = of_customer_id AND x.meter_id = of_meter_id AND x.bucket_start >= from_at AND x.bucket_start < until_at) d
+        WHERE match = '{}' AND w.customer_id = of_customer_id AND w.meter_id = of_meter_id AND w.starts_at = from_at AND w.ends_at = until_at AND w.summed
+            AND k.aggregation IN ('sum', 'count') AND NOT k.definition ? 'rounding'
+            AND NOT EXISTS (SELECT FROM billing.usage_dirty x WHERE x.customer_id = of_customer_id AND x.meter_id = of_meter_id AND x.from_at < entitlement_used.until_at AND x.until_at > entitlement_used.from_at)
+            AND NOT EXISTS (SELECT FROM billing.meter_rebuild x WHERE x.meter_id = of_meter_id AND x.finished_at IS NULL AND x.listed_to < of_customer_id
+                AND x.from_at < entitlement_used.until_at AND x.until_at > entitlement_used.from_at);
+        reserved := FOUND;
+        IF NOT FOUND THEN
+            used := CASE WHEN from_at IS NULL THEN 0 ELSE coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, match) w), 0) END;
+        END IF;
         IF rollover IS NOT NULL THEN
             rolled := billing_internal.entitlement_rolled(of_customer_id, of_feature_id, of_meter_id, resets, zone, starts_on, every, alignment, match, rollover, from_at);
         END IF;
         until_at := CASE WHEN resets IN ('never', 'sliding') THEN NULL ELSE until_at END;
     END IF;
-    -- What is reserved counts as used while it holds.
-    used := used + coalesce((SELECT sum(r.quantity) FROM billing.reservation r WHERE r.customer_id = of_customer_id AND r.feature_id = of_feature_id AND r.outcome IS NULL AND r.expires_at > at), 0);
+    IF NOT reserved THEN
+        -- What is reserved counts as used while it holds.
+        used := used + coalesce((SELECT sum(r.quantity) FILTER (WHERE r.expires_at > at) FROM billing.reservation r WHERE r.customer_id = of_customer_id AND r.feature_id = of_feature_id AND r.outcome IS NULL), 0);
+    END IF;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_used(bigint, int, text, int, text, interval, text, date, text, text, jsonb, numeric, timestamptz) IS
@@ -293,8 +328,11 @@ COMMENT ON FUNCTION billing_internal.may_see(bigint) IS 'Whether the caller spea
 CREATE FUNCTION billing_internal.asks_for_itself() RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    -- once, since each transaction plans it anew
+    who name := billing_internal.caller();
 BEGIN
-    RETURN pg_has_role(billing_internal.caller(), 'billing_customer', 'MEMBER') AND NOT pg_has_role(billing_internal.caller(), 'billing_reader', 'MEMBER');
+    RETURN pg_has_role(who, 'billing_customer', 'MEMBER') AND NOT pg_has_role(who, 'billing_reader', 'MEMBER');
 END
 $$;
 COMMENT ON FUNCTION billing_internal.asks_for_itself() IS 'Whether the caller is a customer''s login, which reads no prices and changes nothing.';
@@ -437,22 +475,28 @@ COMMENT ON FUNCTION billing.entitlement_check(text, text, numeric, jsonb) IS
 CREATE FUNCTION billing.entitled(customer text, feature text, quantity numeric DEFAULT 1) RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
+#variable_conflict use_variable
 DECLARE
     s record;
+    u record;
 BEGIN
     IF (billing_internal.require_installed() IS NULL) IS NULL THEN -- an expression, which costs less than PERFORM
         RETURN NULL;
     END IF;
-    -- What needs no counting is answered at once.
-    SELECT f.kind, e.suspended, e.value, e.quota INTO s
+    SELECT c.customer_id, f.feature_id, f.kind, f.meter_id, e.suspended, e.value, e.quota, e.mode, e.resets, e.length, e.zone, e.starts_on, e.every, e.alignment, e.match, e.rollover,
+        CASE WHEN f.meter_id IS NOT NULL THEN EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL) END AS limited INTO s
     FROM billing.customer c CROSS JOIN billing.feature f
     LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
     WHERE c.key = customer AND f.key = feature AND quantity >= 0;
     IF FOUND THEN
+        -- What entitlement_check() says of the ordinary cases, with less ado.
         IF s.suspended IS NOT FALSE THEN
             RETURN false;
         ELSIF s.kind IN ('boolean', 'static') THEN
             RETURN s.value <> 'false';
+        ELSIF s.kind IN ('metered', 'seat') AND NOT s.limited THEN
+            u := billing_internal.entitlement_used(s.customer_id, s.feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, billing.now());
+            RETURN coalesce(billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, quantity) <> 'quota_exceeded', false);
         END IF;
     ELSIF billing_internal.customer_of(customer) IS NULL THEN
         -- In a WHERE clause over rows of many a customer nobody knows, or whom this login may not see, has nothing.

@@ -20,41 +20,48 @@ COMMENT ON TYPE billing_internal.reservation_row IS 'A reservation with what its
 
 -- ── what all of them do ──────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.consume_subject(of_customer text, of_feature text)
-    RETURNS TABLE (customer_id bigint, customer text, feature_id int, feature text, kind text, unit text, event_type text, meter_id int, additive boolean, definition text, mode text, quota numeric, resets text, length interval, rate jsonb, limited boolean, watched boolean)
-    LANGUAGE plpgsql STABLE ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+CREATE FUNCTION billing_internal.consume_subject(of_customer text, of_feature text,
+    OUT customer_id bigint, OUT customer text, OUT feature_id int, OUT feature text, OUT kind text, OUT unit text, OUT event_type text, OUT meter_id int, OUT additive boolean, OUT definition text,
+    OUT mode text, OUT quota numeric, OUT resets text, OUT length interval, OUT rate jsonb, OUT limited boolean, OUT watched boolean)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
+DECLARE
+    by_key text := of_customer;
 BEGIN
-    RETURN QUERY
-    SELECT c.customer_id, c.key, f.feature_id, f.key, f.kind, f.unit, m.event_type, f.meter_id, m.additive, m.definition::text, e.mode, e.quota, e.resets, e.length, e.rate,
-        EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL), EXISTS (SELECT FROM billing.alert_rule r WHERE r.customer_id = c.customer_id AND r.ended_at IS NULL)
-    FROM billing.customer c CROSS JOIN billing.feature f LEFT JOIN billing.meter m USING (meter_id)
-    LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
-    WHERE c.key = of_customer AND f.key = of_feature;
-    IF NOT FOUND THEN
+    LOOP
+        SELECT c.customer_id, c.key, f.feature_id, f.key, f.kind, f.unit, m.event_type, f.meter_id, m.additive, m.definition::text, e.mode, e.quota, e.resets, e.length, e.rate,
+            EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL), EXISTS (SELECT FROM billing.alert_rule r WHERE r.customer_id = c.customer_id AND r.ended_at IS NULL)
+        INTO customer_id, customer, feature_id, feature, kind, unit, event_type, meter_id, additive, definition, mode, quota, resets, length, rate, limited, watched
+        FROM billing.customer c CROSS JOIN billing.feature f LEFT JOIN billing.meter m USING (meter_id)
+        LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
+        WHERE c.key = by_key AND f.key = of_feature;
+        EXIT WHEN FOUND;
         -- By an alias or id, or this raises.
         PERFORM billing_internal.find_feature(of_feature);
-        RETURN QUERY SELECT x.* FROM billing.customer c CROSS JOIN LATERAL billing_internal.consume_subject(c.key, of_feature) x
-        WHERE c.customer_id = billing_internal.find_customer(of_customer);
-    END IF;
+        SELECT c.key INTO by_key FROM billing.customer c WHERE c.customer_id = billing_internal.find_customer(of_customer);
+    END LOOP;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.consume_subject(text, text) IS 'What consuming needs to know of a customer and a feature before it locks. Errors: ZB001.';
 
-CREATE FUNCTION billing_internal.consume_lock(of_customer_id bigint, idempotency_key text) RETURNS void
+CREATE FUNCTION billing_internal.consume_lock(of_customer_id bigint, idempotency_key text, of_feature_id int DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    PERFORM billing_internal.require_read_committed('usage is not consumed');
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM billing_internal.require_read_committed('usage is not consumed');
+    END IF;
     IF NOT billing_internal.travelling() THEN
-        PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(of_customer_id));
         -- The same call twice at once: the second waits, and finds what the first did.
-        PERFORM pg_advisory_xact_lock(billing_internal.lock_class('consume'), hashtext(of_customer_id || '/' || idempotency_key));
+        PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(of_customer_id)),
+            pg_advisory_xact_lock(billing_internal.lock_class('consume'), hashtext(of_customer_id || '/' || idempotency_key)),
+            CASE WHEN of_feature_id IS NOT NULL THEN pg_advisory_xact_lock(billing_internal.lock_class('quota'), hashtext(of_customer_id || '/' || of_feature_id)) END;
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.consume_lock(bigint, text) IS 'The locks of every call that counts, but for the quota''s. Errors: ZB005 above READ COMMITTED, whose snapshot would not show what others consumed before the lock was had.';
+COMMENT ON FUNCTION billing_internal.consume_lock(bigint, text, int) IS
+    'The locks of every call that counts, in order; with a feature, the customer''s quota of it, too, so that its last unit is given once. Errors: ZB005 above READ COMMITTED, whose snapshot would not show what others consumed before the lock was had.';
 
 CREATE FUNCTION billing_internal.quota_lock(of_customer_id bigint, of_feature_id int) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -94,6 +101,24 @@ COMMENT ON FUNCTION billing_internal.require_consumable(text, text, boolean) IS 
 
 -- ── consume ──────────────────────────────────────────────────────────────────────────────────────
 
+CREATE FUNCTION billing_internal.consume_again(of_customer_id bigint, of_customer text, of_feature text, of_event_type text, of_event_id text, of_properties jsonb, of_dimensions jsonb, of_bill_to text)
+    RETURNS TABLE (result text, allowed boolean, reason text, kind text, mode text, used numeric, quota numeric, remaining numeric, resets_at timestamptz, source text, value jsonb)
+    LANGUAGE plpgsql ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    stored_at timestamptz := (SELECT k.occurred_at FROM billing.usage_event_key k WHERE k.customer_id = of_customer_id AND k.event_key = billing_internal.key_of_text(of_event_id));
+BEGIN
+    IF stored_at IS NOT NULL THEN
+        -- It was consumed. Whether this is the same once more, ingest says by its content.
+        PERFORM billing.ingest_event(of_customer, of_event_type, of_event_id, stored_at, of_properties, of_bill_to);
+        RETURN QUERY SELECT 'duplicate', true, CASE WHEN x.allowed THEN x.reason ELSE 'allowed' END, x.kind, x.mode, x.used, x.quota, x.remaining, x.resets_at, x.source, x.value
+        FROM billing.entitlement_check(of_customer, of_feature, 0, of_dimensions) x;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.consume_again(bigint, text, text, text, text, jsonb, jsonb, text) IS 'What consume() says where the key was used before; no row where it was not. Errors: ZB009 for something else.';
+
 CREATE FUNCTION billing.consume(customer text, feature text, quantity numeric DEFAULT 1, idempotency_key text DEFAULT NULL, properties jsonb DEFAULT '{}', bill_to text DEFAULT NULL)
     RETURNS TABLE (result text, allowed boolean, reason text, kind text, mode text, used numeric, quota numeric, remaining numeric, resets_at timestamptz, source text, value jsonb)
     LANGUAGE plpgsql SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -104,13 +129,17 @@ DECLARE
     w record;
     c record;
     at timestamptz := billing.now();
-    stored_at timestamptz;
-    locked boolean := false;
+    event_id text := 'consume:' || consume.idempotency_key;
+    locked boolean;
+    done boolean := false;
     before record;
     after record;
 BEGIN
-    PERFORM billing_internal.require_installed();
-    PERFORM billing_internal.check_key(consume.idempotency_key, 247);
+    IF (billing_internal.require_installed() IS NULL) IS NULL THEN -- an expression, which costs less than PERFORM
+        RETURN;
+    ELSIF coalesce(octet_length(consume.idempotency_key), 0) NOT BETWEEN 1 AND 247 THEN
+        PERFORM billing_internal.check_key(consume.idempotency_key, 247);
+    END IF;
     IF (consume.quantity >= 0) IS NOT TRUE OR jsonb_typeof(consume.properties) IS DISTINCT FROM 'object' THEN
         IF (consume.quantity >= 0) IS NOT TRUE THEN
             PERFORM billing_internal.fail('ZB004', format('%s can''t be consumed', coalesce(consume.quantity::text, 'NULL')), 'Consume 0 or more.');
@@ -131,27 +160,25 @@ BEGIN
         RETURN QUERY SELECT CASE WHEN c.allowed THEN 'consumed' ELSE 'denied' END, c.allowed, c.reason, c.kind, c.mode, c.used, c.quota, c.remaining, c.resets_at, c.source, c.value;
         RETURN;
     END IF;
-    PERFORM billing_internal.require_consumable(s.feature, s.kind, s.additive);
+    IF s.kind = 'seat' OR s.additive IS NULL THEN
+        PERFORM billing_internal.require_consumable(s.feature, s.kind, s.additive);
+    END IF;
     SELECT * INTO w FROM billing_internal.consume_worth(s.definition, consume.quantity, consume.properties::text, consume.bill_to);
     IF NOT FOUND THEN
         PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(s.definition, consume.quantity, consume.properties::text, consume.bill_to)::jsonb);
     END IF;
-    PERFORM billing_internal.consume_lock(s.customer_id, consume.idempotency_key);
     locked := s.kind = 'metered' AND (s.mode = 'hard' AND s.quota IS NOT NULL OR s.resets = 'first_use');
-    IF locked THEN
-        PERFORM billing_internal.quota_lock(s.customer_id, s.feature_id);
-    END IF;
+    PERFORM billing_internal.consume_lock(s.customer_id, consume.idempotency_key, CASE WHEN locked THEN s.feature_id END);
     IF s.resets = 'first_use' THEN
         -- Who began later may have been first: then it is in that window.
         at := greatest(at, (SELECT max(w.starts_at) FROM billing.entitlement_window w WHERE w.customer_id = s.customer_id AND w.feature_id = s.feature_id AND w.ends_at > at));
     END IF;
-    SELECT k.occurred_at INTO stored_at FROM billing.usage_event_key k WHERE k.customer_id = s.customer_id AND k.event_key = billing_internal.key_of_text('consume:' || consume.idempotency_key);
-    IF stored_at IS NOT NULL THEN
-        -- It was consumed. Whether this is the same once more, ingest says by its content.
-        PERFORM billing.ingest_event(s.customer, s.event_type, 'consume:' || consume.idempotency_key, stored_at, w.properties::jsonb, consume.bill_to);
-        RETURN QUERY SELECT 'duplicate', true, CASE WHEN x.allowed THEN x.reason ELSE 'allowed' END, x.kind, x.mode, x.used, x.quota, x.remaining, x.resets_at, x.source, x.value
-        FROM billing.entitlement_check(s.customer, s.feature, 0, w.dimensions::jsonb) x;
-        RETURN;
+    IF s.limited OR s.kind = 'credit' THEN
+        -- First of all, where looking is dear or may fail.
+        RETURN QUERY SELECT * FROM billing_internal.consume_again(s.customer_id, s.customer, s.feature, s.event_type, event_id, w.properties::jsonb, w.dimensions::jsonb, consume.bill_to);
+        IF FOUND THEN
+            RETURN;
+        END IF;
     END IF;
     IF s.kind = 'credit' THEN
         PERFORM billing_internal.credit_lock(s.customer_id, s.unit);
@@ -171,10 +198,20 @@ BEGIN
             c.reason := before.reason;
         END IF;
     END IF;
+    -- Nearly always all there is to do. Credit has to be looked at around it.
+    IF c.allowed AND s.kind <> 'credit' AND consume.bill_to IS NULL THEN
+        done := billing_internal.event_store(s.customer_id, s.customer, s.event_type, event_id, at, w.properties, 100);
+    END IF;
+    IF NOT done THEN
+        RETURN QUERY SELECT * FROM billing_internal.consume_again(s.customer_id, s.customer, s.feature, s.event_type, event_id, w.properties::jsonb, w.dimensions::jsonb, consume.bill_to);
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    END IF;
     IF c.allowed AND s.kind = 'credit' THEN
         before := billing_internal.credit_coverage(s.customer_id);
         BEGIN
-            PERFORM billing.ingest_event(s.customer, s.event_type, 'consume:' || consume.idempotency_key, at, w.properties::jsonb, consume.bill_to);
+            PERFORM billing.ingest_event(s.customer, s.event_type, event_id, at, w.properties::jsonb, consume.bill_to);
             after := billing_internal.credit_coverage(s.customer_id);
             IF after.uncovered > before.uncovered THEN
                 RAISE EXCEPTION USING ERRCODE = 'ZBDRY';
@@ -185,11 +222,13 @@ BEGIN
             c.reason := 'no_credit';
         END;
     ELSIF c.allowed THEN
+        IF NOT done THEN
+            PERFORM billing.ingest_event(s.customer, s.event_type, event_id, at, w.properties::jsonb, consume.bill_to);
+        END IF;
         IF s.resets = 'first_use' AND c.resets_at IS NULL THEN
             INSERT INTO billing.entitlement_window (customer_id, feature_id, starts_at, ends_at) VALUES (s.customer_id, s.feature_id, at, at + s.length) ON CONFLICT DO NOTHING;
             c.resets_at := at + s.length;
         END IF;
-        PERFORM billing.ingest_event(s.customer, s.event_type, 'consume:' || consume.idempotency_key, at, w.properties::jsonb, consume.bill_to);
         c.used := c.used + w.quantity;
         c.remaining := CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
         -- Now and then: a window that has begun since.
@@ -200,7 +239,18 @@ BEGIN
     IF c.allowed AND s.watched THEN
         PERFORM billing_internal.alerts_look(s.customer_id);
     END IF;
-    RETURN QUERY SELECT CASE WHEN c.allowed THEN 'consumed' ELSE 'denied' END, c.allowed, c.reason, c.kind, c.mode, c.used, c.quota, c.remaining, c.resets_at, c.source, c.value;
+    result := CASE WHEN c.allowed THEN 'consumed' ELSE 'denied' END;
+    allowed := c.allowed;
+    reason := c.reason;
+    kind := c.kind;
+    mode := c.mode;
+    used := c.used;
+    quota := c.quota;
+    remaining := c.remaining;
+    resets_at := c.resets_at;
+    source := c.source;
+    value := c.value;
+    RETURN NEXT;
 END
 $$;
 COMMENT ON FUNCTION billing.consume(text, text, numeric, text, jsonb, text) IS
@@ -243,7 +293,7 @@ BEGIN
     ELSIF reservation_create.bill_to IS NOT NULL AND NOT EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = s.customer_id AND b.key = reservation_create.bill_to) THEN
         PERFORM billing_internal.fail('ZB001', format('customer %s has no legal entity %s', s.customer, quote_literal(reservation_create.bill_to)), 'SELECT key FROM billing.bill_to; lists them.');
     END IF;
-    PERFORM billing_internal.consume_lock(s.customer_id, 'reservation:' || reservation_create.idempotency_key), billing_internal.quota_lock(s.customer_id, s.feature_id);
+    PERFORM billing_internal.consume_lock(s.customer_id, 'reservation:' || reservation_create.idempotency_key, s.feature_id);
     SELECT * INTO r FROM billing.reservation x WHERE x.customer_id = s.customer_id AND x.idempotency_key = reservation_create.idempotency_key;
     IF FOUND THEN
         IF (r.feature_id, r.quantity, r.properties, r.bill_to) IS DISTINCT FROM (s.feature_id, reservation_create.quantity, reservation_create.properties, reservation_create.bill_to) THEN
@@ -449,7 +499,7 @@ BEGIN
     IF s.kind <> 'seat' THEN
         PERFORM billing_internal.fail('ZB004', format('feature %s is a %s feature', s.feature, s.kind), 'Seats are of seat features.');
     END IF;
-    PERFORM billing_internal.consume_lock(s.customer_id, 'seats'), billing_internal.quota_lock(s.customer_id, s.feature_id);
+    PERFORM billing_internal.consume_lock(s.customer_id, 'seats', s.feature_id);
     -- The last operation of this holder, from buckets and deltas, or from events where those are not true.
     SELECT u.quantity = 1, greatest(changed_at, u.placed_at + interval '1 microsecond') INTO sits, changed_at FROM billing.feature f CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, f.meter_id, '-infinity', 'infinity') u
     WHERE f.feature_id = s.feature_id AND u.value_key = billing_internal.key_of_text(seat_change.seat_holder) ORDER BY u.placed_at DESC, u.event_key DESC, u.quantity LIMIT 1;

@@ -115,28 +115,38 @@ $$;
 COMMENT ON FUNCTION billing_internal.rate_look(bigint, int, numeric, numeric, numeric, interval) IS 'What rate_take() would say, with the rights of a reader. Errors: ZB004 a limit or cost that can''t be.';
 
 CREATE FUNCTION billing.rate_limit(customer text, feature text, cost numeric DEFAULT 1, OUT allowed boolean, OUT reason text, OUT retry_after interval, OUT remaining numeric)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 DECLARE
-    of_customer_id bigint;
-    e record;
-    f record;
+    by_key text := customer;
+    s record;
+    r record;
 BEGIN
-    PERFORM billing_internal.require_installed();
-    of_customer_id := billing_internal.find_customer(customer);
-    SELECT x.* INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(feature);
-    IF f.kind <> 'rate_limit' THEN
-        PERFORM billing_internal.fail('ZB005', format('feature %s is of kind %s', f.key, f.kind), 'billing.consume() counts what has a quota; rate_limit() is for features of kind rate_limit.');
-    END IF;
-    SELECT x.rate, x.suspended INTO e FROM billing_internal.entitlement_now(of_customer_id, f.key) x;
-    IF NOT FOUND OR e.suspended OR e.rate IS NULL THEN
-        allowed := false;
-        reason := CASE WHEN e.suspended THEN 'suspended' ELSE 'not_entitled' END;
+    IF (billing_internal.require_installed() IS NULL) IS NULL THEN -- an expression, which costs less than PERFORM
         RETURN;
     END IF;
-    SELECT r.allowed, r.retry_after, r.remaining INTO allowed, retry_after, remaining
-    FROM billing_internal.rate_take(of_customer_id, f.feature_id, (e.rate->>'limit')::numeric, coalesce((e.rate->>'burst')::numeric, 1), cost, per => (e.rate->>'per')::interval) r;
-    reason := CASE WHEN allowed THEN 'allowed' ELSE 'rate_limited' END;
+    LOOP
+        SELECT c.customer_id, f.feature_id, f.key, f.kind, e.suspended, e.rate INTO s
+        FROM billing.customer c CROSS JOIN billing.feature f
+        LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
+        WHERE c.key = by_key AND f.key = rate_limit.feature;
+        EXIT WHEN FOUND;
+        -- By an alias or id, or this raises.
+        SELECT c.key INTO by_key FROM billing.customer c WHERE c.customer_id = billing_internal.find_customer(rate_limit.customer);
+        PERFORM billing_internal.find_feature(rate_limit.feature);
+    END LOOP;
+    IF s.kind <> 'rate_limit' THEN
+        PERFORM billing_internal.fail('ZB005', format('feature %s is of kind %s', s.key, s.kind), 'billing.consume() counts what has a quota; rate_limit() is for features of kind rate_limit.');
+    ELSIF s.suspended IS NOT FALSE OR s.rate IS NULL THEN
+        allowed := false;
+        reason := CASE WHEN s.suspended THEN 'suspended' ELSE 'not_entitled' END;
+        RETURN;
+    END IF;
+    r := billing_internal.rate_take(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, coalesce((s.rate->>'burst')::numeric, 1), cost, false, (s.rate->>'per')::interval);
+    allowed := r.allowed;
+    reason := CASE WHEN r.allowed THEN 'allowed' ELSE 'rate_limited' END;
+    retry_after := r.retry_after;
+    remaining := r.remaining;
 END
 $$;
 COMMENT ON FUNCTION billing.rate_limit(text, text, numeric) IS

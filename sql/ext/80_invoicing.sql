@@ -179,7 +179,7 @@ BEGIN
         -- Where boundaries are compared, what they drew may come back to blocks that are used up.
         SELECT o.customer_id, o.grant_id, o.contract_id, o.block::jsonb || jsonb_build_object('key', g.key) AS block
         FROM billing_internal.credit_opened(ARRAY(SELECT DISTINCT r.customer_id FROM unnest(refs) r WHERE (r.credits ? 'blocks') IS NOT TRUE),
-            EXISTS (SELECT FROM unnest(refs) r WHERE r.earlier OR r.standing IS NOT NULL)) o
+            EXISTS (SELECT FROM unnest(refs) r LEFT JOIN billing.contract k USING (customer_id, contract_id) WHERE r.earlier OR r.standing IS NOT NULL OR k.billed_until > k.next_bill_at)) o
         JOIN billing.credit_grant g ON g.customer_id = o.customer_id AND g.grant_id = o.grant_id
     )
     SELECT k.customer_id, k.contract_id, json_build_object(
@@ -211,7 +211,10 @@ BEGIN
         'commitments', t.commitments, 'spent', CASE WHEN t.postpaid THEN billing_internal.commitment_spend(k.customer_id, k.contract_id, r.counted, r.beside) END,
         'credits', CASE WHEN r.credits ? 'blocks' THEN r.credits ELSE (
             -- Order and mode as they were signed, and where they were amended.
-            SELECT jsonb_strip_nulls(jsonb_build_object('blocks', coalesce(o.blocks, '[]'), 'order', d.document->'credit_order', 'mode', d.document->'credit_mode', 'amended', t.credit_terms)) || coalesce(r.credits, '{}')
+            SELECT jsonb_strip_nulls(jsonb_build_object('blocks', coalesce(o.blocks, '[]'), 'order', d.document->'credit_order', 'mode', d.document->'credit_mode', 'amended', t.credit_terms,
+                -- Billed again for some: what stands for the others is settled.
+                'held', CASE WHEN r.standing IS NULL AND r.recorded_until IS NULL THEN (SELECT jsonb_agg(DISTINCT y.key) FROM billing.invoice x JOIN billing.bill_to y USING (customer_id, bill_to_id)
+                    WHERE x.customer_id = r.customer_id AND x.contract_id = r.contract_id AND x.n = ANY (r.boundaries) AND x.kind = 'invoice' AND x.number IS NOT NULL AND x.reissue IS NOT true) END)) || coalesce(r.credits, '{}')
             FROM billing.contract_version d WHERE d.customer_id = k.customer_id AND d.contract_id = k.contract_id AND d.version = 1
                 AND (o.blocks IS NOT NULL OR d.document->>'credit_mode' = 'credit_only' OR t.credit_terms @> '[{"mode": "credit_only"}]')) END
         , 'discounts', t.discounts)::text, coalesce(r.earlier, false), CASE WHEN r.standing IS NOT NULL THEN r.standing
@@ -658,7 +661,8 @@ BEGIN
     HAVING count(*) > 0;
 
     -- 4. The boundary is billed (or had nothing to bill); the next one is due.
-    UPDATE billing.billing_period p SET state = CASE WHEN o.documents = 0 THEN 'closed' ELSE 'billed' END, cut_at = cut,
+    UPDATE billing.billing_period p SET state = CASE WHEN o.documents = 0 AND NOT EXISTS (SELECT FROM billing.invoice i WHERE i.customer_id = p.customer_id AND i.contract_id = p.contract_id AND i.n = p.n
+            AND i.kind = 'invoice' AND i.number IS NOT NULL AND i.reissue IS NOT true) THEN 'closed' ELSE 'billed' END, cut_at = cut,
         terms = CASE WHEN o.documents = 0 AND p.n > 0 THEN billing_internal.bill_terms(handle, o.bill)::jsonb END
     FROM billing_internal.bill_outcomes(handle) o JOIN billing_internal.each_ref(refs) r USING (customer_id, contract_id), unnest(r.boundaries) of_n
     WHERE o.fault IS NULL AND o.boundary IS NOT NULL AND p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.n = of_n;
@@ -806,6 +810,39 @@ $$;
 COMMENT ON FUNCTION billing_internal.require_reissuable(bigint, uuid) IS
     'Errors: ZB005 (DETAIL reason events_removed) the boundary of an invoice can''t be billed again, or one that a document corrects can''t be compared again, since its price needs events that retention has removed. Whatever else is in the way can be mended, so it is not asked here. From here on retention waits.';
 
+CREATE FUNCTION billing_internal.require_credit_back(of_customer_id bigint, of_invoice_id uuid) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    i billing.invoice;
+    short record;
+    since text;
+BEGIN
+    SELECT * INTO i FROM billing.invoice x WHERE x.customer_id = of_customer_id AND x.invoice_id = of_invoice_id;
+    -- Nearly always it drew, and gave nothing back.
+    SELECT g.grant_id, g.key, -a.amount AS gave, -a.amount - coalesce(g.overdraft, 0) - (b.posted - b.reserved) AS missing INTO short
+    FROM (SELECT x.grant_id, sum(x.amount) AS amount FROM billing.credit_allocation x WHERE x.customer_id = of_customer_id AND x.invoice_id = of_invoice_id GROUP BY x.grant_id HAVING sum(x.amount) < 0) a
+    JOIN billing.credit_grant g ON g.customer_id = of_customer_id AND g.grant_id = a.grant_id
+    JOIN billing.credit_block_balance b ON b.customer_id = of_customer_id AND b.grant_id = a.grant_id
+    WHERE b.posted - b.reserved + a.amount < -coalesce(g.overdraft, 0) ORDER BY g.key LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- The latest that together drew as much.
+    SELECT string_agg(d.number, ', ' ORDER BY d.before) FILTER (WHERE d.before < short.missing) INTO since
+    FROM (SELECT x.number, sum(y.amount) OVER (ORDER BY x.cut_at DESC, x.number DESC) - y.amount AS before, sum(y.amount) OVER () AS drawn
+        FROM billing.invoice x CROSS JOIN LATERAL (SELECT sum(z.amount) AS amount FROM billing.credit_allocation z WHERE z.customer_id = x.customer_id AND z.invoice_id = x.invoice_id AND z.grant_id = short.grant_id) y
+        WHERE x.customer_id = of_customer_id AND x.invoice_id <> of_invoice_id AND x.state <> 'void' AND x.cut_at >= i.cut_at AND y.amount > 0) d
+    WHERE d.drawn >= short.missing;
+    PERFORM billing_internal.fail('ZB014', format('%s gave %s back to block %s, of which %s has been drawn since', i.number, trim_scale(short.gave), short.key, trim_scale(short.missing)),
+        CASE WHEN since IS NOT NULL THEN format('Void first what drew it: %s.', since)
+            ELSE format('Calls drew it, and they stay. Correct the invoice that has the line instead: SELECT * FROM billing.invoice_correct(''%s'');', CASE WHEN i.kind = 'invoice' THEN i.number ELSE (
+                SELECT x.number FROM billing.invoice x WHERE x.customer_id = i.customer_id AND x.contract_id = i.contract_id AND x.n = ANY (i.corrects) AND x.bill_to_id = i.bill_to_id AND x.kind = 'invoice' AND x.state <> 'void'
+                ORDER BY x.n, x.created_at DESC LIMIT 1) END) END);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.require_credit_back(bigint, uuid) IS 'Errors: ZB014 a document that is to be voided gave credit back that has been drawn since: what drew it is to be voided first.';
+
 CREATE FUNCTION billing.invoice_void(invoice text, reason text, reissue boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -837,6 +874,7 @@ BEGIN
     IF invoice_void.reissue THEN
         PERFORM billing_internal.require_reissuable(i.customer_id, i.invoice_id);
     END IF;
+    PERFORM billing_internal.require_credit_back(i.customer_id, i.invoice_id);
     UPDATE billing.invoice x SET state = 'void', voided_at = clock_timestamp(), void_reason = reason, reissue = invoice_void.reissue WHERE x.customer_id = i.customer_id AND x.invoice_id = i.invoice_id;
     -- What it drew goes back, each credit to its own block.
     PERFORM billing_internal.credits_post(jsonb_agg(jsonb_build_object('customer_id', a.customer_id, 'invoice_id', i.invoice_id, 'contract_id', i.contract_id, 'n', a.n, 'bill_to', a.bill_to,
@@ -859,7 +897,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.invoice_void(text, text, boolean) IS
-    'Voids an open invoice or credit note; its number stays used. With reissue its boundary is due again and the next run issues it anew (of a correction or credit note, and of difference lines, the next run bills what is missing then); without, it stays void for good and counts as settled, also when another legal entity''s invoice of that boundary is issued again. One with nothing due (a total of 0, or credit paid it all) can be voided too. What it drew from credit goes back to the blocks it came from; to one that has expired, to expire again. The invoice of credit sold by itself takes the credit with it, and is never issued again. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note), it has credit notes, or it is to be issued again and events that its price needs have been removed, 55P03 another session holds the contract.';
+    'Voids an open invoice or credit note; its number stays used. With reissue its boundary is due again and the next run issues it anew (of a correction or credit note, and of difference lines, the next run bills what is missing then); without, it stays void for good and counts as settled, also when another legal entity''s invoice of that boundary is issued again. One with nothing due (a total of 0, or credit paid it all) can be voided too. What it drew from credit goes back to the blocks it came from; to one that has expired, to expire again. The invoice of credit sold by itself takes the credit with it, and is never issued again. Errors: ZB001, ZB002, ZB004 no reason, ZB005 not open (a paid invoice is corrected by a credit note), it has credit notes, or it is to be issued again and events that its price needs have been removed, ZB014 it gave credit back that has been drawn since, 55P03 another session holds the contract.';
 
 -- ── the run ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -133,16 +133,23 @@ CREATE FUNCTION billing_internal.late_close(handle bigint, cut timestamptz, note
 AS $$
 BEGIN
     UPDATE billing.late_usage l SET closed_at = cut
-    FROM (SELECT b.customer_id, b.contract_id, max(b.boundary) AS boundary, sum(b.documents) AS documents, max(b.fault) AS fault
+    FROM (SELECT b.customer_id, b.contract_id, max(b.boundary) AS boundary, max(b.fault) AS fault
         FROM billing_internal.bill_outcomes(handle) b GROUP BY b.customer_id, b.contract_id) o
     WHERE o.fault IS NULL AND l.customer_id = o.customer_id AND l.contract_id = o.contract_id AND l.closed_at IS NULL AND l.late_usage_id = ANY (notes) AND (o.boundary IS NULL OR l.n <= o.boundary)
-        AND o.documents = (SELECT count(*) FROM billing.invoice i WHERE i.customer_id = o.customer_id AND i.contract_id = o.contract_id AND i.cut_at = cut);
+        AND NOT EXISTS (SELECT FROM billing.invoice i WHERE i.customer_id = o.customer_id AND i.contract_id = o.contract_id AND i.n = o.boundary AND i.kind = 'invoice' AND i.number IS NOT NULL
+            AND i.reissue IS NOT true AND i.cut_at <> cut);
+    -- What stands for a later boundary that is billed again was not settled with this one: the bill after that one does.
+    PERFORM billing_internal.late_note(o.customer_id, o.contract_id, ARRAY[o.boundary])
+    FROM billing_internal.bill_outcomes(handle) o JOIN billing.contract k ON k.customer_id = o.customer_id AND k.contract_id = o.contract_id AND k.next_bill_at <= k.billed_until
+    WHERE o.fault IS NULL AND o.boundary > 0 AND EXISTS (SELECT FROM billing.billing_period p JOIN billing.invoice i ON i.customer_id = p.customer_id AND i.contract_id = p.contract_id AND i.n = p.n
+        WHERE p.customer_id = o.customer_id AND p.contract_id = o.contract_id AND p.n > o.boundary AND p.state = 'due' AND i.kind = 'invoice' AND i.number IS NOT NULL AND i.reissue IS NOT true)
+        AND EXISTS (SELECT FROM billing.credit_grant g WHERE g.customer_id = o.customer_id);
     -- Left out for want of a price: every bill looks again.
     PERFORM billing_internal.late_note(o.customer_id, o.contract_id, o.left_out) FROM billing_internal.bill_outcomes(handle) o WHERE o.fault IS NULL AND o.left_out <> '{}';
 END
 $$;
 COMMENT ON FUNCTION billing_internal.late_close(bigint, timestamptz, uuid[]) IS
-    'Closes those of the given notes that a batch of bills, issued with this cut, has compared; not those of a bill with a document that was not issued because one stands: the next bill has it. Boundaries with usage that nothing prices are noted again.';
+    'Closes those of the given notes that a batch of bills, issued with this cut, has compared; not those of a bill of a boundary for which a legal entity has an invoice already: the next bill has what differs for it. Where credit is shared, a boundary before such a one is noted anew; boundaries with usage that nothing prices are noted again.';
 
 CREATE FUNCTION billing_internal.usage_changed(customer_ids bigint[], from_at timestamptz[], until_at timestamptz[], always boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off

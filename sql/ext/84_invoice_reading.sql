@@ -124,13 +124,22 @@ CREATE FUNCTION billing_internal.pending_refs(of_customer_id bigint, as_of times
 AS $$
 DECLARE
     k record;
+    boundaries int[];
+    again int[];
     refs billing_internal.bill_ref[] := '{}';
+    noted billing_internal.bill_ref[] := '{}';
 BEGIN
     FOR k IN SELECT c.customer_id, c.contract_id FROM billing.contract c WHERE c.customer_id = of_customer_id AND (c.next_bill_at IS NOT NULL AND c.starts_at <= as_of OR EXISTS (SELECT FROM billing.late_usage l
             WHERE l.customer_id = c.customer_id AND l.contract_id = c.contract_id AND l.closed_at IS NULL)) ORDER BY c.contract_id LOOP
-        refs := refs || billing_internal.ref_now(k.customer_id, k.contract_id, billing_internal.pending_boundaries(k.customer_id, k.contract_id, as_of), as_of);
+        boundaries := billing_internal.pending_boundaries(k.customer_id, k.contract_id, as_of);
+        -- What is billed again for some legal entities only is compared with what stands for the others.
+        again := ARRAY(SELECT DISTINCT x.n FROM billing.invoice x WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id AND x.n = ANY (boundaries)
+            AND x.kind = 'invoice' AND x.number IS NOT NULL AND x.reissue IS NOT true);
+        noted := noted || billing_internal.ref_now(k.customer_id, k.contract_id, boundaries, as_of);
+        refs := refs || billing_internal.ref_now(k.customer_id, k.contract_id, ARRAY(SELECT b FROM unnest(boundaries) b WHERE b <> ALL (again)), as_of)
+            || ARRAY(SELECT billing_internal.compared_ref(k.customer_id, k.contract_id, b) FROM unnest(again) b);
     END LOOP;
-    RETURN refs || billing_internal.earlier_refs(refs);
+    RETURN refs || billing_internal.earlier_refs(noted);
 END
 $$;
 COMMENT ON FUNCTION billing_internal.pending_refs(bigint, timestamptz) IS 'The boundaries of a customer''s contracts whose periods have begun by an instant and were not billed, with those that are to be compared: what is pending then.';
@@ -156,9 +165,10 @@ COMMENT ON FUNCTION billing_internal.credit_pending_usage(bigint, text, boolean)
     'What the unbilled usage of a customer (and what corrections of billed usage come to) would draw from each block now, by the path of bills, in the caller''s snapshot; below 0 = it would be given back. Usage that was stored ahead of time (policy event_future_max) counts already. by_period: from kept totals of service periods and, where the time of the usage leads to nothing else, without asking for its hours; false is the oracle of verify(). Locks nothing. Errors: ZB007 usage that no price matches.';
 
 CREATE FUNCTION billing_internal.credit_periods_keep(of_customer_id bigint) RETURNS void
-    LANGUAGE sql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
-    SELECT billing_internal.usage_window_keep(p.customer_id, p.meter_id, p.starts_at, p.ends_at) FROM (
+BEGIN
+    PERFORM billing_internal.usage_window_keep(p.customer_id, p.meter_id, p.starts_at, p.ends_at) FROM (
         SELECT DISTINCT h.customer_id, h.meter_id, billing_internal.local_midnight(s.starts_on, k.time_zone) AS starts_at, billing_internal.local_midnight(s.ends_on, k.time_zone) AS ends_at
         FROM billing.contract k JOIN billing.contract_charge h USING (customer_id, contract_id)
         CROSS JOIN LATERAL (SELECT (billing.now() AT TIME ZONE k.time_zone)::date AS day) t
@@ -166,7 +176,8 @@ AS $$
         CROSS JOIN LATERAL billing_internal.calendar_service_periods(k.starts_on, k.ends_on, k.billed_every, k.alignment, h.every, b.n) s
         WHERE k.customer_id = of_customer_id AND k.next_bill_at IS NOT NULL AND h.kind = 'usage' AND h.until_version IS NULL AND h.valid_during @> billing.now()
             AND s.starts_on <= t.day AND t.day < s.ends_on
-    ) p WHERE NOT EXISTS (SELECT FROM billing.usage_window_kept w WHERE w.customer_id = p.customer_id AND w.meter_id = p.meter_id AND w.starts_at = p.starts_at AND w.ends_at = p.ends_at)
+    ) p WHERE NOT EXISTS (SELECT FROM billing.usage_window_kept w WHERE w.customer_id = p.customer_id AND w.meter_id = p.meter_id AND w.starts_at = p.starts_at AND w.ends_at = p.ends_at);
+END
 $$;
 COMMENT ON FUNCTION billing_internal.credit_periods_keep(bigint) IS 'From now on the totals of the service periods that a customer''s usage is in are kept (usage_window_keep), so that what is pending is told from them. For whoever draws; nothing but speed depends on it.';
 

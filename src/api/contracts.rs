@@ -3,7 +3,7 @@
 use crate::domain::contracts::catalogue;
 use crate::domain::contracts::charge::UsageCharge;
 use crate::domain::contracts::contract::Contract;
-use crate::domain::contracts::describe::describe;
+use crate::domain::contracts::describe::{Known, describe};
 use crate::domain::contracts::diff::{differences, fees_fall};
 use crate::domain::contracts::overrides::{Override, read_list};
 use crate::domain::contracts::plan::Plan;
@@ -80,21 +80,22 @@ fn change_of(kind: &str, change: &str) -> Result<String, Fault> {
 
 /// A contract document with its plan in sentences; none where `contract_describe_error` says why.
 #[pg_extern(sql = false)]
-fn contract_describe(document: &str, plan: Option<&str>) -> SetOfIterator<'static, String> {
-    SetOfIterator::new(sentences(document, plan).unwrap_or_default())
+fn contract_describe(document: &str, plan: Option<&str>, known: &str) -> SetOfIterator<'static, String> {
+    SetOfIterator::new(sentences(document, plan, known).unwrap_or_default())
 }
 
 #[pg_extern(sql = false)]
-fn contract_describe_error(document: &str, plan: Option<&str>) -> Option<String> {
-    sentences(document, plan).err().as_ref().map(FaultJson::text)
+fn contract_describe_error(document: &str, plan: Option<&str>, known: &str) -> Option<String> {
+    sentences(document, plan, known).err().as_ref().map(FaultJson::text)
 }
 
-fn sentences(document: &str, plan: Option<&str>) -> Result<Vec<String>, Fault> {
+fn sentences(document: &str, plan: Option<&str>, known: &str) -> Result<Vec<String>, Fault> {
     let contract = Contract::read(&Node::root(&json::parse(document)?))?;
     let plan = plan
         .map(|plan| Plan::read(&Node::root(&json::parse_nested(plan, json::DOCUMENT_DEPTH_MAX, "plan")?)))
         .transpose()?;
-    describe(contract, plan)
+    let known = Known::read(&Node::root(&json::parse_nested(known, json::DOCUMENT_DEPTH_MAX, "known")?))?;
+    describe(contract, plan, &known)
 }
 
 /// The items of which two timelines speak differently.
@@ -320,24 +321,29 @@ mod tests {
     #[pg_test]
     fn deals_are_told_in_sentences() {
         let deal = r#"'{"key":"a","customer":"acme","starts_on":"2026-01-01","term":"12 months","plan":"pro","fees":[{"key":"platform","product":"ai-api","pricing":{"model":"flat","amount":"49"}}]}'"#;
-        let told = format!("SELECT s FROM billing_internal.contract_describe({deal}, {PLAN}) s");
+        let known = r#"'{"prices":[{"book":"list","key":"tokens","pricing":{"model":"per_unit","unit_price":"0.03"}}]}'"#;
+        let told = format!("SELECT s FROM billing_internal.contract_describe({deal}, {PLAN}, {known}) s");
         assert_eq!(
             rows(&told),
             [
                 "Contract a with acme runs from 1 January 2026 to 31 December 2026 (12 months), on plan Pro.",
                 "It is billed every month by the calendar, in USD; invoices are due after 30 days.",
-                "Usage of tokens (tokens) costs the list price tokens of list, per month.",
+                "Usage of tokens (tokens) costs the list price tokens of list (now USD 0.03 each), per month.",
                 "Usage of requests (requests) costs the list price requests of list, per month.",
                 "Fee platform is USD 49 per month, billed in advance."
             ]
         );
-        assert_eq!(value(&format!("SELECT billing_internal.contract_describe_error({deal}, {PLAN})")), None);
+        assert_eq!(
+            value(&format!("SELECT billing_internal.contract_describe_error({deal}, {PLAN}, {known})")),
+            None
+        );
         let wrong = "'{\"key\":\"a\"}'";
         assert!(
-            rows(&format!("SELECT s FROM billing_internal.contract_describe({wrong}, NULL) s")).is_empty()
+            rows(&format!("SELECT s FROM billing_internal.contract_describe({wrong}, NULL, '{{}}') s"))
+                .is_empty()
         );
         assert_eq!(
-            fault(&format!("SELECT billing_internal.contract_describe_error({wrong}, NULL)")),
+            fault(&format!("SELECT billing_internal.contract_describe_error({wrong}, NULL, '{{}}')")),
             "ZB003 customer: is missing"
         );
     }

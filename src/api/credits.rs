@@ -2,7 +2,7 @@
 
 use crate::domain::credits::top_up::{Amount, Memory, Rule, TopUp, absorb};
 use crate::domain::credits::{
-    Beyond, Block, Draw, Mode, Open, Order, PLACES_MAX, Piece, Pool, Subject, Terms, document, settle,
+    Block, Draw, Mode, Open, Order, PLACES_MAX, Piece, Pool, Subject, Terms, document, settle,
 };
 use crate::domain::foundation::json::{self, Node, Tree};
 use crate::domain::foundation::money::Unit;
@@ -109,14 +109,7 @@ fn allot(
         bill_to: text("bill_to"),
         unit: first.unit,
     };
-    let piece = Piece {
-        subject: 0,
-        at,
-        event_key: Uuid::nil(),
-        quantity: amount,
-        price: amount.into(),
-        beyond: Beyond::Same,
-    };
+    let piece = Piece { subject: 0, at, event_key: Uuid::nil(), quantity: amount, price: amount.into() };
     let open: Vec<Open> = blocks.iter().map(|(block, left)| Open { block, left: *left }).collect();
     // The whole amount or nothing; it is in credits already, so nothing is rounded.
     let terms = Terms { mode: Mode::CreditOnly, places: PLACES_MAX, rounding: RoundingMode::HalfUp };
@@ -384,7 +377,7 @@ mod tests {
         assert_eq!(moved("100", "0"), Vec::<String>::new());
         assert_eq!(moved("100", "15"), Vec::<String>::new());
         let error = |owed: &str| format!("SELECT {}", absorb("credit_absorb_error", "100", owed));
-        assert_eq!(fault(&error("15")), "ZB004 a credit note of 15 is not within the line's 14");
+        assert_eq!(fault(&error("15")), "ZB004 a debt of 15 is more than the 14 that was drawn");
         assert_eq!(value(&error("10")), None);
     }
 

@@ -6,10 +6,13 @@ use crate::domain::entitlements::fold::fold_document;
 use crate::domain::entitlements::item::{Item, Mode};
 use crate::domain::entitlements::quota;
 use crate::domain::foundation::Fault;
+use crate::domain::foundation::calendar::{Alignment, Calendar, Interval};
 use crate::domain::foundation::json::{self, Node};
 use crate::domain::metering::meter::Meter;
 use crate::pg::FaultJson;
+use crate::pg::instant::{from_date, local_day, midnight};
 use crate::pg::numeric::Numeric;
+use pgrx::datum::{Date, TimestampWithTimeZone};
 use pgrx::prelude::*;
 
 /// What a customer has of features over time, of what is said of them; NULL where `entitlements_folded_error` says why not.
@@ -59,6 +62,25 @@ fn quota_rolled(quota: Numeric, used: Numeric, cap: Option<Numeric>) -> Option<N
         Some(cap) => Some(cap.value.ok()?),
     };
     quota::rolled(quota.value.ok()?, used.value.ok()?, cap).ok().map(Numeric::from)
+}
+
+/// The period of a rhythm that holds an instant: midnights of a zone, by Postgres' time zone data.
+#[pg_extern(sql = false)]
+fn quota_window(
+    starts_on: Date,
+    every: &str,
+    alignment: &str,
+    zone: &str,
+    at: TimestampWithTimeZone,
+) -> Option<Vec<TimestampWithTimeZone>> {
+    let calendar = Calendar::new(
+        from_date(starts_on)?,
+        None,
+        Interval::parse(every).ok()?,
+        Alignment::parse(alignment).ok()?,
+    );
+    let period = calendar.ok()?.period_at(local_day(at, zone)?)?;
+    Some(vec![midnight(period.starts_on, zone)?, midnight(period.ends_on, zone)?])
 }
 
 /// The event that consumes so much on a meter; no row where `consume_worth_error` says why.
@@ -133,6 +155,32 @@ mod tests {
             "ZB003 document: must be an array, not an object"
         );
         assert!(holds("SELECT billing_internal.entitlements_folded_error('[]') IS NULL"));
+    }
+
+    // A quota's window is the period that holds the instant, from local midnight to local midnight, as SQL says it of any
+    // zone, also where clocks change; before the first there is none.
+    #[pg_test]
+    fn a_window_lies_between_midnights() {
+        assert_eq!(
+            rows(
+                "SELECT billing_internal.quota_window('2026-01-31', '1 month', 'anniversary', 'Europe/Berlin', x::timestamptz)::text
+                 FROM unnest(ARRAY['2026-03-30 21:59:59.999999+00', '2026-03-30 22:00+00', '2026-01-30 22:59+00', 'infinity']) x"
+            ),
+            [
+                r#"{"2026-02-27 23:00:00+00","2026-03-30 22:00:00+00"}"#,
+                r#"{"2026-03-30 22:00:00+00","2026-04-29 22:00:00+00"}"#,
+                "",
+                ""
+            ]
+        );
+        assert!(holds(
+            "SELECT bool_and(billing_internal.quota_window('2020-02-29', e, a, z, t) IS NOT DISTINCT FROM
+                (SELECT ARRAY[billing_internal.local_midnight(p.starts_on, z), billing_internal.local_midnight(p.ends_on, z)]
+                 FROM billing_internal.calendar_period_at('2020-02-29', NULL, e, a, (t AT TIME ZONE z)::date) p)) AND count(billing_internal.quota_window('2020-02-29', e, a, z, t)) > 3000
+             FROM unnest(ARRAY['1 day', '1 week', '1 month', '1 year']) e, unnest(ARRAY['calendar', 'anniversary']) a,
+                unnest(ARRAY['UTC', 'Asia/Kathmandu', 'America/Santiago', 'Pacific/Apia']) z,
+                generate_series(timestamptz '2020-02-28 00:00+00', timestamptz '2024-03-01 00:00+00', interval '11 days 5 hours') t"
+        ));
     }
 
     // An item suits its feature's kind, or the fault has its path.

@@ -45,6 +45,7 @@ static SCHEMA_FILES: &[SchemaFile] = schema_files![
     18 "0018_limits",
     19 "0019_customer_side",
     20 "0020_credit_terms",
+    21 "0021_cheap_checks",
 ];
 
 /// The schema this library works with.

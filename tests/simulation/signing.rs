@@ -345,7 +345,7 @@ impl Sim {
             let small = price(kinds[rng.below(4)])["unit_price"].clone();
             doc["overrides"] = json!([{"meter": "tokens", "match": {"model": "small"}, "unit_price": small}]);
             let period = [interval, 3 * interval, 12][rng.below(3)];
-            let units = (1 + rng.below(60)) as i64 * i64::from(period) * 2000;
+            let units = (1 + rng.below(24)) as i64 * i64::from(period) * 2000;
             let mut one = json!({"key": "least", "every": every(period)});
             match rng.below(3) {
                 0 => {

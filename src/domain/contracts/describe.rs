@@ -2,11 +2,13 @@
 
 use super::charge::{Fee, PriceSource, Timing, UsageCharge};
 use super::contract::Contract;
-use super::extras::{Commitment, Expires, Grant, ScopeTerms, Units};
+use super::extras::{Commitment, Entitlement, Expires, Grant, ScopeTerms, Units};
 use super::overrides::{Change as Agreed, Override, Target};
 use super::plan::{Aligned, Billing, Plan};
 use super::renewal::{Renewal, RenewalPrices, Uplift};
 use super::timeline::{self, Change, Kind, Point, Row, Stretch, Timeline, What};
+use crate::domain::entitlements::Kind as FeatureKind;
+use crate::domain::entitlements::item::{Combine, Mode, Rate, Reset, Value};
 use crate::domain::foundation::calendar::Interval;
 use crate::domain::foundation::json::{Node, Tree};
 use crate::domain::foundation::{Exact, Fault};
@@ -15,8 +17,39 @@ use crate::domain::rating::{Pricing, number};
 use chrono::{Datelike, NaiveDate};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What the catalogue says of what a document names.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// By book and key, as they are now.
+    prices: BTreeMap<(String, String), Pricing>,
+    /// By key, with the unit of what is used.
+    features: BTreeMap<String, (FeatureKind, Option<String>)>,
+}
+
+impl Known {
+    /// `{"prices": [{"book", "key", "pricing"}], "features": [{"key", "kind", "unit"}]}`
+    pub fn read(node: &Node) -> Result<Known, Fault> {
+        let mut fields = node.fields_of(&["prices", "features"])?;
+        let mut known = Known::default();
+        for node in fields.optional("prices").map_or(Ok(Vec::new()), |list| list.items())? {
+            let mut fields = node.fields_of(&["book", "key", "pricing"])?;
+            let (book, key) = (fields.required("book")?, fields.required("key")?);
+            let pricing = Pricing::read(&fields.required("pricing")?)?;
+            known.prices.insert((book.text()?.to_string(), key.text()?.to_string()), pricing);
+        }
+        for node in fields.optional("features").map_or(Ok(Vec::new()), |list| list.items())? {
+            let mut fields = node.fields_of(&["key", "kind", "unit"])?;
+            let (key, kind) = (fields.required("key")?.text()?.to_string(), fields.required("kind")?);
+            let kind = FeatureKind::parse(kind.text()?).ok_or_else(|| kind.fault("is no kind of feature"))?;
+            let unit = fields.optional("unit").map(|unit| unit.text().map(str::to_string)).transpose()?;
+            known.features.insert(key, (kind, unit));
+        }
+        Ok(known)
+    }
+}
+
 /// The sentences of a contract document with its plan, in the order in which people read a deal.
-pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, Fault> {
+pub fn describe(contract: Contract, plan: Option<Plan>, known: &Known) -> Result<Vec<String>, Fault> {
     const PLAN: &str = "plan";
     let created = Change {
         version: 1,
@@ -34,7 +67,7 @@ pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, F
         .clone()
         .or(currency)
         .unwrap_or_else(|| "units of the customer's currency".into());
-    let teller = Teller { line: &line, unit: &unit };
+    let teller = Teller { line: &line, unit: &unit, known };
     let mut told = teller.frame(named.as_deref());
     let document = &line.document;
     let fees = document.all_items(plans.get(PLAN)).fees;
@@ -44,7 +77,13 @@ pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, F
             .find_map(|fee| fee.step_up)
     };
     let mut stepping = BTreeSet::new();
-    for row in &line.rows {
+    // Entitlements come last: first the plan's, then the contract's, then what add-ons add.
+    let mut rows: Vec<&Row> = line.rows.iter().collect();
+    rows.sort_by_key(|row| match row.kind {
+        Kind::Entitlement if !row.key.starts_with("plan:") => 1 + usize::from(row.key.contains('/')),
+        _ => 0,
+    });
+    for row in rows {
         match endless(&row.key).filter(|_| row.kind == Kind::Fee) {
             None => told.extend(teller.row(row)?),
             // One sentence for all its steps.
@@ -79,6 +118,7 @@ pub fn describe(contract: Contract, plan: Option<Plan>) -> Result<Vec<String>, F
 struct Teller<'t> {
     line: &'t Timeline,
     unit: &'t str,
+    known: &'t Known,
 }
 
 /// `1 January 2026`.
@@ -228,22 +268,120 @@ impl Teller<'_> {
             // What a commitment in units buys is said with it.
             Kind::Credit if row.terms.get("of_meter").is_some() => return Ok(None),
             Kind::Credit => self.grant(&Grant::read(&node)?),
-            Kind::Entitlement => {
-                let Tree::Object(fields) = &row.terms else { unreachable!("an entitlement is an object") };
-                let rest: Vec<_> = fields.iter().filter(|(name, _)| name != "feature").cloned().collect();
-                let with = if rest.is_empty() {
-                    String::new()
-                } else {
-                    format!(" ({})", Tree::Object(rest).canonical()?)
-                };
-                let (by, feature) = match (row.key.strip_prefix("plan:"), row.key.split_once('/')) {
-                    (Some(feature), _) => (" by its plan".to_string(), feature),
-                    (None, Some((add_on, feature))) => (format!(" by add-on {add_on}"), feature),
-                    (None, None) => (String::new(), row.key.as_str()),
-                };
-                format!("The customer may use {feature}{with}{by}{during}.")
-            }
+            Kind::Entitlement if self.is_replaced(row) => return Ok(None),
+            Kind::Entitlement => self.entitlement(&Entitlement::read(&node)?, &row.key, &during)?,
         }))
+    }
+
+    /// Whether the contract's own entitlement takes the place of the plan's.
+    fn is_replaced(&self, row: &Row) -> bool {
+        let Some(feature) = row.key.strip_prefix("plan:") else { return false };
+        self.line.rows.iter().any(|other| {
+            other.kind == Kind::Entitlement
+                && other.key == feature
+                && other
+                    .terms
+                    .get("combine")
+                    .is_none_or(|word| matches!(word, Tree::Text(word) if word == "override"))
+                && other.during.from <= row.during.from
+                && (other.during.until.is_none()
+                    || other.during.until >= row.during.until && row.during.until.is_some())
+        })
+    }
+
+    fn entitlement(&self, item: &Entitlement, key: &str, during: &str) -> Result<String, Fault> {
+        let (by, added) = match (key.starts_with("plan:"), key.split_once('/')) {
+            (true, _) => (" by its plan".to_string(), false),
+            (false, Some((add_on, _))) => (format!(" by add-on {add_on}"), true),
+            (false, None) => (String::new(), false),
+        };
+        let feature = &item.feature;
+        let found = self.known.features.get(feature);
+        let unit = found.and_then(|(_, unit)| unit.as_deref());
+        // Where the catalogue does not know it, as its entitlement looks.
+        let kind = found.map_or_else(
+            || match (&item.value, item.rate) {
+                (_, Some(_)) => FeatureKind::RateLimit,
+                (None | Some(Value::Flag(_)), _) => FeatureKind::Boolean,
+                (Some(Value::Text(text)), _) if Exact::parse(text).is_err() => FeatureKind::Static,
+                _ => FeatureKind::Metered,
+            },
+            |(kind, _)| *kind,
+        );
+        let may = if item.flag() { "may use" } else { "may not use" };
+        let told = match kind {
+            FeatureKind::Boolean => format!("The customer {may} {feature}{by}"),
+            FeatureKind::Credit => {
+                let credit =
+                    unit.map_or("there is credit".to_string(), |unit| format!("there is credit in {unit}"));
+                let while_there = if item.flag() { format!(" while {credit}") } else { String::new() };
+                format!("The customer {may} {feature}{while_there}{by}")
+            }
+            FeatureKind::Static => {
+                let value = match &item.value {
+                    Some(Value::Text(text)) => text.as_str(),
+                    _ => "nothing",
+                };
+                format!("{feature} is {value}{by}")
+            }
+            FeatureKind::RateLimit => match item.rate {
+                Some(Rate { limit, per, burst }) => format!(
+                    "The customer may use {feature} {} times in {per}, {} at once{by}",
+                    number(limit),
+                    number(burst)
+                ),
+                None => format!("The customer may use {feature}{by}"),
+            },
+            FeatureKind::Metered | FeatureKind::Seat => self.quota(item, kind, (&by, added))?,
+        };
+        Ok(format!("{told}{during}."))
+    }
+
+    fn quota(
+        &self,
+        item: &Entitlement,
+        kind: FeatureKind,
+        (by, added): (&str, bool),
+    ) -> Result<String, Fault> {
+        let matched: Vec<String> =
+            item.matches.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let what = if matched.is_empty() {
+            item.feature.clone()
+        } else {
+            format!("{} with {}", item.feature, list(&matched, "and"))
+        };
+        let Some(quota) = item.quota("")? else {
+            return Ok(format!("The customer may use {what} without limit{by}"));
+        };
+        let of = format!("{} of {what}", number(quota));
+        let combine = item.combine.unwrap_or(if added { Combine::Add } else { Combine::Override });
+        let how_much = match combine {
+            Combine::Max => format!("up to {of}, or what it has if that is more"),
+            Combine::Add => format!("{of} more"),
+            Combine::Override => format!("up to {of}"),
+        };
+        let when = match item.reset {
+            _ if kind == FeatureKind::Seat => " at a time".to_string(),
+            // What adds to a quota, and says no time, adds to it as it is.
+            None if combine != Combine::Override => String::new(),
+            None | Some(Reset::BillingPeriod) => " each billing period".to_string(),
+            Some(Reset::Calendar(unit)) => format!(" each {}", unit.as_str()),
+            Some(Reset::Anniversary(every)) => format!(" every {} from the contract's start", per(every)),
+            Some(Reset::Sliding(length)) => format!(" in any {length}"),
+            Some(Reset::FirstUse(length)) => format!(" in {length} from the first use on"),
+            Some(Reset::Never) => " in all".to_string(),
+        };
+        let beyond = match item.mode {
+            None if combine != Combine::Override => "",
+            None | Some(Mode::Hard) => "; more is refused",
+            Some(Mode::Soft) => "; more is allowed, and said",
+            Some(Mode::Overage) => "; more is allowed, and billed",
+        };
+        let rest = item.rollover.map_or(String::new(), |cap| {
+            let cap = cap.map_or("all".to_string(), |cap| format!("up to {}", number(cap)));
+            format!("; {cap} of what is unused is there once more the next time")
+        });
+        Ok(format!("The customer may use {how_much}{when}{by}{beyond}{rest}"))
     }
 
     fn usage(&self, charge: &UsageCharge, row: &Row, during: &str) -> String {
@@ -255,7 +393,9 @@ impl Teller<'_> {
         match &charge.source {
             PriceSource::Book(price) => {
                 let book = row.price_book.as_deref().unwrap_or("the price book");
-                format!("{what} costs the list price {price} of {book}{every}{during}.")
+                let now = self.known.prices.get(&(book.to_string(), price.clone()));
+                let now = now.map_or(String::new(), |list| format!(" (now {})", list.in_words(self.unit)));
+                format!("{what} costs the list price {price} of {book}{now}{every}{during}.")
             }
             PriceSource::Own(pricing) => {
                 format!("{what} costs {}{every}{during}.", pricing.in_words(self.unit))
@@ -495,7 +635,7 @@ mod tests {
         let tree = json::parse(contract).unwrap();
         let contract = Contract::read(&Node::root(&tree)).unwrap();
         let plan = plan.map(|plan| Plan::read(&Node::root(&json::parse(plan).unwrap())).unwrap());
-        describe(contract, plan).unwrap()
+        describe(contract, plan, &Known::default()).unwrap()
     }
 
     /// rules.md 10.5, as its signers read it.
@@ -559,10 +699,44 @@ mod tests {
                 "Credit pilot: the customer gets what is unused of contract pilot-1 on 15 January 2026, for all usage; it does not expire.",
                 "Credit monthly: the customer gets call 100 of promotional credit every month from 15 January 2026, for usage of calls and region eu or us; it expires when its period ends; up to call 50 of what is unused then lives on for 1 month.",
                 "The customer may use sso.",
-                "The customer may use api_rate ({\"value\":\"100\"}).",
+                "The customer may use up to 100 of api_rate each billing period; more is refused.",
                 "Of several blocks of credit the first to be drawn has the lower priority, then the category (paid before pilot before promotional), then the older one.",
                 "Usage is paid by credit alone: what no credit covers is refused where it is asked for, and shown on invoices, where it costs nothing.",
                 "On 15 January 2028 it may be renewed for 12 months; notice is due by 15 January 2028; fees and agreed prices rise by 5 percent; agreed prices and discounts end, and list prices hold.",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_the_catalogue_says_is_told() {
+        let known = r#"{"prices":[{"book":"list","key":"tokens","pricing":{"model":"per_unit","unit_price":"0.03","per":1000}}],
+            "features":[{"key":"tokens","kind":"metered","unit":"token"},{"key":"seats","kind":"seat","unit":"unit"},{"key":"size","kind":"static"},
+                {"key":"api","kind":"rate_limit"},{"key":"ai","kind":"credit","unit":"USD"},{"key":"sso","kind":"boolean"}]}"#;
+        let tree = json::parse(known).unwrap();
+        let known = Known::read(&Node::root(&tree)).unwrap();
+        let plan = r#"{"key":"pro","name":"Pro","currency":"USD","price_book":"list","charges":[{"key":"tokens","product":"ai","meter":"tokens","price":"tokens"}],
+            "entitlements":[{"feature":"tokens","value":"100"},{"feature":"size","value":"10"},{"feature":"seats","value":"5"},{"feature":"ai"},
+                {"feature":"api","rate":{"limit":"10","per":"1 second","burst":"5"}},{"feature":"sso","value":false}]}"#;
+        let contract = r#"{"key":"k","customer":"acme","starts_on":"2026-01-01","term":"12 months","plan":"pro",
+            "entitlements":[{"feature":"tokens","value":"300000","reset":"month","mode":"overage","match":{"model":"gpt-4"},"rollover":{"cap":"1000"}},{"feature":"seats","value":"2","combine":"add"},{"feature":"sso"}],
+            "add_ons":[{"key":"more","from":"2026-03-01","entitlements":[{"feature":"tokens","value":"50"},{"feature":"size","value":"12"}]}]}"#;
+        let tree = json::parse(contract).unwrap();
+        let contract = Contract::read(&Node::root(&tree)).unwrap();
+        let plan = Plan::read(&Node::root(&json::parse(plan).unwrap())).unwrap();
+        let told = describe(contract, Some(plan), &known).unwrap();
+        assert_eq!(
+            told[2..],
+            [
+                "Usage of tokens (tokens) costs the list price tokens of list (now USD 0.03 per 1,000), per month.",
+                "size is 10 by its plan.",
+                "The customer may use up to 5 of seats at a time by its plan; more is refused.",
+                "The customer may use ai while there is credit in USD by its plan.",
+                "The customer may use api 10 times in 1 second, 5 at once by its plan.",
+                "The customer may use up to 300,000 of tokens with model gpt-4 each month; more is allowed, and billed; up to 1,000 of what is unused is there once more the next time.",
+                "The customer may use 2 of seats more at a time.",
+                "The customer may use sso.",
+                "The customer may use 50 of tokens more by add-on more from 1 March 2026.",
+                "size is 12 by add-on more from 1 March 2026.",
             ]
         );
     }

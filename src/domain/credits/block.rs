@@ -69,7 +69,7 @@ impl Overdraft {
     }
 }
 
-/// A block's terms. What it holds at a time is its [`Balance`](super::Balance).
+/// A block's terms. What it holds at a time is the ledger's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Block {
     /// Ids are made in order of time, so the lower one is the older block.

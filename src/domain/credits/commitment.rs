@@ -1,4 +1,4 @@
-//! Commitments: what a customer promised to spend, in which periods it is tested, and how it is paid.
+//! Commitments: what a customer promised to spend, what is missing of it, and how it is paid.
 
 use super::scope::{Scope, Subject, Window};
 use crate::domain::foundation::instant::Instant;
@@ -8,56 +8,6 @@ use uuid::Uuid;
 /// What is due where less was spent than was committed: max(0, commitment − eligible spend).
 pub fn true_up(committed: Exact, spend: Exact) -> Result<Exact, Fault> {
     Ok(committed.sub(spend)?.max(Exact::ZERO))
-}
-
-/// A period at whose end the commitment is tested. Its length is the contract's (`foundation::calendar` makes them): an
-/// annual commitment is tested once a year; twelve monthly minimums are another product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Period {
-    pub window: Window,
-    pub committed: Exact,
-}
-
-/// A period at its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tested {
-    pub spend: Exact,
-    pub true_up: Exact,
-}
-
-/// Tests periods against eligible spend, each amount at the time of its usage. Corrections count negative where their
-/// usage was. Spend outside all periods counts nowhere.
-pub fn test_periods(periods: &[Period], spend: &[(Instant, Exact)]) -> Result<Vec<Tested>, Fault> {
-    let ends_first = periods.iter().any(|period| period.window.until <= period.window.from);
-    let overlap = periods.windows(2).any(|pair| pair[1].window.from < pair[0].window.until);
-    if ends_first || overlap {
-        return Err(Fault::value("the periods of a commitment must follow each other without overlap"));
-    }
-    let test = |period: &Period| {
-        let mut inside = spend.iter().filter(|(at, _)| period.window.holds(*at)).map(|(_, amount)| *amount);
-        let spend = inside.try_fold(Exact::ZERO, Exact::add)?;
-        Ok(Tested { spend, true_up: true_up(period.committed, spend)? })
-    };
-    periods.iter().map(test).collect()
-}
-
-/// A true-down: a lower commitment for the periods that begin at `from` or later. What has begun stays as it was
-/// promised.
-pub fn true_down(periods: &[Period], from: Instant, committed: Exact) -> Result<Vec<Period>, Fault> {
-    if committed.is_negative() {
-        return Err(Fault::value(format!("a commitment of {committed} is negative")));
-    }
-    let lower = |period: &Period| {
-        if period.window.from < from {
-            return Ok(*period);
-        }
-        if committed > period.committed {
-            return Err(Fault::value(format!("{committed} is more than the {} committed", period.committed))
-                .with_hint("A true-down only lowers; to raise a commitment, amend the contract."));
-        }
-        Ok(Period { committed, ..*period })
-    };
-    periods.iter().map(lower).collect()
 }
 
 /// The instalments of a commitment, in proportion to `weights` (equal ones for equal instalments): each is the rounded
@@ -150,70 +100,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn year(year: i32, committed: &str) -> Period {
-        Period {
-            window: Window { from: at(&format!("{year}-01-01")), until: at(&format!("{}-01-01", year + 1)) },
-            committed: exact(committed),
-        }
-    }
-
-    fn amounts(tested: &[Tested]) -> Vec<String> {
-        tested.iter().map(|test| test.true_up.to_string()).collect()
-    }
-
     /// rules.md 3 D: 120,000 committed, 97,500 spent → 22,500; 131,000 → 0.
     #[test]
     fn worked_true_up() {
         assert_eq!(true_up(exact("120000"), exact("97500")).unwrap(), exact("22500"));
         assert_eq!(true_up(exact("120000"), exact("131000")).unwrap(), Exact::ZERO);
-    }
-
-    /// rules.md 3 D: three monthly minimums of 10,000 bill 36,000; one quarterly commitment of 30,000 bills 30,000.
-    #[test]
-    fn worked_months_are_no_quarter() {
-        let (january, february) = (at("2026-01-01"), at("2026-02-01"));
-        let (march, april) = (at("2026-03-01"), at("2026-04-01"));
-        let usage = [(january, exact("4000")), (february, exact("16000")), (march, exact("10000"))];
-        let spent = exact("30000");
-        let billed = |periods: &[Period]| {
-            let true_ups = test_periods(periods, &usage).unwrap().into_iter().map(|tested| tested.true_up);
-            true_ups.fold(spent, |sum, more| sum.add(more).unwrap())
-        };
-        let of =
-            |from, until, committed| Period { window: Window { from, until }, committed: exact(committed) };
-        let months =
-            [of(january, february, "10000"), of(february, march, "10000"), of(march, april, "10000")];
-        assert_eq!(billed(&months), exact("36000"));
-        assert_eq!(billed(&[of(january, april, "30000")]), exact("30000"));
-        // A correction counts in the period of its usage; what lies in no period counts nowhere.
-        let late = [(february, exact("-16000")), (april, exact("99")), (january, exact("10000"))];
-        assert_eq!(amounts(&test_periods(&months, &late).unwrap()), ["0", "26000", "10000"]);
-    }
-
-    /// rules.md 3 D: true-down to 90,000 in year 2 with spend 100,000 and 85,000 → 20,000 and 5,000.
-    #[test]
-    fn worked_true_down() {
-        let promised = [year(2026, "120000"), year(2027, "120000")];
-        let spend = [(at("2026-05-01"), exact("100000")), (at("2027-05-01"), exact("85000"))];
-        let lower = |from: &str, to: &str| true_down(&promised, at(from), exact(to));
-        for from in ["2026-06-01", "2027-01-01"] {
-            assert_eq!(
-                amounts(&test_periods(&lower(from, "90000").unwrap(), &spend).unwrap()),
-                ["20000", "5000"]
-            );
-        }
-        assert_eq!(lower("2027-01-02", "90000").unwrap(), promised);
-        assert!(lower("2027-01-01", "120000.01").unwrap_err().message.contains("more than the 120000"));
-        assert!(lower("2027-01-01", "-1").is_err());
-    }
-
-    #[test]
-    fn periods_of_one_commitment_dont_overlap() {
-        for tests in [[year(2026, "1"), year(2026, "1")], [year(2027, "1"), year(2026, "1")]] {
-            assert!(test_periods(&tests, &[]).is_err());
-        }
-        let nothing = Window { from: at("2026-01-01"), until: at("2026-01-01") };
-        assert!(test_periods(&[Period { window: nothing, committed: Exact::ONE }], &[]).is_err());
     }
 
     fn pay(committed: &str, weights: &[i64], minor_units: u32) -> Vec<String> {
@@ -245,7 +136,7 @@ mod tests {
             priority,
             committed: exact(committed),
             scope: Scope::default(),
-            period: year(2026, "0").window,
+            period: Window { from: at("2026-01-01"), until: at("2027-01-01") },
         }
     }
 

@@ -2,9 +2,8 @@
 //! into batches leads to the same rows.
 //!
 //! What came late is not squeezed in behind: all usage since the balances were taken is settled again, and the
-//! difference of the rows is posted ([`Rows::minus`]). A block then opens with what it holds now plus what the rows
-//! being settled again drew from it ([`Open::again`]); so what has expired, or was refunded meanwhile, is not spent
-//! once more.
+//! difference is posted. A block then opens with what it holds now plus what is settled again drew from it
+//! (`invoicing::settlement`); so what has expired, or was refunded meanwhile, is not spent once more.
 
 use super::PLACES_MAX;
 use super::block::Block;
@@ -40,15 +39,6 @@ impl Mode {
     }
 }
 
-/// What usage costs where no credit covers it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Beyond {
-    /// The same, in the same unit.
-    Same,
-    /// This for the whole piece: another rate, perhaps in another unit.
-    Amount(Ratio),
-}
-
 /// Priced usage: one event on one line, or what a line has at one instant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
@@ -59,21 +49,6 @@ pub struct Piece {
     pub quantity: Exact,
     /// What it asks of credit, in the subject's unit. Of tiered prices: by its place in the tiers.
     pub price: Ratio,
-    pub beyond: Beyond,
-}
-
-impl Piece {
-    /// Usage at a rate in commit and another beyond it, each per unit of quantity.
-    pub fn at_rates(
-        (subject, at, event_key): (usize, Instant, Uuid),
-        quantity: Exact,
-        in_commit: &Ratio,
-        beyond: &Ratio,
-    ) -> Piece {
-        let amount = |rate: &Ratio| Ratio::from(quantity).mul(rate);
-        let beyond = if in_commit == beyond { Beyond::Same } else { Beyond::Amount(amount(beyond)) };
-        Piece { subject, at, event_key, quantity, price: amount(in_commit), beyond }
-    }
 }
 
 /// A block and what it holds when settlement begins.
@@ -81,13 +56,6 @@ impl Piece {
 pub struct Open<'a> {
     pub block: &'a Block,
     pub left: Exact,
-}
-
-impl<'a> Open<'a> {
-    /// Of a block that holds `left` after `posted` was drawn, and is to be settled again from before that.
-    pub fn again(block: &'a Block, left: Exact, posted: &Rows) -> Result<Open<'a>, Fault> {
-        Ok(Open { block, left: left.add(posted.drawn_from(block.id)?)? })
-    }
 }
 
 /// How credits are counted, and what happens at their end.
@@ -197,18 +165,9 @@ fn check(subjects: &[Subject], pieces: &[Piece], blocks: &[Open], terms: &Terms)
         if !seen.insert((line, piece.event_key)) {
             return Err(refuse("stands twice"));
         }
-        let beyond = match &piece.beyond {
-            Beyond::Same => &piece.price,
-            Beyond::Amount(amount) => amount,
-        };
-        if piece.quantity.is_negative() || piece.price.is_negative() || beyond.is_negative() {
+        if piece.quantity.is_negative() || piece.price.is_negative() {
             return Err(refuse("is below 0").with_hint(
                 "Events that were taken back are not settled at all; a line below 0 is credited by reversing draws.",
-            ));
-        }
-        if piece.price.is_zero() && !beyond.is_zero() {
-            return Err(refuse(
-                "costs nothing in commit and something beyond: no quantity would end the commit",
             ));
         }
     }
@@ -346,13 +305,9 @@ impl Unpaid {
         if self.share.is_zero() {
             return;
         }
-        let amount = match &piece.beyond {
-            Beyond::Same => self.due.into(),
-            Beyond::Amount(whole) => whole.mul(&self.share),
-        };
         let quantity = Ratio::from(piece.quantity).mul(&self.share);
         let (quantities, amounts) = line.rest.get_or_insert_default();
-        (*quantities, *amounts) = (quantities.add(&quantity), amounts.add(&amount));
+        (*quantities, *amounts) = (quantities.add(&quantity), amounts.add(&self.due.into()));
     }
 }
 

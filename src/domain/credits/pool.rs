@@ -4,7 +4,6 @@
 //! of them is drawn first. The basis is never a decimal (100,000 ÷ 120,000 has none): what is stored is the two
 //! numbers it is made of.
 
-use super::PLACES_MAX;
 use crate::domain::foundation::money::Unit;
 use crate::domain::foundation::{Exact, Fault, Ratio, RoundingMode};
 use uuid::Uuid;
@@ -29,39 +28,6 @@ impl Pool {
                 .with_hint("Sum the credits of all blocks that the purchase promised."));
         }
         Ok(Pool { id, currency, paid, credits })
-    }
-
-    /// A discount: the customer pays less for each credit. `face` credits are what the price buys without it, so
-    /// 20% off makes 100,000 of them 125,000 (100,000 ÷ 0.80, basis 0.80). Not [`with_bonus`](Pool::with_bonus).
-    pub fn discounted(
-        id: Uuid,
-        currency: Unit,
-        paid: Exact,
-        face: Exact,
-        percent_off: Exact,
-    ) -> Result<Pool, Fault> {
-        if percent_off.is_negative() || percent_off >= Exact::from_i64(100) {
-            return Err(Fault::value(format!("a discount of {percent_off}% is not from 0 to below 100")));
-        }
-        let kept = Ratio::from(Exact::from_i64(100).sub(percent_off)?);
-        let credits = Ratio::from(face).mul(&Ratio::from(100i64)).div(&kept).expect("below 100 percent off");
-        Pool::new(id, currency, paid, whole_credits(&credits)?)
-    }
-
-    /// A bonus: the customer gets more credits for the price. 20% makes 100,000 of them 120,000 (basis 0.8333…).
-    pub fn with_bonus(
-        id: Uuid,
-        currency: Unit,
-        paid: Exact,
-        face: Exact,
-        percent: Exact,
-    ) -> Result<Pool, Fault> {
-        if percent.is_negative() {
-            return Err(Fault::value(format!("a bonus of {percent}% takes credits away")));
-        }
-        let more = Ratio::from(Exact::from_i64(100).add(percent)?);
-        let credits = Ratio::from(face).mul(&more).mul(&Ratio::new(1, 100));
-        Pool::new(id, currency, paid, whole_credits(&credits)?)
     }
 
     pub fn paid(&self) -> Exact {
@@ -105,16 +71,6 @@ impl Pool {
     }
 }
 
-/// Credits are counted in decimals: where a percentage makes no such number, people must say which they mean.
-fn whole_credits(credits: &Ratio) -> Result<Exact, Fault> {
-    let rounded = credits.round(PLACES_MAX, RoundingMode::HalfUp)?;
-    if Ratio::from(rounded) != *credits {
-        return Err(Fault::value(format!("{credits} credits need more than {PLACES_MAX} decimals"))
-            .with_hint("Say how many credits the price buys, instead of a percentage."));
-    }
-    Ok(rounded)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{exact, id, usd};
@@ -125,34 +81,16 @@ mod tests {
         Pool::new(id(1), usd(), exact(paid), exact(credits)).unwrap()
     }
 
-    fn of_percent(
-        make: fn(Uuid, Unit, Exact, Exact, Exact) -> Result<Pool, Fault>,
-        percent: &str,
-    ) -> Result<Pool, Fault> {
-        make(id(1), usd(), exact("100000"), exact("100000"), exact(percent))
-    }
-
     /// rules.md 3: $8,500 for 10,000 → 0.85; a 20% discount is 125,000 at 0.80, a 20% bonus 120,000 at 0.8333….
     #[test]
     fn a_discount_is_no_bonus() {
         assert_eq!(pool("8500", "10000").basis(), Ratio::new(85, 100));
-        let discounted = of_percent(Pool::discounted, "20").unwrap();
-        assert_eq!((discounted.credits(), discounted.basis()), (exact("125000"), Ratio::new(4, 5)));
-        let bonus = of_percent(Pool::with_bonus, "20").unwrap();
-        assert_eq!((bonus.credits(), bonus.basis()), (exact("120000"), Ratio::new(5, 6)));
-        assert_eq!(of_percent(Pool::with_bonus, "25").unwrap(), discounted);
-        assert_eq!(bonus.paid(), exact("100000"));
-        assert_eq!(of_percent(Pool::discounted, "0").unwrap().credits(), exact("100000"));
+        assert_eq!(pool("100000", "125000").basis(), Ratio::new(4, 5));
+        assert_eq!(pool("100000", "120000").basis(), Ratio::new(5, 6));
     }
 
     #[test]
     fn refuses_what_makes_no_pool() {
-        for percent in ["100", "-1"] {
-            assert!(of_percent(Pool::discounted, percent).unwrap_err().message.contains("not from 0"));
-        }
-        let third = of_percent(Pool::discounted, "30").unwrap_err();
-        assert_eq!(third.message, "142857.142857142857142857 credits need more than 12 decimals");
-        assert!(of_percent(Pool::with_bonus, "-1").is_err());
         for (paid, credits) in [("-1", "1"), ("1", "0"), ("1", "-1")] {
             assert!(Pool::new(id(1), usd(), exact(paid), exact(credits)).is_err(), "{paid} {credits}");
         }

@@ -1,7 +1,6 @@
 //! Allocation rows: what each line drew from each block, and what is left of it to bill.
 
-use super::ledger::{Entry, Kind};
-use crate::domain::foundation::{Exact, Fault, Ratio, allocate};
+use crate::domain::foundation::{Exact, Fault, Ratio};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -24,7 +23,7 @@ pub struct Rest {
     pub amount: Ratio,
 }
 
-/// The rows of settled usage, or a sum or difference of such sets; sorted by line. Settled, a line's draws stand in burn
+/// The rows of settled usage, or a sum of such sets; sorted by line. Settled, a line's draws stand in burn
 /// order: that of its last draw from each block, so that the last is the first to be given back.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rows {
@@ -33,11 +32,6 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// What has to be posted where `was` stands and this should: rows of nothing left out.
-    pub fn minus(&self, was: &Rows) -> Result<Rows, Fault> {
-        self.plus(&was.negated())
-    }
-
     /// Both, summed by line and block.
     pub fn plus(&self, other: &Rows) -> Result<Rows, Fault> {
         let (mut draws, mut rests): (Vec<Draw>, Vec<Rest>) = Default::default();
@@ -69,52 +63,6 @@ impl Rows {
         rests.sort_by(|a, b| a.line.cmp(&b.line));
         Ok(Rows { draws, rests })
     }
-
-    fn negated(&self) -> Rows {
-        Rows {
-            draws: self.draws.iter().map(Draw::negated).collect(),
-            rests: (self.rests.iter())
-                .map(|rest| Rest {
-                    quantity: rest.quantity.neg(),
-                    amount: rest.amount.neg(),
-                    line: rest.line.clone(),
-                })
-                .collect(),
-        }
-    }
-
-    /// The ledger's entries for these rows, what is given back first: what one line gives back, another may need.
-    pub fn entries(&self) -> Vec<Entry> {
-        let entry = |draw: &Draw| Entry {
-            block: draw.block,
-            kind: if draw.amount.is_negative() { Kind::Reinstated } else { Kind::Burnt },
-            amount: draw.amount.abs(),
-        };
-        let moving = self.draws.iter().filter(|draw| !draw.amount.is_zero());
-        let mut entries: Vec<Entry> = moving.map(entry).collect();
-        entries.sort_by_key(|entry| entry.kind != Kind::Reinstated);
-        entries
-    }
-
-    /// What one block gave.
-    pub fn drawn_from(&self, block: Uuid) -> Result<Exact, Fault> {
-        let of_block = self.draws.iter().filter(|draw| draw.block == block);
-        of_block.map(|draw| draw.amount).try_fold(Exact::ZERO, Exact::add)
-    }
-
-    /// The quantities of a line's rows as decimals that sum to the line's (rules.md 0.6): its draws, then its rest.
-    /// For settled rows; of differences, these are the differences.
-    pub fn quantities(&self, line: &str, places: u32) -> Result<Vec<Exact>, Fault> {
-        let draws = self.draws.iter().filter(|draw| draw.line == line).map(|draw| &draw.quantity);
-        let rests = self.rests.iter().filter(|rest| rest.line == line).map(|rest| &rest.quantity);
-        let parts: Vec<Ratio> = draws.chain(rests).cloned().collect();
-        let whole = parts.iter().fold(Ratio::ZERO, |sum, part| sum.add(part));
-        let total = whole.round(places, Default::default())?;
-        if Ratio::from(total) != whole {
-            return Err(Fault::value(format!("quantity {whole} has more than {places} decimals")));
-        }
-        allocate(total, &parts, places)
-    }
 }
 
 impl Draw {
@@ -138,42 +86,19 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_is_what_has_to_be_posted() {
-        let was = Rows {
-            draws: vec![draw("a", 1, "10", "5"), draw("b", 1, "4", "2"), draw("b", 2, "1", "1")],
+    fn rows_sum_by_line_and_block() {
+        let one = Rows {
+            draws: vec![draw("b", 2, "1", "1"), draw("b", 1, "4", "2"), draw("a", 1, "10", "5")],
             rests: vec![rest("b", "2", "3")],
         };
-        let now = Rows {
-            draws: vec![draw("a", 1, "12", "6"), draw("b", 1, "2", "1"), draw("b", 2, "1", "1")],
-            rests: vec![rest("a", "1", "1"), rest("b", "4", "6")],
-        };
-        let difference = now.minus(&was).unwrap();
-        let expected = Rows {
-            draws: vec![draw("a", 1, "2", "1"), draw("b", 1, "-2", "-1")],
+        let other = Rows {
+            draws: vec![draw("b", 2, "1", "1").negated(), draw("a", 1, "2", "1")],
             rests: vec![rest("a", "1", "1"), rest("b", "2", "3")],
         };
-        assert_eq!(difference, expected);
-        assert_eq!(was.plus(&difference).unwrap(), now);
-        assert_eq!(now.minus(&now).unwrap(), Rows::default());
-        let entry = |kind, amount| Entry { block: id(1), kind, amount: exact(amount) };
-        assert_eq!(difference.entries(), [entry(Kind::Reinstated, "1"), entry(Kind::Burnt, "1")]);
-        assert_eq!(now.drawn_from(id(1)).unwrap(), exact("7"));
-    }
-
-    #[test]
-    fn stored_quantities_sum_to_the_line() {
-        let third = |block| Draw { quantity: Ratio::new(10, 3), ..draw("a", block, "0", "1") };
-        let rows = Rows {
-            draws: vec![third(1), third(2), draw("b", 1, "5", "5")],
-            rests: vec![Rest { quantity: Ratio::new(10, 3), ..rest("a", "0", "1") }],
+        let sum = Rows {
+            draws: vec![draw("a", 1, "12", "6"), draw("b", 1, "4", "2")],
+            rests: vec![rest("a", "1", "1"), rest("b", "4", "6")],
         };
-        let texts = |line: &str| -> Vec<String> {
-            rows.quantities(line, 4).unwrap().iter().map(Exact::to_string).collect()
-        };
-        assert_eq!(texts("a"), ["3.3334", "3.3333", "3.3333"]);
-        assert_eq!(texts("b"), ["5"]);
-        assert!(texts("none").is_empty());
-        let odd = Rows { draws: vec![third(1)], rests: vec![] };
-        assert!(odd.quantities("a", 4).unwrap_err().message.contains("more than 4 decimals"));
+        assert_eq!(one.plus(&other).unwrap(), sum);
     }
 }

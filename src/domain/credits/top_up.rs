@@ -1,8 +1,7 @@
 //! Automatic top-ups, and debt that the next credit pays off.
 
-use super::reverse::credit_note;
 use super::rows::{Draw, Rows};
-use crate::domain::foundation::{Exact, Fault};
+use crate::domain::foundation::{Exact, Fault, Ratio};
 use chrono::{Datelike, NaiveDate};
 use uuid::Uuid;
 
@@ -133,7 +132,7 @@ pub fn absorb(block: Uuid, left: Exact, debts: &[(Exact, Vec<Draw>)]) -> Result<
     for (owed, draws) in debts {
         let amount = left.min(*owed);
         if amount > Exact::ZERO {
-            let back = credit_note(draws, Exact::ZERO, amount)?.draws;
+            let back = last_drawn(draws, amount)?;
             let here = back.iter().map(|draw| Draw { block, ..draw.negated() });
             let rows = Rows { draws: here.chain(back.iter().cloned()).collect(), rests: Vec::new() };
             moved = moved.plus(&rows)?;
@@ -141,6 +140,26 @@ pub fn absorb(block: Uuid, left: Exact, debts: &[(Exact, Vec<Draw>)]) -> Result<
         }
     }
     Ok(moved)
+}
+
+/// What of draws, in burn order, is given back where an amount of them is: the last first. Negative.
+fn last_drawn(draws: &[Draw], amount: Exact) -> Result<Vec<Draw>, Fault> {
+    let whole = draws.iter().map(|draw| draw.amount).try_fold(Exact::ZERO, Exact::add)?;
+    if amount > whole {
+        return Err(Fault::value(format!("a debt of {amount} is more than the {whole} that was drawn")));
+    }
+    let mut left = amount;
+    let mut back = Vec::new();
+    for draw in draws.iter().rev().filter(|draw| !draw.amount.is_zero()) {
+        if left.is_zero() {
+            break;
+        }
+        let part = left.min(draw.amount);
+        let share = Ratio::from(part).div(&draw.amount.into()).expect("the draw is not zero");
+        back.push(Draw { quantity: draw.quantity.mul(&share).neg(), amount: part.neg(), ..draw.clone() });
+        left = left.sub(part)?;
+    }
+    Ok(back)
 }
 
 #[cfg(test)]

@@ -632,6 +632,7 @@ impl Batch {
     /// Computes every bill. With `with_empty` a bill without lines gives one document all the same. The differences
     /// of earlier boundaries go to the contract's bill of no boundary, if it has one, whatever the order of the bills.
     pub fn compute(&mut self, with_empty: bool) {
+        self.hold();
         let mut rated = Vec::with_capacity(self.bills.len());
         for slot in &mut self.bills {
             let made = match &mut slot.bill {
@@ -690,13 +691,31 @@ impl Batch {
         }
     }
 
+    /// What documents drew that are held is in no settlement: nothing of it is given back.
+    fn hold(&mut self) {
+        let held: HashMap<(i64, Uuid), BTreeSet<String>> = (self.bills.iter())
+            .filter(|slot| !slot.is_earlier())
+            .filter_map(|slot| Some((slot.of(), slot.bill.as_ref().ok()?.purse.as_ref()?.held().clone())))
+            .filter(|(_, held)| !held.is_empty())
+            .collect();
+        for slot in &mut self.bills {
+            let Some(held) = held.get(&slot.of()) else { continue };
+            let (Role::Main(standing) | Role::Earlier(standing)) = &mut slot.role;
+            let of_held = standing.iter_mut().filter(|document| held.contains(&document.bill_to));
+            of_held.for_each(|document| document.credits.clear());
+        }
+    }
+
     /// Credit and true-ups, contract by contract in order of their ids, so that contracts that share blocks never spend
     /// one credit twice. Inside a contract the boundaries that are compared come before the bill's own.
     fn fund(&mut self, rated: &mut [Option<Rated>]) -> Vec<Funding> {
         let mut funding: Vec<Funding> = self.bills.iter().map(|_| Funding::default()).collect();
         let mut contracts: BTreeMap<(i64, Uuid), Vec<usize>> = BTreeMap::new();
+        // What was drawn may come back where nothing could be drawn now.
+        let drawn: HashSet<(i64, Uuid)> =
+            self.bills.iter().filter(|slot| !slot.standing_credits().is_empty()).map(Slot::of).collect();
         for (at, slot) in self.bills.iter().enumerate() {
-            if slot.bill.as_ref().is_ok_and(Bill::settles) {
+            if slot.bill.as_ref().is_ok_and(|bill| bill.settles() || drawn.contains(&slot.of())) {
                 contracts.entry(slot.of()).or_default().push(at);
             }
         }
@@ -746,6 +765,7 @@ impl Batch {
         }
         // Commitments may have prices for what no credit covers, also where there is none.
         let none = Purse::default();
+        let held = purse.as_ref().unwrap_or(&none).held().clone();
         let mut parts: Vec<Part> = (of_places.iter_mut().zip(&bills))
             .map(|(rated, bill)| Part {
                 inputs: &rated.inputs,
@@ -759,7 +779,7 @@ impl Batch {
         // A recompute has them where they were counted.
         let mut stands =
             bills.iter().map(|bill| &bill.spent).max_by_key(|spent| spent.numbers.len()).cloned();
-        stands.iter_mut().for_each(|spent| spent.without(&boundaries));
+        stands.iter_mut().for_each(|spent| spent.without(&boundaries, &held));
         let ceilings = Ceilings { of: promised, stands: stands.unwrap_or_default() };
         let settlement = settlement::settle(purse.as_ref().unwrap_or(&none), &ceilings, &mut parts)?;
         if let Some(purse) = &purse {
@@ -779,7 +799,7 @@ impl Batch {
                 None => None,
                 Some(end) => {
                     let mut spent = bills[at].spent.clone();
-                    spent.without(&boundaries);
+                    spent.without(&boundaries, &held);
                     spent.meters = bills[at]
                         .commitments()
                         .iter()
@@ -788,7 +808,7 @@ impl Batch {
                     // All of them: what was used after its period does not count for it.
                     for (earlier, credits) in of_places.iter().zip(&now) {
                         let n = bills[at].boundaries.last().copied().unwrap_or_default();
-                        spent.add(n, &earlier.lines, credits)?;
+                        spent.add(n, &earlier.lines, credits, &held)?;
                     }
                     // Nothing later: that may stand on documents that this bill does not know.
                     spent.until(end);

@@ -393,14 +393,22 @@ impl Spent {
         self.lines.retain(|(_, counted)| counted.charge.at < end);
     }
 
-    /// Leaves out boundaries that are computed anew.
-    pub fn without(&mut self, boundaries: &[i64]) {
-        self.lines.retain(|(boundary, _)| !boundaries.contains(boundary));
+    /// Leaves out boundaries that are computed anew, but for legal entities whose documents are not.
+    pub fn without(&mut self, boundaries: &[i64], held: &BTreeSet<String>) {
+        self.lines.retain(|(boundary, counted)| {
+            !boundaries.contains(boundary) || held.contains(&counted.charge.subject.bill_to)
+        });
     }
 
-    /// Adds the lines of a boundary as computed.
-    pub fn add(&mut self, boundary: i64, lines: &[Line], credits: &[Credit]) -> Result<(), Fault> {
-        for line in lines {
+    /// Adds the lines of a boundary as computed, of those that are.
+    pub fn add(
+        &mut self,
+        boundary: i64,
+        lines: &[Line],
+        credits: &[Credit],
+        held: &BTreeSet<String>,
+    ) -> Result<(), Fault> {
+        for line in lines.iter().filter(|line| !held.contains(&line.bill_to)) {
             let Some(meter) = line.meter.clone().filter(|_| counts(line.kind.as_str(), true)) else {
                 continue;
             };

@@ -132,9 +132,11 @@ impl Documents {
         documents.add(own);
         documents.credit(funding.own);
         let (mut purse, mut relevant) = (funding.purse, funding.relevant);
+        let held = purse.as_ref().map(|purse| purse.held().clone()).unwrap_or_default();
         for mut boundary in earlier {
             let keeps = Inputs::keeps_decreases(&documents.policies);
-            let (differences, waits) = boundary.lines(&documents.list, due, keeps)?;
+            let (mut differences, waits) = boundary.lines(&documents.list, due, keeps)?;
+            differences.retain(|line| !held.contains(&line.bill_to));
             if let Some(odd) = differences.iter().find(|line| line.amount.to_fixed(minor_units).is_none()) {
                 let message =
                     format!("{} is billed in more than {minor_units} digits after the point", odd.key);
@@ -159,7 +161,7 @@ impl Documents {
                 }
             }
         }
-        documents.credits = purse.and_then(|purse| purse.record(&relevant));
+        documents.credits = purse.as_ref().and_then(|purse| purse.record(&relevant));
         if documents.credits.is_some() || funding.spent.is_some() {
             let mut text = format!("{}\n", documents.sha256);
             if let Some(credits) = &documents.credits {
@@ -177,6 +179,8 @@ impl Documents {
         if documents.list.is_empty() && with_empty {
             documents.list.push(Document::new(documents.header.bill_to.clone()));
         }
+        // What stands for a legal entity stands: what it should be now is for the contract's next bill.
+        documents.list.retain(|document| !purse.as_ref().is_some_and(|p| p.leaves_out(&document.bill_to)));
         let default = &documents.header.bill_to;
         documents.list.sort_by(|Document { bill_to: a, .. }, Document { bill_to: b, .. }| {
             (a != default, a).cmp(&(b != default, b))

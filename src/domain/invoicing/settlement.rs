@@ -14,9 +14,7 @@ use super::inputs::{ChargeKind, Inputs};
 use crate::domain::contracts::overrides::Target;
 use crate::domain::contracts::resolve::{Prices, Resolved, Scope as AgreedIn};
 use crate::domain::credits::commitment::Commitment as Promise;
-use crate::domain::credits::draw::{
-    Beyond, Mode, Open, Piece, Settled, Terms, Way, settle as draw, settle_by,
-};
+use crate::domain::credits::draw::{Mode, Open, Piece, Settled, Terms, Way, settle as draw, settle_by};
 use crate::domain::credits::{Block, Category, Order, Overdraft, PLACES_MAX, Pool, Scope, Subject};
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{Node, Tree};
@@ -42,6 +40,8 @@ pub struct Purse {
     frozen: bool,
     /// As a document recorded it: what is settled again is in it.
     opened: bool,
+    /// The legal entities whose invoices of the boundary stand: what they drew stands, too, and nothing of theirs is settled.
+    held: BTreeSet<String>,
 }
 
 /// `[from, until)`, in which usage is paid in another order or mode than was signed.
@@ -153,7 +153,7 @@ pub struct Settlement {
 
 impl Purse {
     /// `{"blocks": [{"key", …the block, "left"}, …], "order", "mode", "amended": [{"from", "until", "order" | "mode"}],
-    /// "frozen", "opened"}`: blocks in order of their ids.
+    /// "frozen", "opened", "held"}`: blocks in order of their ids.
     pub fn read(node: &Node) -> Result<Purse, Fault> {
         let mut fields = node.fields()?;
         let blocks = fields.required("blocks")?.items()?;
@@ -162,6 +162,7 @@ impl Purse {
         let order = fields.optional("order");
         let mode = fields.optional("mode").map(|node| node.text().map(str::to_string)).transpose()?;
         mode.as_deref().map(Mode::parse).transpose()?;
+        let texts = |node: Node| node.items()?.iter().map(|node| node.text().map(str::to_string)).collect();
         let amended = fields.optional("amended");
         let read = |node: Node| node.items()?.iter().map(Amended::read).collect::<Result<Vec<_>, _>>();
         Ok(Purse {
@@ -172,12 +173,23 @@ impl Purse {
             amended: amended.map(read).transpose()?.unwrap_or_default(),
             frozen: fields.optional("frozen").map_or(Ok(false), |node| node.boolean())?,
             opened: fields.optional("opened").map_or(Ok(false), |node| node.boolean())?,
+            held: fields.optional("held").map_or(Ok(BTreeSet::new()), texts)?,
         })
     }
 
     /// Whether no bill is otherwise for it.
     pub fn is_idle(&self) -> bool {
-        self.blocks.is_empty() && !self.only_credit()
+        self.blocks.is_empty() && !self.only_credit() && self.held.is_empty()
+    }
+
+    /// The legal entities of which nothing is settled.
+    pub fn held(&self) -> &BTreeSet<String> {
+        &self.held
+    }
+
+    /// Those of them that get no document, since it is not computed again for one.
+    pub fn leaves_out(&self, bill_to: &str) -> bool {
+        !self.opened && self.held.contains(bill_to)
     }
 
     /// Whether usage is, at some time, paid by credit alone.
@@ -231,7 +243,11 @@ impl Purse {
             return Ok(());
         }
         if self.frozen {
-            self.blocks.iter_mut().for_each(|opened| opened.left = Exact::ZERO);
+            for Opened { block, left, .. } in &mut self.blocks {
+                // What was drawn into debt was drawn last; no more than that was.
+                *left = (*left).min(Exact::ZERO);
+                block.overdraft = if left.is_zero() { Overdraft::None } else { Overdraft::UpTo(left.neg()) };
+            }
         }
         self.add(standing.iter(), false)
     }
@@ -317,10 +333,14 @@ impl Purse {
                 Tree::Object(fields)
             })
             .collect();
-        if blocks.is_empty() && !self.only_credit() {
+        if blocks.is_empty() && !self.only_credit() && self.held.is_empty() {
             return None;
         }
         let mut fields = vec![("blocks".into(), Tree::List(blocks))];
+        if !self.held.is_empty() {
+            let held = self.held.iter().map(|bill_to| Tree::text(bill_to.clone()));
+            fields.push(("held".into(), Tree::List(held.collect())));
+        }
         fields.extend(self.order_tree.clone().map(|order| ("order".into(), order)));
         fields.extend(self.mode.clone().map(|mode| ("mode".into(), Tree::text(mode))));
         if !self.amended.is_empty() {
@@ -581,14 +601,7 @@ fn fill(
             // What costs nothing fills nothing.
             if !Ratio::is_zero(&price) {
                 let event_key = Uuid::from_u128(pieces.len() as u128);
-                pieces.push(Piece {
-                    subject: subjects.len(),
-                    at,
-                    event_key,
-                    quantity,
-                    price,
-                    beyond: Beyond::Same,
-                });
+                pieces.push(Piece { subject: subjects.len(), at, event_key, quantity, price });
                 subjects.push(subject);
                 of_pieces.push(of);
             }
@@ -642,6 +655,9 @@ fn settling(purse: &Purse, ceilings: &Ceilings, part: usize, of: &Part) -> Resul
     let mut lines = Vec::new();
     for (place, line) in of.lines.iter().enumerate() {
         let (Some((posted, ask)), Some(meter)) = (&asks[place], &line.meter) else { continue };
+        if purse.held.contains(&line.bill_to) {
+            continue;
+        }
         let currency = &of.inputs.header.currency;
         let what = (line.product.as_str(), meter.as_str(), line.unit.as_deref());
         let beyond = of.inputs.commitments.iter().any(|commitment| commitment.has_overage(line));
@@ -845,7 +861,6 @@ fn stage(
             event_key: Uuid::from_u128(n as u128),
             quantity: covered.round(PLACES_MAX, RoundingMode::HalfUp)?,
             price: price(item),
-            beyond: Beyond::Same,
         });
     }
     // No document is asked for less than the smallest part of its currency.

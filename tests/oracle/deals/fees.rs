@@ -42,7 +42,12 @@ impl World {
         }
         // Only what begins inside a period, not with the contract, is co-termed.
         let joins = terms_at(zone.midnight(days.1) - 1).fees.get(key).is_some_and(|fee| {
-            date(fee, "from").or_else(|| date(fee, "_since")).is_some_and(|begins| days.0 < begins)
+            let added = date(fee, "_since").filter(|day| {
+                // What takes the place of another of its key does not begin with it.
+                let before = zone.midnight(*day) - 1;
+                zone.midnight(days.0) <= before && !self.terms(contract, before).fees.contains_key(key)
+            });
+            date(fee, "from").or(added).is_some_and(|begins| days.0 < begins)
         });
         // What is taken off for a time cuts the amount, not what is billed at once.
         let mut wholes: Vec<Stretch> = Vec::new();

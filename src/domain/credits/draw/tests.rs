@@ -7,14 +7,7 @@ use super::*;
 pub const CENTS: Terms = Terms { mode: Mode::CreditThenInvoice, places: 2, rounding: RoundingMode::HalfUp };
 
 fn piece(subject: usize, at: i64, key: u128, quantity: &str, price: &str) -> Piece {
-    Piece {
-        subject,
-        at: Instant(at),
-        event_key: id(key),
-        quantity: exact(quantity),
-        price: ratio(price),
-        beyond: Beyond::Same,
-    }
+    Piece { subject, at: Instant(at), event_key: id(key), quantity: exact(quantity), price: ratio(price) }
 }
 
 fn tokens() -> Vec<Subject> {
@@ -76,24 +69,6 @@ fn another_unit_or_scope_is_left_alone() {
     images.scope.meters = set(&["images"]);
     let result = settled(&[other, images], &[piece(0, 5, 1, "1", "1")], &CENTS);
     assert_eq!(shown(&result), rows(&[(0, "1", "1")]));
-}
-
-/// Of 10 credits, 6 went to b; then 8 of a turn out to have been used before: b gives 4 back, and bills them.
-#[test]
-fn a_late_event_is_a_difference_of_rows() {
-    let lines = [subject("a", "ai", "tokens", "acme"), subject("b", "ai", "tokens", "acme")];
-    let (credit, late) = (block(1, "10"), piece(0, 3, 1, "8", "8"));
-    let run = |pieces: &[Piece], open| settle(&lines, pieces, &[open], &Order::default(), &CENTS).unwrap();
-    let first = run(&[piece(1, 5, 2, "6", "6")], Open { block: &credit, left: credit.granted });
-    let again = Open::again(&credit, first.left[0], &first.rows).unwrap();
-    let now = run(&[piece(1, 5, 2, "6", "6"), late], again);
-    let difference = now.rows.minus(&first.rows).unwrap();
-    let draws: Vec<(&str, Exact)> = difference.draws.iter().map(|d| (d.line.as_str(), d.amount)).collect();
-    assert_eq!(draws, [("a", exact("8")), ("b", exact("-4"))]);
-    assert_eq!((difference.rests.len(), difference.rests[0].amount.shown()), (1, "4".into()));
-    // Had the rest of the block expired meanwhile, the late event would not find it.
-    let expired = Open::again(&credit, Exact::ZERO, &first.rows).unwrap();
-    assert_eq!(expired.left, exact("6"));
 }
 
 /// rules.md 3: when empty, credit_then_invoice, credit_only (whole charge), allow_negative.
@@ -160,15 +135,6 @@ fn pieces_below_the_smallest_part_are_not_lost() {
 }
 
 #[test]
-fn one_rate_is_one_price() {
-    let place = (0, Instant(0), id(1));
-    let same = Piece::at_rates(place, exact("3"), &ratio("0.5"), &Ratio::new(1, 2));
-    assert_eq!((same.price, same.beyond), (ratio("1.5"), Beyond::Same));
-    let other = Piece::at_rates(place, exact("3"), &ratio("0.5"), &ratio("2"));
-    assert_eq!(other.beyond, Beyond::Amount(ratio("6")));
-}
-
-#[test]
 fn refuses_what_can_only_be_a_mistake() {
     let refused = |subjects: &[Subject], pieces: &[Piece], blocks: &[Block], places| {
         settle(subjects, pieces, &opened(blocks), &Order::default(), &Terms { places, ..CENTS })
@@ -179,15 +145,10 @@ fn refuses_what_can_only_be_a_mistake() {
     let event = "event 00000000-0000-0000-0000-000000000007 on line \"tokens\"";
     let twice = [good.clone(), Piece { at: Instant(2), ..good.clone() }];
     assert_eq!(refused(&tokens(), &twice, &[], 2), format!("{event} stands twice"));
-    for bad in [
-        Piece { quantity: exact("-1"), ..good.clone() },
-        Piece { price: ratio("-1"), ..good.clone() },
-        Piece { beyond: Beyond::Amount(ratio("-1")), ..good.clone() },
-    ] {
+    for bad in [Piece { quantity: exact("-1"), ..good.clone() }, Piece { price: ratio("-1"), ..good.clone() }]
+    {
         assert_eq!(refused(&tokens(), &[bad], &[], 2), format!("{event} is below 0"));
     }
-    let free = Piece { price: Ratio::ZERO, beyond: Beyond::Amount(ratio("1")), ..good.clone() };
-    assert!(refused(&tokens(), &[free], &[], 2).contains("no quantity would end the commit"));
     assert!(refused(&[], &[good], &[], 2).contains("of no subject"));
     assert!(refused(&tokens(), &[], &[block(1, "1"), block(1, "2")], 2).ends_with("stands twice"));
     assert!(refused(&tokens(), &[], &[], 13).contains("at most 12 decimals"));

@@ -147,6 +147,28 @@ fn legal_entities_share_a_pool_in_order_of_time() {
     assert_eq!(due(&documents), ["200.00", "2300.00"]);
 }
 
+/// Where gmbh's invoice stands, only the rest is Inc's, who alone gets a document; it says so, and computes again to the same.
+#[test]
+fn what_stands_for_a_legal_entity_is_not_settled_again() {
+    let both = [used(r#"{"bill_to":"gmbh"}"#, "2300", 1), used("{}", "1200", 1)];
+    let mut case = paid([usage("tokens", ONE, &both)], &[block("pool", "700", "")]);
+    case.more = case.more.replacen('{', r#"{"held":["gmbh"],"#, 1);
+    case.hours = vec![
+        (0, "2023-11-10T10:00:00Z", r#"{"bill_to":"gmbh"}"#, "2300"),
+        (0, "2023-11-16T10:00:00Z", "{}", "1200"),
+    ];
+    let documents = case.documents();
+    assert_eq!(draws(&documents), drawn(&[("tokens/2023-11-01", "pool", "700", "700")]));
+    assert_eq!(due(&documents), ["500.00"]);
+    let text = documents.text(&documents.list[0], &Issue::default()).unwrap();
+    let tree = json::parse(&text).unwrap();
+    let recorded = tree.get("inputs").unwrap().get("credits").unwrap().canonical().unwrap();
+    assert!(recorded.contains(r#""held":["gmbh"]"#), "{recorded}");
+    case.more = format!(r#","credits":{}"#, recorded.replacen('{', r#"{"opened":true,"#, 1));
+    let again = case.documents();
+    assert_eq!(again.text(&again.list[0], &Issue::default()).unwrap(), text);
+}
+
 /// A block pays for usage of its time, and of the dimensions it names, also where lines don't keep them apart; fees are
 /// not paid from credit, and what a maximum takes off is not asked for.
 #[test]

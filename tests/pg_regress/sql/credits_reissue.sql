@@ -1,0 +1,118 @@
+-- A boundary issued again for some legal entities only, while others' invoices of it stand and all share credit: what stands
+-- keeps what it drew, what is issued again gets what is left, and the next bill settles all of it by the time of the usage.
+\set ECHO none
+\i tests/pg_regress/helpers.sql
+\set ECHO all
+SELECT billing.test_clock_set('2026-01-01T00:00:00Z') AS clock \gset
+SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai-api"}],"meters":[{"key":"tokens","event_type":"llm","aggregation":"sum","value":"n","unit":"token"}],
+  "plans":[{"key":"one","currency":"USD","charges":[{"key":"tokens","product":"ai-api","meter":"tokens","pricing":{"model":"per_unit","unit_price":"1"}}]},
+    {"key":"tiers","currency":"USD","charges":[{"key":"tokens","product":"ai-api","meter":"tokens","pricing":{"model":"graduated","tiers":[{"up_to":"9","unit_price":"1"},{"unit_price":"0.5"}]}}]}]}');
+CREATE TEMP VIEW documents AS SELECT k.key AS contract, i.key, i.kind, i.state, i.total, i.credits_applied AS credits, i.document->'inputs'->'credits'->>'held' AS held
+  FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id) ORDER BY k.key, i.cut_at, i.key;
+-- By contract, boundary, legal entity and line: what its documents that stand come to, and what it draws.
+CREATE TEMP VIEW billed AS SELECT k.key AS contract, coalesce(l.of_n, i.n) AS n, b.key AS bill_to, coalesce(l.of_key, l.key) AS line, sum(l.amount) AS amount, trim_scale(sum(l.quantity)) AS quantity
+  FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id) JOIN billing.contract k USING (customer_id, contract_id) JOIN billing.bill_to b ON b.customer_id = i.customer_id AND b.bill_to_id = i.bill_to_id
+  WHERE i.state <> 'void' GROUP BY 1, 2, 3, 4 HAVING sum(l.amount) <> 0 OR sum(l.quantity) <> 0;
+CREATE TEMP VIEW drawn AS SELECT k.key AS contract, a.n, a.bill_to, a.line_key AS line, coalesce(o.key, g.key) AS block, trim_scale(sum(a.amount)) AS amount
+  FROM billing.credit_allocation a JOIN billing.contract k USING (customer_id, contract_id) JOIN billing.credit_grant g ON g.customer_id = a.customer_id AND g.grant_id = a.grant_id
+  LEFT JOIN billing.credit_grant o ON o.customer_id = a.customer_id AND o.grant_id = a.absorbed_from GROUP BY 1, 2, 3, 4, 5 HAVING sum(a.amount) <> 0;
+-- Blocks that don't hold what was granted less what was drawn.
+CREATE TEMP VIEW odd_blocks AS SELECT c.key AS customer, g.key FROM billing.credit_block_balance b JOIN billing.credit_grant g USING (customer_id, grant_id) JOIN billing.customer c USING (customer_id)
+  WHERE b.posted <> g.amount - (SELECT coalesce(sum(a.amount), 0) FROM billing.credit_allocation a WHERE a.customer_id = g.customer_id AND a.grant_id = g.grant_id)
+      - (SELECT coalesce(sum(d.amount), 0) FROM billing.credit_draw d WHERE d.customer_id = g.customer_id) OR b.posted NOT BETWEEN -coalesce(g.overdraft, 0) AND g.amount;
+CREATE FUNCTION pg_temp.wrong() RETURNS TABLE (what text) LANGUAGE sql AS $$
+  SELECT v.check_name || ': ' || v.example FROM billing.verify('full') v WHERE v.failed > 0
+  UNION ALL SELECT 'issue: ' || key || ' ' || message FROM billing.job_issue
+  UNION ALL SELECT 'not the same bytes: ' || i.key FROM billing.invoice i WHERE i.number IS NOT NULL AND NOT coalesce((SELECT bool_and(r.same_bytes) FROM billing.invoice_recompute(i.number) r), true)
+  UNION ALL SELECT 'block: ' || customer || ' ' || key FROM odd_blocks $$;
+
+-- 10 for two legal entities: eu has 4 and us 3 of January, eu the last 3 of February. Then us used 5 more, on January 1, and its January is issued again
+SELECT billing.customer_upsert('{"key":"acme","bill_tos":[{"key":"eu","name":"EU"},{"key":"us","name":"US"}]}'), billing.subscribe('acme', 'one', '2026-01-01'), billing.credit_grant_create('acme', '{"key":"G","amount":"10"}');
+SELECT billing.test_clock_set('2026-02-20T00:00:00Z') AS clock \gset
+SELECT billing.ingest_event('acme', 'llm', i, a::timestamptz, jsonb_build_object('n', n), b) FROM (VALUES ('e1', '2026-01-05Z', 4, 'eu'), ('e2', '2026-01-06Z', 3, 'us')) v (i, a, n, b);
+CALL billing.bill_run();
+SELECT billing.ingest_event('acme', 'llm', i, a::timestamptz, jsonb_build_object('n', n), b) FROM (VALUES ('f1', '2026-02-05Z', 4, 'eu'), ('f2', '2026-02-06Z', 3, 'us')) v (i, a, n, b);
+SELECT billing.test_clock_set('2026-03-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT billing.ingest_event('acme', 'llm', 'late', '2026-01-01T12:00:00Z', '{"n":5}', 'us'), billing.invoice_void(number, 'wrong address') FROM billing.invoice WHERE key = 'acme-1/1:us';
+-- what is pending is what all of it would draw: 10 in all, of which 3 are free
+SELECT posted, pending, available FROM billing.credit_balance('acme');
+CALL billing.bill_run();
+-- us gets the 3 that are free; nothing is taken from eu, which gets no document
+SELECT * FROM documents;
+SELECT * FROM pg_temp.wrong();
+SELECT check_name, example FROM billing.verify('full') WHERE example IS NOT NULL;
+-- The next bill settles by time: 5 and 1 to us, 4 to eu, nothing of February
+SELECT billing.test_clock_set('2026-04-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT * FROM documents OFFSET 5;
+SELECT d.*, d.amount = w.want AS ok FROM drawn d LEFT JOIN (VALUES ('eu', 4), ('us', 6)) w (b, want) ON w.b = d.bill_to AND d.n = 1 ORDER BY 2, 3;
+SELECT n, bill_to, amount, amount = want AS ok FROM billed JOIN (VALUES (1, 'eu', 4), (1, 'us', 8), (2, 'eu', 4), (2, 'us', 3)) w (n, bill_to, want) USING (n, bill_to) ORDER BY 1, 2;
+SELECT * FROM pg_temp.wrong();
+SELECT count(*) AS waits FROM billing.late_usage WHERE closed_at IS NULL;
+
+-- Without credit: what eu no longer used is not forgotten because us' invoice alone is issued again
+SELECT billing.customer_upsert('{"key":"cash","bill_tos":[{"key":"eu","name":"EU"},{"key":"us","name":"US"}]}'), billing.subscribe('cash', 'one', '2026-03-01');
+SELECT billing.ingest_event('cash', 'llm', i, a::timestamptz, jsonb_build_object('n', n), b) FROM (VALUES ('e1', '2026-03-05Z', 4, 'eu'), ('e2', '2026-03-06Z', 3, 'us')) v (i, a, n, b);
+CALL billing.bill_run();
+SELECT billing.event_void('cash', 'e1', 'a test'), billing.invoice_void(number, 'wrong address') FROM billing.invoice WHERE key = 'cash-1/1:us';
+CALL billing.bill_run();
+SELECT billing.test_clock_set('2026-05-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT key, kind, state, total FROM documents WHERE contract = 'cash-1';
+SELECT * FROM pg_temp.wrong();
+
+-- A document that gave credit back can't be voided while others have drawn that: theirs first, as it says
+SELECT billing.customer_upsert('{"key":"back","bill_tos":[{"key":"eu","name":"EU"},{"key":"us","name":"US"}]}'), billing.subscribe('back', 'one', '2026-05-01'), billing.credit_grant_create('back', '{"key":"B","amount":"4"}');
+SELECT billing.test_clock_set('2026-06-01T00:00:00Z') AS clock \gset
+SELECT billing.ingest_event('back', 'llm', 'e1', '2026-05-05Z', '{"n":4}', 'eu');
+CALL billing.bill_run();
+SELECT billing.event_void('back', 'e1', 'a test'), billing.ingest_event('back', 'llm', 'e2', '2026-06-01Z', '{"n":3}', 'us');
+SELECT billing.test_clock_set('2026-07-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT key, kind, state, total, credits FROM documents WHERE contract = 'back-1';
+CREATE FUNCTION pg_temp.refused(of_key text) RETURNS SETOF text LANGUAGE sql AS $$ SELECT regexp_replace(e, '(INV|CN)-2026-[0-9]+', '\1-…', 'g') FROM billing.invoice i, pg_temp.fails(format('SELECT billing.invoice_void(%L, ''wrong'')', i.number)) e WHERE i.key = of_key $$;
+SELECT pg_temp.refused('back-1/1.2') AS error;
+CREATE FUNCTION pg_temp.by_hint(name text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE hint text; first text; voided int := 0;
+BEGIN
+  PERFORM billing.invoice_void(name, 'wrong');
+  RETURN 'at once';
+EXCEPTION WHEN SQLSTATE 'ZB014' THEN
+  GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+  FOR first IN SELECT m[1] FROM regexp_matches(hint, '[A-Z]+-[0-9]{4}-[0-9]+', 'g') m LOOP
+    PERFORM billing.invoice_void(first, 'it drew what comes back');
+    voided := voided + 1;
+  END LOOP;
+  PERFORM billing.invoice_void(name, 'wrong');
+  RETURN format('after %s others', voided);
+END $$;
+SELECT pg_temp.by_hint(number) FROM billing.invoice WHERE key = 'back-1/1.2';
+CALL billing.bill_run();
+SELECT key, kind, state, total, credits FROM documents WHERE contract = 'back-1';
+SELECT n, bill_to, amount FROM drawn WHERE contract = 'back-1' ORDER BY 1, 2;
+SELECT * FROM pg_temp.wrong();
+-- … unless a call has it: then the invoice is corrected
+SELECT billing.event_void('back', 'e2', 'a test');
+SELECT billing.test_clock_set('2026-08-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT result FROM billing.draw_down('back', 4, 'a call');
+SELECT key, kind, state, total, credits FROM documents WHERE contract = 'back-1' OFFSET 5;
+SELECT pg_temp.refused('back-1/2.3:us') AS error;
+SELECT line_key, billed, corrected, action FROM billing.invoice i, billing.invoice_correct(i.number) c WHERE i.key = 'back-1/2.2:us';
+SELECT * FROM pg_temp.wrong();
+
+-- Two legal entities, two boundaries: which is voided (bits 0 to 2), late usage or a void event of whom (3) and when (4, 5)
+SELECT billing.test_clock_set('2026-08-10T00:00:00Z') AS clock \gset
+SELECT count(billing.customer_upsert(jsonb_build_object('key', 'c' || n, 'bill_tos', '[{"key":"eu","name":"EU"},{"key":"us","name":"US"}]'::jsonb))), count(billing.subscribe('c' || n, 'one', '2026-06-01')),
+  count(billing.credit_grant_create('c' || n, '{"key":"G","amount":"10","effective_on":"2026-06-01"}')) FROM generate_series(0, 63) n;
+SELECT count(billing.ingest_event('c' || n, 'llm', i, a::timestamptz, jsonb_build_object('n', q), b)) FROM generate_series(0, 63) n,
+  (VALUES ('e1', '2026-06-05Z', 4, 'eu'), ('e2', '2026-06-06Z', 3, 'us'), ('f1', '2026-07-05Z', 4, 'eu'), ('f2', '2026-07-06Z', 3, 'us')) v (i, a, q, b);
+CALL billing.bill_run();
+SELECT count(billing.ingest_event('c' || n, 'llm', 'late', CASE WHEN n & 16 = 0 THEN '2026-06-01T12:00:00Z' ELSE '2026-07-01T12:00:00Z' END::timestamptz, '{"n":5}', CASE WHEN n & 8 = 0 THEN 'eu' ELSE 'us' END))
+FROM generate_series(0, 63) n WHERE n & 32 = 0;
+SELECT count(*) FROM (SELECT billing.event_void('c' || n, (ARRAY['e1', 'e2', 'f1', 'f2'])[1 + (n & 24) / 8], 'a test') FROM generate_series(0, 63) n WHERE n & 32 <> 0) v;
+SELECT count(*) FROM (SELECT billing.invoice_void(i.number, 'wrong address') FROM generate_series(0, 63) v JOIN billing.invoice i ON v & 3 < 3 AND i.key = ANY (ARRAY[CASE WHEN v & 1 = 0 THEN 'c' || v || '-1/' || 1 + (v & 4) / 4 END,
+  CASE WHEN v & 3 > 0 THEN 'c' || v || '-1/' || 1 + (v & 4) / 4 || ':us' END])) v;
+CALL billing.bill_run();
+SELECT * FROM pg_temp.wrong();
