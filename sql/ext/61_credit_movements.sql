@@ -640,6 +640,13 @@ COMMENT ON FUNCTION billing.draw_down(text, numeric, text, text, jsonb) IS
 
 -- ── expiry ───────────────────────────────────────────────────────────────────────────────────────
 
+CREATE FUNCTION billing_internal.credit_over_at(of_customer_id bigint, of_contract_id uuid, expires_at timestamptz, grace text) RETURNS timestamptz
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT expires_at + coalesce((SELECT p.value FROM billing.contract_policy p WHERE p.customer_id = of_customer_id AND p.contract_id = of_contract_id AND p.name = 'credit_expiry_grace'), grace)::interval
+$$;
+COMMENT ON FUNCTION billing_internal.credit_over_at(bigint, uuid, timestamptz, text) IS 'When a block''s grace (policy credit_expiry_grace: its contract''s, else the one given, its seller''s) is over.';
+
 CREATE FUNCTION billing_internal.credits_ending(max_rows int) RETURNS TABLE (customer_id bigint, grant_id uuid)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
@@ -648,11 +655,12 @@ BEGIN
     RETURN QUERY
     SELECT g.customer_id, g.grant_id FROM billing.credit_grant g
     JOIN billing.customer c USING (customer_id)
-    JOIN (SELECT s.seller_id, s.value::interval AS grace FROM billing_internal.seller_policies('{credit_expiry_grace}') s) s ON s.seller_id = c.seller_id
-    WHERE g.expired_at IS NULL AND g.voided_at IS NULL AND g.expires_at <= billing.now() AND g.expires_at + s.grace <= billing.now()
-        -- It may still pay for usage of before its end that is not billed.
-        AND NOT EXISTS (SELECT FROM billing.contract k WHERE k.customer_id = g.customer_id AND k.contract_id = coalesce(g.contract_id, k.contract_id) AND k.next_bill_at IS NOT NULL
-            AND k.starts_at < g.expires_at AND (k.billed_until >= g.expires_at) IS NOT TRUE
+    JOIN billing_internal.seller_policies('{credit_expiry_grace}') s ON s.seller_id = c.seller_id
+    WHERE g.expired_at IS NULL AND g.voided_at IS NULL AND g.expires_at <= billing.now() AND billing_internal.credit_over_at(g.customer_id, g.contract_id, g.expires_at, s.value) <= billing.now()
+        -- It may still pay for usage of before its end that is not billed: of the period before the next boundary, which may be one that was billed, voided, and is due again.
+        AND NOT EXISTS (SELECT FROM billing.contract k LEFT JOIN billing.billing_period p ON p.customer_id = k.customer_id AND p.contract_id = k.contract_id AND p.n = k.next_n - 1
+            WHERE k.customer_id = g.customer_id AND k.contract_id = coalesce(g.contract_id, k.contract_id) AND k.next_bill_at IS NOT NULL
+            AND k.starts_at < g.expires_at AND (p.starts_at >= g.expires_at) IS NOT TRUE
             AND EXISTS (SELECT FROM billing.contract_charge h WHERE h.customer_id = k.customer_id AND h.contract_id = k.contract_id AND h.kind = 'usage' AND h.until_version IS NULL))
     ORDER BY g.expires_at LIMIT max_rows;
 END

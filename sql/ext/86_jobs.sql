@@ -102,9 +102,10 @@ AS $$
         -- What evergreen contracts grant is made a year ahead.
         OR EXISTS (SELECT FROM billing.contract_term t JOIN billing.contract k USING (customer_id, contract_id) WHERE t.kind IN ('credit', 'commitment') AND t.until_version IS NULL
             AND upper_inf(t.valid_during) AND t.terms ? 'every' AND k.ends_at IS NULL AND k.state IN ('scheduled', 'active', 'paused')))
-    ELSE least((SELECT min(g.expires_at + s.value::interval) FROM billing.credit_grant g JOIN billing.customer c USING (customer_id)
+    ELSE least((SELECT min(o.over_at) FROM billing.credit_grant g JOIN billing.customer c USING (customer_id)
             JOIN billing_internal.seller_policies('{credit_expiry_grace}') s USING (seller_id)
-        WHERE g.expired_at IS NULL AND g.voided_at IS NULL AND g.expires_at <= until_at AND g.expires_at + s.value::interval > from_at AND g.expires_at + s.value::interval <= until_at),
+            CROSS JOIN LATERAL (SELECT billing_internal.credit_over_at(g.customer_id, g.contract_id, g.expires_at, s.value) AS over_at) o
+        WHERE g.expired_at IS NULL AND g.voided_at IS NULL AND g.expires_at <= until_at AND o.over_at > from_at AND o.over_at <= until_at),
         -- What a block owes, one that begins later pays off.
         (SELECT min(x.effective_at) FROM billing.credit_grant g JOIN billing.credit_block_balance b USING (customer_id, grant_id) JOIN billing.credit_grant x ON x.customer_id = g.customer_id AND x.unit = g.unit
         WHERE g.overdraft IS NOT NULL AND g.voided_at IS NULL AND b.posted < b.reserved AND x.voided_at IS NULL AND x.effective_at > from_at AND x.effective_at <= until_at)) END

@@ -64,3 +64,36 @@ SELECT job, state FROM billing.tick() WHERE job = 'credit_expiry';
 SELECT * FROM blocks WHERE customer = 'topped';
 SELECT key, posted, standing FROM billing.credit_blocks('topped');
 SELECT * FROM pg_temp.well();
+
+-- A contract's own grace holds for its blocks alone; usage of the block's time that comes late is paid by it.
+SELECT billing.customer_upsert('{"key":"patient"}') AS a \gset
+SELECT billing.contract_create('{"key":"patient-1","customer":"patient","plan":"one","starts_on":"2026-03-01","term":"3 months","credits":[{"key":"pool","category":"promotional","amount":"100","expires":"2026-03-20"}]}') AS a \gset
+SELECT billing.policy_set('credit_expiry_grace', '30 days', 'contract:patient-1'), billing.contract_activate('patient-1'), billing.credit_grant_create('patient', '{"key":"gift","amount":"5","expires":"2026-03-20"}') \g /dev/null
+SELECT billing.test_clock_set('2026-04-02T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+CALL billing.credit_expiry();
+SELECT key, standing, posted FROM billing.credit_blocks('patient');
+SELECT pg_temp.used('patient', '1', '2026-03-10Z', 4) AS late \gset
+BEGIN;
+SELECT job, state, at FROM billing.time_travel('2026-04-20T00:00:00Z') WHERE job = 'credit_expiry';
+ROLLBACK;
+SELECT billing.test_clock_set('2026-05-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT amount FROM drawn WHERE contract = 'patient-1';
+CALL billing.credit_expiry();
+SELECT key, standing, posted FROM billing.credit_blocks('patient');
+SELECT * FROM pg_temp.well();
+
+-- A boundary that was billed, voided, and is due again draws what it drew before, however long the block is past its end.
+SELECT billing.customer_upsert('{"key":"again"}'), billing.subscribe('again', 'one', '2026-05-01'), billing.credit_grant_create('again', '{"key":"may","amount":"40","expires":"2026-05-25"}') \g /dev/null
+SELECT billing.test_clock_set('2026-05-10T00:00:00Z') AS clock, pg_temp.used('again', '1', '2026-05-02Z', 60) AS used \gset
+SELECT billing.test_clock_set('2026-07-02T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT billing.invoice_void(number, 'a wrong address') FROM billing.invoice WHERE key = 'again-1/1';
+CALL billing.credit_expiry();
+SELECT key, standing, posted FROM billing.credit_blocks('again');
+CALL billing.bill_run();
+SELECT key, state, document->'totals'->>'credits' AS credits FROM billing.invoice WHERE key LIKE 'again-1/1%' ORDER BY key;
+CALL billing.credit_expiry();
+SELECT key, standing, posted FROM billing.credit_blocks('again');
+SELECT * FROM pg_temp.well();
