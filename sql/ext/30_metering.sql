@@ -243,7 +243,7 @@ AS $$
     FROM billing.job_run r LEFT JOIN billing.customer c ON c.customer_id = of_customer_id
     WHERE r.job_run_id = run AND NOT EXISTS (SELECT FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'customer' AND i.customer_id = of_customer_id AND i.message = what)
 $$;
-COMMENT ON FUNCTION billing_internal.fold_issue(uuid, bigint, text, text, text) IS 'Notes, once a run, why a customer''s usage could not be folded.';
+COMMENT ON FUNCTION billing_internal.fold_issue(uuid, bigint, text, text, text) IS 'Notes, once a run, why a job left a customer out.';
 
 CREATE FUNCTION billing_internal.fold_or_issue(run uuid, of_customer_id bigint, max_rows int DEFAULT 20000) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off

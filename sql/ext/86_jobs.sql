@@ -16,10 +16,10 @@ AS $$
         (50, 'bill_run', 'billing_internal.bill_run_due($1, $2)', 'billing.bill_run_start()', 'billing.bill_run_step($1)', true),
         -- After the bill run: a block pays for usage of before its end.
         (60, 'credit_expiry', 'billing_internal.credit_expiry_due($1, $2)', NULL, 'billing_internal.job_did($1, billing.credit_expiry_step())', true),
-        (70, 'top_up', 'billing_internal.top_up_due($1, $2)', 'billing_internal.job_go_on(''top_up'')', 'billing_internal.job_walk($1, ''billing.top_up_step'', ''top_ups'')', true),
+        (70, 'top_up', 'billing_internal.top_up_due($1, $2)', 'billing_internal.job_go_on(''top_up'')', 'billing_internal.job_walk($1, ''billing.top_up_step($2)'', ''top_ups'')', true),
         (72, 'reservation_expiry', 'billing_internal.reservation_expiry_due($1, $2)', NULL, 'billing_internal.job_did($1, billing.reservation_expiry_step())', false),
         -- Last of those that change what customers have.
-        (75, 'alerts', 'billing_internal.alerts_due($1, $2)', 'billing_internal.job_go_on(''alerts'')', 'billing_internal.job_walk($1, ''billing.alerts_step'', ''alerts'')', true),
+        (75, 'alerts', 'billing_internal.alerts_due($1, $2)', 'billing_internal.job_go_on(''alerts'')', 'billing_internal.job_walk($1, ''billing.alerts_step($2, run => $1)'', ''alerts'')', true),
         (80, 'retention', 'billing_internal.retention_due($1, $2)', 'billing_internal.job_go_on(''retention'')', 'billing.retention_step($1)', false),
         (90, 'audit_seal', 'billing_internal.audit_seal_due($1, $2)', NULL, 'billing_internal.job_did($1, billing.audit_seal_step())', false)
 $$;
@@ -148,13 +148,13 @@ AS $$
 DECLARE
     did record;
 BEGIN
-    EXECUTE format('SELECT s.* FROM billing.job_run r CROSS JOIN LATERAL %s(coalesce((r.result->>''after_customer'')::bigint, 0)) s WHERE r.job_run_id = $1', step) INTO did USING run;
+    EXECUTE format('SELECT s.* FROM %s s', step) INTO did USING run, coalesce((SELECT (r.result->>'after_customer')::bigint FROM billing.job_run r WHERE r.job_run_id = run), 0);
     UPDATE billing.job_run r SET done = r.done + did.looked, result = r.result || jsonb_build_object('after_customer', did.last_customer, fired_as, coalesce((r.result->>fired_as)::bigint, 0) + did.fired)
     WHERE r.job_run_id = run;
     RETURN did.looked;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.job_walk(uuid, text, text) IS 'A step that walks through customers (after_customer → looked, fired, last_customer) as one of a run, which says how far it is and how many fired.';
+COMMENT ON FUNCTION billing_internal.job_walk(uuid, text, text) IS 'A step that walks through customers ($1 = the run, $2 = the customer to go on after → looked, fired, last_customer) as one of a run, which says how far it is and how many fired.';
 
 CREATE FUNCTION billing_internal.job_go_on(of_job text) RETURNS uuid
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

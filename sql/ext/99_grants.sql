@@ -96,7 +96,7 @@ BEGIN
             "billing.audit_seal_step()", billing.bill_run(timestamptz), billing.fold(), billing.audit_seal(), billing.tick()}'),
         ('{billing_operator, billing_finance, billing_sales, billing_success}', '{"billing.spend_limit_set(text, jsonb)", "billing.budget_set(text, jsonb)", "billing.alert_rule_set(text, jsonb)"}'),
         ('{billing_app, billing_operator, billing_finance}', '{"billing.events_after(bigint, int)"}'),
-        ('{billing_operator}', '{"billing.alerts_step(bigint, int)", billing.alerts()}'),
+        ('{billing_operator}', '{"billing.alerts_step(bigint, int, uuid)", billing.alerts()}'),
         -- Readers that are definers, for one customer that the caller may see
         ('{billing_reader, billing_customer}', '{billing_internal.customer_bills(bigint), "billing_internal.customer_spend(bigint, timestamptz, timestamptz, text[])", billing_internal.customer_pending(bigint), "billing_internal.customer_credit_left(bigint, text)", "billing_internal.customer_limits(bigint, int, numeric, jsonb)"}'),
         ('{billing_finance}', '{billing.time_travel(timestamptz)}'),

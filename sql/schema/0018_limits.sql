@@ -80,6 +80,7 @@ CREATE TABLE billing.alert_rule (
     base numeric CHECK (base > 0),
     period text COLLATE "C" CHECK (period IN ('day', 'week', 'month', 'billing_period')),
     thresholds jsonb NOT NULL,
+    looked_until timestamptz NOT NULL,
     reason text,
     set_at timestamptz NOT NULL,
     set_by text COLLATE "C" NOT NULL,
@@ -104,11 +105,12 @@ COMMENT ON COLUMN billing.alert_rule.commitment IS 'Of commitment: its key; NULL
 COMMENT ON COLUMN billing.alert_rule.base IS 'What is 100 percent; NULL = what the limit, the blocks of credit or the commitment say, or no threshold is a percentage.';
 COMMENT ON COLUMN billing.alert_rule.period IS 'Of usage and spend: day, week or month of the customer''s zone, or billing_period; NULL = the limit''s, or of neither.';
 COMMENT ON COLUMN billing.alert_rule.thresholds IS 'List of texts: "80%" or "500".';
+COMMENT ON COLUMN billing.alert_rule.looked_until IS 'By billing.now(): periods that ended up to then are not looked at any more.';
 COMMENT ON COLUMN billing.alert_rule.reason IS 'Why, in the words of the person who set it.';
 COMMENT ON COLUMN billing.alert_rule.set_at IS 'Real time.';
 COMMENT ON COLUMN billing.alert_rule.set_by IS 'Who set it.';
 COMMENT ON COLUMN billing.alert_rule.ended_at IS 'Real time from which it does not hold any more; NULL = it holds.';
-SELECT billing_internal.declare_table('billing.alert_rule', 'customer-owned', '{ended_at}',
+SELECT billing_internal.declare_table('billing.alert_rule', 'customer-owned', '{ended_at, looked_until}',
     '{customer_id, rule_id, key, kind, meter_id, feature_id, match, bill_to, unit, limit_key, contract_id, commitment, base, period, thresholds, ended_at}');
 
 CREATE TABLE billing.alert_state (
@@ -150,7 +152,7 @@ COMMENT ON COLUMN billing.event_feed.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.event_feed.feed_id IS 'UUIDv7.';
 COMMENT ON COLUMN billing.event_feed.kind IS 'alert.usage, alert.spend, alert.credit or alert.commitment.';
 COMMENT ON COLUMN billing.event_feed.subject IS 'What it is about: of an alert, the key of its rule.';
-COMMENT ON COLUMN billing.event_feed.key IS 'What makes it happen once: of an alert its rule, threshold and period.';
+COMMENT ON COLUMN billing.event_feed.key IS 'What makes it happen once: of an alert its rule, what that measures, threshold and period.';
 COMMENT ON COLUMN billing.event_feed.occurred_at IS 'When it was seen, by billing.now().';
 COMMENT ON COLUMN billing.event_feed.recorded_at IS 'Real time.';
 COMMENT ON COLUMN billing.event_feed.payload IS 'The figures.';
