@@ -7,7 +7,7 @@ use crate::domain::metering::delta::{BucketMinutes, Delta, StoredEvent, stored_d
 use crate::domain::metering::meters::Version;
 use crate::domain::metering::{Contribution, Measured, Meter, Meters};
 use crate::pg::instant::{from_timestamptz, to_timestamptz};
-use crate::pg::{FaultJson, Numeric};
+use crate::pg::Numeric;
 use pgrx::datum::{Array, TimestampWithTimeZone, Uuid};
 use pgrx::prelude::*;
 use std::cell::RefCell;
@@ -205,7 +205,7 @@ fn key_of_text(text: &str) -> Uuid {
 #[cfg(any(test, feature = "pg_test"))]
 #[pg_schema]
 mod tests {
-    use crate::testing::{error_of, fault, rows, value};
+    use crate::testing::{error_of, rows, value};
     use pgrx::prelude::*;
 
     const SUM: &str =
