@@ -6,12 +6,13 @@
 -- Plans are kept for the session. Those made while few notes and corrections are there would read all of them when there
 -- are many: each look-up is to be by key, one row after another.
 
-CREATE FUNCTION billing_internal.standing(of_customer_id bigint, of_contract_id uuid, of_n int, numbers text[]) RETURNS text
+CREATE FUNCTION billing_internal.standing(of_customer_id bigint, of_contract_id uuid, of_n int, numbers text[], given_up text[] DEFAULT NULL) RETURNS text
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 BEGIN
     -- Invoiced for good: open, paid, or void and not to be issued again. A recompute counts what was counted then.
-    RETURN coalesce((SELECT jsonb_agg(jsonb_build_object('number', i.number, 'bill_to', i.document->>'bill_to', 'own', i.kind = 'invoice' AND i.n = of_n, 'lines', (
+    RETURN coalesce((SELECT jsonb_agg(jsonb_build_object('number', i.number, 'bill_to', i.document->>'bill_to', 'own', i.kind = 'invoice' AND i.n = of_n,
+            'given_up', CASE WHEN numbers IS NULL THEN i.state = 'void' ELSE coalesce(i.number = ANY (given_up), false) END, 'lines', (
             SELECT coalesce(jsonb_agg(l.value ORDER BY l.place), '[]') FROM jsonb_array_elements(i.document->'lines') WITH ORDINALITY l (value, place)
             WHERE coalesce((l.value->>'boundary')::int, i.n) = of_n), 'credits', (
             SELECT jsonb_agg(c.value ORDER BY c.place) FROM jsonb_array_elements(CASE jsonb_typeof(i.document->'credits') WHEN 'array' THEN i.document->'credits' ELSE '[]' END) WITH ORDINALITY c (value, place)
@@ -21,8 +22,8 @@ BEGIN
             AND CASE WHEN numbers IS NULL THEN i.number IS NOT NULL AND i.reissue IS NOT true ELSE i.number = ANY (numbers) END), '[]')::text;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.standing(bigint, uuid, int, text[]) IS
-    'The documents that stand for a boundary, with their lines of it and what those drew from credit: its invoices, and the differences of it on others. With numbers: those documents, whatever became of them.';
+COMMENT ON FUNCTION billing_internal.standing(bigint, uuid, int, text[], text[]) IS
+    'The documents that stand for a boundary, with their lines of it and what those drew from credit: its invoices, and the differences of it on others. With numbers: those documents, whatever became of them, given_up being those that were void already, for good.';
 
 CREATE FUNCTION billing_internal.compared_ref(of_customer_id bigint, of_contract_id uuid, of_n int, credits jsonb DEFAULT NULL) RETURNS billing_internal.bill_ref
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

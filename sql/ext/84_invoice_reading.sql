@@ -83,10 +83,10 @@ BEGIN
     ref := billing_internal.issued_ref(of_customer_id, of_invoice_id, recorded_until);
     ref.beside := CASE WHEN i.document->'inputs' ? 'counted' THEN beside END;
     ref.usage_until := CASE WHEN i.kind <> 'invoice' THEN (i.document->'inputs'->>'due_until')::timestamptz END;
-    SELECT coalesce(max(billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on)) FILTER (WHERE d.terms IS NULL), '[]'),
+    SELECT coalesce(max(billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on, coalesce(d.given_up, '{}'))) FILTER (WHERE d.terms IS NULL), '[]'),
         coalesce(array_agg(billing_internal.ref_by(i.customer_id, i.contract_id, ARRAY[d.boundary], d.terms, recorded_until, true,
-            billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on), i.document->'inputs'->'credits', beside) ORDER BY d.boundary) FILTER (WHERE d.terms IS NOT NULL), '{}') INTO ref.standing, refs
-    FROM jsonb_to_recordset(coalesce(i.document->'inputs'->'differences', '[]')) d (boundary int, billed_on text[], terms jsonb);
+            billing_internal.standing(i.customer_id, i.contract_id, d.boundary, d.billed_on, coalesce(d.given_up, '{}')), i.document->'inputs'->'credits', beside) ORDER BY d.boundary) FILTER (WHERE d.terms IS NOT NULL), '{}') INTO ref.standing, refs
+    FROM jsonb_to_recordset(coalesce(i.document->'inputs'->'differences', '[]')) d (boundary int, billed_on text[], given_up text[], terms jsonb);
     -- The legal entity's own document; if nothing is left for it, the bill's without lines.
     SELECT jsonb_agg(CASE WHEN d.bill_to = i.document->>'bill_to' THEN d.document ELSE d.document || '{"lines": []}' END ORDER BY d.bill_to <> i.document->>'bill_to', d.place) INTO documents
     FROM billing_internal.bill_look(ref || refs) d;

@@ -52,7 +52,7 @@ DECLARE
     total numeric;
     of_key text;
 BEGIN
-    -- For whom and by whose terms: of the contract it was sold for, else of the customer's only live contract, else the customer's.
+    -- For whom and by whose terms: of the contract it was sold for as they are now, else of the customer's only live contract, else the customer's; a credit note is for whom the invoice was.
     SELECT o.key, o.currency, c.key AS customer, c.terms_version, n.key AS contract, s.seller_id, s.key AS seller, CASE of_kind WHEN 'credit_note' THEN 'CN' ELSE s.invoice_series END AS series,
         billing_internal.fiscal_year(today, s.time_zone, s.fiscal_year_start) AS fiscal_year, t.bill_to_id, t.key AS bill_to, i.issued_on,
         CASE of_kind WHEN 'credit_note' THEN i.issued_on ELSE i.issued_on + coalesce(k.net_days, 30) END AS due_on, billing_internal.unit_places(o.currency, i.issued_on) AS minor_units INTO p
@@ -60,12 +60,16 @@ BEGIN
     JOIN billing.customer c USING (customer_id)
     LEFT JOIN billing.contract n ON n.customer_id = o.customer_id AND n.contract_id = o.contract_id
     LEFT JOIN LATERAL (
-        SELECT (array_agg(x.seller_id))[1] AS seller_id, (array_agg(x.bill_to_id))[1] AS bill_to_id, (array_agg(x.net_days))[1] AS net_days, (array_agg(x.time_zone))[1] AS time_zone
+        SELECT (array_agg(x.seller_id))[1] AS seller_id, (array_agg(x.contract_id))[1] AS contract_id, (array_agg(x.net_days))[1] AS net_days, (array_agg(x.time_zone))[1] AS time_zone
         FROM billing.contract x WHERE x.customer_id = o.customer_id AND x.currency = o.currency AND CASE WHEN o.contract_id IS NULL THEN x.state IN ('scheduled', 'active', 'paused') ELSE x.contract_id = o.contract_id END
         HAVING count(*) = 1
     ) k ON true
     JOIN billing.seller s ON s.seller_id = coalesce(k.seller_id, c.seller_id)
-    JOIN LATERAL (SELECT b.* FROM billing.bill_to b WHERE b.customer_id = o.customer_id AND (b.bill_to_id = k.bill_to_id OR k.bill_to_id IS NULL AND b.retired_at IS NULL) ORDER BY b.position LIMIT 1) t ON true
+    JOIN LATERAL (
+        SELECT b.* FROM billing.bill_to b WHERE b.customer_id = o.customer_id AND CASE
+            WHEN of_invoice IS NOT NULL THEN b.bill_to_id = (SELECT x.bill_to_id FROM billing.invoice x WHERE x.customer_id = o.customer_id AND x.invoice_id = of_invoice)
+            WHEN k.contract_id IS NOT NULL THEN b.key = billing_internal.contract_bill_to(o.customer_id, k.contract_id, NULL)
+            ELSE b.retired_at IS NULL END ORDER BY b.position LIMIT 1) t ON true
     CROSS JOIN LATERAL (SELECT (today AT TIME ZONE coalesce(t.time_zone, k.time_zone, c.time_zone))::date AS issued_on) i
     WHERE o.customer_id = of_customer_id AND o.pool_id = of_pool_id;
     d := billing_internal.credit_sale_document(of_customer_id, of_pool_id, p.minor_units, recorded);

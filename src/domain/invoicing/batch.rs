@@ -8,7 +8,7 @@
 mod bill;
 
 use super::commitments;
-use super::difference::{Earlier, Standing, read_standing};
+use super::difference::{Earlier, Standing, given_up, read_standing};
 use super::document::{Documents, Funding, Rated};
 use super::inputs::{ChargeKind, Inputs, Usage};
 use super::settlement::{self, Ceiling, Ceilings, Credit, Hour, Part, Purse};
@@ -109,6 +109,12 @@ impl Slot {
     }
 
     /// What the documents that stand for its boundary drew.
+    /// The legal entities of which nothing is settled in its boundary.
+    fn given_up(&self) -> BTreeSet<String> {
+        let (Role::Main(standing) | Role::Earlier(standing)) = &self.role;
+        given_up(standing)
+    }
+
     fn standing_credits(&self) -> Vec<Credit> {
         let (Role::Main(standing) | Role::Earlier(standing)) = &self.role;
         standing.iter().flat_map(|document| document.credits.iter().cloned()).collect()
@@ -766,12 +772,13 @@ impl Batch {
         // Commitments may have prices for what no credit covers, also where there is none.
         let none = Purse::default();
         let held = purse.as_ref().unwrap_or(&none).held().clone();
-        let mut parts: Vec<Part> = (of_places.iter_mut().zip(&bills))
-            .map(|(rated, bill)| Part {
+        let mut parts: Vec<Part> = (of_places.iter_mut().zip(&bills).zip(places))
+            .map(|((rated, bill), at)| Part {
                 inputs: &rated.inputs,
                 hours: &bill.hours,
                 lines: &mut rated.lines,
                 usage_until: bill.usage_until,
+                given_up: self.bills[*at].given_up(),
             })
             .collect();
         let promised = self.ceilings(&bills)?;

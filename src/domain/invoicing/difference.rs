@@ -9,7 +9,7 @@ use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Fields, Node, Tree};
 use crate::domain::foundation::{Exact, Fault, Ratio};
 use crate::domain::metering::Dimensions;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// A document that stands, with its lines of one boundary.
@@ -19,6 +19,8 @@ pub struct Standing {
     pub bill_to: String,
     /// Whether it is the boundary's own invoice, not one that corrects it.
     pub own: bool,
+    /// Voided for good: what it billed is settled elsewhere, and what it drew was given back.
+    pub given_up: bool,
     pub lines: Vec<Billed>,
     /// What its lines of the boundary drew, or gave back.
     pub credits: Vec<Credit>,
@@ -215,6 +217,9 @@ impl Earlier {
         writeln!(out, "boundary {} {sha256}", self.boundary)?;
         for document in &self.standing {
             writeln!(out, "stands {:?} {:?} {}", document.number, document.bill_to, document.own)?;
+            if document.given_up {
+                writeln!(out, "given up")?;
+            }
             for Billed { line, sums } in &document.lines {
                 let quantity = sums.quantity.map_or("-".to_string(), |quantity| quantity.to_string());
                 writeln!(out, "line {:?} {quantity} {} {}", line.key, sums.exact.shown(), sums.amount)?;
@@ -310,11 +315,21 @@ impl Pair {
 
 // ── reading what stands ──────────────────────────────────────────────────────────────────────────
 
-/// `[{"number", "bill_to", "own", "lines": [lines of the document]}, …]`.
+/// `[{"number", "bill_to", "own", "given_up", "lines": [lines of the document]}, …]`.
 pub fn read_standing(text: &str) -> Result<Vec<Standing>, Fault> {
     let tree = json::parse_nested(text, DOCUMENT_DEPTH_MAX, "standing")?;
     let root = Node { tree: &tree, path: "standing".into() };
-    root.items()?.iter().map(Standing::read).collect()
+    let mut standing: Vec<Standing> = root.items()?.iter().map(Standing::read).collect::<Result<_, _>>()?;
+    let given_up = given_up(&standing);
+    let apart = standing.iter_mut().filter(|document| given_up.contains(&document.bill_to));
+    apart.for_each(|document| document.credits.clear());
+    Ok(standing)
+}
+
+/// The legal entities of whose documents for a boundary one was voided for good: no credit is drawn for them, or given
+/// back, any more. What differs is asked in money.
+pub fn given_up(standing: &[Standing]) -> BTreeSet<String> {
+    standing.iter().filter(|document| document.given_up).map(|document| document.bill_to.clone()).collect()
 }
 
 impl Standing {
@@ -327,6 +342,7 @@ impl Standing {
             credits: credits.iter().map(|node| Credit::read(node, &bill_to)).collect::<Result<_, _>>()?,
             number: fields.required("number")?.text()?.to_string(),
             own: fields.required("own")?.boolean()?,
+            given_up: fields.optional("given_up").map_or(Ok(false), |node| node.boolean())?,
             lines: lines
                 .items()?
                 .iter()

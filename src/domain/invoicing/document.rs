@@ -334,6 +334,11 @@ impl Documents {
             ("boundary".into(), Tree::number(earlier.boundary)),
             ("billed_on".into(), Tree::List(standing)),
         ];
+        let given_up = earlier.standing.iter().filter(|document| document.given_up);
+        let given_up: Vec<_> = given_up.map(|document| Tree::text(document.number.clone())).collect();
+        if !given_up.is_empty() {
+            fields.push(("given_up".into(), Tree::List(given_up)));
+        }
         if let Some(now) = &earlier.now {
             fields.push(("terms".into(), now.terms_tree()));
         }

@@ -122,6 +122,8 @@ pub struct Part<'a> {
     pub lines: &'a mut Vec<Line>,
     /// Usage is only known until then.
     pub usage_until: Option<Instant>,
+    /// Legal entities of which nothing is settled in this boundary.
+    pub given_up: BTreeSet<String>,
 }
 
 /// A period of a postpaid commitment, which usage fills before anything is beyond it.
@@ -655,7 +657,7 @@ fn settling(purse: &Purse, ceilings: &Ceilings, part: usize, of: &Part) -> Resul
     let mut lines = Vec::new();
     for (place, line) in of.lines.iter().enumerate() {
         let (Some((posted, ask)), Some(meter)) = (&asks[place], &line.meter) else { continue };
-        if purse.held.contains(&line.bill_to) {
+        if purse.held.contains(&line.bill_to) || of.given_up.contains(&line.bill_to) {
             continue;
         }
         let currency = &of.inputs.header.currency;

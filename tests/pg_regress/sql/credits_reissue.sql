@@ -116,3 +116,25 @@ SELECT count(*) FROM (SELECT billing.invoice_void(i.number, 'wrong address') FRO
   CASE WHEN v & 3 > 0 THEN 'c' || v || '-1/' || 1 + (v & 4) / 4 || ':us' END])) v;
 CALL billing.bill_run();
 SELECT * FROM pg_temp.wrong();
+
+-- Voided for good: what it drew is back, what it billed is settled elsewhere, and what changes about it is asked in money, and never given back in credit
+SELECT billing.test_clock_set('2026-09-01T00:00:00Z') AS clock \gset
+SELECT count(billing.customer_upsert(jsonb_build_object('key', c, 'bill_tos', '[{"key":"eu","name":"EU"},{"key":"us","name":"US"}]'::jsonb))), count(billing.subscribe(c, 'one', '2026-09-01')),
+  count(billing.credit_grant_create(c, jsonb_build_object('key', 'G', 'amount', g))) FROM (VALUES ('less', 10), ('more', 4), ('before', 10), ('other', 10)) v (c, g);
+SELECT billing.test_clock_set('2026-10-01T00:00:00Z') AS clock \gset
+SELECT count(billing.ingest_event(c, 'llm', 'e1', '2026-09-05Z', '{"n":4}', 'eu')) FROM (VALUES ('less'), ('more'), ('before'), ('other')) v (c);
+SELECT billing.ingest_event('other', 'llm', 'e2', '2026-09-06Z', '{"n":3}', 'us') AS x \gset
+CALL billing.bill_run();
+-- a difference that counted it while it stood
+SELECT billing.ingest_event('before', 'llm', 'e2', '2026-09-02Z', '{"n":2}', 'eu') AS x \gset
+SELECT billing.test_clock_set('2026-11-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT count(*) FROM (SELECT billing.invoice_void(i.number, 'settled elsewhere', false) FROM billing.invoice i WHERE i.key IN ('less-1/1', 'more-1/1', 'before-1/1', 'other-1/1')) v;
+SELECT * FROM pg_temp.wrong();
+SELECT billing.event_void('less', 'e1', 'a test'), billing.event_void('before', 'e1', 'a test'), billing.event_void('other', 'e1', 'a test') \g /dev/null
+SELECT billing.ingest_event('more', 'llm', 'e2', '2026-09-02Z', '{"n":3}', 'eu'), billing.ingest_event('more', 'llm', 'e3', '2026-10-31Z', '{"n":3}', 'eu'), billing.ingest_event('other', 'llm', 'e3', '2026-09-07Z', '{"n":5}', 'us') \g /dev/null
+SELECT billing.test_clock_set('2026-12-01T00:00:00Z') AS clock \gset
+CALL billing.bill_run();
+SELECT key, kind, state, total, credits FROM documents WHERE contract IN ('less-1', 'more-1', 'before-1', 'other-1');
+SELECT c.key, b.posted FROM billing.credit_block_balance b JOIN billing.customer c USING (customer_id) WHERE c.key IN ('less', 'more', 'before', 'other') ORDER BY 1;
+SELECT * FROM pg_temp.wrong();

@@ -79,3 +79,13 @@ CALL billing.top_up();
 SELECT * FROM capped;
 SELECT available FROM billing.credit_balance('capped', 'credits');
 SELECT * FROM pg_temp.well();
+
+-- Sold for a contract whose payer was amended: the invoice is for the payer of now, a refund's credit note for whom the invoice was.
+SELECT billing.customer_upsert('{"key":"moved","bill_tos":[{"key":"old","name":"Old Ltd"},{"key":"new","name":"New Ltd"}]}') AS a \gset
+SELECT billing.contract_create('{"key":"moved-1","customer":"moved","currency":"USD","starts_on":"2026-03-01","term":"12 months","fees":[{"key":"seat","product":"credits","pricing":{"model":"flat","amount":"1"}}]}'), billing.contract_activate('moved-1') \g /dev/null
+SELECT billing.credit_purchase('moved', '{"key":"one","amount":"10","price":"10","contract":"moved-1"}');
+SELECT billing.contract_amend('moved-1', '{"bill_to":"new"}');
+SELECT billing.credit_purchase('moved', '{"key":"two","amount":"10","price":"10","contract":"moved-1"}');
+SELECT billing.credit_refund('one', reason => 'a test') AS refund, billing.credit_refund('two', reason => 'a test');
+SELECT i.key, i.kind, b.key AS bill_to, i.total FROM billing.invoice i JOIN billing.bill_to b USING (customer_id, bill_to_id) JOIN billing.customer c USING (customer_id) WHERE c.key = 'moved' ORDER BY i.created_at, i.key;
+SELECT * FROM pg_temp.well();
