@@ -389,6 +389,15 @@ COMMENT ON FUNCTION billing_internal.entitlement_windows_keep(bigint, int) IS 'A
 
 -- ── asking ───────────────────────────────────────────────────────────────────────────────────────
 
+CREATE FUNCTION billing_internal.refuse_quantity(quantity numeric, done text, hint text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM billing_internal.fail('ZB004', format('%s can''t be %s', coalesce(quantity::text, 'NULL'), done), CASE WHEN quantity > 0 THEN 'Numbers have up to 28 digits.' ELSE hint END);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.refuse_quantity(numeric, text, text) IS 'Errors: ZB004, always: a quantity that is missing, too small (so the hint), too large or none.';
+
 CREATE FUNCTION billing.entitlement_check(customer text, feature text, quantity numeric DEFAULT 1, dimensions jsonb DEFAULT '{}')
     RETURNS TABLE (allowed boolean, reason text, kind text, mode text, used numeric, quota numeric, remaining numeric, resets_at timestamptz, source text, value jsonb)
     LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -406,11 +415,11 @@ BEGIN
         EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL) AS limited INTO s
     FROM billing.customer c CROSS JOIN billing.feature f
     LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> at
-    WHERE c.key = entitlement_check.customer AND f.key = entitlement_check.feature AND entitlement_check.quantity >= 0;
+    WHERE c.key = entitlement_check.customer AND f.key = entitlement_check.feature AND entitlement_check.quantity >= 0 AND entitlement_check.quantity < 1e28;
     IF NOT FOUND THEN
         -- By an alias or id, or this raises.
-        IF (entitlement_check.quantity >= 0) IS NOT TRUE THEN
-            PERFORM billing_internal.fail('ZB004', format('%s can''t be asked for', coalesce(entitlement_check.quantity::text, 'NULL')), 'Ask for 0 or more.');
+        IF (entitlement_check.quantity >= 0 AND entitlement_check.quantity < 1e28) IS NOT TRUE THEN
+            PERFORM billing_internal.refuse_quantity(entitlement_check.quantity, 'asked for', 'Ask for 0 or more.');
         END IF;
         PERFORM billing_internal.find_feature(entitlement_check.feature);
         RETURN QUERY SELECT x.* FROM billing.customer c CROSS JOIN LATERAL billing.entitlement_check(c.key, entitlement_check.feature, entitlement_check.quantity, entitlement_check.dimensions) x
@@ -437,6 +446,9 @@ BEGIN
         resets_at := u.until_at;
         reason := billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, entitlement_check.quantity);
         allowed := reason <> 'quota_exceeded';
+        IF reason IS NULL THEN
+            PERFORM billing_internal.refuse_quantity(entitlement_check.quantity, 'asked for', 'Ask for 0 or more.');
+        END IF;
     ELSIF s.kind = 'credit' THEN
         allowed := s.value = 'true';
         reason := CASE WHEN allowed THEN 'allowed' ELSE 'not_entitled' END;
@@ -479,6 +491,7 @@ AS $$
 DECLARE
     s record;
     u record;
+    allowed boolean;
 BEGIN
     IF (billing_internal.require_installed() IS NULL) IS NULL THEN -- an expression, which costs less than PERFORM
         RETURN NULL;
@@ -487,7 +500,7 @@ BEGIN
         CASE WHEN f.meter_id IS NOT NULL THEN EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL) END AS limited INTO s
     FROM billing.customer c CROSS JOIN billing.feature f
     LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
-    WHERE c.key = customer AND f.key = feature AND quantity >= 0;
+    WHERE c.key = customer AND f.key = feature AND quantity >= 0 AND quantity < 1e28;
     IF FOUND THEN
         -- What entitlement_check() says of the ordinary cases, with less ado.
         IF s.suspended IS NOT FALSE THEN
@@ -496,7 +509,10 @@ BEGIN
             RETURN s.value <> 'false';
         ELSIF s.kind IN ('metered', 'seat') AND NOT s.limited THEN
             u := billing_internal.entitlement_used(s.customer_id, s.feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, billing.now());
-            RETURN coalesce(billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, quantity) <> 'quota_exceeded', false);
+            allowed := billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, quantity) <> 'quota_exceeded';
+            IF allowed IS NOT NULL THEN
+                RETURN allowed;
+            END IF;
         END IF;
     ELSIF billing_internal.customer_of(customer) IS NULL THEN
         -- In a WHERE clause over rows of many a customer nobody knows, or whom this login may not see, has nothing.
