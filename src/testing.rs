@@ -111,7 +111,7 @@ mod tests {
         ("a_day_lies_in_one_period", &["calendar_period_at"]),
         ("service_periods_tile_a_billing_period", &["calendar_service_periods"]),
         ("documents_are_read_or_refused_by_path", &["document_read", "document_read_error"]),
-        ("the_clock_is_the_transaction_or_stands_still", &["billing_now"]),
+        ("the_clock_is_the_transaction_or_stands_still", &["billing_now", "billing_moment"]),
         ("a_refused_commit_rolls_back", &["refuse_commit"]),
         ("a_transaction_that_travels_is_rolled_back", &["travel_to", "travelling", "preview_number"]),
         ("a_transaction_block_is_known", &["in_transaction_block"]),

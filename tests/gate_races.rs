@@ -323,6 +323,120 @@ fn a_check_sees_what_was_committed_before_it() {
     assert_eq!(db.verify(), Vec::<String>::new());
 }
 
+/// On the real clock, too, a transaction that reads committed rows and began before a change sees it once it is committed: it asks
+/// at the moment of its call, not at its start. What it consumes then is counted at that moment.
+#[test]
+fn a_check_sees_what_was_committed_after_its_transaction_began() {
+    let db = Db::fresh("gate_moment");
+    prepare(&db).batch_execute("SELECT billing.test_clock_set(NULL)").expect("the real clock");
+    // Sessions keep the clock they began with.
+    let (mut admin, mut asks) = (db.connect(), db.connect());
+    asks.batch_execute("BEGIN; SELECT billing.now(); SELECT billing.entitled('hot', 'sso')")
+        .expect("a transaction");
+    let mut ask = |expected: (bool, &str, i64), what: &str| {
+        let sql = "SELECT billing.entitled('hot', 'sso'), x.reason, coalesce(x.quota, -1)::bigint, (SELECT e.allowed FROM billing.entitlements('hot') e WHERE e.feature = 'sso')
+            FROM billing.entitlement_check('hot', 'tokens', 200) x";
+        let row = asks.query_one(sql, &[]).expect("an answer");
+        let sso: bool = row.get(0);
+        assert_eq!((sso, row.get::<_, &str>(1), row.get::<_, i64>(2)), expected, "{what}");
+        assert_eq!(row.get::<_, Option<bool>>(3).unwrap_or(false), sso, "{what}");
+    };
+    let mut change = |sql: &str| admin.batch_execute(sql).map_err(|e| told(&e)).expect("a change");
+    ask((true, "quota_exceeded", 100), "as agreed");
+    change(
+        "SELECT billing.entitlement_override('hot', 'sso', 'false', NULL, 'test'), billing.entitlement_override('hot', 'tokens', '300', NULL, 'test')",
+    );
+    ask((false, "allowed", 300), "overridden");
+    change(
+        "SELECT billing.entitlement_override('hot', 'sso', 'true', NULL, 'test'), billing.entitlement_override('hot', 'tokens', '150', NULL, 'test')",
+    );
+    ask((true, "quota_exceeded", 150), "overridden again");
+    change(
+        "SELECT billing.entitlement_override_end('hot', 'sso', 'test'), billing.entitlement_override_end('hot', 'tokens', 'test')",
+    );
+    ask((true, "quota_exceeded", 100), "as agreed again");
+    change("SELECT billing.contract_pause('hot-1')");
+    ask((false, "suspended", -1), "paused");
+    change("SELECT billing.contract_resume('hot-1')");
+    ask((true, "quota_exceeded", 100), "resumed");
+    // What it consumes is denied by what holds now, and counted after what others counted.
+    change(
+        "SELECT billing.entitlement_override('hot', 'tokens', '10', NULL, 'test'), billing.consume('hot', 'tokens', 8, 'theirs')",
+    );
+    assert_eq!(consume(&mut asks, 3, "too much").expect("an answer"), "denied");
+    assert_eq!(consume(&mut asks, 2, "the last").expect("an answer"), "consumed");
+    asks.batch_execute("COMMIT").expect("commit");
+    let in_order: bool = admin
+        .query_one(
+            "SELECT bool_and(occurred_at BETWEEN recorded_at - interval '10 seconds' AND recorded_at) AND
+                (array_agg(event_id ORDER BY occurred_at))[2] = 'consume:the last' FROM billing.usage_event",
+            &[],
+        )
+        .expect("events")
+        .get(0);
+    assert!(in_order);
+    // Also where nothing may be stored ahead of time.
+    admin.batch_execute("SELECT billing.policy_set('event_future_max', '0 minutes'), billing.entitlement_override('hot', 'tokens', '20', NULL, 'test')").expect("a policy");
+    asks.batch_execute("BEGIN; SELECT billing.now(), pg_sleep(0.01)").expect("a transaction");
+    assert_eq!(consume(&mut asks, 1, "strictly").expect("an answer"), "consumed");
+    asks.batch_execute("COMMIT").expect("commit");
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+/// Of two exceptions the one made last counts, also where its transaction began first.
+#[test]
+fn the_last_exception_counts() {
+    let db = Db::fresh("gate_last_exception");
+    prepare(&db).batch_execute("SELECT billing.test_clock_set(NULL)").expect("the real clock");
+    let (mut admin, mut early) = (db.connect(), db.connect());
+    early.batch_execute("BEGIN; SELECT billing.now()").expect("a transaction");
+    admin
+        .batch_execute("SELECT billing.entitlement_override('hot', 'sso', 'false', NULL, 'first')")
+        .expect("an exception");
+    early
+        .batch_execute("SELECT billing.entitlement_override('hot', 'sso', 'true', NULL, 'then'); COMMIT")
+        .expect("another");
+    let sso: bool = admin.query_one("SELECT billing.entitled('hot', 'sso')", &[]).expect("an answer").get(0);
+    assert!(sso);
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
+/// While others send usage that no credit pays, who consumes what credit pays is not told that there is none.
+#[test]
+fn what_others_use_takes_no_credit_away() {
+    let db = Db::fresh("gate_credit");
+    let mut admin = prepare(&db);
+    admin
+        .batch_execute(
+            r#"SELECT billing.catalog_apply('{"products":[{"key":"app"}],"meters":[{"key":"other","event_type":"other","aggregation":"count"}],
+                "features":[{"key":"ai","kind":"credit","unit":"USD","meter":"tokens"}],
+                "plans":[{"key":"c","currency":"USD","charges":[{"key":"tokens","product":"app","meter":"tokens","pricing":{"model":"per_unit","unit_price":"0.01"}},
+                    {"key":"other","product":"app","meter":"other","pricing":{"model":"per_unit","unit_price":"1"}}],"entitlements":[{"feature":"ai"}]}]}');
+            SELECT billing.customer_upsert('{"key":"pays","currency":"USD"}'), billing.subscribe('pays', 'c', '2026-06-01'),
+                billing.credit_grant_create('pays', '{"amount":"1000","scope":{"meters":["tokens"]}}')"#,
+        )
+        .map_err(|e| told(&e))
+        .expect("a customer with credit");
+    let results = sixteen(&db, |client, who| {
+        (0..5)
+            .map(|n| {
+                let sql = match who % 4 {
+                    0 => "SELECT result FROM billing.consume('pays', 'ai', 1, $1)",
+                    _ => "SELECT billing.ingest_event('pays', 'other', $1, billing.now(), '{}')",
+                };
+                client
+                    .query_one(sql, &[&format!("{who}/{n}")])
+                    .map_err(|e| told(&e))
+                    .expect("an answer")
+                    .get::<_, String>(0)
+            })
+            .collect::<Vec<_>>()
+    });
+    let results = results.concat();
+    assert_eq!(results.iter().filter(|result| *result == "consumed").count(), 20, "{results:?}");
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
 const CALLS: usize = 150;
 
 /// Consumes under keys of its own; what gets no answer is sent again with the same key, in a session made anew.

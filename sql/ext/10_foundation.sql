@@ -40,6 +40,11 @@ CREATE FUNCTION billing.now() RETURNS timestamptz
 COMMENT ON FUNCTION billing.now() IS
     'The clock of every function here: the start of the transaction, the instant set by billing.test_clock_set(), which stands still, or where billing.time_travel() has taken this transaction. Row stamps such as recorded_at use the real clock.';
 
+CREATE FUNCTION billing_internal.moment() RETURNS timestamptz
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'billing_moment_wrapper';
+COMMENT ON FUNCTION billing_internal.moment() IS
+    'The real clock at this moment, not before what this statement can see was committed; where billing.now() stands still, that. What customers may use is asked at it, so that a change is seen in a transaction that began before. Read it once, into a variable: it goes on inside a statement.';
+
 CREATE FUNCTION billing_internal.refuse_commit(reason text) RETURNS void
     LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'refuse_commit_wrapper';
 COMMENT ON FUNCTION billing_internal.refuse_commit(text) IS 'Makes the COMMIT of this transaction fail with 55000 and the given reason.';

@@ -316,6 +316,8 @@ CREATE FUNCTION billing_internal.call_admit(handle bigint, state text, OUT limit
 AS $$
 DECLARE
     at timestamptz := billing.now();
+    -- What happens in this transaction is later than its start.
+    moment timestamptz := billing_internal.moment();
     party_ids bigint[];
     party_minutes smallint[];
     party_earliest timestamptz[];
@@ -338,7 +340,7 @@ BEGIN
         (SELECT a.customer_id FROM billing.customer_alias a WHERE a.alias = p.customer AND a.removed_at IS NULL));
     IF policies THEN
         SELECT array_agg(at - coalesce(y.own_age, y.age, billing_internal.event_age_default())::interval ORDER BY p.n),
-            array_agg(at + coalesce(y.own_future, y.future, billing_internal.event_future_default())::interval ORDER BY p.n)
+            array_agg(moment + coalesce(y.own_future, y.future, billing_internal.event_future_default())::interval ORDER BY p.n)
         INTO party_earliest, party_latest
         FROM unnest(party_ids) WITH ORDINALITY p (customer_id, n)
         LEFT JOIN billing.customer c USING (customer_id)
@@ -351,7 +353,7 @@ BEGIN
         ) y USING (seller_id);
     ELSE
         party_earliest := array_fill(at - billing_internal.event_age_default()::interval, ARRAY[coalesce(cardinality(party_ids), 0)]);
-        party_latest := array_fill(at + billing_internal.event_future_default()::interval, ARRAY[coalesce(cardinality(party_ids), 0)]);
+        party_latest := array_fill(moment + billing_internal.event_future_default()::interval, ARRAY[coalesce(cardinality(party_ids), 0)]);
     END IF;
 
     -- 2. Shut out finalization and back-fill, in ascending order; a statement of its own before those that read.
@@ -444,7 +446,7 @@ BEGIN
         RETURN false;
     END IF;
     months := billing_internal.call_resolve(handle, ARRAY[of_customer_id], ARRAY[ready.bucket_minutes], ARRAY[billing.now() - billing_internal.event_age_default()::interval],
-        ARRAY[billing.now() + billing_internal.event_future_default()::interval], ARRAY[NULL::text]);
+        ARRAY[billing_internal.moment() + billing_internal.event_future_default()::interval], ARRAY[NULL::text]);
     IF months IS NOT NULL THEN
         PERFORM billing_internal.partition_ensure(m) FROM unnest(months) m;
     END IF;

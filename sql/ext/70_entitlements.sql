@@ -1,7 +1,7 @@
 -- Entitlements: what a customer may use, now. What plans, add-ons, contracts and operators say is compiled into stretches of
 -- time when it changes (entitlement_state); asking reads one of them, and the usage of its window.
 --
--- There is no cache in a session: a check reads committed rows in its own snapshot, so whatever another session committed before
+-- There is no cache in a session: a check reads committed rows in its own snapshot, and asks at the moment of its call, so whatever another session committed before
 -- that snapshot was taken is in the answer, and a change that begins or ends later does so by its dates.
 
 -- ── leaves ───────────────────────────────────────────────────────────────────────────────────────
@@ -58,7 +58,8 @@ AS $$
         FROM billing.contract k JOIN billing.contract_term t ON t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.kind = 'entitlement' AND t.until_version IS NULL
         WHERE k.customer_id = of_customer_id AND k.state <> 'draft'
         UNION ALL
-        SELECT o.item->>'feature', 'override', 'override', tstzrange(o.from_at, o.until_at), o.item, o.from_at, o.override_id::text, 0, NULL, NULL
+        -- The one made last counts, whichever transaction began first.
+        SELECT o.item->>'feature', 'override', 'override', tstzrange(o.from_at, o.until_at), o.item, o.created_at, o.override_id::text, 0, NULL, NULL
         FROM billing.entitlement_override o WHERE o.customer_id = of_customer_id AND o.from_at < coalesce(o.until_at, 'infinity')
     )
     SELECT jsonb_agg(jsonb_build_object('feature_id', f.feature_id, 'kind', f.kind, 'zone', f.time_zone, 'sources', f.sources))
@@ -189,13 +190,14 @@ CREATE FUNCTION billing_internal.entitlement_now(of_customer_id bigint, feature 
 AS $$
 #variable_conflict use_column
 BEGIN
+    entitlement_now.at := coalesce(entitlement_now.at, billing_internal.moment());
     RETURN QUERY
     SELECT f.feature_id, f.kind, f.meter_id, f.unit, s.valid_during, s.suspended, s.value, s.quota, s.mode, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, s.rate, s.source, s.heard
-    FROM billing.feature f JOIN billing.entitlement_state s ON s.customer_id = of_customer_id AND s.feature_id = f.feature_id AND s.valid_during @> coalesce(entitlement_now.at, billing.now())
+    FROM billing.feature f JOIN billing.entitlement_state s ON s.customer_id = of_customer_id AND s.feature_id = f.feature_id AND s.valid_during @> entitlement_now.at
     WHERE f.key = entitlement_now.feature;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.entitlement_now(bigint, text, timestamptz) IS 'What a customer has of a feature at an instant (NULL = billing.now()); no row = nothing.';
+COMMENT ON FUNCTION billing_internal.entitlement_now(bigint, text, timestamptz) IS 'What a customer has of a feature at an instant (NULL = this moment); no row = nothing.';
 
 CREATE FUNCTION billing_internal.entitlement_rolled(
     of_customer_id bigint, of_feature_id int, of_meter_id int, resets text, zone text, starts_on date, every text, alignment text, match jsonb, rollover numeric, from_at timestamptz
@@ -345,7 +347,7 @@ BEGIN
         RETURN NULL;
     END IF;
     BEGIN
-        RETURN coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing.now()) s), 0);
+        RETURN coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing_internal.moment()) s), 0);
     EXCEPTION WHEN OTHERS THEN
         -- What keeps usage from being priced is for staff.
         IF left(SQLSTATE, 2) <> 'ZB' THEN
@@ -364,7 +366,7 @@ BEGIN
     IF billing_internal.asks_for_itself() THEN
         RETURN billing_internal.customer_credit_left(of_customer_id, of_unit);
     END IF;
-    RETURN coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing.now()) s), 0);
+    RETURN coalesce((SELECT s.available FROM billing_internal.credit_standing(of_customer_id, of_unit, billing_internal.moment()) s), 0);
 END
 $$;
 COMMENT ON FUNCTION billing_internal.credit_left(bigint, text) IS 'What a customer has available of a unit.';
@@ -398,38 +400,39 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.refuse_quantity(numeric, text, text) IS 'Errors: ZB004, always: a quantity that is missing, too small (so the hint), too large or none.';
 
-CREATE FUNCTION billing.entitlement_check(customer text, feature text, quantity numeric DEFAULT 1, dimensions jsonb DEFAULT '{}')
-    RETURNS TABLE (allowed boolean, reason text, kind text, mode text, used numeric, quota numeric, remaining numeric, resets_at timestamptz, source text, value jsonb)
-    LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+CREATE FUNCTION billing_internal.entitlement_asked(customer text, feature text, quantity numeric, dimensions jsonb, at timestamptz, to_use boolean,
+    OUT allowed boolean, OUT reason text, OUT kind text, OUT mode text, OUT used numeric, OUT quota numeric, OUT remaining numeric, OUT resets_at timestamptz, OUT source text, OUT value jsonb, OUT limited boolean)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_column
 DECLARE
+    by_key text := entitlement_asked.customer;
     s record;
     u record;
-    at timestamptz := billing.now();
 BEGIN
     IF (billing_internal.require_installed() IS NULL) IS NULL THEN -- an expression, which costs less than PERFORM
         RETURN;
     END IF;
-    SELECT c.customer_id, f.feature_id, f.kind, f.meter_id, f.unit, e.suspended, e.value, e.quota, e.mode, e.resets, e.length, e.zone, e.starts_on, e.every, e.alignment, e.match, e.rollover, e.rate, e.source,
-        EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL) AS limited INTO s
-    FROM billing.customer c CROSS JOIN billing.feature f
-    LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> at
-    WHERE c.key = entitlement_check.customer AND f.key = entitlement_check.feature AND entitlement_check.quantity >= 0 AND entitlement_check.quantity < 1e28;
-    IF NOT FOUND THEN
+    at := coalesce(at, billing_internal.moment());
+    LOOP
+        SELECT c.customer_id, f.feature_id, f.kind, f.meter_id, f.unit, e.suspended, e.value, e.quota, e.mode, e.resets, e.length, e.zone, e.starts_on, e.every, e.alignment, e.match, e.rollover, e.rate, e.source,
+            EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL) AS limited INTO s
+        FROM billing.customer c CROSS JOIN billing.feature f
+        LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> entitlement_asked.at
+        WHERE c.key = by_key AND f.key = entitlement_asked.feature AND entitlement_asked.quantity >= 0 AND entitlement_asked.quantity < 1e28;
+        EXIT WHEN FOUND;
         -- By an alias or id, or this raises.
-        IF (entitlement_check.quantity >= 0 AND entitlement_check.quantity < 1e28) IS NOT TRUE THEN
-            PERFORM billing_internal.refuse_quantity(entitlement_check.quantity, 'asked for', 'Ask for 0 or more.');
+        IF (entitlement_asked.quantity >= 0 AND entitlement_asked.quantity < 1e28) IS NOT TRUE THEN
+            PERFORM billing_internal.refuse_quantity(entitlement_asked.quantity, 'asked for', 'Ask for 0 or more.');
         END IF;
-        PERFORM billing_internal.find_feature(entitlement_check.feature);
-        RETURN QUERY SELECT x.* FROM billing.customer c CROSS JOIN LATERAL billing.entitlement_check(c.key, entitlement_check.feature, entitlement_check.quantity, entitlement_check.dimensions) x
-        WHERE c.customer_id = billing_internal.find_customer(entitlement_check.customer);
-        RETURN;
-    END IF;
+        PERFORM billing_internal.find_feature(entitlement_asked.feature);
+        SELECT c.key INTO by_key FROM billing.customer c WHERE c.customer_id = billing_internal.find_customer(entitlement_asked.customer);
+    END LOOP;
     kind := s.kind;
+    limited := s.limited AND s.meter_id IS NOT NULL;
     source := s.source;
     value := s.value;
-    IF s.source IS NULL OR (s.match <> '{}' AND EXISTS (SELECT FROM jsonb_each(s.match) m WHERE entitlement_check.dimensions->>m.key <> m.value #>> '{}')) THEN
+    IF s.source IS NULL OR (s.match <> '{}' AND EXISTS (SELECT FROM jsonb_each(s.match) m WHERE coalesce(entitlement_asked.dimensions->>m.key <> m.value #>> '{}', to_use))) THEN
         allowed := false;
         reason := 'not_entitled';
         source := NULL;
@@ -444,10 +447,10 @@ BEGIN
         quota := s.quota + u.rolled;
         remaining := CASE WHEN s.quota IS NOT NULL THEN greatest(quota - u.used, 0) END;
         resets_at := u.until_at;
-        reason := billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, entitlement_check.quantity);
+        reason := billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, entitlement_asked.quantity);
         allowed := reason <> 'quota_exceeded';
         IF reason IS NULL THEN
-            PERFORM billing_internal.refuse_quantity(entitlement_check.quantity, 'asked for', 'Ask for 0 or more.');
+            PERFORM billing_internal.refuse_quantity(entitlement_asked.quantity, 'asked for', 'Ask for 0 or more.');
         END IF;
     ELSIF s.kind = 'credit' THEN
         allowed := s.value = 'true';
@@ -459,9 +462,9 @@ BEGIN
         END IF;
     ELSIF s.kind = 'rate_limit' THEN
         value := s.rate;
-        allowed := entitlement_check.quantity = 0;
+        allowed := entitlement_asked.quantity = 0;
         IF NOT allowed THEN
-            u := billing_internal.rate_look(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, (s.rate->>'burst')::numeric, entitlement_check.quantity, (s.rate->>'per')::interval);
+            u := billing_internal.rate_look(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, (s.rate->>'burst')::numeric, entitlement_asked.quantity, (s.rate->>'per')::interval);
             allowed := u.allowed;
             remaining := u.remaining;
             resets_at := CASE WHEN NOT u.allowed THEN at + u.retry_after END;
@@ -471,24 +474,34 @@ BEGIN
         allowed := s.value <> 'false';
         reason := CASE WHEN allowed THEN 'allowed' ELSE 'not_entitled' END;
     END IF;
-    IF s.limited AND allowed AND s.meter_id IS NOT NULL AND entitlement_check.quantity > 0 THEN
-        u := billing_internal.limits_say(s.customer_id, s.meter_id, entitlement_check.quantity, entitlement_check.dimensions);
+    IF limited AND allowed AND NOT to_use AND entitlement_asked.quantity > 0 THEN
+        u := billing_internal.limits_say(s.customer_id, s.meter_id, entitlement_asked.quantity, entitlement_asked.dimensions);
         IF NOT u.allowed OR u.reason = 'soft_limit' THEN
             allowed := u.allowed;
             reason := u.reason;
         END IF;
     END IF;
-    RETURN NEXT;
 END
 $$;
+COMMENT ON FUNCTION billing_internal.entitlement_asked(text, text, numeric, jsonb, timestamptz, boolean) IS
+    'What entitlement_check() says at an instant (NULL = this moment), and whether limits in money or units may be about it. to_use: for whoever goes on to count it: the dimensions must say that the usage is of what the entitlement is for, and limits are left to limits_check().';
+
+CREATE FUNCTION billing.entitlement_check(customer text, feature text, quantity numeric DEFAULT 1, dimensions jsonb DEFAULT '{}')
+    RETURNS TABLE (allowed boolean, reason text, kind text, mode text, used numeric, quota numeric, remaining numeric, resets_at timestamptz, source text, value jsonb)
+    LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 -- bound when made: inlined, so no search_path
+BEGIN ATOMIC
+    SELECT a.allowed, a.reason, a.kind, a.mode, a.used, a.quota, a.remaining, a.resets_at, a.source, a.value
+    FROM billing_internal.entitlement_asked(entitlement_check.customer, entitlement_check.feature, entitlement_check.quantity, entitlement_check.dimensions, NULL, false) a;
+END;
 COMMENT ON FUNCTION billing.entitlement_check(text, text, numeric, jsonb) IS
-    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only. A customer''s login may ask for its own customers. Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
+    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only (what it leaves out may be any; consume() wants to know). A customer''s login may ask for its own customers. Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
 
 CREATE FUNCTION billing.entitled(customer text, feature text, quantity numeric DEFAULT 1) RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_variable
 DECLARE
+    at timestamptz := billing_internal.moment();
     s record;
     u record;
     allowed boolean;
@@ -499,7 +512,7 @@ BEGIN
     SELECT c.customer_id, f.feature_id, f.kind, f.meter_id, e.suspended, e.value, e.quota, e.mode, e.resets, e.length, e.zone, e.starts_on, e.every, e.alignment, e.match, e.rollover,
         CASE WHEN f.meter_id IS NOT NULL THEN EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL) END AS limited INTO s
     FROM billing.customer c CROSS JOIN billing.feature f
-    LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
+    LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> at
     WHERE c.key = customer AND f.key = feature AND quantity >= 0 AND quantity < 1e28;
     IF FOUND THEN
         -- What entitlement_check() says of the ordinary cases, with less ado.
@@ -508,7 +521,7 @@ BEGIN
         ELSIF s.kind IN ('boolean', 'static') THEN
             RETURN s.value <> 'false';
         ELSIF s.kind IN ('metered', 'seat') AND NOT s.limited THEN
-            u := billing_internal.entitlement_used(s.customer_id, s.feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, billing.now());
+            u := billing_internal.entitlement_used(s.customer_id, s.feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, at);
             allowed := billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, quantity) <> 'quota_exceeded';
             IF allowed IS NOT NULL THEN
                 RETURN allowed;
@@ -519,7 +532,8 @@ BEGIN
         PERFORM billing_internal.find_feature(feature);
         RETURN false;
     END IF;
-    RETURN coalesce((SELECT x.allowed FROM billing.entitlement_check(customer, feature, quantity) x), false);
+    u := billing_internal.entitlement_asked(customer, feature, quantity, '{}', at, false);
+    RETURN coalesce(u.allowed, false);
 END
 $$;
 COMMENT ON FUNCTION billing.entitled(text, text, numeric) IS
@@ -534,6 +548,7 @@ AS $$
 DECLARE
     of_customer_id bigint;
     of_key text;
+    at timestamptz := billing_internal.moment();
 BEGIN
     PERFORM billing_internal.require_installed();
     of_customer_id := billing_internal.find_customer(customer);
@@ -541,8 +556,8 @@ BEGIN
     RETURN QUERY
     SELECT f.key, f.name, f.kind, x.allowed, x.reason, x.value, x.mode, x.used, x.quota, x.remaining, CASE WHEN f.kind = 'metered' THEN s.resets END, x.resets_at, s.source, s.heard, upper(s.valid_during)
     FROM billing.entitlement_state s JOIN billing.feature f USING (feature_id)
-    CROSS JOIN LATERAL billing.entitlement_check(of_key, f.key, 1) x
-    WHERE s.customer_id = of_customer_id AND s.valid_during @> billing.now() ORDER BY f.key;
+    CROSS JOIN LATERAL billing_internal.entitlement_asked(of_key, f.key, 1, '{}', at, false) x
+    WHERE s.customer_id = of_customer_id AND s.valid_during @> at ORDER BY f.key;
 END
 $$;
 COMMENT ON FUNCTION billing.entitlements(text) IS

@@ -28,13 +28,14 @@ AS $$
 #variable_conflict use_column
 DECLARE
     by_key text := of_customer;
+    at timestamptz := billing_internal.moment();
 BEGIN
     LOOP
         SELECT c.customer_id, c.key, f.feature_id, f.key, f.kind, f.unit, m.event_type, f.meter_id, m.additive, m.definition::text, e.mode, e.quota, e.resets, e.length, e.rate,
             EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL), EXISTS (SELECT FROM billing.alert_rule r WHERE r.customer_id = c.customer_id AND r.ended_at IS NULL)
         INTO customer_id, customer, feature_id, feature, kind, unit, event_type, meter_id, additive, definition, mode, quota, resets, length, rate, limited, watched
         FROM billing.customer c CROSS JOIN billing.feature f LEFT JOIN billing.meter m USING (meter_id)
-        LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
+        LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> at
         WHERE c.key = by_key AND f.key = of_feature;
         EXIT WHEN FOUND;
         -- By an alias or id, or this raises.
@@ -128,7 +129,7 @@ DECLARE
     s record;
     w record;
     c record;
-    at timestamptz := billing.now();
+    at timestamptz := billing_internal.moment();
     event_id text := 'consume:' || consume.idempotency_key;
     locked boolean;
     done boolean := false;
@@ -149,7 +150,7 @@ BEGIN
     s := billing_internal.consume_subject(consume.customer, consume.feature);
     IF s.kind = 'rate_limit' THEN
         -- No event: what a rate limit counts is over in a moment. So the key is not kept, and the same again is another request.
-        c := billing.entitlement_check(s.customer, s.feature, 0);
+        c := billing_internal.entitlement_asked(s.customer, s.feature, 0, '{}', at, false);
         IF c.allowed AND consume.quantity > 0 THEN
             w := billing_internal.rate_take(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, (s.rate->>'burst')::numeric, consume.quantity, false, (s.rate->>'per')::interval);
             c.allowed := w.allowed;
@@ -169,10 +170,6 @@ BEGIN
     END IF;
     locked := s.kind = 'metered' AND (s.mode = 'hard' AND s.quota IS NOT NULL OR s.resets = 'first_use');
     PERFORM billing_internal.consume_lock(s.customer_id, consume.idempotency_key, CASE WHEN locked THEN s.feature_id END);
-    IF s.resets = 'first_use' THEN
-        -- Who began later may have been first: then it is in that window.
-        at := greatest(at, (SELECT max(w.starts_at) FROM billing.entitlement_window w WHERE w.customer_id = s.customer_id AND w.feature_id = s.feature_id AND w.ends_at > at));
-    END IF;
     IF s.limited OR s.kind = 'credit' THEN
         -- First of all, where looking is dear or may fail.
         RETURN QUERY SELECT * FROM billing_internal.consume_again(s.customer_id, s.customer, s.feature, s.event_type, event_id, w.properties::jsonb, w.dimensions::jsonb, consume.bill_to);
@@ -184,15 +181,19 @@ BEGIN
         PERFORM billing_internal.credit_lock(s.customer_id, s.unit);
     END IF;
     LOOP
-        c := billing.entitlement_check(s.customer, s.feature, w.quantity, w.dimensions::jsonb);
+        -- Once the locks are had: it happens now, after what others counted.
+        at := billing_internal.moment();
+        IF s.resets = 'first_use' THEN
+            at := greatest(at, (SELECT max(w.starts_at) FROM billing.entitlement_window w WHERE w.customer_id = s.customer_id AND w.feature_id = s.feature_id AND w.ends_at > at));
+        END IF;
+        c := billing_internal.entitlement_asked(s.customer, s.feature, w.quantity, w.dimensions::jsonb, at, true);
         EXIT WHEN locked OR c.kind <> 'metered' OR c.mode IS DISTINCT FROM 'hard' OR c.quota IS NULL;
         -- It became a hard limit just now.
         PERFORM billing_internal.quota_lock(s.customer_id, s.feature_id);
         locked := true;
     END LOOP;
-    IF c.allowed AND s.limited THEN
-        -- Once more, with the legal entity, and with the hard ones held.
-        before := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, w.quantity, w.dimensions::jsonb, consume.bill_to, true);
+    IF c.allowed AND c.limited THEN
+        before := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, w.quantity, w.dimensions::jsonb, consume.bill_to, true, w.properties, at);
         IF NOT before.allowed OR before.reason = 'soft_limit' THEN
             c.allowed := before.allowed;
             c.reason := before.reason;
@@ -210,17 +211,31 @@ BEGIN
     END IF;
     IF c.allowed AND s.kind = 'credit' THEN
         before := billing_internal.credit_coverage(s.customer_id);
-        BEGIN
-            PERFORM billing.ingest_event(s.customer, s.event_type, event_id, at, w.properties::jsonb, consume.bill_to);
+        c.allowed := false;
+        FOR try IN 1..20 LOOP
+            BEGIN
+                PERFORM billing.ingest_event(s.customer, s.event_type, event_id, at, w.properties::jsonb, consume.bill_to);
+                after := billing_internal.credit_coverage(s.customer_id);
+                IF after.uncovered > before.uncovered THEN
+                    RAISE EXCEPTION USING ERRCODE = 'ZBDRY';
+                END IF;
+                c.allowed := true;
+                c.remaining := greatest(c.remaining - (after.covered - before.covered), 0);
+            EXCEPTION WHEN SQLSTATE 'ZBDRY' THEN
+                NULL;
+            END;
+            EXIT WHEN c.allowed;
+            -- Was it this? What others used meanwhile, without asking, is in after, too.
             after := billing_internal.credit_coverage(s.customer_id);
-            IF after.uncovered > before.uncovered THEN
-                RAISE EXCEPTION USING ERRCODE = 'ZBDRY';
+            IF (after.covered, after.uncovered) = (before.covered, before.uncovered) THEN
+                c.reason := 'no_credit';
+                EXIT;
             END IF;
-            c.remaining := greatest(c.remaining - (after.covered - before.covered), 0);
-        EXCEPTION WHEN SQLSTATE 'ZBDRY' THEN
-            c.allowed := false;
-            c.reason := 'no_credit';
-        END;
+            before := after;
+        END LOOP;
+        IF NOT c.allowed AND c.reason <> 'no_credit' THEN
+            PERFORM billing_internal.fail('40001', format('usage of customer %s comes too fast to tell what credit covers', s.customer), 'Nothing was counted. Send it again, with the same key.');
+        END IF;
     ELSIF c.allowed THEN
         IF NOT done THEN
             PERFORM billing.ingest_event(s.customer, s.event_type, event_id, at, w.properties::jsonb, consume.bill_to);
@@ -269,7 +284,7 @@ DECLARE
     w record;
     c record;
     r record;
-    at timestamptz := billing.now();
+    at timestamptz;
     id uuid;
 BEGIN
     PERFORM billing_internal.require_installed();
@@ -302,10 +317,10 @@ BEGIN
         RETURN QUERY SELECT 'duplicate', r.reservation_id, r.expires_at, true, 'allowed', x.used, x.quota, x.remaining FROM billing.entitlement_check(s.customer, s.feature, 0) x;
         RETURN;
     END IF;
-    c := billing.entitlement_check(s.customer, s.feature, reservation_create.quantity, w.dimensions::jsonb);
-    IF c.allowed AND s.limited THEN
-        -- Once more, with the legal entity, and with the hard ones held.
-        r := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, reservation_create.quantity, w.dimensions::jsonb, reservation_create.bill_to, true, w.properties);
+    at := billing_internal.moment();
+    c := billing_internal.entitlement_asked(s.customer, s.feature, reservation_create.quantity, w.dimensions::jsonb, at, true);
+    IF c.allowed AND c.limited THEN
+        r := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, reservation_create.quantity, w.dimensions::jsonb, reservation_create.bill_to, true, w.properties, at);
         IF NOT r.allowed OR r.reason = 'soft_limit' THEN
             c.allowed := r.allowed;
             c.reason := r.reason;
@@ -381,11 +396,9 @@ BEGIN
     END IF;
     -- The stripe and the quota before the row, as everywhere.
     SELECT x.customer_id, x.feature_id INTO w FROM billing.reservation x WHERE x.reservation_id = reservation_confirm.reservation;
-    IF FOUND AND NOT billing_internal.travelling() THEN
-        PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(w.customer_id));
-        IF EXISTS (SELECT FROM billing.entitlement_state e WHERE e.customer_id = w.customer_id AND e.feature_id = w.feature_id AND e.resets = 'first_use') THEN
-            PERFORM billing_internal.quota_lock(w.customer_id, w.feature_id);
-        END IF;
+    IF FOUND THEN
+        PERFORM billing_internal.consume_lock(w.customer_id, 'confirm:' || reservation_confirm.reservation,
+            (SELECT e.feature_id FROM billing.entitlement_state e WHERE e.customer_id = w.customer_id AND e.feature_id = w.feature_id AND e.resets = 'first_use' LIMIT 1));
     END IF;
     r := billing_internal.reservation_hold(reservation_confirm.reservation);
     IF r.outcome = 'released' THEN
@@ -398,13 +411,13 @@ BEGIN
         WHERE y.customer_id = r.customer_id AND y.reservation_id = reservation_confirm.reservation;
         RETURN;
     END IF;
-    late := r.expires_at <= billing.now();
+    late := r.expires_at <= billing_internal.moment();
     IF coalesce(reservation_confirm.actual, r.quantity) > 0 THEN
         SELECT * INTO w FROM billing_internal.consume_worth(r.definition, coalesce(reservation_confirm.actual, r.quantity), r.properties::text, r.bill_to);
         IF NOT FOUND THEN
             PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(r.definition, coalesce(reservation_confirm.actual, r.quantity), r.properties::text, r.bill_to)::jsonb);
         END IF;
-        at := billing_internal.window_enter(r.customer_id, r.feature_id, billing.now());
+        at := billing_internal.window_enter(r.customer_id, r.feature_id, billing_internal.moment());
         PERFORM billing.ingest_event(r.customer, r.event_type, 'reservation:' || reservation_confirm.reservation, at, w.properties::jsonb, r.bill_to);
     END IF;
     UPDATE billing.reservation x SET outcome = 'confirmed', actual = coalesce(reservation_confirm.actual, r.quantity), was_late = late, settled_at = billing.now()
@@ -577,8 +590,8 @@ BEGIN
         explanation := format('%s may use %s of %s now (%s)', who, trim_scale(why_denied.quantity), f.key, c.reason);
     WHEN c.reason = 'suspended' THEN
         SELECT k.key INTO paused FROM billing.contract k JOIN billing.contract_term t USING (customer_id, contract_id) JOIN billing.contract_term e USING (customer_id, contract_id)
-        WHERE k.customer_id = of_customer_id AND t.kind = 'pause' AND t.until_version IS NULL AND t.valid_during @> billing.now()
-            AND e.kind = 'entitlement' AND e.until_version IS NULL AND e.valid_during @> billing.now() AND e.terms->>'feature' = f.key ORDER BY k.key LIMIT 1;
+        WHERE k.customer_id = of_customer_id AND t.kind = 'pause' AND t.until_version IS NULL AND t.valid_during @> billing_internal.moment()
+            AND e.kind = 'entitlement' AND e.until_version IS NULL AND e.valid_during @> billing_internal.moment() AND e.terms->>'feature' = f.key ORDER BY k.key LIMIT 1;
         explanation := format('all contracts that give %s to %s are paused', f.key, who);
         command := format('SELECT billing.contract_resume(%L);', paused);
     WHEN c.reason = 'quota_exceeded' THEN

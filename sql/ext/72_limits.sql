@@ -149,6 +149,7 @@ CREATE FUNCTION billing.rate_limit(customer text, feature text, cost numeric DEF
 AS $$
 DECLARE
     by_key text := customer;
+    at timestamptz := billing_internal.moment();
     s record;
     r record;
 BEGIN
@@ -161,7 +162,7 @@ BEGIN
     LOOP
         SELECT c.customer_id, f.feature_id, f.key, f.kind, e.suspended, e.rate INTO s
         FROM billing.customer c CROSS JOIN billing.feature f
-        LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> billing.now()
+        LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> at
         WHERE c.key = by_key AND f.key = rate_limit.feature;
         EXIT WHEN FOUND;
         -- By an alias or id, or this raises.
@@ -507,15 +508,16 @@ AS $$
 DECLARE
     of_customer_id bigint;
     worths jsonb;
+    at timestamptz := billing_internal.moment();
 BEGIN
     PERFORM billing_internal.require_installed();
     of_customer_id := billing_internal.find_customer(customer);
-    worths := billing_internal.reserved_worths(of_customer_id, billing.now());
+    worths := billing_internal.reserved_worths(of_customer_id, at);
     RETURN QUERY
     SELECT l.key, l.bill_to, l.match, l.mode, l.period, u.starts_at, u.ends_at, coalesce(l.currency, m.unit, m.key), l.amount, trim_scale(u.used), trim_scale(coalesce(r.reserved, 0)),
         trim_scale(greatest(l.amount - u.used - coalesce(r.reserved, 0), 0)), u.used > l.amount
-    FROM billing_internal.limits_used(of_customer_id, billing.now(), of_kind) u JOIN billing.spend_limit l ON l.customer_id = of_customer_id AND l.limit_id = u.limit_id LEFT JOIN billing.meter m USING (meter_id)
-    LEFT JOIN billing_internal.limits_add(of_customer_id, worths, jsonb_array_length(worths)) r ON r.limit_id = l.limit_id
+    FROM billing_internal.limits_used(of_customer_id, at, of_kind) u JOIN billing.spend_limit l ON l.customer_id = of_customer_id AND l.limit_id = u.limit_id LEFT JOIN billing.meter m USING (meter_id)
+    LEFT JOIN billing_internal.limits_add(of_customer_id, worths, jsonb_array_length(worths), at) r ON r.limit_id = l.limit_id
     ORDER BY l.key;
 END
 $$;
@@ -543,7 +545,7 @@ COMMENT ON FUNCTION billing.budgets(text) IS 'The budgets of a customer''s API k
 
 -- ── asking ───────────────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.limits_about(of_customer_id bigint, worths jsonb) RETURNS TABLE (n int, limit_id uuid, hard boolean, ask jsonb)
+CREATE FUNCTION billing_internal.limits_about(of_customer_id bigint, worths jsonb, at timestamptz) RETURNS TABLE (n int, limit_id uuid, hard boolean, ask jsonb)
     LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
@@ -555,20 +557,20 @@ BEGIN
         WHERE k.customer_id = of_customer_id AND k.state IN ('scheduled', 'active', 'paused') ORDER BY k.starts_on, k.key LIMIT 1;
     END IF;
     RETURN QUERY SELECT w.n::int, x.limit_id, x.mode = 'hard', jsonb_build_object('id', x.limit_id, 'meter_id', x.meter_id, 'currency', x.currency, 'filter', x.match, 'bill_to', x.bill_to, 'from_at', p.starts_at, 'until_at', p.ends_at)
-    FROM billing.spend_limit x CROSS JOIN LATERAL billing_internal.limit_window(of_customer_id, x.period, billing.now()) p
+    FROM billing.spend_limit x CROSS JOIN LATERAL billing_internal.limit_window(of_customer_id, x.period, at) p
     JOIN LATERAL jsonb_array_elements(worths) WITH ORDINALITY w (worth, n) ON w.worth->'dimensions' || jsonb_strip_nulls(jsonb_build_object('bill_to', w.worth->'bill_to')) @> x.match
         AND (x.bill_to IS NULL OR x.bill_to = coalesce(w.worth->>'bill_to', payer)) AND (x.meter_id IS NULL OR x.meter_id = (w.worth->>'meter_id')::int)
     WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limits_about(bigint, jsonb) IS 'The limits that usage counts towards, for each of event_worths() (n, from 1; paid by its legal entity, NULL = the contract''s), and how to ask uses().';
+COMMENT ON FUNCTION billing_internal.limits_about(bigint, jsonb, timestamptz) IS 'The limits that usage counts towards, for each of event_worths() (n, from 1; paid by its legal entity, NULL = the contract''s), and how to ask uses(), at an instant.';
 
-CREATE FUNCTION billing_internal.limits_add(of_customer_id bigint, worths jsonb, held int) RETURNS TABLE (limit_id uuid, ask jsonb, reserved numeric, adds numeric)
+CREATE FUNCTION billing_internal.limits_add(of_customer_id bigint, worths jsonb, held int, at timestamptz) RETURNS TABLE (limit_id uuid, ask jsonb, reserved numeric, adds numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    about jsonb := (SELECT jsonb_agg(to_jsonb(a)) FROM billing_internal.limits_about(of_customer_id, worths) a);
+    about jsonb := (SELECT jsonb_agg(to_jsonb(a)) FROM billing_internal.limits_about(of_customer_id, worths, at) a);
     w record;
     ahead numeric;
     ahead_events bigint;
@@ -588,7 +590,7 @@ BEGIN
         priced_in := NULL;
         cost := NULL;
         IF w.money THEN
-            SELECT x.currency, x.amount INTO priced_in, cost FROM billing_internal.limit_cost(of_customer_id, w.meter_id::int, w.quantities, w.dimensions, billing.now(), ahead, ahead_events) x;
+            SELECT x.currency, x.amount INTO priced_in, cost FROM billing_internal.limit_cost(of_customer_id, w.meter_id::int, w.quantities, w.dimensions, at, ahead, ahead_events) x;
         END IF;
         costs := costs || jsonb_build_object('n', w.n, 'quantity', w.quantity, 'currency', priced_in, 'cost', cost);
         sums := sums || jsonb_build_object(w.meter_id, jsonb_build_array(ahead + w.quantity, ahead_events + cardinality(w.quantities)));
@@ -600,9 +602,9 @@ BEGIN
     GROUP BY a.limit_id, a.ask;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limits_add(bigint, jsonb, int) IS 'What usage (event_worths()) would add to each limit it counts towards, in its money or units: the first so many, which are reserved, and the others.';
+COMMENT ON FUNCTION billing_internal.limits_add(bigint, jsonb, int, timestamptz) IS 'What usage (event_worths()) at an instant would add to each limit it counts towards, in its money or units: the first so many, which are reserved, and the others.';
 
-CREATE FUNCTION billing_internal.limits_ask(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, properties text DEFAULT NULL,
+CREATE FUNCTION billing_internal.limits_ask(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, properties text DEFAULT NULL, at timestamptz DEFAULT NULL,
     OUT allowed boolean, OUT reason text, OUT detail jsonb)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -618,12 +620,13 @@ BEGIN
     IF of_meter_id IS NULL THEN
         RETURN;
     END IF;
+    at := coalesce(at, billing_internal.moment());
     worths := billing_internal.event_worths(of_meter_id, quantity, dimensions, bill_to, properties);
-    IF NOT EXISTS (SELECT FROM billing_internal.limits_about(of_customer_id, worths)) THEN
+    IF NOT EXISTS (SELECT FROM billing_internal.limits_about(of_customer_id, worths, at)) THEN
         RETURN;
     END IF;
-    reserved := coalesce(billing_internal.reserved_worths(of_customer_id, billing.now()), '[]');
-    added := (SELECT jsonb_agg(to_jsonb(a)) FROM billing_internal.limits_add(of_customer_id, reserved || worths, jsonb_array_length(reserved)) a WHERE a.adds > 0);
+    reserved := coalesce(billing_internal.reserved_worths(of_customer_id, at), '[]');
+    added := (SELECT jsonb_agg(to_jsonb(a)) FROM billing_internal.limits_add(of_customer_id, reserved || worths, jsonb_array_length(reserved), at) a WHERE a.adds > 0);
     IF added IS NULL THEN
         RETURN;
     END IF;
@@ -642,8 +645,8 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limits_ask(bigint, int, numeric, jsonb, text, text) IS
-    'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. What is reserved counts as used. properties: of the event, which counts on the other meters of its type, too. What costs nothing passes.';
+COMMENT ON FUNCTION billing_internal.limits_ask(bigint, int, numeric, jsonb, text, text, timestamptz) IS
+    'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. What is reserved counts as used. properties: of the event, which counts on the other meters of its type, too. at: when it happens (NULL = this moment). What costs nothing passes.';
 
 CREATE FUNCTION billing_internal.customer_limits(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb) RETURNS TABLE (allowed boolean, reason text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
@@ -679,7 +682,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.limits_say(bigint, int, numeric, jsonb) IS 'limits_ask() for whoever only wants to know: allowed and reason.';
 
 CREATE FUNCTION billing_internal.limits_check(of_customer_id bigint, of_feature_id int, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, lock boolean DEFAULT false,
-    properties text DEFAULT NULL, OUT allowed boolean, OUT reason text, OUT detail jsonb)
+    properties text DEFAULT NULL, at timestamptz DEFAULT NULL, OUT allowed boolean, OUT reason text, OUT detail jsonb)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -688,19 +691,20 @@ DECLARE
     hard uuid[];
 BEGIN
     IF lock AND of_meter_id IS NOT NULL AND NOT billing_internal.travelling() THEN
+        at := coalesce(at, billing_internal.moment());
         worths := billing_internal.event_worths(of_meter_id, quantity, dimensions, bill_to, properties);
-        PERFORM billing_internal.uses_keep(of_customer_id, (SELECT jsonb_agg(a.ask) FROM billing_internal.limits_about(of_customer_id, worths) a));
+        PERFORM billing_internal.uses_keep(of_customer_id, (SELECT jsonb_agg(a.ask) FROM billing_internal.limits_about(of_customer_id, worths, at) a));
         LOOP
             -- While it was waited for, a limit may have been replaced: then the one in its place is locked, too.
-            hard := ARRAY(SELECT DISTINCT a.limit_id FROM billing_internal.limits_about(of_customer_id, worths) a WHERE a.hard AND a.limit_id <> ALL (locked));
+            hard := ARRAY(SELECT DISTINCT a.limit_id FROM billing_internal.limits_about(of_customer_id, worths, at) a WHERE a.hard AND a.limit_id <> ALL (locked));
             EXIT WHEN hard = '{}';
             PERFORM FROM billing.spend_limit x WHERE x.customer_id = of_customer_id AND x.limit_id = ANY (hard) ORDER BY x.limit_id FOR NO KEY UPDATE;
             locked := locked || hard;
         END LOOP;
     END IF;
     -- Asked afterwards: who had the lock before has committed what he used.
-    SELECT a.allowed, a.reason, a.detail INTO allowed, reason, detail FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to, properties) a;
+    SELECT a.allowed, a.reason, a.detail INTO allowed, reason, detail FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to, properties, at) a;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limits_check(bigint, int, int, numeric, jsonb, text, boolean, text) IS
+COMMENT ON FUNCTION billing_internal.limits_check(bigint, int, int, numeric, jsonb, text, boolean, text, timestamptz) IS
     'limits_ask() for whoever goes on to write. lock: holds the hard limits until the transaction ends, so that of several at once only those pass that fit.';

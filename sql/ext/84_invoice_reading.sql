@@ -200,7 +200,7 @@ CREATE FUNCTION billing_internal.credit_coverage(of_customer_id bigint, OUT cove
 AS $$
 DECLARE
     -- What others consumed is later than this transaction began, and so is what it consumes itself.
-    refs billing_internal.bill_ref[] := billing_internal.pending_refs(of_customer_id, billing.now() + interval '1 day');
+    refs billing_internal.bill_ref[] := billing_internal.pending_refs(of_customer_id, billing_internal.moment() + interval '1 day');
     handle bigint;
 BEGIN
     covered := 0;
@@ -395,7 +395,7 @@ BEGIN
     IF with_overdue THEN
         -- Beside the next bill those of later periods that touch what is asked for; with all between where what is spent decides prices.
         -- Up to a day ahead, since others may have begun later (credit_coverage()).
-        pending := ARRAY(SELECT b FROM unnest(billing_internal.pending_boundaries(of_customer_id, of_contract_id, least(as_of - interval '1 microsecond', billing.now() + interval '1 day'))) b
+        pending := ARRAY(SELECT b FROM unnest(billing_internal.pending_boundaries(of_customer_id, of_contract_id, least(as_of - interval '1 microsecond', billing_internal.moment() + interval '1 day'))) b
             WHERE b > k.next_n AND (EXISTS (SELECT FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.kind = 'commitment' AND t.until_version IS NULL)
                 OR (SELECT billing_internal.local_midnight(p.ends_on, k.time_zone) > from_at FROM billing_internal.calendar_period(k.starts_on, k.ends_on, k.billed_every, k.alignment, b - 1) p)) ORDER BY b);
     END IF;

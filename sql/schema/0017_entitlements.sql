@@ -41,14 +41,14 @@ CREATE TABLE billing.entitlement_override (
 );
 COMMENT ON TABLE billing.entitlement_override IS 'Operators'' dated exceptions: another value of a feature than what was agreed, for a while.';
 COMMENT ON COLUMN billing.entitlement_override.customer_id IS 'The customer.';
-COMMENT ON COLUMN billing.entitlement_override.override_id IS 'UUIDv7; of two that hold the greater one counts.';
+COMMENT ON COLUMN billing.entitlement_override.override_id IS 'UUIDv7.';
 COMMENT ON COLUMN billing.entitlement_override.feature_id IS 'The feature.';
 COMMENT ON COLUMN billing.entitlement_override.item IS 'The exception as an entitlement item: {"feature","value"} or {"feature","rate"}.';
 COMMENT ON COLUMN billing.entitlement_override.from_at IS 'From when on it holds.';
 COMMENT ON COLUMN billing.entitlement_override.until_at IS 'Until when (exclusive); NULL = until it is ended.';
 COMMENT ON COLUMN billing.entitlement_override.reason IS 'Why, in the words of the person who made it.';
 COMMENT ON COLUMN billing.entitlement_override.created_by IS 'The role that made it.';
-COMMENT ON COLUMN billing.entitlement_override.created_at IS 'Real time.';
+COMMENT ON COLUMN billing.entitlement_override.created_at IS 'Real time; of two that hold the later one counts.';
 SELECT billing_internal.declare_table('billing.entitlement_override', 'customer-owned', '{until_at}', '{customer_id, override_id, feature_id, item, from_at, until_at}');
 CREATE INDEX entitlement_override_feature_idx ON billing.entitlement_override (customer_id, feature_id);
 

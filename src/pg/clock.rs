@@ -66,6 +66,17 @@ fn billing_now() -> TimestampWithTimeZone {
         .unwrap_or_else(|| error!("the setting {name} is not an instant: {text:?}"))
 }
 
+/// The clock at this moment rather than when the transaction started; where `billing.now()` stands still, that.
+#[pg_extern(sql = false)]
+fn billing_moment() -> TimestampWithTimeZone {
+    if stands_still() {
+        return billing_now();
+    }
+    // SAFETY: reads the clock.
+    TimestampWithTimeZone::try_from(unsafe { pg_sys::GetCurrentTimestamp() })
+        .expect("the clock is a timestamp")
+}
+
 /// Whether billing.now() is not the real clock.
 pub fn stands_still() -> bool {
     said(&TRAVEL).is_some() || said(&TEST_CLOCK).is_some()
@@ -190,12 +201,16 @@ mod tests {
     use pgrx::prelude::*;
 
     /// billing.now() is the start of the transaction, or the test clock, which stands still to the microsecond;
-    /// a setting that is no instant is an error, never the real time.
+    /// a setting that is no instant is an error, never the real time. moment() goes on where that does not stand still.
     #[pg_test]
     fn the_clock_is_the_transaction_or_stands_still() {
         assert!(holds("SELECT billing.now() = now()"));
+        assert!(holds(
+            "SELECT billing_internal.moment() BETWEEN now() AND clock_timestamp() AND billing_internal.moment() > now()"
+        ));
         Spi::run("SET billing.test_clock = '2023-12-01T00:00:00.000001Z'").unwrap();
         assert_eq!(value("SELECT billing.now()").as_deref(), Some("2023-12-01 00:00:00.000001+00"));
+        assert!(holds("SELECT billing_internal.moment() = billing.now()"));
         Spi::run("SET billing.test_clock = 'yesterday'").unwrap();
         let broken = error_of("SELECT billing.now()");
         assert!(broken.starts_with("XX000 the setting billing.test_clock is not an instant"), "{broken}");

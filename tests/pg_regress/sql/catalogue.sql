@@ -250,7 +250,7 @@ WITH exception (name, reason) AS (VALUES
     ('billing_internal.invoice_key(text,integer,bigint,text)', 'inlined, bound when made'),
     ('billing_internal.local_midnight(date,text)', 'inlined, bound when made'),
     ('billing_internal.ref_now(bigint,uuid,integer[],timestamp with time zone)', 'inlined, bound when made'),
-    ('billing_internal.reservations_kept()', 'inlined, bound when made'),
+    ('billing_internal.reservations_kept()', 'inlined, bound when made'), ('billing.entitlement_check(text,text,numeric,jsonb)', 'inlined, bound when made'),
     ('billing_internal.rfc3339(timestamp with time zone)', 'inlined, bound when made'),
     ('billing_internal.stripe_of(bigint)', 'inlined, bound when made'),
     -- A procedure with SET can't COMMIT. They run with their caller's rights and only name what is qualified.
