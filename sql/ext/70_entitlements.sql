@@ -391,6 +391,15 @@ COMMENT ON FUNCTION billing_internal.entitlement_windows_keep(bigint, int) IS 'A
 
 -- ── asking ───────────────────────────────────────────────────────────────────────────────────────
 
+CREATE FUNCTION billing_internal.refuse_quantity(quantity numeric, done text, hint text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM billing_internal.fail('ZB004', format('%s can''t be %s', coalesce(quantity::text, 'NULL'), done), CASE WHEN quantity > 0 THEN 'Numbers have up to 28 digits.' ELSE hint END);
+END
+$$;
+COMMENT ON FUNCTION billing_internal.refuse_quantity(numeric, text, text) IS 'Errors: ZB004, always: a quantity that is missing, too small (so the hint), too large or none.';
+
 CREATE FUNCTION billing_internal.entitlement_asked(customer text, feature text, quantity numeric, dimensions jsonb, at timestamptz, to_use boolean,
     OUT allowed boolean, OUT reason text, OUT kind text, OUT mode text, OUT used numeric, OUT quota numeric, OUT remaining numeric, OUT resets_at timestamptz, OUT source text, OUT value jsonb, OUT limited boolean)
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -410,11 +419,11 @@ BEGIN
             EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL) AS limited INTO s
         FROM billing.customer c CROSS JOIN billing.feature f
         LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> entitlement_asked.at
-        WHERE c.key = by_key AND f.key = entitlement_asked.feature AND entitlement_asked.quantity >= 0;
+        WHERE c.key = by_key AND f.key = entitlement_asked.feature AND entitlement_asked.quantity >= 0 AND entitlement_asked.quantity < 1e28;
         EXIT WHEN FOUND;
         -- By an alias or id, or this raises.
-        IF (entitlement_asked.quantity >= 0) IS NOT TRUE THEN
-            PERFORM billing_internal.fail('ZB004', format('%s can''t be asked for', coalesce(entitlement_asked.quantity::text, 'NULL')), 'Ask for 0 or more.');
+        IF (entitlement_asked.quantity >= 0 AND entitlement_asked.quantity < 1e28) IS NOT TRUE THEN
+            PERFORM billing_internal.refuse_quantity(entitlement_asked.quantity, 'asked for', 'Ask for 0 or more.');
         END IF;
         PERFORM billing_internal.find_feature(entitlement_asked.feature);
         SELECT c.key INTO by_key FROM billing.customer c WHERE c.customer_id = billing_internal.find_customer(entitlement_asked.customer);
@@ -440,6 +449,9 @@ BEGIN
         resets_at := u.until_at;
         reason := billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, entitlement_asked.quantity);
         allowed := reason <> 'quota_exceeded';
+        IF reason IS NULL THEN
+            PERFORM billing_internal.refuse_quantity(entitlement_asked.quantity, 'asked for', 'Ask for 0 or more.');
+        END IF;
     ELSIF s.kind = 'credit' THEN
         allowed := s.value = 'true';
         reason := CASE WHEN allowed THEN 'allowed' ELSE 'not_entitled' END;
@@ -492,6 +504,7 @@ DECLARE
     at timestamptz := billing_internal.moment();
     s record;
     u record;
+    allowed boolean;
 BEGIN
     IF (billing_internal.require_installed() IS NULL) IS NULL THEN -- an expression, which costs less than PERFORM
         RETURN NULL;
@@ -500,7 +513,7 @@ BEGIN
         CASE WHEN f.meter_id IS NOT NULL THEN EXISTS (SELECT FROM billing.spend_limit l WHERE l.customer_id = c.customer_id AND l.ended_at IS NULL) END AS limited INTO s
     FROM billing.customer c CROSS JOIN billing.feature f
     LEFT JOIN billing.entitlement_state e ON e.customer_id = c.customer_id AND e.feature_id = f.feature_id AND e.valid_during @> at
-    WHERE c.key = customer AND f.key = feature AND quantity >= 0;
+    WHERE c.key = customer AND f.key = feature AND quantity >= 0 AND quantity < 1e28;
     IF FOUND THEN
         -- What entitlement_check() says of the ordinary cases, with less ado.
         IF s.suspended IS NOT FALSE THEN
@@ -509,7 +522,10 @@ BEGIN
             RETURN s.value <> 'false';
         ELSIF s.kind IN ('metered', 'seat') AND NOT s.limited THEN
             u := billing_internal.entitlement_used(s.customer_id, s.feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, at);
-            RETURN coalesce(billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, quantity) <> 'quota_exceeded', false);
+            allowed := billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, quantity) <> 'quota_exceeded';
+            IF allowed IS NOT NULL THEN
+                RETURN allowed;
+            END IF;
         END IF;
     ELSIF billing_internal.customer_of(customer) IS NULL THEN
         -- In a WHERE clause over rows of many a customer nobody knows, or whom this login may not see, has nothing.

@@ -141,9 +141,9 @@ BEGIN
     ELSIF coalesce(octet_length(consume.idempotency_key), 0) NOT BETWEEN 1 AND 247 THEN
         PERFORM billing_internal.check_key(consume.idempotency_key, 247);
     END IF;
-    IF (consume.quantity >= 0) IS NOT TRUE OR jsonb_typeof(consume.properties) IS DISTINCT FROM 'object' THEN
-        IF (consume.quantity >= 0) IS NOT TRUE THEN
-            PERFORM billing_internal.fail('ZB004', format('%s can''t be consumed', coalesce(consume.quantity::text, 'NULL')), 'Consume 0 or more.');
+    IF (consume.quantity >= 0 AND consume.quantity < 1e28) IS NOT TRUE OR jsonb_typeof(consume.properties) IS DISTINCT FROM 'object' THEN
+        IF (consume.quantity >= 0 AND consume.quantity < 1e28) IS NOT TRUE THEN
+            PERFORM billing_internal.refuse_quantity(consume.quantity, 'consumed', 'Consume 0 or more.');
         END IF;
         PERFORM billing_internal.fail('ZB004', 'the properties must be an object', 'Pass {"model": "gpt-4"}, or {}.');
     END IF;
@@ -289,8 +289,8 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM billing_internal.check_key(reservation_create.idempotency_key, 255);
-    IF (reservation_create.quantity > 0) IS NOT TRUE THEN
-        PERFORM billing_internal.fail('ZB004', format('%s can''t be reserved', coalesce(reservation_create.quantity::text, 'NULL')), 'Reserve more than 0.');
+    IF (reservation_create.quantity > 0 AND reservation_create.quantity < 1e28) IS NOT TRUE THEN
+        PERFORM billing_internal.refuse_quantity(reservation_create.quantity, 'reserved', 'Reserve more than 0.');
     ELSIF (reservation_create.expires_in BETWEEN interval '1 second' AND interval '7 days') IS NOT TRUE THEN
         PERFORM billing_internal.fail('ZB004', format('a reservation can''t last %s', coalesce(reservation_create.expires_in::text, 'NULL')), 'Give 1 second to 7 days.');
     ELSIF jsonb_typeof(reservation_create.properties) IS DISTINCT FROM 'object' THEN
@@ -391,7 +391,7 @@ DECLARE
 BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM billing_internal.require_read_committed('usage is not consumed');
-    IF reservation_confirm.actual < 0 THEN
+    IF reservation_confirm.actual < 0 OR reservation_confirm.actual >= 1e28 THEN
         PERFORM billing_internal.fail('ZB004', format('%s can''t have been used', reservation_confirm.actual), 'Give 0 or more, or NULL for what was reserved.');
     END IF;
     -- The stripe and the quota before the row, as everywhere.
@@ -501,6 +501,8 @@ DECLARE
     s record;
     c record;
     sits boolean;
+    holder uuid;
+    from_events tstzmultirange;
     -- After the holder's last operation, also in the same transaction.
     changed_at timestamptz := billing.now();
 BEGIN
@@ -513,9 +515,16 @@ BEGIN
         PERFORM billing_internal.fail('ZB004', format('feature %s is a %s feature', s.feature, s.kind), 'Seats are of seat features.');
     END IF;
     PERFORM billing_internal.consume_lock(s.customer_id, 'seats', s.feature_id);
-    -- The last operation of this holder, from buckets and deltas, or from events where those are not true.
-    SELECT u.quantity = 1, greatest(changed_at, u.placed_at + interval '1 microsecond') INTO sits, changed_at FROM billing.feature f CROSS JOIN LATERAL billing_internal.usage_cells(s.customer_id, f.meter_id, '-infinity', 'infinity') u
-    WHERE f.feature_id = s.feature_id AND u.value_key = billing_internal.key_of_text(seat_change.seat_holder) ORDER BY u.placed_at DESC, u.event_key DESC, u.quantity LIMIT 1;
+    -- The last operation of this holder, as usage_cells() would say, which reads everybody's: from buckets and deltas, or from events where those are not true.
+    holder := billing_internal.key_of_text(seat_change.seat_holder);
+    from_events := coalesce(billing_internal.dirty_usage(s.customer_id, s.meter_id, '-infinity', 'infinity'), '{}');
+    SELECT o.present, greatest(changed_at, o.placed_at + interval '1 microsecond') INTO sits, changed_at FROM (
+        SELECT u.present, u.placed_at, u.event_key FROM billing_internal.usage_distinct u
+        WHERE u.customer_id = s.customer_id AND u.meter_id = s.meter_id AND u.value_key = holder AND NOT from_events @> u.bucket_start
+        UNION ALL
+        SELECT e.value = 1, e.occurred_at, e.event_key FROM unnest(from_events) r (stretch)
+        CROSS JOIN LATERAL billing_internal.stored_measures(s.customer_id, s.meter_id, lower(r.stretch), upper(r.stretch)) e WHERE e.value_key = holder) o
+    ORDER BY o.placed_at DESC, o.event_key DESC, o.present LIMIT 1;
     c := billing.entitlement_check(s.customer, s.feature, CASE WHEN leaves OR sits IS TRUE THEN 0 ELSE 1 END);
     IF coalesce(sits, false) <> leaves THEN
         RETURN QUERY SELECT CASE WHEN leaves THEN 'absent' ELSE 'already' END, true, c.reason, c.used, c.quota, c.remaining;
@@ -562,14 +571,17 @@ CREATE FUNCTION billing.why_denied(customer text, feature text, quantity numeric
 AS $$
 #variable_conflict use_column
 DECLARE
+    of_customer_id bigint;
     c record;
     f record;
+    l record;
     who text;
     paused text;
 BEGIN
     PERFORM billing_internal.require_installed();
-    SELECT k.key INTO who FROM billing.customer k WHERE k.customer_id = billing_internal.find_customer(why_denied.customer);
-    SELECT x.key, x.kind, x.unit INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(why_denied.feature);
+    of_customer_id := billing_internal.find_customer(why_denied.customer);
+    SELECT k.key INTO who FROM billing.customer k WHERE k.customer_id = of_customer_id;
+    SELECT x.key, x.kind, x.unit, x.meter_id INTO f FROM billing.feature x WHERE x.feature_id = billing_internal.find_feature(why_denied.feature);
     c := billing.entitlement_check(who, f.key, why_denied.quantity);
     allowed := c.allowed;
     reason := c.reason;
@@ -577,8 +589,9 @@ BEGIN
     WHEN c.allowed THEN
         explanation := format('%s may use %s of %s now (%s)', who, trim_scale(why_denied.quantity), f.key, c.reason);
     WHEN c.reason = 'suspended' THEN
-        SELECT k.key INTO paused FROM billing.contract k JOIN billing.contract_term t USING (customer_id, contract_id)
-        WHERE k.customer_id = billing_internal.find_customer(who) AND t.kind = 'pause' AND t.until_version IS NULL AND t.valid_during @> billing_internal.moment() ORDER BY k.key LIMIT 1;
+        SELECT k.key INTO paused FROM billing.contract k JOIN billing.contract_term t USING (customer_id, contract_id) JOIN billing.contract_term e USING (customer_id, contract_id)
+        WHERE k.customer_id = of_customer_id AND t.kind = 'pause' AND t.until_version IS NULL AND t.valid_during @> billing_internal.moment()
+            AND e.kind = 'entitlement' AND e.until_version IS NULL AND e.valid_during @> billing_internal.moment() AND e.terms->>'feature' = f.key ORDER BY k.key LIMIT 1;
         explanation := format('all contracts that give %s to %s are paused', f.key, who);
         command := format('SELECT billing.contract_resume(%L);', paused);
     WHEN c.reason = 'quota_exceeded' THEN
@@ -588,17 +601,25 @@ BEGIN
             CASE WHEN c.resets_at IS NOT NULL THEN quote_literal(to_char(c.resets_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')) ELSE 'NULL' END);
     WHEN c.reason = 'no_credit' THEN
         explanation := format('%s has no %s credit available; usage that is not billed yet counts as drawn', who, f.unit);
-        command := format('SELECT billing.credit_purchase(%L, %L);', who, jsonb_build_object('unit', f.unit, 'amount', '100', 'price', '100'));
+        -- Below zero, what is missing comes first.
+        command := format('SELECT billing.credit_purchase(%L, %L);', who, jsonb_build_object('unit', f.unit, 'amount', p.amount, 'price', p.amount)) FROM (SELECT (100 + ceil(greatest(-c.remaining, 0)))::text AS amount) p;
     WHEN c.reason = 'not_entitled' THEN
         explanation := CASE WHEN c.value = 'false' THEN format('%s is off for %s, by %s', f.key, who, c.source) ELSE format('no plan, add-on, contract or exception of %s gives %s now', who, f.key) END;
         command := format('SELECT billing.entitlement_override(%L, %L, %L, NULL, ''why'');', who, f.key,
             CASE f.kind WHEN 'static' THEN '"value"' WHEN 'rate_limit' THEN '{"limit": "10", "per": "1 second"}' WHEN 'boolean' THEN 'true' WHEN 'credit' THEN 'true' ELSE trim_scale(why_denied.quantity)::text END);
     WHEN c.reason = 'rate_limited' THEN
         explanation := format('%s asks for %s too often', who, f.key);
-        command := format('SELECT billing.entitlement_override(%L, %L, %L, NULL, ''why'');', who, f.key, c.value);
+        -- The same rate, and a burst in which this has room beside what has not drained yet.
+        command := format('SELECT billing.entitlement_override(%L, %L, %L, NULL, ''why'');', who, f.key,
+            c.value || jsonb_build_object('burst', ceil((c.value->>'burst')::numeric + why_denied.quantity - c.remaining)::text));
     WHEN c.reason IN ('spend_limit', 'budget') THEN
         explanation := format('%s would cost more than a %s lets', f.key, replace(c.reason, '_', ' '));
-        command := format('SELECT * FROM billing.%s(%L);', CASE c.reason WHEN 'budget' THEN 'budgets' ELSE 'spend_limits' END, who);
+        IF NOT billing_internal.asks_for_itself() THEN
+            SELECT x.*, a.detail, m.key AS meter INTO l FROM billing_internal.limits_ask(of_customer_id, f.meter_id, why_denied.quantity) a
+            JOIN billing.spend_limit x ON x.customer_id = of_customer_id AND x.key = a.detail->>'key' AND x.ended_at IS NULL LEFT JOIN billing.meter m ON m.meter_id = x.meter_id;
+            command := format('SELECT billing.%s_set(%L, %L);', l.kind, who, jsonb_strip_nulls(jsonb_build_object('key', l.key, 'amount', ceil((l.detail->>'used')::numeric + (l.detail->>'asked')::numeric)::text,
+                'period', l.period, 'mode', l.mode, 'bill_to', l.bill_to, 'match', nullif(l.match, '{}'), 'currency', l.currency, 'meter', l.meter, 'reason', 'why')));
+        END IF;
     ELSE
         explanation := format('%s may not use %s of %s now (%s)', who, trim_scale(why_denied.quantity), f.key, c.reason);
     END CASE;
@@ -607,4 +628,4 @@ BEGIN
     RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION billing.why_denied(text, text, numeric) IS 'Why a customer may not use so much of a feature now, in words, and a command that would let it (for operators; an amendment or another plan does, too). command is NULL where nothing is to be lifted, and for a customer''s login, which may ask for its own customers. Errors: ZB001, ZB004 quantity.';
+COMMENT ON FUNCTION billing.why_denied(text, text, numeric) IS 'Why a customer may not use so much of a feature now, in words, and a command that lifts that (for operators; an amendment or another plan does, too): where something else denies it then, ask again. command is NULL where nothing is to be lifted, and for a customer''s login, which may ask for its own customers. Errors: ZB001, ZB004 quantity.';

@@ -94,7 +94,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.rate_take(bigint, int, numeric, numeric, numeric, boolean, interval) IS
     'Takes a request that costs so much off a rate limit of rate per a length of time and burst at once, all or nothing: in shared memory where it is preloaded (then a rollback gives nothing back), else in rate_state. retry_after: 0 if it passed, NULL if it never can. dry: only looks. Errors: ZB004 a limit or cost that can''t be.';
 
-CREATE FUNCTION billing_internal.rate_look(of_customer_id bigint, of_feature_id int, rate numeric, burst numeric, cost numeric, per interval, OUT allowed boolean, OUT retry_after interval, OUT remaining numeric)
+CREATE FUNCTION billing_internal.rate_peek(of_customer_id bigint, of_feature_id int, rate numeric, burst numeric, cost numeric, per interval, OUT allowed boolean, OUT retry_after interval, OUT remaining numeric)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -112,6 +112,36 @@ BEGIN
     retry_after := CASE WHEN allowed THEN interval '0' WHEN wait IS NOT NULL THEN wait * interval '1 microsecond' END;
 END
 $$;
+COMMENT ON FUNCTION billing_internal.rate_peek(bigint, int, numeric, numeric, numeric, interval) IS 'What rate_take() would say. Errors: ZB004 a limit or cost that can''t be.';
+
+CREATE FUNCTION billing_internal.customer_rate(of_customer_id bigint, of_feature_id int, rate numeric, burst numeric, cost numeric, per interval) RETURNS TABLE (allowed boolean, retry_after interval, remaining numeric)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT billing_internal.may_see(of_customer_id) THEN
+        RETURN;
+    END IF;
+    RETURN QUERY SELECT p.* FROM billing_internal.rate_peek(of_customer_id, of_feature_id, rate, burst, cost, per) p;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.customer_rate(bigint, int, numeric, numeric, numeric, interval) IS 'What rate_take() would say, for those who may see the customer: shared memory has no row security. Nothing for others. Errors: ZB004 a limit or cost that can''t be.';
+
+CREATE FUNCTION billing_internal.rate_look(of_customer_id bigint, of_feature_id int, rate numeric, burst numeric, cost numeric, per interval, OUT allowed boolean, OUT retry_after interval, OUT remaining numeric)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    r record;
+BEGIN
+    IF billing_internal.asks_for_itself() THEN
+        SELECT p.* INTO r FROM billing_internal.customer_rate(of_customer_id, of_feature_id, rate, burst, cost, per) p;
+    ELSE
+        r := billing_internal.rate_peek(of_customer_id, of_feature_id, rate, burst, cost, per);
+    END IF;
+    allowed := r.allowed;
+    retry_after := r.retry_after;
+    remaining := r.remaining;
+END
+$$;
 COMMENT ON FUNCTION billing_internal.rate_look(bigint, int, numeric, numeric, numeric, interval) IS 'What rate_take() would say, with the rights of a reader. Errors: ZB004 a limit or cost that can''t be.';
 
 CREATE FUNCTION billing.rate_limit(customer text, feature text, cost numeric DEFAULT 1, OUT allowed boolean, OUT reason text, OUT retry_after interval, OUT remaining numeric)
@@ -125,6 +155,9 @@ DECLARE
 BEGIN
     IF (billing_internal.require_installed() IS NULL) IS NULL THEN -- an expression, which costs less than PERFORM
         RETURN;
+    END IF;
+    IF (cost >= 0 AND cost < 1e28) IS NOT TRUE THEN
+        PERFORM billing_internal.refuse_quantity(cost, 'taken off a rate limit', 'Give what the request costs: 0 or more, as a rule 1.');
     END IF;
     LOOP
         SELECT c.customer_id, f.feature_id, f.key, f.kind, e.suspended, e.rate INTO s
@@ -143,7 +176,7 @@ BEGIN
         reason := CASE WHEN s.suspended THEN 'suspended' ELSE 'not_entitled' END;
         RETURN;
     END IF;
-    r := billing_internal.rate_take(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, coalesce((s.rate->>'burst')::numeric, 1), cost, false, (s.rate->>'per')::interval);
+    r := billing_internal.rate_take(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, (s.rate->>'burst')::numeric, cost, false, (s.rate->>'per')::interval);
     allowed := r.allowed;
     reason := CASE WHEN r.allowed THEN 'allowed' ELSE 'rate_limited' END;
     retry_after := r.retry_after;

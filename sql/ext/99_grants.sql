@@ -55,7 +55,8 @@ BEGIN
         IF NOT f.prosecdef AND (f.provolatile <> 'v' OR f.signature = ANY (raises)) THEN
             -- Readers, leaves, and what they raise with: harmless without rights on the tables.
             EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO billing_reader', f.signature);
-            IF NOT f.public OR f.signature = ANY (for_customers) THEN
+            -- What others asked of a rate limit, shared memory would tell: customer_rate() asks for them.
+            IF NOT f.public AND f.name NOT IN ('rate_shared_look', 'rate_peek') OR f.signature = ANY (for_customers) THEN
                 EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO billing_customer', f.signature);
             END IF;
         ELSIF NOT f.prosecdef AND f.language = 'c' AND f.name LIKE 'bill\_%' THEN
@@ -98,7 +99,7 @@ BEGIN
         ('{billing_app, billing_operator, billing_finance}', '{"billing.events_after(bigint, int)"}'),
         ('{billing_operator}', '{"billing.alerts_step(bigint, int, uuid)", billing.alerts()}'),
         -- Readers that are definers, for one customer that the caller may see
-        ('{billing_reader, billing_customer}', '{billing_internal.customer_bills(bigint), "billing_internal.customer_spend(bigint, timestamptz, timestamptz, text[])", billing_internal.customer_pending(bigint), "billing_internal.customer_credit_left(bigint, text)", "billing_internal.customer_limits(bigint, int, numeric, jsonb)"}'),
+        ('{billing_reader, billing_customer}', '{billing_internal.customer_bills(bigint), "billing_internal.customer_spend(bigint, timestamptz, timestamptz, text[])", billing_internal.customer_pending(bigint), "billing_internal.customer_credit_left(bigint, text)", "billing_internal.customer_limits(bigint, int, numeric, jsonb)", "billing_internal.customer_rate(bigint, int, numeric, numeric, numeric, interval)"}'),
         ('{billing_finance}', '{billing.time_travel(timestamptz)}'),
         ('{billing_finance}', '{billing.seller_upsert(jsonb), "billing.policy_set(text, text, text, text)"}')
     ) m (roles, routines) LOOP

@@ -7,8 +7,9 @@
     GET  /can?customer=acme&feature=sso                      may it?
 
 DATABASE_URL names the database, PORT where to listen. Who the customer is would come from the session that your
-application has signed in; here, for brevity, the request says it. A request repeated with the same key (a retry
-after a lost answer) has the same result and counts once: the key is billing's idempotency key, too.
+application has signed in; here, for brevity, the request says it. A project or an answer asked for again with the same key (a
+retry after a lost answer) has the same result and counts once: the key is billing's idempotency key, too. A second
+sign-up of a customer is refused (400).
 """
 
 import json

@@ -209,10 +209,10 @@ WHERE f.prosecdef AND (f.owner NOT IN ('billing_engine', 'billing_owner') OR EXI
 SELECT f.name AS offender FROM our_function f WHERE f.prosecdef AND 'regclass'::regtype = ANY (f.proargtypes::oid[]) ORDER BY 1;
 \echo 'a function that asks current_user or session_user instead of caller(); install and migrate name who is no superuser'
 SELECT f.name AS offender FROM our_function f WHERE f.prosrc ~* '\m(current_user|session_user)\M' AND f.lanname <> 'c' AND f.name NOT IN ('billing.install(text)', 'billing.migrate()') ORDER BY 1;
-\echo 'a reader (STABLE or IMMUTABLE) that is a definer. Left: my_customers() reads the one table its callers can''t; five price what a customer has not been billed yet, or asks for, each after asking may_see()'
+\echo 'a reader (STABLE or IMMUTABLE) that is a definer. Left: my_customers() reads the one table its callers can''t; six price what a customer has not been billed yet or asks for, or read shared memory, each after asking may_see()'
 SELECT f.name AS offender FROM our_function f WHERE f.prosecdef AND f.provolatile <> 'v' AND f.name <> 'billing_internal.my_customers()'
     AND NOT (f.name IN ('billing_internal.customer_bills(bigint)', 'billing_internal.customer_spend(bigint,timestamp with time zone,timestamp with time zone,text[])', 'billing_internal.customer_pending(bigint)',
-        'billing_internal.customer_credit_left(bigint,text)', 'billing_internal.customer_limits(bigint,integer,numeric,jsonb)')
+        'billing_internal.customer_credit_left(bigint,text)', 'billing_internal.customer_limits(bigint,integer,numeric,jsonb)', 'billing_internal.customer_rate(bigint,integer,numeric,numeric,numeric,interval)')
         AND split_part(f.prosrc, 'BEGIN', 2) ~ '^\s+IF (NOT )?billing_internal\.may_see\(of_customer_id\) THEN') ORDER BY 1;
 \echo 'a writer people call (VOLATILE, in billing) that is no definer. Left: install, migrate and the test clock are for superusers; ingest_from, usage_source_set and sample_step read their caller''s tables; procedures commit and only loop over definers; aggregates can''t write'
 SELECT f.name AS offender FROM our_function f WHERE f.pronamespace = 'billing'::regnamespace AND f.provolatile = 'v' AND NOT f.prosecdef AND f.prokind = 'f'

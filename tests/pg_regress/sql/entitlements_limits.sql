@@ -28,7 +28,7 @@ SELECT allowed, reason, used, remaining FROM billing.entitlement_check('acme', '
 SELECT result, reason FROM billing.consume('acme', 'tokens', 51, 't2');
 SELECT result, reason, used FROM billing.consume('acme', 'tokens', 50, 't3');
 SELECT billing.entitled('acme', 'tokens');
--- Why not, and what would help; each command does.
+-- Why not, and what would help (entitlements_denied runs every command).
 CREATE TEMP TABLE why AS SELECT x.feature, w.* FROM (VALUES ('tokens', 1), ('api', 1), ('sso', 1), ('size', 1), ('ai', 1)) x (feature, quantity) CROSS JOIN LATERAL billing.why_denied('acme', x.feature, x.quantity) w;
 SELECT feature, reason, explanation, command FROM why;
 SELECT billing.contract_pause('acme-1') AS version;
