@@ -453,8 +453,8 @@ AS $$
         UNION ALL
         SELECT 'pause', 'pause', 0, r, '{}' FROM jsonb_array_elements(made->'paused') r
         UNION ALL
-        -- The first legal entity is the contract's own.
-        SELECT 'bill_to', 'bill_to', 0, r, jsonb_build_object('value', r->'value') FROM jsonb_array_elements(made->'bill_tos') r WHERE jsonb_array_length(made->'bill_tos') > 1
+        -- The legal entity that was signed is the contract's own.
+        SELECT 'bill_to', 'bill_to', 0, r, jsonb_build_object('value', r->'value') FROM jsonb_array_elements(made->'bill_tos') r WHERE jsonb_array_length(made->'bill_tos') > 1 OR r ? 'amended'
         UNION ALL
         SELECT 'purchase_order', 'purchase_order', 0, r, jsonb_build_object('value', r->'value') FROM jsonb_array_elements(made->'purchase_orders') r
         WHERE EXISTS (SELECT FROM jsonb_array_elements(made->'purchase_orders') o WHERE o->>'value' IS NOT NULL)

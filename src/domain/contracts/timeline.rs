@@ -286,8 +286,8 @@ pub struct Timeline {
     pub purchase_orders: Vec<Fact>,
     pub credit_modes: Vec<Fact>,
     pub credit_orders: Vec<Fact<Order>>,
-    /// The two as they were signed.
-    pub signed: (Option<String>, Option<Order>),
+    /// The legal entity, credit mode and credit order as they were signed.
+    pub signed: (Option<String>, Option<String>, Option<Order>),
     /// The document in force after the last change.
     pub document: Contract,
     pub rows: Vec<Row>,
@@ -351,7 +351,7 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
     let mut contract = contract;
     contract.settle(plan);
     let start = contract.starts_on;
-    let signed = (contract.credit_mode.clone(), contract.credit_order.clone());
+    let signed = (contract.bill_to.clone(), contract.credit_mode.clone(), contract.credit_order.clone());
     let trial_until = contract.trial_until()?;
     let billing = contract.billing(plan);
     let alignment = billing.alignment(trial_until);
@@ -921,7 +921,7 @@ impl Timeline {
             }
         };
         let facts = |list: &[Fact]| stretches_of(list, |value| Tree::text(value.clone()), |_| false);
-        let (mode, order) = &self.signed;
+        let (bill_to, mode, order) = &self.signed;
         let other_mode = |value: &Option<String>| word(value) != word(mode);
         let other_order =
             |value: &Option<Order>| value.clone().unwrap_or_default() != order.clone().unwrap_or_default();
@@ -942,7 +942,10 @@ impl Timeline {
             ("term".into(), self.document.term.map_or(Tree::Null, |term| Tree::text(term.to_string()))),
             ("renewal".into(), self.renewal_tree()),
             ("paused".into(), Tree::List(self.paused.iter().map(|s| Tree::Object(s.fields())).collect())),
-            ("bill_tos".into(), facts(&self.bill_tos)),
+            (
+                "bill_tos".into(),
+                stretches_of(&self.bill_tos, |key| Tree::text(key.clone()), |value| value != bill_to),
+            ),
             ("purchase_orders".into(), facts(&self.purchase_orders)),
             (
                 "credit_modes".into(),

@@ -82,7 +82,7 @@ SELECT * FROM pg_temp.well();
 
 -- Sold for a contract whose payer was amended: the invoice is for the payer of now, a refund's credit note for whom the invoice was.
 SELECT billing.customer_upsert('{"key":"moved","bill_tos":[{"key":"old","name":"Old Ltd"},{"key":"new","name":"New Ltd"}]}') AS a \gset
-SELECT billing.contract_create('{"key":"moved-1","customer":"moved","currency":"USD","starts_on":"2026-03-01","term":"12 months","fees":[{"key":"seat","product":"credits","pricing":{"model":"flat","amount":"1"}}]}'), billing.contract_activate('moved-1') \g /dev/null
+SELECT billing.contract_create('{"key":"moved-1","customer":"moved","currency":"USD","starts_on":"2026-03-01","term":"12 months","fees":[{"key":"seat","product":"ai","pricing":{"model":"flat","amount":"1"}}]}'), billing.contract_activate('moved-1') \g /dev/null
 SELECT billing.credit_purchase('moved', '{"key":"one","amount":"10","price":"10","contract":"moved-1"}');
 SELECT billing.contract_amend('moved-1', '{"bill_to":"new"}');
 SELECT billing.credit_purchase('moved', '{"key":"two","amount":"10","price":"10","contract":"moved-1"}');
