@@ -652,7 +652,7 @@ fn rights_are_those_of_the_matrix() {
     let offenders = column(
         &mut admin,
         "SELECT format('%s may call %s', r.rolname, p.oid::regprocedure) FROM pg_proc p, (SELECT 'billing_customer' AS rolname, 'billing_customer'::regrole AS oid UNION ALL SELECT 'PUBLIC', 0) r
-         WHERE p.pronamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace) AND p.proname NOT IN ('install', 'migrate', 'fail', 'raise_fault', 'my_customers', 'customer_bills', 'customer_spend', 'customer_pending', 'customer_credit_left', 'customer_limits')
+         WHERE p.pronamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace) AND p.proname NOT IN ('install', 'migrate', 'fail', 'raise_fault', 'my_customers', 'customer_bills', 'customer_spend', 'customer_pending', 'customer_credit_left', 'customer_limits', 'customer_rate')
             AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' AND e.extname <> 'pg_billing')
             AND CASE r.rolname WHEN 'PUBLIC' THEN EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)
                 ELSE (p.provolatile = 'v' OR p.prosecdef) AND has_function_privilege('billing_customer', p.oid, 'EXECUTE') END

@@ -500,7 +500,8 @@ BEGIN
         LOOP
             -- All that the customer has of the unit is locked, by id.
             SELECT k.customer_id, k.key AS customer, coalesce(unit, k.currency) AS unit, x.*,
-                EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = k.customer_id AND r.unit = coalesce(unit, k.currency) AND r.ended_at IS NULL) AS has_rule
+                EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = k.customer_id AND r.unit = coalesce(unit, k.currency) AND r.ended_at IS NULL) AS has_rule,
+                EXISTS (SELECT FROM billing.alert_rule r WHERE r.customer_id = k.customer_id AND r.ended_at IS NULL AND r.kind = 'credit' AND r.unit = coalesce(unit, k.currency)) AS watched
             INTO b
             FROM billing.customer k
             CROSS JOIN LATERAL (
@@ -545,6 +546,9 @@ BEGIN
             draw_id := new_id;
             IF b.has_rule THEN
                 PERFORM billing_internal.credit_sales_issue(ARRAY[b.customer_id]) WHERE billing_internal.top_up_look_at(b.customer_id, unit);
+            END IF;
+            IF b.watched THEN
+                PERFORM billing_internal.alerts_drawn(b.customer_id, unit);
             END IF;
             RETURN NEXT;
             RETURN;
@@ -593,7 +597,8 @@ BEGIN
     END IF;
     -- Nearly always the customer has one block of the unit, which pays for anything, and no metered contract: nothing to choose, nothing pending.
     SELECT k.customer_id, l.grant_id, l.unit, g.key AS grant_key,
-        EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = l.customer_id AND r.unit = l.unit AND r.ended_at IS NULL) AS has_rule
+        EXISTS (SELECT FROM billing.top_up_rule r WHERE r.customer_id = l.customer_id AND r.unit = l.unit AND r.ended_at IS NULL) AS has_rule,
+        EXISTS (SELECT FROM billing.alert_rule r WHERE r.customer_id = l.customer_id AND r.ended_at IS NULL AND r.kind = 'credit' AND r.unit = l.unit) AS watched
     INTO b
     FROM billing.customer k
     JOIN billing.credit_block_balance l ON l.customer_id = k.customer_id AND l.unit = coalesce(unit, k.currency) AND l.open
@@ -620,6 +625,9 @@ BEGIN
                 result := 'drawn';
                 IF b.has_rule THEN
                     PERFORM billing_internal.credit_sales_issue(ARRAY[b.customer_id]) WHERE billing_internal.top_up_look_at(b.customer_id, b.unit);
+                END IF;
+                IF b.watched THEN
+                    PERFORM billing_internal.alerts_drawn(b.customer_id, b.unit);
                 END IF;
                 RETURN NEXT;
                 RETURN;

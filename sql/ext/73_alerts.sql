@@ -70,7 +70,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.alert_rule_set(text, jsonb) IS
-    'Tells in billing.event_feed, once per crossing and period, when a threshold is reached: {"key", "kind", "thresholds": ["80%", "100%"] or ["500"], …}. usage: "limit" (a budget in units), "feature" (its quota), or "meter", "period", "match"; spend: "limit" (a limit or budget in money), or "period", "match", "bill_to", "unit" (a currency); both without a limit or feature: "of" (what is 100%). credit: "unit" (the customer''s currency), "of" (else what blocks in force were granted): told when what is available falls to the threshold, again after it has been above. commitment: "contract", "commitment" (else all): used of each period. Takes the place of the rule with that key, and does not tell again what that told; {"key","end":true} ends it. Looked at after every consume() and change of reservations and seats; by tick() and CALL billing.alerts() also for usage that came without a call, and periods that ended, until a day later. Errors: ZB001, ZB003, ZB004.';
+    'Tells in billing.event_feed, once per crossing and period, when a threshold is reached: {"key", "kind", "thresholds": ["80%", "100%"] or ["500"], …}. usage: "limit" (a budget in units), "feature" (its quota), or "meter", "period", "match"; spend: "limit" (a limit or budget in money), or "period", "match", "bill_to", "unit" (a currency); both without a limit or feature: "of" (what is 100%). credit: "unit" (the customer''s currency), "of" (else what blocks in force were granted): told when what is available falls to the threshold, again after it has been above. commitment: "contract", "commitment" (else all): used of each period. Takes the place of the rule with that key, and does not tell again what that told; {"key","end":true} ends it. Looked at after every consume() and change of reservations and seats, rules of credit after every draw_down(); by tick() and CALL billing.alerts() also for usage that came without a call, and periods that ended, until a day later. Errors: ZB001, ZB003, ZB004.';
 
 -- ── what there is to look at ─────────────────────────────────────────────────────────────────────
 
@@ -289,6 +289,21 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.alerts_look(bigint) IS 'What alerts_tell() tells of the present periods, for whoever used: what can''t be priced now keeps nobody from using, and is left to the job, which says why.';
+
+CREATE FUNCTION billing_internal.alerts_drawn(of_customer_id bigint, of_unit text) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT sum(billing_internal.alert_credit(of_customer_id, r.rule_id)) FROM (
+        SELECT x.rule_id FROM billing.alert_rule x WHERE x.customer_id = of_customer_id AND x.ended_at IS NULL AND x.kind = 'credit' AND x.unit = of_unit ORDER BY x.rule_id) r);
+EXCEPTION WHEN OTHERS THEN
+    IF left(SQLSTATE, 2) <> 'ZB' THEN
+        RAISE;
+    END IF;
+    RETURN 0;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.alerts_drawn(bigint, text) IS 'alerts_look() of a customer''s rules of credit in a unit, for who drew of it: last of all, for it may lock a rule.';
 
 -- ── the job ──────────────────────────────────────────────────────────────────────────────────────
 

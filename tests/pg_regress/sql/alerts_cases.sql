@@ -89,7 +89,7 @@ SELECT * FROM pg_temp.told();
 SELECT billing.alert_rule_set('initech', '{"key":"x/1","kind":"spend","period":"month","thresholds":["1"]}');
 SELECT * FROM pg_temp.told();
 
--- Credit: who never had any has not fallen to a part of it; the same rule once more tells nothing; what expires has fallen.
+-- Credit: who never had any has not fallen to a part of it; the draw that crosses tells; the same rule once more tells nothing; what expires has fallen.
 SELECT billing.customer_upsert('{"key":"hooli","currency":"USD"}') AS a \gset
 SELECT billing.alert_rule_set('hooli', '{"key":"low","kind":"credit","thresholds":["20%"]}');
 SELECT * FROM look;
@@ -97,6 +97,7 @@ SELECT * FROM pg_temp.told();
 SELECT billing.credit_grant_create('hooli', '{"key":"first","amount":"100","expires":"2026-04-03"}');
 SELECT * FROM look;
 SELECT result, available FROM billing.draw_down('hooli', 90, 'd1');
+SELECT * FROM pg_temp.told();
 SELECT * FROM look;
 SELECT * FROM pg_temp.told();
 SELECT billing.alert_rule_set('hooli', '{"key":"low","kind":"credit","thresholds":["20%"]}'), billing.alert_rule_set('hooli', '{"key":"low","kind":"credit","thresholds":["20%","5%"]}');

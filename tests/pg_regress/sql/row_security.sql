@@ -270,7 +270,7 @@ FROM (SELECT DISTINCT p.proname::text FROM pg_proc p WHERE p.pronamespace = 'bil
 WHERE p.proname IS NULL OR c.call IS NULL OR pg_temp.call_it(c.call) <> 'works' ORDER BY 1;
 \echo 'a writer that a customer''s login may call'
 SELECT p.oid::regprocedure AS offender FROM pg_proc p WHERE p.pronamespace IN ('billing'::regnamespace, 'billing_internal'::regnamespace) AND (p.provolatile = 'v' OR p.prosecdef)
-    AND has_function_privilege('golden_acme', p.oid, 'EXECUTE') AND p.proname NOT IN ('install', 'migrate', 'fail', 'raise_fault', 'my_customers', 'customer_bills', 'customer_spend', 'customer_pending', 'customer_credit_left', 'customer_limits' /* see catalogue.sql */)
+    AND has_function_privilege('golden_acme', p.oid, 'EXECUTE') AND p.proname NOT IN ('install', 'migrate', 'fail', 'raise_fault', 'my_customers', 'customer_bills', 'customer_spend', 'customer_pending', 'customer_credit_left', 'customer_limits', 'customer_rate' /* see catalogue.sql */)
     AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND e.extname = 'btree_gist' WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e') ORDER BY 1;
 \set ON_ERROR_STOP off
 SET ROLE golden_acme;
