@@ -11,6 +11,8 @@ SELECT count(*) FROM billing.catalog_apply(jsonb_build_object(
     'plans', (SELECT jsonb_agg(jsonb_build_object('key', p.key, 'currency', 'USD', 'entitlements', p.others
             || '[{"feature": "gate-static", "value": "x"}, {"feature": "gate-tokens", "value": "1000000000"}, {"feature": "gate-calls", "value": "1000000000000"}]'))
         FROM (VALUES ('gate', (SELECT jsonb_agg(jsonb_build_object('feature', 'gate-' || n)) FROM generate_series(1, 997) n)), ('asked', '[]')) p (key, others))));
+-- Where there are customers already, a new meter is measured for them; until that is through readers ask events.
+CALL billing.meter_rebuild();
 SELECT count(billing.customer_upsert(jsonb_build_object('key', 'gate-' || n, 'currency', 'USD'))) FROM generate_series(1, :customers) n;
 SELECT count(billing.subscribe('gate-' || n, CASE n WHEN 1 THEN 'gate' ELSE 'asked' END)) FROM generate_series(1, :customers) n;
 SELECT count(billing.customer_upsert(jsonb_build_object('key', 'use-' || n, 'currency', 'USD'))) FROM generate_series(1, :customers) n;
