@@ -29,8 +29,8 @@ SELECT x.customer_id, x.contract_id, 'c' || x.customer_id || '-1', k.seller_id, 
     k.alignment, k.net_days, k.collection, k.prices, k.state, k.version, k.next_n, k.next_bill_at, k.signed_at, k.created_at
 FROM copy x, billing.contract k WHERE k.customer_id = 1;
 INSERT INTO billing.contract_key SELECT 'c' || x.customer_id || '-1', x.customer_id, x.contract_id FROM copy x;
-INSERT INTO billing.contract_version (customer_id, contract_id, version, effective_at, recorded_at, kind, document)
-SELECT x.customer_id, x.contract_id, v.version, v.effective_at, v.recorded_at, v.kind, v.document FROM copy x, billing.contract_version v WHERE v.customer_id = 1;
+INSERT INTO billing.contract_version (customer_id, contract_id, version, effective_at, recorded_at, kind, document, change)
+SELECT x.customer_id, x.contract_id, v.version, v.effective_at, v.recorded_at, v.kind, v.document, v.change FROM copy x, billing.contract_version v WHERE v.customer_id = 1;
 INSERT INTO billing.contract_charge (customer_id, contract_id, charge_key, valid_during, from_version, position, kind, product_id, meter_id, price_book_id, price_key, every, terms)
 SELECT x.customer_id, x.contract_id, h.charge_key, h.valid_during, h.from_version, h.position, h.kind, h.product_id, h.meter_id, h.price_book_id, h.price_key, h.every, h.terms
 FROM copy x, billing.contract_charge h WHERE h.customer_id = 1;
