@@ -9,7 +9,7 @@ use crate::domain::foundation::{Exact, Fault, instant};
 use crate::domain::invoicing::batch::{Batch, Meter, Opened, Pending, Slot, UsageRow, Version};
 use crate::domain::invoicing::document::{Document, Documents, Issue};
 use crate::domain::invoicing::explain::explain;
-use crate::domain::invoicing::settlement::Credit;
+use crate::domain::invoicing::purse::Credit;
 use crate::domain::metering::Dimensions;
 use crate::domain::rating::Pricing;
 use crate::pg::instant::{from_date, from_timestamptz, to_date, to_timestamptz};

@@ -11,7 +11,8 @@ use super::commitments;
 use super::difference::{Earlier, Standing, given_up, read_standing};
 use super::document::{Documents, Funding, Rated};
 use super::inputs::{ChargeKind, Inputs, Usage};
-use super::settlement::{self, Ceiling, Ceilings, Credit, Hour, Part, Purse};
+use super::purse::{self, Credit, Purse};
+use super::settlement::{self, Ceiling, Ceilings, Hour, Part};
 use crate::domain::contracts::charge::PriceSource;
 use crate::domain::contracts::overrides::Change;
 use crate::domain::contracts::resolve::Agreed;
@@ -836,7 +837,7 @@ impl Batch {
             }
             let slot = &self.bills[places[at]];
             let boundary = slot.boundary().filter(|_| slot.is_earlier());
-            let own = settlement::difference(now[at].clone(), &standing[at], boundary)?;
+            let own = purse::difference(now[at].clone(), &standing[at], boundary)?;
             // What it was settled from stands on the bill, without what another bill of the contract has: a bill of
             // differences alone those of the boundary, and the other way round.
             let mut purse = purse.clone().filter(|_| !slot.is_earlier());

@@ -8,7 +8,7 @@
 //! itself, and those of one measure one after the other (rules.md 3).
 
 use super::compute::{Line, LineKind, label_of};
-use super::settlement::Credit;
+use super::purse::Credit;
 use crate::domain::contracts::resolve::Agreed;
 use crate::domain::credits::commitment::{self, Charge, waterfall};
 use crate::domain::credits::{Scope, Subject, Window};

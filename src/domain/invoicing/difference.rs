@@ -4,7 +4,7 @@
 
 use super::compute::{Line, LineKind};
 use super::document::{Document, Documents};
-use super::settlement::Credit;
+use super::purse::Credit;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::{self, DOCUMENT_DEPTH_MAX, Fields, Node, Tree};
 use crate::domain::foundation::{Exact, Fault, Ratio};

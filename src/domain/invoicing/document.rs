@@ -7,7 +7,7 @@ use super::commitments::{Owed, Spent};
 use super::compute::{Line, Position, Unpriced};
 use super::difference::{Due, Earlier};
 use super::inputs::{Header, Inputs};
-use super::settlement::{Credit, Purse};
+use super::purse::{Credit, Purse};
 use crate::domain::foundation::hash::sha256_hex;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::foundation::json::Tree;

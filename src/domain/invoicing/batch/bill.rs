@@ -18,7 +18,8 @@ use crate::domain::invoicing::document::Rated;
 use crate::domain::invoicing::inputs::{
     AmountOff, Charge, ChargeKind, Cut, Header, Inputs, PercentOff, Scope, Segment, ServicePeriod, UsageTerms,
 };
-use crate::domain::invoicing::settlement::{Hour, Purse};
+use crate::domain::invoicing::purse::Purse;
+use crate::domain::invoicing::settlement::Hour;
 use crate::domain::metering::Dimensions;
 use crate::domain::metering::dimensions::BILL_TO;
 use crate::domain::rating::TierContinuity;

@@ -25,7 +25,7 @@ fn tokens(pricing: &str, quantity: &str) -> Charge {
 /// Line, block, quantity, amount.
 fn draws(documents: &Documents) -> Vec<(String, String, String, String)> {
     let credits = documents.list.iter().flat_map(|document| &document.credits);
-    let shown = |credit: &crate::domain::invoicing::settlement::Credit| {
+    let shown = |credit: &crate::domain::invoicing::purse::Credit| {
         let (quantity, amount) = (credit.quantity.to_string(), credit.amount.to_string());
         (credit.line.clone(), credit.block.clone(), quantity, amount)
     };
