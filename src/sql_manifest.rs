@@ -21,20 +21,22 @@ extension_sql_file!(
     requires = ["rating"]
 );
 extension_sql_file!("../sql/ext/50_catalogue.sql", name = "catalogue", requires = ["contract_documents"]);
-extension_sql_file!("../sql/ext/51_contracts.sql", name = "contracts", requires = ["catalogue"]);
+extension_sql_file!("../sql/ext/51_customers.sql", name = "customers", requires = ["catalogue"]);
+extension_sql_file!("../sql/ext/52_contracts.sql", name = "contracts", requires = ["customers"]);
 extension_sql_file!(
-    "../sql/ext/52_contract_changes.sql",
+    "../sql/ext/53_contract_changes.sql",
     name = "contract_changes",
     requires = ["contracts"]
 );
 extension_sql_file!(
-    "../sql/ext/53_contract_words.sql",
+    "../sql/ext/54_contract_words.sql",
     name = "contract_words",
     requires = ["contract_changes"]
 );
 extension_sql_file!("../sql/ext/60_credits.sql", name = "credits", requires = ["contract_words"]);
 extension_sql_file!("../sql/ext/61_credit_movements.sql", name = "credit_movements", requires = ["credits"]);
-extension_sql_file!("../sql/ext/70_entitlements.sql", name = "entitlements", requires = ["credit_movements"]);
+extension_sql_file!("../sql/ext/62_top_ups.sql", name = "top_ups", requires = ["credit_movements"]);
+extension_sql_file!("../sql/ext/70_entitlements.sql", name = "entitlements", requires = ["top_ups"]);
 extension_sql_file!("../sql/ext/71_consumption.sql", name = "consumption", requires = ["entitlements"]);
 extension_sql_file!("../sql/ext/72_limits.sql", name = "limits", requires = ["consumption"]);
 extension_sql_file!("../sql/ext/73_alerts.sql", name = "alerts", requires = ["limits"]);
@@ -44,7 +46,8 @@ extension_sql_file!("../sql/ext/82_event_jobs.sql", name = "event_jobs", require
 extension_sql_file!("../sql/ext/83_prices.sql", name = "prices", requires = ["event_jobs"]);
 extension_sql_file!("../sql/ext/84_invoice_reading.sql", name = "invoice_reading", requires = ["prices"]);
 extension_sql_file!("../sql/ext/85_verify.sql", name = "verify", requires = ["invoice_reading"]);
-extension_sql_file!("../sql/ext/86_jobs.sql", name = "jobs", requires = ["verify"]);
+extension_sql_file!("../sql/ext/86_bill_run.sql", name = "bill_run", requires = ["verify"]);
+extension_sql_file!("../sql/ext/87_jobs.sql", name = "jobs", requires = ["bill_run"]);
 extension_sql_file!("../sql/ext/88_credit_sales.sql", name = "credit_sales", requires = ["jobs"]);
 extension_sql_file!("../sql/ext/90_customer_side.sql", name = "customer_side", requires = ["credit_sales"]);
 extension_sql_file!("../sql/ext/99_grants.sql", name = "grants", requires = ["customer_side"], finalize);

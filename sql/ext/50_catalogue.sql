@@ -1,4 +1,4 @@
--- Contracts, first half: the catalogue of products, meters, prices, features and plans.
+-- The catalogue of products, meters, prices, features and plans.
 
 CREATE FUNCTION billing_internal.catalogue_items(document text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'catalogue_items_wrapper';
