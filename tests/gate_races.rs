@@ -93,6 +93,44 @@ fn the_last_unit_is_given_once() {
     assert_eq!(db.verify(), Vec::<String>::new());
 }
 
+/// Two features of one meter, one for some of its usage only: the usage is one, so its last unit is given once, whichever is asked.
+#[test]
+fn the_last_unit_of_two_features_is_given_once() {
+    let db = Db::fresh("gate_two_features");
+    let mut admin = prepare(&db);
+    admin
+        .batch_execute(
+            r#"SELECT billing.catalog_apply('{"meters":[{"key":"calls","event_type":"call","aggregation":"sum","value":"n","dimensions":["model"]}],
+                "features":[{"key":"calls","kind":"metered","meter":"calls"},{"key":"big","kind":"metered","meter":"calls"}],
+                "plans":[{"key":"q","currency":"USD","entitlements":[{"feature":"calls","value":"100"},{"feature":"big","value":"100","match":{"model":"big"}}]}]}');
+            SELECT billing.customer_upsert('{"key":"two"}'), billing.subscribe('two', 'q', '2026-06-01');
+            SELECT billing.consume('two', 'calls', 99, 'before', '{"model":"big"}')"#,
+        )
+        .map_err(|e| told(&e))
+        .expect("a customer");
+    let given = |results: &[String]| results.iter().filter(|result| *result != "denied").count();
+    for (round, quota) in [100, 101, 102].into_iter().enumerate() {
+        let results = sixteen(&db, |client, who| {
+            let feature = ["calls", "big"][who % 2];
+            // First all count, then all reserve, then some the one and some the other.
+            let call = if [true, false, who < 8][round] {
+                "SELECT result FROM billing.consume('two', $1, 1, $2, $3::text::jsonb)"
+            } else {
+                "SELECT result FROM billing.reservation_create('two', $1, 1, $2, '1 hour', $3::text::jsonb)"
+            };
+            let row = client.query_one(call, &[&feature, &format!("{round}-{who}"), &r#"{"model":"big"}"#]);
+            row.map_err(|e| told(&e)).expect("an answer").get::<_, String>(0)
+        });
+        assert_eq!(given(&results), 1, "{quota}: {results:?}");
+        let one_more = format!(
+            "SELECT billing.entitlement_override('two', f, '{}', NULL, 'one more') FROM unnest('{{calls,big}}'::text[]) f",
+            quota + 1
+        );
+        admin.batch_execute(&one_more).expect("exceptions");
+    }
+    assert_eq!(db.verify(), Vec::<String>::new());
+}
+
 /// On the real clock a call's now is when its transaction began: what others counted since is counted all the same.
 #[test]
 fn who_began_earlier_and_asks_later_sees_what_was_used() {

@@ -287,7 +287,7 @@ BEGIN
         -- kept, and what is reserved. (Its time is a filter of the sum, so that no kept plan goes by the index of expiry.)
         SELECT CASE WHEN coalesce(t.events, 0) + coalesce(d.events, 0) = 0 THEN 0 WHEN k.aggregation = 'count' THEN coalesce(t.events, 0) + coalesce(d.events, 0)
                 ELSE coalesce(t.quantity, 0) + coalesce(d.quantity, 0) END
-            + coalesce((SELECT sum(r.quantity) FILTER (WHERE r.expires_at > at) FROM billing.reservation r WHERE r.customer_id = of_customer_id AND r.feature_id = of_feature_id AND r.outcome IS NULL), 0)
+            + coalesce((SELECT sum(r.quantity) FILTER (WHERE r.expires_at > at) FROM billing.reservation r WHERE r.customer_id = of_customer_id AND r.meter_id = of_meter_id AND r.outcome IS NULL), 0)
         INTO used
         FROM billing.usage_window_kept w JOIN billing.meter k USING (meter_id)
         CROSS JOIN LATERAL (SELECT sum(x.events) AS events, sum(x.quantity) AS quantity FROM billing.usage_total x
@@ -309,8 +309,14 @@ BEGIN
         until_at := CASE WHEN resets IN ('never', 'sliding') THEN NULL ELSE until_at END;
     END IF;
     IF NOT reserved THEN
-        -- What is reserved counts as used while it holds.
-        used := used + coalesce((SELECT sum(r.quantity) FILTER (WHERE r.expires_at > at) FROM billing.reservation r WHERE r.customer_id = of_customer_id AND r.feature_id = of_feature_id AND r.outcome IS NULL), 0);
+        -- What is reserved counts as used while it holds, for whichever feature of the meter; of a part of the usage, by the dimensions of the event to come.
+        used := used + coalesce(CASE WHEN match = '{}' THEN
+            (SELECT sum(r.quantity) FILTER (WHERE r.expires_at > at) FROM billing.reservation r WHERE r.customer_id = of_customer_id AND r.meter_id = of_meter_id AND r.outcome IS NULL)
+        ELSE
+            (SELECT sum(r.quantity) FILTER (WHERE r.expires_at > at) FROM billing.reservation r JOIN billing.meter k USING (meter_id)
+                CROSS JOIN LATERAL billing_internal.consume_worth(k.definition::text, r.quantity, r.properties::text, r.bill_to) e
+                WHERE r.customer_id = of_customer_id AND r.meter_id = of_meter_id AND r.outcome IS NULL AND e.dimensions::jsonb @> match)
+        END, 0);
     END IF;
 END
 $$;

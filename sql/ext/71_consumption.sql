@@ -46,7 +46,7 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.consume_subject(text, text) IS 'What consuming needs to know of a customer and a feature before it locks. Errors: ZB001.';
 
-CREATE FUNCTION billing_internal.consume_lock(of_customer_id bigint, idempotency_key text, of_feature_id int DEFAULT NULL) RETURNS void
+CREATE FUNCTION billing_internal.consume_lock(of_customer_id bigint, idempotency_key text, of_meter_id int DEFAULT NULL) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -57,23 +57,23 @@ BEGIN
         -- The same call twice at once: the second waits, and finds what the first did.
         PERFORM pg_advisory_xact_lock_shared(billing_internal.lock_class('stripe'), billing_internal.stripe_of(of_customer_id)),
             pg_advisory_xact_lock(billing_internal.lock_class('consume'), hashtext(of_customer_id || '/' || idempotency_key)),
-            CASE WHEN of_feature_id IS NOT NULL THEN pg_advisory_xact_lock(billing_internal.lock_class('quota'), hashtext(of_customer_id || '/' || of_feature_id)) END;
+            CASE WHEN of_meter_id IS NOT NULL THEN pg_advisory_xact_lock(billing_internal.lock_class('quota'), hashtext(of_customer_id || '/' || of_meter_id)) END;
     END IF;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.consume_lock(bigint, text, int) IS
-    'The locks of every call that counts, in order; with a feature, the customer''s quota of it, too, so that its last unit is given once. Errors: ZB005 above READ COMMITTED, whose snapshot would not show what others consumed before the lock was had.';
+    'The locks of every call that counts, in order; with a meter, the customer''s quotas of it, too, so that the last unit is given once. Errors: ZB005 above READ COMMITTED, whose snapshot would not show what others consumed before the lock was had.';
 
-CREATE FUNCTION billing_internal.quota_lock(of_customer_id bigint, of_feature_id int) RETURNS void
+CREATE FUNCTION billing_internal.quota_lock(of_customer_id bigint, of_meter_id int) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF NOT billing_internal.travelling() THEN
-        PERFORM pg_advisory_xact_lock(billing_internal.lock_class('quota'), hashtext(of_customer_id || '/' || of_feature_id));
+        PERFORM pg_advisory_xact_lock(billing_internal.lock_class('quota'), hashtext(of_customer_id || '/' || of_meter_id));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.quota_lock(bigint, int) IS 'Holds a customer''s quota of a feature until the transaction ends, so that its last unit is given once.';
+COMMENT ON FUNCTION billing_internal.quota_lock(bigint, int) IS 'Holds a customer''s quotas of a meter until the transaction ends, so that the last unit is given once, whichever feature asks.';
 
 CREATE FUNCTION billing_internal.check_key(idempotency_key text, most int) RETURNS void
     LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -169,7 +169,7 @@ BEGIN
         PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(s.definition, consume.quantity, consume.properties::text, consume.bill_to)::jsonb);
     END IF;
     locked := s.kind = 'metered' AND (s.mode = 'hard' AND s.quota IS NOT NULL OR s.resets = 'first_use');
-    PERFORM billing_internal.consume_lock(s.customer_id, consume.idempotency_key, CASE WHEN locked THEN s.feature_id END);
+    PERFORM billing_internal.consume_lock(s.customer_id, consume.idempotency_key, CASE WHEN locked THEN s.meter_id END);
     IF s.limited OR s.kind = 'credit' THEN
         -- First of all, where looking is dear or may fail.
         RETURN QUERY SELECT * FROM billing_internal.consume_again(s.customer_id, s.customer, s.feature, s.event_type, event_id, w.properties::jsonb, w.dimensions::jsonb, consume.bill_to);
@@ -189,7 +189,7 @@ BEGIN
         c := billing_internal.entitlement_asked(s.customer, s.feature, w.quantity, w.dimensions::jsonb, at, true);
         EXIT WHEN locked OR c.kind <> 'metered' OR c.mode IS DISTINCT FROM 'hard' OR c.quota IS NULL;
         -- It became a hard limit just now.
-        PERFORM billing_internal.quota_lock(s.customer_id, s.feature_id);
+        PERFORM billing_internal.quota_lock(s.customer_id, s.meter_id);
         locked := true;
     END LOOP;
     IF c.allowed AND c.limited THEN
@@ -308,7 +308,7 @@ BEGIN
     ELSIF reservation_create.bill_to IS NOT NULL AND NOT EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = s.customer_id AND b.key = reservation_create.bill_to) THEN
         PERFORM billing_internal.fail('ZB001', format('customer %s has no legal entity %s', s.customer, quote_literal(reservation_create.bill_to)), 'SELECT key FROM billing.bill_to; lists them.');
     END IF;
-    PERFORM billing_internal.consume_lock(s.customer_id, 'reservation:' || reservation_create.idempotency_key, s.feature_id);
+    PERFORM billing_internal.consume_lock(s.customer_id, 'reservation:' || reservation_create.idempotency_key, s.meter_id);
     SELECT * INTO r FROM billing.reservation x WHERE x.customer_id = s.customer_id AND x.idempotency_key = reservation_create.idempotency_key;
     IF FOUND THEN
         IF (r.feature_id, r.quantity, r.properties, r.bill_to) IS DISTINCT FROM (s.feature_id, reservation_create.quantity, reservation_create.properties, reservation_create.bill_to) THEN
@@ -328,8 +328,8 @@ BEGIN
     END IF;
     IF c.allowed THEN
         id := billing_internal.uuid_v7();
-        INSERT INTO billing.reservation (customer_id, reservation_id, idempotency_key, feature_id, quantity, properties, bill_to, made_at, expires_at, recorded_at)
-        VALUES (s.customer_id, id, reservation_create.idempotency_key, s.feature_id, reservation_create.quantity, reservation_create.properties, reservation_create.bill_to, at, at + reservation_create.expires_in, clock_timestamp());
+        INSERT INTO billing.reservation (customer_id, reservation_id, idempotency_key, feature_id, meter_id, quantity, properties, bill_to, made_at, expires_at, recorded_at)
+        VALUES (s.customer_id, id, reservation_create.idempotency_key, s.feature_id, s.meter_id, reservation_create.quantity, reservation_create.properties, reservation_create.bill_to, at, at + reservation_create.expires_in, clock_timestamp());
         c.used := c.used + reservation_create.quantity;
         c.remaining := CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
         IF s.watched THEN
@@ -360,7 +360,7 @@ BEGIN
     RETURN greatest(at, starts_at);
 END
 $$;
-COMMENT ON FUNCTION billing_internal.window_enter(bigint, int, timestamptz) IS 'Begins the window of a quota that resets with its first use, where none runs; when the use is to count: at, or when the window began. The caller holds the quota.';
+COMMENT ON FUNCTION billing_internal.window_enter(bigint, int, timestamptz) IS 'Begins the window of a quota that resets with its first use, where none runs; when the use is to count: at, or when the window began. The caller holds the quotas of the meter.';
 
 CREATE FUNCTION billing_internal.reservation_hold(of_reservation_id uuid) RETURNS billing_internal.reservation_row
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -369,7 +369,7 @@ DECLARE
     r billing_internal.reservation_row;
 BEGIN
     SELECT x.customer_id, c.key, f.feature_id, f.key, m.definition::text, m.event_type, x.quantity, x.properties, x.bill_to, x.expires_at, x.outcome, x.actual INTO r
-    FROM billing.reservation x JOIN billing.customer c USING (customer_id) JOIN billing.feature f USING (feature_id) JOIN billing.meter m USING (meter_id)
+    FROM billing.reservation x JOIN billing.customer c USING (customer_id) JOIN billing.feature f USING (feature_id) JOIN billing.meter m ON m.meter_id = x.meter_id
     WHERE x.reservation_id = of_reservation_id FOR UPDATE OF x;
     IF NOT FOUND THEN
         PERFORM billing_internal.fail('ZB001', format('reservation %s is not known', coalesce(of_reservation_id::text, 'NULL')), 'SELECT reservation_id, idempotency_key FROM billing.reservation; lists them.');
@@ -395,10 +395,10 @@ BEGIN
         PERFORM billing_internal.fail('ZB004', format('%s can''t have been used', reservation_confirm.actual), 'Give 0 or more, or NULL for what was reserved.');
     END IF;
     -- The stripe and the quota before the row, as everywhere.
-    SELECT x.customer_id, x.feature_id INTO w FROM billing.reservation x WHERE x.reservation_id = reservation_confirm.reservation;
+    SELECT x.customer_id, x.feature_id, x.meter_id INTO w FROM billing.reservation x WHERE x.reservation_id = reservation_confirm.reservation;
     IF FOUND THEN
         PERFORM billing_internal.consume_lock(w.customer_id, 'confirm:' || reservation_confirm.reservation,
-            (SELECT e.feature_id FROM billing.entitlement_state e WHERE e.customer_id = w.customer_id AND e.feature_id = w.feature_id AND e.resets = 'first_use' LIMIT 1));
+            CASE WHEN EXISTS (SELECT FROM billing.entitlement_state e WHERE e.customer_id = w.customer_id AND e.feature_id = w.feature_id AND e.resets = 'first_use') THEN w.meter_id END);
     END IF;
     r := billing_internal.reservation_hold(reservation_confirm.reservation);
     IF r.outcome = 'released' THEN
@@ -514,7 +514,7 @@ BEGIN
     IF s.kind <> 'seat' THEN
         PERFORM billing_internal.fail('ZB004', format('feature %s is a %s feature', s.feature, s.kind), 'Seats are of seat features.');
     END IF;
-    PERFORM billing_internal.consume_lock(s.customer_id, 'seats', s.feature_id);
+    PERFORM billing_internal.consume_lock(s.customer_id, 'seats', s.meter_id);
     -- The last operation of this holder, as usage_cells() would say, which reads everybody's: from buckets and deltas, or from events where those are not true.
     holder := billing_internal.key_of_text(seat_change.seat_holder);
     from_events := coalesce(billing_internal.dirty_usage(s.customer_id, s.meter_id, '-infinity', 'infinity'), '{}');

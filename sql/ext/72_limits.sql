@@ -474,7 +474,7 @@ AS $$
 BEGIN
     RETURN (SELECT jsonb_agg(jsonb_build_object('meter_id', g.meter_id, 'quantities', g.quantities, 'dimensions', g.dimensions, 'bill_to', g.bill_to) ORDER BY g.meter_id, g.dimensions, g.bill_to) FROM (
         SELECT w.meter_id, w.dimensions, w.bill_to, jsonb_agg(w.quantities->0 ORDER BY r.reservation_id) AS quantities
-        FROM billing.reservation r JOIN billing.feature f USING (feature_id) JOIN billing.meter m USING (meter_id)
+        FROM billing.reservation r JOIN billing.meter m USING (meter_id)
         CROSS JOIN LATERAL billing_internal.consume_worth(m.definition::text, r.quantity, r.properties::text, r.bill_to) c
         CROSS JOIN LATERAL jsonb_to_recordset(billing_internal.event_worths(m.meter_id, c.quantity, c.dimensions::jsonb, r.bill_to, c.properties)) w (meter_id int, quantities jsonb, dimensions jsonb, bill_to text)
         WHERE r.customer_id = of_customer_id AND r.outcome IS NULL AND r.expires_at > at

@@ -115,6 +115,7 @@ CREATE TABLE billing.reservation (
     reservation_id uuid NOT NULL,
     idempotency_key text COLLATE "C" NOT NULL CHECK (octet_length(idempotency_key) BETWEEN 1 AND 255),
     feature_id int NOT NULL REFERENCES billing.feature,
+    meter_id int NOT NULL REFERENCES billing.meter,
     quantity numeric NOT NULL CHECK (quantity > 0),
     properties jsonb NOT NULL,
     bill_to text COLLATE "C",
@@ -128,7 +129,7 @@ CREATE TABLE billing.reservation (
     PRIMARY KEY (customer_id, reservation_id),
     UNIQUE (customer_id, idempotency_key)
 );
-CREATE INDEX reservation_open_idx ON billing.reservation (customer_id, feature_id, expires_at) WHERE outcome IS NULL;
+CREATE INDEX reservation_open_idx ON billing.reservation (customer_id, meter_id, expires_at) WHERE outcome IS NULL;
 CREATE INDEX reservation_expiry_idx ON billing.reservation (expires_at) WHERE outcome IS NULL;
 CREATE INDEX reservation_id_idx ON billing.reservation (reservation_id);
 CREATE INDEX reservation_settled_idx ON billing.reservation (settled_at) WHERE outcome IS NOT NULL;
@@ -137,6 +138,7 @@ COMMENT ON COLUMN billing.reservation.customer_id IS 'The customer.';
 COMMENT ON COLUMN billing.reservation.reservation_id IS 'UUIDv7.';
 COMMENT ON COLUMN billing.reservation.idempotency_key IS 'The caller''s key, unique per customer.';
 COMMENT ON COLUMN billing.reservation.feature_id IS 'The feature.';
+COMMENT ON COLUMN billing.reservation.meter_id IS 'The feature''s meter: on it the reservation counts as used, whichever feature asks.';
 COMMENT ON COLUMN billing.reservation.quantity IS 'How much counts as used while it is open, in the meter''s unit.';
 COMMENT ON COLUMN billing.reservation.properties IS 'Properties of the event to come.';
 COMMENT ON COLUMN billing.reservation.bill_to IS 'Legal entity of the event to come; NULL = the contract''s.';
@@ -148,5 +150,5 @@ COMMENT ON COLUMN billing.reservation.was_late IS 'Of confirmed ones: whether it
 COMMENT ON COLUMN billing.reservation.settled_at IS 'When it was confirmed, released or found expired (billing.now()); NULL = open.';
 COMMENT ON COLUMN billing.reservation.recorded_at IS 'Real time it was made.';
 SELECT billing_internal.declare_table('billing.reservation', 'customer-owned', '{outcome, actual, was_late, settled_at}',
-    '{customer_id, reservation_id, idempotency_key, feature_id, quantity, made_at, expires_at, outcome, actual, was_late, settled_at}');
+    '{customer_id, reservation_id, idempotency_key, feature_id, meter_id, quantity, properties, bill_to, made_at, expires_at, outcome, actual, was_late, settled_at}');
 GRANT DELETE ON billing.reservation TO billing_owner;

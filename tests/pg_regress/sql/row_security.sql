@@ -41,8 +41,8 @@ SELECT customer_id, contract_id, 'entitlement', 'sso', tstzrange(starts_at, NULL
 SELECT count(*) FROM billing.catalog_apply('{"features": [{"key": "tokens", "kind": "metered", "meter": "tokens"}]}');
 SELECT count(billing.entitlement_override(k, 'tokens', '1000000', NULL, 'a test')) FROM unnest('{acme,globex}'::text[]) k;
 INSERT INTO billing.entitlement_window SELECT customer_id, 1, '2023-11-20', '2023-11-21' FROM billing.customer;
-INSERT INTO billing.reservation (customer_id, reservation_id, idempotency_key, feature_id, quantity, properties, made_at, expires_at, recorded_at)
-SELECT customer_id, gen_random_uuid(), 'r', 1, 5, '{}', '2023-12-01', '2023-12-02', '2023-12-01' FROM billing.customer;
+INSERT INTO billing.reservation (customer_id, reservation_id, idempotency_key, feature_id, meter_id, quantity, properties, made_at, expires_at, recorded_at)
+SELECT customer_id, gen_random_uuid(), 'r', 1, (SELECT meter_id FROM billing.meter WHERE key = 'tokens'), 5, '{}', '2023-12-01', '2023-12-02', '2023-12-01' FROM billing.customer;
 INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message)
 SELECT gen_random_uuid(), (SELECT min(job_run_id::text)::uuid FROM billing.job_run), now(), customer_id, 'contract', key, 'ZB007', 'no price' FROM billing.customer;
 SELECT billing.credit_purchase(k, '{"key":"pack","amount":"100","unit":"credits","price":"10"}') FROM unnest('{acme,globex}'::text[]) k;
