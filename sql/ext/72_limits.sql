@@ -281,6 +281,9 @@ BEGIN
     IF (d->>'end')::boolean IS NOT TRUE THEN
         of_meter_id := CASE WHEN d ? 'meter' THEN billing_internal.find_meter(d->>'meter') END;
         PERFORM billing_internal.check_limit_target(of_customer_id, of_meter_id, coalesce(d->'match', '{}'), d->>'bill_to');
+        IF d ? 'currency' THEN
+            PERFORM billing_internal.check_currency(d->>'currency', (billing.now() AT TIME ZONE c.time_zone)::date);
+        END IF;
         INSERT INTO billing.spend_limit (customer_id, limit_id, key, kind, bill_to, match, meter_id, currency, amount, period, mode, reason, set_at, set_by)
         VALUES (of_customer_id, billing_internal.uuid_v7(), d->>'key', of_kind, d->>'bill_to', coalesce(d->'match', '{}'), of_meter_id, CASE WHEN of_meter_id IS NULL THEN coalesce(d->>'currency', c.currency) END,
             (d->>'amount')::numeric, d->>'period', coalesce(d->>'mode', 'hard'), d->>'reason', clock_timestamp(), billing_internal.caller());
@@ -300,7 +303,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.spend_limit_set(text, jsonb) IS
-    'Limits what a customer''s usage may cost: {"key", "amount", "period": "day" | "week" | "month" (of the customer''s zone) | "billing_period", "mode": "hard" (the default: what would go beyond is denied) | "soft" (allowed, and said), "bill_to" (a legal entity), "match" (values of dimensions), "currency" (the customer''s), "reason"}. What counts is usage at its price, before it is rounded and before credit, billed or not; fees and true-ups do not. Takes the place of the limit with that key; {"key","end":true} ends it. Asked by entitled(), entitlement_check() and consume(); ingest refuses nothing. Errors: ZB001, ZB003, ZB004, ZB005.';
+    'Limits what a customer''s usage may cost: {"key", "amount", "period": "day" | "week" | "month" (of the customer''s zone) | "billing_period", "mode": "hard" (the default: what would go beyond is denied) | "soft" (allowed, and said), "bill_to" (a legal entity), "match" (values of dimensions), "currency" (the customer''s), "reason"}. What counts is usage at its price, before it is rounded and before credit, billed or not; fees and true-ups do not. Takes the place of the limit with that key; {"key","end":true} ends it. Asked by entitled(), entitlement_check() and consume(); ingest refuses nothing. Errors: ZB001 customer, legal entity, currency, ZB003, ZB004, ZB005.';
 
 CREATE FUNCTION billing.budget_set(customer text, doc jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

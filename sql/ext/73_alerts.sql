@@ -18,6 +18,7 @@ DECLARE
     of_feature record;
     of_contract_id uuid;
     new_unit text;
+    looked timestamptz;
     new_id uuid := billing_internal.uuid_v7();
 BEGIN
     PERFORM billing_internal.require_installed();
@@ -53,10 +54,16 @@ BEGIN
         IF d ? 'commitment' AND NOT EXISTS (SELECT FROM billing.commitment m WHERE m.customer_id = of_customer_id AND m.key = d->>'commitment' AND (of_contract_id IS NULL OR m.contract_id = of_contract_id)) THEN
             PERFORM billing_internal.fail('ZB001', format('commitment: customer %s has no commitment %s', c.key, quote_literal(d->>'commitment')), 'SELECT key, contract_id FROM billing.commitment; lists them.');
         END IF;
+        IF d->>'kind' = 'spend' AND d ? 'unit' THEN
+            PERFORM billing_internal.check_currency(d->>'unit', (billing.now() AT TIME ZONE c.time_zone)::date);
+        END IF;
         new_unit := CASE WHEN d->>'kind' = 'credit' OR d->>'kind' = 'spend' AND NOT d ? 'limit' THEN coalesce(d->>'unit', c.currency) END;
+        -- What measures the same goes on from where the job looked last: a period that ended since then is still to be told.
+        looked := CASE WHEN (old.kind, old.meter_id, old.feature_id, old.match, old.bill_to, old.unit, old.limit_key, old.contract_id, old.commitment, old.period)
+            IS NOT DISTINCT FROM (d->>'kind', of_meter_id, of_feature.feature_id, coalesce(d->'match', '{}'), d->>'bill_to', new_unit, d->>'limit', of_contract_id, d->>'commitment', d->>'period') THEN old.looked_until ELSE billing.now() END;
         INSERT INTO billing.alert_rule (customer_id, rule_id, key, kind, meter_id, feature_id, match, bill_to, unit, limit_key, contract_id, commitment, base, period, thresholds, looked_until, reason, set_at, set_by)
         VALUES (of_customer_id, new_id, d->>'key', d->>'kind', of_meter_id, of_feature.feature_id, coalesce(d->'match', '{}'), d->>'bill_to', new_unit, d->>'limit', of_contract_id, d->>'commitment',
-            (d->>'of')::numeric, d->>'period', d->'thresholds', billing.now(), d->>'reason', clock_timestamp(), billing_internal.caller());
+            (d->>'of')::numeric, d->>'period', d->'thresholds', looked, d->>'reason', clock_timestamp(), billing_internal.caller());
         IF d->>'kind' = 'credit' AND old.kind = 'credit' AND old.unit = new_unit THEN
             -- It was told where it is below.
             INSERT INTO billing.alert_state (customer_id, rule_id, threshold, crossings, below)
@@ -259,7 +266,8 @@ BEGIN
             FROM measure x WHERE x.pool_id IS NOT NULL
         )
         SELECT m.*, a.kind, a.key AS rule_key, u.used, t.threshold, t.amount,
-            format('alert/%s/%s', a.key, encode(sha256(convert_to(jsonb_build_array(a.kind, m.about, t.threshold, trim_scale(m.base)::text, billing_internal.rfc3339(m.starts_at))::text, 'UTF8')), 'hex')) AS feed_key
+            -- What 100% is tells crossings of a percentage apart; an amount is the same whatever it is a part of.
+            format('alert/%s/%s', a.key, encode(sha256(convert_to(jsonb_build_array(a.kind, m.about, t.threshold, CASE WHEN t.threshold LIKE '%\%' THEN trim_scale(m.base)::text END, billing_internal.rfc3339(m.starts_at))::text, 'UTF8')), 'hex')) AS feed_key
         FROM measure m JOIN used u USING (id) JOIN billing.alert_rule a ON a.customer_id = of_customer_id AND a.rule_id = m.rule_id
         CROSS JOIN LATERAL (SELECT x AS threshold, billing_internal.alert_at(x, m.base) AS amount FROM jsonb_array_elements_text(a.thresholds) x) t
         WHERE u.used >= t.amount ORDER BY a.key COLLATE "C", m.starts_at, t.amount, m.id, t.threshold
@@ -403,7 +411,10 @@ AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM billing_internal.require_installed();
-    IF (max_rows BETWEEN 1 AND 10000) IS NOT TRUE THEN
+    -- NULL is what the first look for a place nobody noted yet gives: it would read nothing, for ever.
+    IF cursor IS NULL THEN
+        PERFORM billing_internal.fail('ZB004', 'the cursor is NULL', 'Pass the last n that you have dealt with, or 0 to read from the beginning.');
+    ELSIF (max_rows BETWEEN 1 AND 10000) IS NOT TRUE THEN
         PERFORM billing_internal.fail('ZB004', format('%s entries can''t be read at once', coalesce(max_rows::text, 'NULL')), 'Ask for 1 to 10,000.');
     END IF;
     PERFORM billing_internal.feed_number();

@@ -116,4 +116,26 @@ SELECT payload->>'crossing' AS crossing, payload->>'available' AS available FROM
 SELECT count(*) FROM pg_temp.told();
 SELECT billing.alert_rule_set('hooli', '{"key":"low","end":true}'), billing.alert_rule_set('hooli', '{"key":"low","kind":"credit","thresholds":["20%"]}');
 SELECT * FROM pg_temp.told();
+
+-- A rule set anew tells of the period that ended before it, which the job had not looked at: what it measured is what it measures. One that measures something
+-- else does not.
+SELECT billing.alert_rule_set('globex', doc::jsonb) FROM (VALUES ('{"key":"day","kind":"usage","meter":"tokens","period":"day","thresholds":["100","5000"]}'), ('{"key":"other","kind":"usage","meter":"calls","period":"day","thresholds":["3"]}'),
+  ('{"key":"part","kind":"usage","feature":"daily","thresholds":["300","30%"]}')) d (doc);
+SELECT * FROM look;
+SELECT * FROM pg_temp.told();
+SELECT billing.test_clock_set('2026-04-03 23:59:59+00') AS clock \gset
+SELECT billing.ingest_event('globex', 'request', 'h1', billing.now(), '{"tokens":500,"model":"small"}');
+SELECT billing.test_clock_set('2026-04-04 00:00:01+00') AS clock \gset
+SELECT billing.alert_rule_set('globex', doc::jsonb) FROM (VALUES ('{"key":"day","kind":"usage","meter":"tokens","period":"day","thresholds":["100","6000"]}'), ('{"key":"other","kind":"usage","meter":"tokens","period":"day","thresholds":["3"]}')) d (doc);
+SELECT * FROM look;
+SELECT * FROM pg_temp.told();
+-- An amount of a quota is told once, whatever it is a part of; a percentage of another quota is another crossing.
+SELECT result FROM billing.consume('globex', 'daily', 300, 'h2', '{"model":"small"}');
+SELECT * FROM pg_temp.told();
+SELECT billing.entitlement_override('globex', 'daily', '900', NULL, 'less') IS NOT NULL AS made;
+SELECT * FROM look;
+SELECT * FROM pg_temp.told();
+-- What can't be: money in a currency that is none would never be reached; a place in the feed that is none would read nothing, for ever.
+SELECT pg_temp.fails($$SELECT billing.alert_rule_set('globex', '{"key":"typo","kind":"spend","period":"month","unit":"USDD","thresholds":["1"]}')$$);
+SELECT pg_temp.fails($$SELECT * FROM billing.events_after(NULL)$$);
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;

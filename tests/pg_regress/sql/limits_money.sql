@@ -90,6 +90,7 @@ SELECT u.used, u.used = 650 * 0.002 + 2.50 AS ok FROM billing_internal.uses(1, '
 SELECT pg_temp.fails($$SELECT billing.spend_limit_set('acme', '{"key":"x","amount":"1","period":"month","match":{"colour":"red"}}')$$);
 SELECT pg_temp.fails($$SELECT billing.budget_set('acme', '{"key":"x","amount":"1","period":"month","match":{"model":"a"},"meter":"requests"}')$$);
 SELECT pg_temp.fails($$SELECT billing.spend_limit_set('acme', '{"key":"x","amount":"1","period":"month","bill_to":"acme-fr"}')$$);
+SELECT pg_temp.fails($$SELECT billing.spend_limit_set('acme', '{"key":"x","amount":"1","period":"month","currency":"USDD"}')$$);
 SELECT pg_temp.fails($$SELECT billing.spend_limit_set('acme', '{"key":"x","end":true}')$$);
 SELECT pg_temp.fails($$SELECT billing.spend_limit_set('acme', '{"key":"k1-money","end":true}')$$);
 SELECT pg_temp.fails($$SELECT billing.budget_set('acme', '{"key":"x","amount":"1","period":"month"}')$$);
