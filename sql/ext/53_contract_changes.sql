@@ -348,15 +348,14 @@ BEGIN
     SELECT c.* INTO k FROM billing_internal.contract_lock(contract) f JOIN billing.contract c USING (customer_id, contract_id);
     effective := billing_internal.contract_day(k.customer_id, k.contract_id, k.time_zone, coalesce(at, billing.now()));
     PERFORM billing_internal.require_live(k.key, k.state, k.ends_at, effective, 'resumed');
-    IF NOT EXISTS (SELECT FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.kind = 'pause' AND t.until_version IS NULL
-            AND t.valid_during @> effective AND upper(t.valid_during) IS NOT DISTINCT FROM k.ends_at) THEN
+    IF NOT EXISTS (SELECT FROM billing.contract_term t WHERE t.customer_id = k.customer_id AND t.contract_id = k.contract_id AND t.kind = 'pause' AND t.until_version IS NULL AND t.valid_during @> effective) THEN
         PERFORM billing_internal.fail('ZB005', format('contract %s is not paused then', k.key), 'billing.contract_pause() pauses it; SELECT * FROM billing.contract_change; shows its changes.');
     END IF;
     RETURN billing_internal.contract_change(k.customer_id, k.contract_id, 'resume', CASE WHEN extend_term THEN '{"extend_term": true}' ELSE '{}' END::jsonb, effective, reason);
 END
 $$;
 COMMENT ON FUNCTION billing.contract_resume(text, timestamptz, boolean, text) IS
-    'Goes on with a paused contract from an instant on (default billing.now()). extend_term: its term ends later by the days it was paused. Returns the new version. Errors: ZB001, ZB002, ZB005 it is not paused then, or has ended.';
+    'Goes on with a paused contract from an instant on (default billing.now()), also sooner than was said before. extend_term: its term ends later by the days it was paused. Returns the new version. Errors: ZB001, ZB002, ZB005 it is not paused then, or has ended.';
 
 CREATE FUNCTION billing.contract_cancel(contract text, at text DEFAULT 'period_end', reason text DEFAULT NULL) RETURNS int
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -53,6 +53,13 @@ SELECT * FROM state WHERE key = 'pause';
 SELECT billing.test_clock_set('2026-04-01T12:00:00Z') AS clock \gset
 CALL billing.bill_run();
 SELECT * FROM pg_temp.billed('pause') WHERE n > 0;
+-- What is to go on some day goes on sooner, and only then: 10 and 18 days of April are served, of 30.
+SELECT pg_temp.deal('sooner', '2026-04-01', '{"plan":"base"}');
+SELECT billing.contract_pause('sooner', '2026-04-11Z') + billing.contract_resume('sooner', '2026-04-21Z', true) AS version;
+SELECT billing.contract_resume('sooner', '2026-04-13Z') AS version;
+SELECT lower(valid_during) AS paused_from, upper(valid_during) AS until FROM billing.contract_term t JOIN billing.contract k USING (customer_id, contract_id) WHERE k.key = 'sooner' AND t.kind = 'pause' AND until_version IS NULL;
+SELECT pg_temp.fails($$SELECT billing.contract_resume('sooner', '2026-04-13Z')$$) UNION ALL SELECT pg_temp.fails($$SELECT billing.contract_resume('sooner', '2026-04-20Z')$$);
+SELECT l->>'key' AS line, l->>'exact' AS exact FROM jsonb_array_elements(billing.invoice_preview('sooner')->'lines') l;
 
 -- Cancel: at the period's end, at once, in the past, before it starts, a draft; what is left is billed to the day
 SELECT billing.test_clock_set('2026-05-01T00:00:00Z') AS clock \gset

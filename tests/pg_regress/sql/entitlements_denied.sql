@@ -72,6 +72,9 @@ SELECT billing.contract_pause('acme-1') AS a, billing.contract_pause('acme-2') A
 SELECT * FROM pg_temp.lift('extra');
 SELECT billing.entitled('acme', 'calls') AS calls, billing.entitled('acme', 'extra') AS extra;
 SELECT * FROM pg_temp.lift('calls');
+-- Also where it is to go on by itself, later.
+SELECT billing.contract_pause('acme-1') > 0 AS paused, billing.contract_resume('acme-1', billing.now() + interval '9 days') > 0 AS resumed_later;
+SELECT * FROM pg_temp.lift('calls');
 
 -- What is no quantity is refused, and says so.
 SELECT call, q AS quantity, f FROM unnest('{entitled,entitlement_check,why_denied}'::text[]) call, unnest('{tokens,seats,sso,api,ai}'::text[]) feature, unnest('{"NULL",-1,NaN,Infinity,1e40,0.00000000000000000000000000001}'::text[]) q,
