@@ -78,9 +78,15 @@ try:
         call("POST", "/answers", customer="acme", request="r1", model="large", prompt=words),
         (201, {"answer": words[::-1], "tokens": 5000}),
     )
-    call("POST", "/answers", customer="acme", request="r1", model="large", prompt=words)
+    check(
+        "a retry gets what was stored, whatever would be answered now",
+        call("POST", "/answers", customer="acme", request="r1", model="large", prompt="five words that are other"),
+        (201, {"answer": words[::-1], "tokens": 5000}),
+    )
     check("a retry counts once", (used("tokens"), sql("SELECT count(*) FROM writer.answer")), ("5000", "1"))
     call("POST", "/answers", customer="acme", request="r2", model="small", prompt=words * 2)
+
+    check("a request without its fields is refused", call("POST", "/projects", customer="acme")[0], 400)
 
     # What fails after the gate undoes the count, too: a NUL is no text of Postgres.
     status, _ = call("POST", "/answers", customer="acme", request="r3", model="large", prompt="a \0 b")

@@ -12,6 +12,7 @@ retry after a lost answer) has the same result and counts once: the key is billi
 sign-up of a customer is refused (400).
 """
 
+import inspect
 import json
 import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -66,7 +67,11 @@ def answer(db, customer, request, model, prompt):
             "INSERT INTO writer.answer VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
             (customer, request, model, tokens, prompt[::-1]),
         )
-    return {"answer": prompt[::-1], "tokens": tokens}
+        # What was stored: a retry gets the answer that was counted, not another one.
+        stored, tokens = db.execute(
+            "SELECT answer, tokens FROM writer.answer WHERE customer = %s AND request = %s", (customer, request)
+        ).fetchone()
+    return {"answer": stored, "tokens": tokens}
 
 
 def can(db, customer, feature):
@@ -92,10 +97,14 @@ class Handler(BaseHTTPRequestHandler):
         route = ROUTES.get((self.command, url.path))
         if route is None:
             return self.reply(404, {"error": "no such page"})
-        arguments = {name: values[0] for name, values in parse_qs(url.query).items()}
-        if self.command == "POST":
-            arguments = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         call, status = route
+        try:
+            arguments = {name: values[0] for name, values in parse_qs(url.query).items()}
+            if self.command == "POST":
+                arguments = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            inspect.signature(call).bind(None, **arguments)
+        except (TypeError, ValueError) as error:  # fields that are missing or too many, or no JSON
+            return self.reply(400, {"error": str(error)})
         try:
             with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as db:
                 return self.reply(status, call(db, **arguments))

@@ -4,6 +4,8 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import pg from "pg";
 
 const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
+// A connection that is lost while nobody uses it would otherwise end the process.
+pool.on("error", (error) => console.error(error.message));
 
 /** The plan does not allow it; nothing was stored or counted. */
 class Denied extends Error {
@@ -19,14 +21,17 @@ async function together<T>(work: (db: pg.PoolClient) => Promise<T>): Promise<T> 
     await db.query("BEGIN");
     const result = await work(db);
     await db.query("COMMIT");
+    db.release();
     return result;
   } catch (error) {
-    await db.query("ROLLBACK");
+    // Back to the pool only if it could be rolled back: a lost connection is thrown away, and the first error is the one told.
+    await db.query("ROLLBACK").then(() => db.release(), (lost) => db.release(lost));
     throw error;
-  } finally {
-    db.release();
   }
 }
+
+/** The request is not what it has to be. */
+class Invalid extends Error {}
 
 /** Asks and counts at once. numeric comes as text, so no digit of it is lost. */
 async function consume(db: pg.PoolClient, customer: string, feature: string, quantity: number, key: string, properties: object) {
@@ -39,9 +44,18 @@ async function consume(db: pg.PoolClient, customer: string, feature: string, qua
   if (result === "denied") throw new Denied(answer);
 }
 
-type Body = Record<string, string>;
+type Body = Record<string, unknown>;
 
-async function signUp({ customer, name }: Body) {
+/** The named fields of a request, all of them texts. */
+function fields<K extends string>(body: Body, ...names: K[]): Record<K, string> {
+  for (const name of names) {
+    if (typeof body[name] !== "string") throw new Invalid(`${name} is missing or no text`);
+  }
+  return body as Record<K, string>;
+}
+
+async function signUp(body: Body) {
+  const { customer, name } = fields(body, "customer", "name");
   return together(async (db) => {
     await db.query("SELECT billing.customer_upsert($1)", [{ key: customer, name, currency: "USD" }]);
     const { rows } = await db.query("SELECT billing.subscribe($1, 'team') AS contract", [customer]);
@@ -49,7 +63,8 @@ async function signUp({ customer, name }: Body) {
   });
 }
 
-async function createProject({ customer, project }: Body) {
+async function createProject(body: Body) {
+  const { customer, project } = fields(body, "customer", "project");
   return together(async (db) => {
     await consume(db, customer, "projects", 1, `project:${project}`, {});
     await db.query("INSERT INTO writer.project VALUES ($1, $2) ON CONFLICT DO NOTHING", [customer, project]);
@@ -57,22 +72,27 @@ async function createProject({ customer, project }: Body) {
   });
 }
 
-async function answer({ customer, request, model, prompt }: Body) {
+async function answer(body: Body) {
+  const { customer, request, model, prompt } = fields(body, "customer", "request", "model", "prompt");
   const tokens = 1000 * prompt.split(/\s+/).filter(Boolean).length; // what a model would have taken
   const text = [...prompt].reverse().join("");
   return together(async (db) => {
     await consume(db, customer, "tokens", tokens, `answer:${request}`, { model });
     await db.query("INSERT INTO writer.answer VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING", [customer, request, model, tokens, text]);
-    return { answer: text, tokens };
+    // What was stored: a retry gets the answer that was counted, not another one.
+    const { rows } = await db.query("SELECT answer, tokens FROM writer.answer WHERE customer = $1 AND request = $2", [customer, request]);
+    return rows[0];
   });
 }
 
-async function can({ customer, feature }: Body) {
+async function can(body: Body) {
+  const { customer, feature } = fields(body, "customer", "feature");
   const { rows } = await pool.query("SELECT billing.entitled($1, $2) AS can", [customer, feature]);
   return { can: rows[0].can };
 }
 
-async function billingPage({ customer }: Body): Promise<string> {
+async function billingPage(body: Body): Promise<string> {
+  const { customer } = fields(body, "customer");
   const { rows } = await pool.query<{ page: string }>("SELECT billing.customer_page($1) AS page", [customer]);
   return rows[0].page;
 }
@@ -106,6 +126,7 @@ async function handle(request: IncomingMessage, response: ServerResponse) {
     reply(response, status, await call(body));
   } catch (error) {
     if (error instanceof Denied) return reply(response, 402, error.answer);
+    if (error instanceof Invalid || error instanceof SyntaxError) return reply(response, 400, { error: error.message });
     // ZB001 and its like: the message says what is wrong, the hint what helps.
     const { code = "", hint, message } = error as pg.DatabaseError;
     reply(response, code.startsWith("ZB") ? 400 : 500, { error: message, hint });
