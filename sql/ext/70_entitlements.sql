@@ -248,69 +248,69 @@ AS $$
 DECLARE
     bounds timestamptz[];
     -- whether usage is who or what is there, not what was done
-    present boolean := false;
-    -- whether used has what is reserved in it
-    reserved boolean := false;
+    present boolean;
+    -- usage, where what is reserved is not in it
+    counted numeric;
 BEGIN
-    rolled := 0;
     IF resets = 'never' AND of_kind <> 'seat' THEN
         present := (SELECT m.state IN ('level', 'presence') FROM billing.meter m WHERE m.meter_id = of_meter_id);
     END IF;
     IF present OR of_kind = 'seat' THEN
         -- Who is there now: what is carried over says so in any window.
         from_at := date_bin('1 hour', at, '2000-01-01 00:00+00');
-        used := coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, from_at + interval '1 hour', match) w), 0);
+        counted := coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, from_at + interval '1 hour', match) w), 0);
         from_at := NULL;
     ELSE
-        CASE resets
-        WHEN 'never' THEN
-            -- Before any usage; the totals of a window have a beginning.
-            from_at := '1900-01-01 00:00+00';
-            until_at := 'infinity';
-        WHEN 'hour' THEN
-            from_at := date_trunc('hour', at, zone);
-            until_at := from_at + interval '1 hour';
-        WHEN 'sliding' THEN
-            -- All that is stored since: others, who began later, may have been first.
-            from_at := at - length + interval '1 microsecond';
-            until_at := 'infinity';
-        WHEN 'first_use' THEN
-            -- Others, who began later, may have been first.
-            SELECT w.starts_at, w.ends_at INTO from_at, until_at FROM billing.entitlement_window w
-            WHERE w.customer_id = of_customer_id AND w.feature_id = of_feature_id AND w.ends_at > at ORDER BY w.starts_at DESC LIMIT 1;
-        ELSE
+        IF resets NOT IN ('never', 'hour', 'sliding', 'first_use') THEN
             bounds := billing_internal.quota_window(starts_on, every, alignment, zone, at);
             from_at := bounds[1];
             until_at := bounds[2];
-        END CASE;
-        -- Nearly always all is in one statement, and in one snapshot: what usage_window() says of a count or sum whose total is
-        -- kept, and what is reserved. (Its time is a filter of the sum, so that no kept plan goes by the index of expiry.)
-        SELECT CASE WHEN coalesce(t.events, 0) + coalesce(d.events, 0) = 0 THEN 0 WHEN k.aggregation = 'count' THEN coalesce(t.events, 0) + coalesce(d.events, 0)
-                ELSE coalesce(t.quantity, 0) + coalesce(d.quantity, 0) END
-            + coalesce((SELECT sum(r.quantity) FILTER (WHERE r.expires_at > at) FROM billing.reservation r WHERE r.customer_id = of_customer_id AND r.meter_id = of_meter_id AND r.outcome IS NULL), 0)
-        INTO used
-        FROM billing.usage_window_kept w JOIN billing.meter k USING (meter_id)
-        CROSS JOIN LATERAL (SELECT sum(x.events) AS events, sum(x.quantity) AS quantity FROM billing.usage_total x
-            WHERE x.customer_id = of_customer_id AND x.meter_id = of_meter_id AND x.starts_at = from_at AND x.ends_at = until_at) t
-        CROSS JOIN LATERAL (SELECT sum(x.events) AS events, sum(x.quantity) AS quantity FROM billing.usage_delta x
-            WHERE x.customer_id = of_customer_id AND x.meter_id = of_meter_id AND x.bucket_start >= from_at AND x.bucket_start < until_at) d
-        WHERE match = '{}' AND w.customer_id = of_customer_id AND w.meter_id = of_meter_id AND w.starts_at = from_at AND w.ends_at = until_at AND w.summed
-            AND k.aggregation IN ('sum', 'count') AND NOT k.definition ? 'rounding'
-            AND NOT EXISTS (SELECT FROM billing.usage_dirty x WHERE x.customer_id = of_customer_id AND x.meter_id = of_meter_id AND x.from_at < entitlement_used.until_at AND x.until_at > entitlement_used.from_at)
-            AND NOT EXISTS (SELECT FROM billing.meter_rebuild x WHERE x.meter_id = of_meter_id AND x.finished_at IS NULL AND x.listed_to < of_customer_id
-                AND x.from_at < entitlement_used.until_at AND x.until_at > entitlement_used.from_at);
-        reserved := FOUND;
-        IF NOT FOUND THEN
-            used := CASE WHEN from_at IS NULL THEN 0 ELSE coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, match) w), 0) END;
+        ELSIF resets = 'never' THEN
+            -- Before any usage; the totals of a window have a beginning.
+            from_at := '1900-01-01 00:00+00';
+            until_at := 'infinity';
+        ELSIF resets = 'hour' THEN
+            from_at := date_trunc('hour', at, zone);
+            until_at := from_at + interval '1 hour';
+        ELSIF resets = 'sliding' THEN
+            -- All that is stored since: others, who began later, may have been first.
+            from_at := at - length + interval '1 microsecond';
+            until_at := 'infinity';
+        ELSE
+            -- Others, who began later, may have been first.
+            SELECT w.starts_at, w.ends_at INTO from_at, until_at FROM billing.entitlement_window w
+            WHERE w.customer_id = of_customer_id AND w.feature_id = of_feature_id AND w.ends_at > at ORDER BY w.starts_at DESC LIMIT 1;
+        END IF;
+        IF match = '{}' THEN
+            -- Nearly always all is in one statement, and in one snapshot: what usage_window() says of a count or sum whose total is kept, and what is reserved;
+            -- NULL where there is more to it. Each relation and each node of its plan costs as much as ten rows, so it has few.
+            SELECT CASE WHEN EXISTS (SELECT FROM billing.usage_window_kept w WHERE w.customer_id = of_customer_id AND w.meter_id = of_meter_id AND w.starts_at = from_at AND w.ends_at = until_at AND w.summed)
+                    AND NOT EXISTS (SELECT FROM billing.usage_dirty x WHERE x.customer_id = of_customer_id AND x.meter_id = of_meter_id AND x.from_at < entitlement_used.until_at AND x.until_at > entitlement_used.from_at)
+                    AND NOT EXISTS (SELECT FROM billing.meter_rebuild x WHERE x.meter_id = of_meter_id AND x.finished_at IS NULL AND x.listed_to < of_customer_id
+                        AND x.from_at < entitlement_used.until_at AND x.until_at > entitlement_used.from_at)
+                THEN CASE (SELECT k.aggregation FROM billing.meter k WHERE k.meter_id = of_meter_id AND NOT k.definition ? 'rounding')
+                    WHEN 'count' THEN coalesce(sum(u.events), 0)
+                    WHEN 'sum' THEN CASE WHEN sum(u.events) <> 0 THEN coalesce(sum(u.quantity), 0) ELSE 0 END END
+                END + coalesce((SELECT sum(r.quantity) FILTER (WHERE r.expires_at > at) FROM billing.reservation r WHERE r.customer_id = of_customer_id AND r.meter_id = of_meter_id AND r.outcome IS NULL), 0)
+            INTO used
+            FROM (
+                SELECT x.events, x.quantity FROM billing.usage_total x WHERE x.customer_id = of_customer_id AND x.meter_id = of_meter_id AND x.starts_at = from_at AND x.ends_at = until_at
+                UNION ALL
+                SELECT x.events, x.quantity FROM billing.usage_delta x WHERE x.customer_id = of_customer_id AND x.meter_id = of_meter_id AND x.bucket_start >= from_at AND x.bucket_start < until_at
+            ) u;
+        END IF;
+        IF used IS NULL THEN
+            counted := CASE WHEN from_at IS NULL THEN 0 ELSE coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, match) w), 0) END;
         END IF;
         IF rollover IS NOT NULL THEN
             rolled := billing_internal.entitlement_rolled(of_customer_id, of_feature_id, of_meter_id, resets, zone, starts_on, every, alignment, match, rollover, from_at);
         END IF;
         until_at := CASE WHEN resets IN ('never', 'sliding') THEN NULL ELSE until_at END;
     END IF;
-    IF NOT reserved THEN
+    rolled := coalesce(rolled, 0);
+    IF used IS NULL THEN
         -- What is reserved counts as used while it holds, for whichever feature of the meter; of a part of the usage, by the dimensions of the event to come.
-        used := used + coalesce(CASE WHEN match = '{}' THEN
+        used := counted + coalesce(CASE WHEN match = '{}' THEN
             (SELECT sum(r.quantity) FILTER (WHERE r.expires_at > at) FROM billing.reservation r WHERE r.customer_id = of_customer_id AND r.meter_id = of_meter_id AND r.outcome IS NULL)
         ELSE
             (SELECT sum(r.quantity) FILTER (WHERE r.expires_at > at) FROM billing.reservation r JOIN billing.meter k USING (meter_id)
@@ -434,15 +434,18 @@ BEGIN
         PERFORM billing_internal.find_feature(entitlement_asked.feature);
         SELECT c.key INTO by_key FROM billing.customer c WHERE c.customer_id = billing_internal.find_customer(entitlement_asked.customer);
     END LOOP;
+    IF s.match <> '{}' THEN -- by itself: an expression with a query in it costs what a statement does, also where it isn't asked
+        IF EXISTS (SELECT FROM jsonb_each(s.match) m WHERE coalesce(entitlement_asked.dimensions->>m.key <> m.value #>> '{}', to_use)) THEN
+            s.source := NULL;
+        END IF;
+    END IF;
     kind := s.kind;
     limited := s.limited AND s.meter_id IS NOT NULL;
     source := s.source;
-    value := s.value;
-    IF s.source IS NULL OR (s.match <> '{}' AND EXISTS (SELECT FROM jsonb_each(s.match) m WHERE coalesce(entitlement_asked.dimensions->>m.key <> m.value #>> '{}', to_use))) THEN
+    value := CASE WHEN s.source IS NOT NULL THEN s.value END;
+    IF s.source IS NULL THEN
         allowed := false;
         reason := 'not_entitled';
-        source := NULL;
-        value := NULL;
     ELSIF s.suspended THEN
         allowed := false;
         reason := 'suspended';

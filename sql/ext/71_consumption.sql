@@ -479,7 +479,7 @@ BEGIN
         PERFORM billing_internal.fail('ZB004', format('%s reservations can''t be ended at once', coalesce(max_rows::text, 'NULL')), 'Give 1 to 10,000.');
     END IF;
     UPDATE billing.reservation r SET outcome = 'expired', settled_at = billing.now()
-    FROM (SELECT x.customer_id, x.reservation_id FROM billing.reservation x WHERE x.outcome IS NULL AND x.expires_at <= billing.now() ORDER BY x.expires_at LIMIT max_rows FOR UPDATE SKIP LOCKED) x
+    FROM (SELECT x.customer_id, x.reservation_id FROM billing.reservation x WHERE x.settled_at IS NULL AND x.expires_at <= billing.now() ORDER BY x.expires_at LIMIT max_rows FOR UPDATE SKIP LOCKED) x
     WHERE r.customer_id = x.customer_id AND r.reservation_id = x.reservation_id;
     GET DIAGNOSTICS done = ROW_COUNT;
     IF done < max_rows THEN

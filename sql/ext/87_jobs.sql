@@ -122,7 +122,7 @@ COMMENT ON FUNCTION billing_internal.top_up_due(timestamptz, timestamptz) IS 'Wh
 CREATE FUNCTION billing_internal.reservation_expiry_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT least((SELECT min(r.expires_at) FROM billing.reservation r WHERE r.outcome IS NULL AND r.expires_at > from_at AND r.expires_at <= until_at),
+    SELECT least((SELECT min(r.expires_at) FROM billing.reservation r WHERE r.settled_at IS NULL AND r.expires_at > from_at AND r.expires_at <= until_at),
         (SELECT min(r.settled_at) + billing_internal.reservations_kept() + interval '1 microsecond' FROM billing.reservation r
             WHERE r.outcome IS NOT NULL AND r.settled_at >= from_at - billing_internal.reservations_kept() AND r.settled_at < until_at - billing_internal.reservations_kept()))
 $$;

@@ -130,7 +130,8 @@ CREATE TABLE billing.reservation (
     UNIQUE (customer_id, idempotency_key)
 );
 CREATE INDEX reservation_open_idx ON billing.reservation (customer_id, meter_id, expires_at) WHERE outcome IS NULL;
-CREATE INDEX reservation_expiry_idx ON billing.reservation (expires_at) WHERE outcome IS NULL;
+-- By what else says that it is open, so that whoever asks for a customer's open ones never goes by this: a plan made while there are few is kept.
+CREATE INDEX reservation_expiry_idx ON billing.reservation (expires_at) WHERE settled_at IS NULL;
 CREATE INDEX reservation_id_idx ON billing.reservation (reservation_id);
 CREATE INDEX reservation_settled_idx ON billing.reservation (settled_at) WHERE outcome IS NOT NULL;
 COMMENT ON TABLE billing.reservation IS 'Parts of quotas that are promised to work of unknown size. What was really used is an ordinary event, written when the reservation is confirmed. Removed 90 days after it was settled.';

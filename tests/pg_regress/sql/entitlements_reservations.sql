@@ -99,5 +99,9 @@ SELECT billing_internal.reservation_expiry_due('-infinity', billing.now()), bill
 -- By id it is one look-up.
 SET enable_seqscan = off;
 EXPLAIN (COSTS OFF) SELECT FROM billing.reservation WHERE reservation_id = '00000000-0000-7000-8000-000000000000';
+-- What is open of a customer is found by the customer also where a plan was made before there were any: never by when it expires.
+CREATE TEMP TABLE r (LIKE billing.reservation INCLUDING INDEXES);
+EXPLAIN (COSTS OFF) SELECT sum(quantity) FROM r WHERE customer_id = 1 AND meter_id = 1 AND outcome IS NULL;
+DROP TABLE r;
 RESET enable_seqscan;
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;
