@@ -1,6 +1,6 @@
 use super::chart::{ceiling, line, stacks};
 use super::figures::{amount, fine, grouped, shown, span};
-use super::render;
+use super::{render, turns_text};
 use chrono::NaiveDate;
 use num_bigint::BigInt;
 
@@ -47,7 +47,7 @@ fn hostile_texts_are_text() {
         "</style></title><script>",
         "{{ 7 * 7 }}{% raw %}",
         "&lt;b&gt;",
-        "日本語 \u{202e}мир 🎉",
+        "日本語 мир שלום 🎉",
     ] {
         let page = render(&summary(hostile).to_string()).unwrap();
         let escaped = hostile
@@ -64,6 +64,13 @@ fn hostile_texts_are_text() {
         assert_eq!(page.matches("<script").count(), 0);
         assert_eq!(page.matches("<style").count(), 1);
     }
+}
+
+/// A name turns no figure beside it around: "22.00" after U+202E would be read "00.22".
+#[test]
+fn names_turn_nothing_around() {
+    let page = render(&summary("x\u{202e}y\u{2067}z\u{2069}\u{202d}\u{202c}").to_string()).unwrap();
+    assert!(page.contains("xyz") && !page.contains(turns_text));
 }
 
 /// The document stands alone: nothing is loaded, nothing runs.
@@ -168,6 +175,28 @@ fn long_periods_and_many_parts() {
     for n in 0..7 {
         assert!(page.contains(&format!(">m{n}<")));
     }
+}
+
+/// Of forty parts eight are seen at once, the others on demand; each stands once, and the total is of all.
+#[test]
+fn many_parts_do_not_fill_the_page() {
+    let mut s = summary("Acme");
+    let parts: Vec<_> = (0..40)
+        .map(|n| serde_json::json!({"part": format!("m{n}"), "dimension": true, "amount": "2.00"}))
+        .collect();
+    s["spend"][0]["by_part"] = parts.into();
+    s["spend"][0]["by_day"] = serde_json::json!([]);
+    s["spend"][0]["amount"] = "80.00".into();
+    let page = render(&s.to_string()).unwrap();
+    let (seen, more) = page.split_once("32 more, in the total").unwrap();
+    for n in 0..40 {
+        let name = format!("<span class=\"name\">m{n}</span>");
+        assert_eq!(
+            (seen.matches(&name).count(), more.matches(&name).count()),
+            if n < 8 { (1, 0) } else { (0, 1) }
+        );
+    }
+    assert!(seen.contains("data-total=\"USD\">USD\u{a0}80.00<"));
 }
 
 #[test]
