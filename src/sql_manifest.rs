@@ -40,7 +40,8 @@ extension_sql_file!("../sql/ext/70_entitlements.sql", name = "entitlements", req
 extension_sql_file!("../sql/ext/71_consumption.sql", name = "consumption", requires = ["entitlements"]);
 extension_sql_file!("../sql/ext/72_limits.sql", name = "limits", requires = ["consumption"]);
 extension_sql_file!("../sql/ext/73_alerts.sql", name = "alerts", requires = ["limits"]);
-extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["alerts"]);
+extension_sql_file!("../sql/ext/74_denied.sql", name = "denied", requires = ["alerts"]);
+extension_sql_file!("../sql/ext/80_invoicing.sql", name = "invoicing", requires = ["denied"]);
 extension_sql_file!("../sql/ext/81_corrections.sql", name = "corrections", requires = ["invoicing"]);
 extension_sql_file!("../sql/ext/82_event_jobs.sql", name = "event_jobs", requires = ["corrections"]);
 extension_sql_file!("../sql/ext/83_prices.sql", name = "prices", requires = ["event_jobs"]);

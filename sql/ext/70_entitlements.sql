@@ -406,7 +406,33 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.refuse_quantity(numeric, text, text) IS 'Errors: ZB004, always: a quantity that is missing, too small (so the hint), too large or none.';
 
-CREATE FUNCTION billing_internal.entitlement_asked(customer text, feature text, quantity numeric, dimensions jsonb, at timestamptz, to_use boolean,
+CREATE FUNCTION billing_internal.event_asked(of_customer_id bigint, of_meter_id int, INOUT quantity numeric, INOUT dimensions jsonb, bill_to text, OUT properties text)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+DECLARE
+    w record;
+BEGIN
+    IF jsonb_typeof(dimensions) <> 'object' THEN
+        PERFORM billing_internal.fail('ZB004', 'the dimensions must be an object', 'Pass {"model": "gpt-4"}, or {}.');
+    ELSIF bill_to IS NOT NULL AND NOT EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = of_customer_id AND b.key = event_asked.bill_to) THEN
+        PERFORM billing_internal.fail('ZB001', format('the customer has no legal entity %s', quote_literal(bill_to)), 'SELECT key FROM billing.bill_to; lists them.');
+    END IF;
+    dimensions := coalesce(dimensions, '{}');
+    SELECT x.* INTO w FROM billing.meter m CROSS JOIN LATERAL billing_internal.consume_worth(m.definition::text, event_asked.quantity, event_asked.dimensions::text, event_asked.bill_to) x WHERE m.meter_id = of_meter_id;
+    IF FOUND THEN
+        quantity := w.quantity;
+        dimensions := w.dimensions::jsonb;
+        properties := w.properties;
+    ELSE
+        -- Too little is said to make an event of: the question is of what is said.
+        dimensions := dimensions || jsonb_strip_nulls(jsonb_build_object('bill_to', bill_to));
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.event_asked(bigint, int, numeric, jsonb, text) IS
+    'What a question about a quantity of a meter with such properties, paid by a legal entity, is of: what the event that consume() would store counts, its dimensions, and its properties (NULL = no event can be made of these). Errors: ZB001 the legal entity, ZB004 no object.';
+
+CREATE FUNCTION billing_internal.entitlement_asked(customer text, feature text, quantity numeric, dimensions jsonb, bill_to text, at timestamptz, to_use boolean,
     OUT allowed boolean, OUT reason text, OUT kind text, OUT mode text, OUT used numeric, OUT quota numeric, OUT remaining numeric, OUT resets_at timestamptz, OUT source text, OUT value jsonb, OUT limited boolean)
     LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
@@ -415,6 +441,7 @@ DECLARE
     by_key text := entitlement_asked.customer;
     s record;
     u record;
+    properties text;
 BEGIN
     IF (billing_internal.require_installed() IS NULL) IS NULL THEN -- an expression, which costs less than PERFORM
         RETURN;
@@ -434,13 +461,19 @@ BEGIN
         PERFORM billing_internal.find_feature(entitlement_asked.feature);
         SELECT c.key INTO by_key FROM billing.customer c WHERE c.customer_id = billing_internal.find_customer(entitlement_asked.customer);
     END LOOP;
+    kind := s.kind;
+    limited := s.limited AND s.meter_id IS NOT NULL;
+    IF s.meter_id IS NOT NULL AND NOT to_use AND (limited OR entitlement_asked.bill_to IS NOT NULL OR entitlement_asked.dimensions IS DISTINCT FROM '{}') THEN
+        u := billing_internal.event_asked(s.customer_id, s.meter_id, entitlement_asked.quantity, entitlement_asked.dimensions, entitlement_asked.bill_to);
+        entitlement_asked.quantity := u.quantity;
+        entitlement_asked.dimensions := u.dimensions;
+        properties := u.properties;
+    END IF;
     IF s.match <> '{}' THEN -- by itself: an expression with a query in it costs what a statement does, also where it isn't asked
         IF EXISTS (SELECT FROM jsonb_each(s.match) m WHERE coalesce(entitlement_asked.dimensions->>m.key <> m.value #>> '{}', to_use)) THEN
             s.source := NULL;
         END IF;
     END IF;
-    kind := s.kind;
-    limited := s.limited AND s.meter_id IS NOT NULL;
     source := s.source;
     value := CASE WHEN s.source IS NOT NULL THEN s.value END;
     IF s.source IS NULL THEN
@@ -484,7 +517,7 @@ BEGIN
         reason := CASE WHEN allowed THEN 'allowed' ELSE 'not_entitled' END;
     END IF;
     IF limited AND allowed AND NOT to_use AND entitlement_asked.quantity > 0 THEN
-        u := billing_internal.limits_say(s.customer_id, s.meter_id, entitlement_asked.quantity, entitlement_asked.dimensions);
+        u := billing_internal.limits_say(s.customer_id, s.meter_id, entitlement_asked.quantity, entitlement_asked.dimensions, entitlement_asked.bill_to, properties);
         IF NOT u.allowed OR u.reason = 'soft_limit' THEN
             allowed := u.allowed;
             reason := u.reason;
@@ -492,20 +525,20 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.entitlement_asked(text, text, numeric, jsonb, timestamptz, boolean) IS
-    'What entitlement_check() says at an instant (NULL = this moment), and whether limits in money or units may be about it. to_use: for whoever goes on to count it: the dimensions must say that the usage is of what the entitlement is for, and limits are left to limits_check().';
+COMMENT ON FUNCTION billing_internal.entitlement_asked(text, text, numeric, jsonb, text, timestamptz, boolean) IS
+    'What entitlement_check() says at an instant (NULL = this moment), and whether limits in money or units may be about it. to_use: for whoever goes on to count it: quantity and dimensions are the event''s and must say that the usage is of what the entitlement is for, and limits are left to limits_check().';
 
-CREATE FUNCTION billing.entitlement_check(customer text, feature text, quantity numeric DEFAULT 1, dimensions jsonb DEFAULT '{}')
+CREATE FUNCTION billing.entitlement_check(customer text, feature text, quantity numeric DEFAULT 1, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL)
     RETURNS TABLE (allowed boolean, reason text, kind text, mode text, used numeric, quota numeric, remaining numeric, resets_at timestamptz, source text, value jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE ROWS 1 -- bound when made: inlined, so no search_path
 BEGIN ATOMIC
     SELECT a.allowed, a.reason, a.kind, a.mode, a.used, a.quota, a.remaining, a.resets_at, a.source, a.value
-    FROM billing_internal.entitlement_asked(entitlement_check.customer, entitlement_check.feature, entitlement_check.quantity, entitlement_check.dimensions, NULL, false) a;
+    FROM billing_internal.entitlement_asked(entitlement_check.customer, entitlement_check.feature, entitlement_check.quantity, entitlement_check.dimensions, entitlement_check.bill_to, NULL, false) a;
 END;
-COMMENT ON FUNCTION billing.entitlement_check(text, text, numeric, jsonb) IS
-    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions says which usage is meant, where the entitlement is for some only (what it leaves out may be any; consume() wants to know). A customer''s login may ask for its own customers. Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, ZB004 quantity.';
+COMMENT ON FUNCTION billing.entitlement_check(text, text, numeric, jsonb, text) IS
+    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions and bill_to say which usage is meant, as properties and legal entity do in consume(): it says what that would (but for credit, of which any is enough here); what they leave out may be any, where an entitlement or limit is for some usage only. A customer''s login may ask for its own customers. Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, legal entity, ZB004 quantity, dimensions.';
 
-CREATE FUNCTION billing.entitled(customer text, feature text, quantity numeric DEFAULT 1) RETURNS boolean
+CREATE FUNCTION billing.entitled(customer text, feature text, quantity numeric DEFAULT 1, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL) RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
 #variable_conflict use_variable
@@ -529,7 +562,7 @@ BEGIN
             RETURN false;
         ELSIF s.kind IN ('boolean', 'static') THEN
             RETURN s.value <> 'false';
-        ELSIF s.kind IN ('metered', 'seat') AND NOT s.limited THEN
+        ELSIF s.kind IN ('metered', 'seat') AND NOT s.limited AND dimensions = '{}' AND bill_to IS NULL THEN
             u := billing_internal.entitlement_used(s.customer_id, s.feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, at);
             allowed := billing_internal.quota_verdict(s.mode, s.quota + u.rolled, u.used, quantity) <> 'quota_exceeded';
             IF allowed IS NOT NULL THEN
@@ -541,12 +574,12 @@ BEGIN
         PERFORM billing_internal.find_feature(feature);
         RETURN false;
     END IF;
-    u := billing_internal.entitlement_asked(customer, feature, quantity, '{}', at, false);
+    u := billing_internal.entitlement_asked(customer, feature, quantity, dimensions, bill_to, at, false);
     RETURN coalesce(u.allowed, false);
 END
 $$;
-COMMENT ON FUNCTION billing.entitled(text, text, numeric) IS
-    'Whether a customer may use so much of a feature now: entitlement_check() in one word, cheap enough for WHERE clauses and row security policies. A customer that is not known, or not the login''s own, has nothing. Errors: ZB001 feature, ZB004 quantity.';
+COMMENT ON FUNCTION billing.entitled(text, text, numeric, jsonb, text) IS
+    'Whether a customer may use so much of a feature now: entitlement_check() in one word, cheap enough for WHERE clauses and row security policies. A customer that is not known, or not the login''s own, has nothing. Errors: ZB001 feature, legal entity, ZB004 quantity, dimensions.';
 
 CREATE FUNCTION billing.entitlements(customer text)
     RETURNS TABLE (feature text, name text, kind text, allowed boolean, reason text, value jsonb, mode text, used numeric, quota numeric, remaining numeric, resets text, resets_at timestamptz,
@@ -565,7 +598,7 @@ BEGIN
     RETURN QUERY
     SELECT f.key, f.name, f.kind, x.allowed, x.reason, x.value, x.mode, x.used, x.quota, x.remaining, CASE WHEN f.kind = 'metered' THEN s.resets END, x.resets_at, s.source, s.heard, upper(s.valid_during)
     FROM billing.entitlement_state s JOIN billing.feature f USING (feature_id)
-    CROSS JOIN LATERAL billing_internal.entitlement_asked(of_key, f.key, 1, '{}', at, false) x
+    CROSS JOIN LATERAL billing_internal.entitlement_asked(of_key, f.key, 1, '{}', NULL, at, false) x
     WHERE s.customer_id = of_customer_id AND s.valid_during @> at ORDER BY f.key;
 END
 $$;

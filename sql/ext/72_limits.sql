@@ -651,7 +651,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.limits_ask(bigint, int, numeric, jsonb, text, text, timestamptz) IS
     'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. What is reserved counts as used. properties: of the event, which counts on the other meters of its type, too. at: when it happens (NULL = this moment). What costs nothing passes.';
 
-CREATE FUNCTION billing_internal.customer_limits(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb) RETURNS TABLE (allowed boolean, reason text)
+CREATE FUNCTION billing_internal.customer_limits(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, bill_to text, properties text) RETURNS TABLE (allowed boolean, reason text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -659,7 +659,7 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        RETURN QUERY SELECT a.allowed, a.reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions) a;
+        RETURN QUERY SELECT a.allowed, a.reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to, properties) a;
     EXCEPTION WHEN OTHERS THEN
         -- What keeps usage from being priced is for staff.
         IF left(SQLSTATE, 2) <> 'ZB' THEN
@@ -669,20 +669,20 @@ BEGIN
     END;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.customer_limits(bigint, int, numeric, jsonb) IS 'What limits_ask() says, for those who may see the customer: what is asked for is priced, and a customer''s login reads no prices. Nothing for others. Errors: the code of what keeps usage from being priced, without the reason.';
+COMMENT ON FUNCTION billing_internal.customer_limits(bigint, int, numeric, jsonb, text, text) IS 'What limits_ask() says, for those who may see the customer: what is asked for is priced, and a customer''s login reads no prices. Nothing for others. Errors: the code of what keeps usage from being priced, without the reason.';
 
-CREATE FUNCTION billing_internal.limits_say(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, OUT allowed boolean, OUT reason text)
+CREATE FUNCTION billing_internal.limits_say(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, bill_to text, properties text, OUT allowed boolean, OUT reason text)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     IF billing_internal.asks_for_itself() THEN
-        SELECT a.allowed, a.reason INTO allowed, reason FROM billing_internal.customer_limits(of_customer_id, of_meter_id, quantity, dimensions) a;
+        SELECT a.allowed, a.reason INTO allowed, reason FROM billing_internal.customer_limits(of_customer_id, of_meter_id, quantity, dimensions, bill_to, properties) a;
     ELSE
-        SELECT a.allowed, a.reason INTO allowed, reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions) a;
+        SELECT a.allowed, a.reason INTO allowed, reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to, properties) a;
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limits_say(bigint, int, numeric, jsonb) IS 'limits_ask() for whoever only wants to know: allowed and reason.';
+COMMENT ON FUNCTION billing_internal.limits_say(bigint, int, numeric, jsonb, text, text) IS 'limits_ask() for whoever only wants to know: allowed and reason.';
 
 CREATE FUNCTION billing_internal.limits_check(of_customer_id bigint, of_feature_id int, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, lock boolean DEFAULT false,
     properties text DEFAULT NULL, at timestamptz DEFAULT NULL, OUT allowed boolean, OUT reason text, OUT detail jsonb)

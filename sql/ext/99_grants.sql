@@ -23,7 +23,7 @@ DECLARE
     for_customers regprocedure[] := ARRAY[
         'billing.now()'::regprocedure, 'billing.usage(text, text, timestamptz, timestamptz, text, text[], jsonb, text)'::regprocedure,
         'billing.credit_statement(text, text, timestamptz, timestamptz)'::regprocedure,
-        'billing.entitled(text, text, numeric)'::regprocedure, 'billing.entitlement_check(text, text, numeric, jsonb)'::regprocedure, 'billing.entitlements(text)'::regprocedure, 'billing.why_denied(text, text, numeric)'::regprocedure,
+        'billing.entitled(text, text, numeric, jsonb, text)'::regprocedure, 'billing.entitlement_check(text, text, numeric, jsonb, text)'::regprocedure, 'billing.entitlements(text)'::regprocedure, 'billing.why_denied(text, text, numeric, jsonb, text)'::regprocedure,
         'billing.invoice_explain(text)'::regprocedure, 'billing.invoice_explain(jsonb)'::regprocedure, 'billing.invoice_line_events(text, text, int)'::regprocedure,
         'billing.amount(billing.money)'::regprocedure, 'billing.currency(billing.money)'::regprocedure, 'billing.to_money(numeric, text)'::regprocedure,
         'billing.sum(billing.money)'::regprocedure, 'billing.allocate(billing.money, numeric[])'::regprocedure,
@@ -99,7 +99,7 @@ BEGIN
         ('{billing_app, billing_operator, billing_finance}', '{"billing.events_after(bigint, int)"}'),
         ('{billing_operator}', '{"billing.alerts_step(bigint, int, uuid)", billing.alerts()}'),
         -- Readers that are definers, for one customer that the caller may see
-        ('{billing_reader, billing_customer}', '{billing_internal.customer_bills(bigint), "billing_internal.customer_spend(bigint, timestamptz, timestamptz, text[])", billing_internal.customer_pending(bigint), "billing_internal.customer_credit_left(bigint, text)", "billing_internal.customer_limits(bigint, int, numeric, jsonb)", "billing_internal.customer_rate(bigint, int, numeric, numeric, numeric, interval)"}'),
+        ('{billing_reader, billing_customer}', '{billing_internal.customer_bills(bigint), "billing_internal.customer_spend(bigint, timestamptz, timestamptz, text[])", billing_internal.customer_pending(bigint), "billing_internal.customer_credit_left(bigint, text)", "billing_internal.customer_limits(bigint, int, numeric, jsonb, text, text)", "billing_internal.customer_rate(bigint, int, numeric, numeric, numeric, interval)"}'),
         ('{billing_finance}', '{billing.time_travel(timestamptz)}'),
         ('{billing_finance}', '{billing.seller_upsert(jsonb), "billing.policy_set(text, text, text, text)"}')
     ) m (roles, routines) LOOP

@@ -212,7 +212,7 @@ SELECT f.name AS offender FROM our_function f WHERE f.prosrc ~* '\m(current_user
 \echo 'a reader (STABLE or IMMUTABLE) that is a definer. Left: my_customers() reads the one table its callers can''t; six price what a customer has not been billed yet or asks for, or read shared memory, each after asking may_see()'
 SELECT f.name AS offender FROM our_function f WHERE f.prosecdef AND f.provolatile <> 'v' AND f.name <> 'billing_internal.my_customers()'
     AND NOT (f.name IN ('billing_internal.customer_bills(bigint)', 'billing_internal.customer_spend(bigint,timestamp with time zone,timestamp with time zone,text[])', 'billing_internal.customer_pending(bigint)',
-        'billing_internal.customer_credit_left(bigint,text)', 'billing_internal.customer_limits(bigint,integer,numeric,jsonb)', 'billing_internal.customer_rate(bigint,integer,numeric,numeric,numeric,interval)')
+        'billing_internal.customer_credit_left(bigint,text)', 'billing_internal.customer_limits(bigint,integer,numeric,jsonb,text,text)', 'billing_internal.customer_rate(bigint,integer,numeric,numeric,numeric,interval)')
         AND split_part(f.prosrc, 'BEGIN', 2) ~ '^\s+IF (NOT )?billing_internal\.may_see\(of_customer_id\) THEN') ORDER BY 1;
 \echo 'a writer people call (VOLATILE, in billing) that is no definer. Left: install, migrate and the test clock are for superusers; ingest_from, usage_source_set and sample_step read their caller''s tables; procedures commit and only loop over definers; aggregates can''t write'
 SELECT f.name AS offender FROM our_function f WHERE f.pronamespace = 'billing'::regnamespace AND f.provolatile = 'v' AND NOT f.prosecdef AND f.prokind = 'f'
@@ -250,7 +250,7 @@ WITH exception (name, reason) AS (VALUES
     ('billing_internal.invoice_key(text,integer,bigint,text)', 'inlined, bound when made'),
     ('billing_internal.local_midnight(date,text)', 'inlined, bound when made'),
     ('billing_internal.ref_now(bigint,uuid,integer[],timestamp with time zone)', 'inlined, bound when made'),
-    ('billing_internal.reservations_kept()', 'inlined, bound when made'), ('billing.entitlement_check(text,text,numeric,jsonb)', 'inlined, bound when made'),
+    ('billing_internal.reservations_kept()', 'inlined, bound when made'), ('billing.entitlement_check(text,text,numeric,jsonb,text)', 'inlined, bound when made'),
     ('billing_internal.rfc3339(timestamp with time zone)', 'inlined, bound when made'),
     ('billing_internal.stripe_of(bigint)', 'inlined, bound when made'),
     -- A procedure with SET can't COMMIT. They run with their caller's rights and only name what is qualified.

@@ -52,7 +52,7 @@ SELECT reason, explanation, command FROM billing.why_denied('acme', 'tokens');
 SELECT feature, allowed, reason, remaining FROM billing.entitlements('acme') WHERE kind = 'credit' UNION ALL SELECT feature, allowed, reason, remaining FROM billing.my_entitlements('acme') WHERE kind = 'credit';
 SELECT who, f FROM unnest('{other,nobody}'::text[]) who, unnest('{why_denied,entitlement_check}'::text[]) c, pg_temp.fails(format('SELECT * FROM billing.%I(%L, %L)', c, who, 'tokens')) f;
 SELECT who, billing.entitled(who, 'tokens') FROM unnest('{other,nobody}'::text[]) who;
-SELECT billing_internal.customer_credit_left(2, 'USD') AS credit, (SELECT count(*) FROM billing_internal.customer_limits(2, 1, 1, '{}')) AS limits;
+SELECT billing_internal.customer_credit_left(2, 'USD') AS credit, (SELECT count(*) FROM billing_internal.customer_limits(2, 1, 1, '{}', NULL, NULL)) AS limits;
 RESET ROLE;
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;
 DROP OWNED BY golden_gate;
