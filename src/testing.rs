@@ -120,7 +120,7 @@ mod tests {
         ("credit_documents_are_read", &["credit_document", "credit_document_error"]),
         (
             "draws_take_from_blocks_in_their_order",
-            &["credit_block_error", "credit_order_error", "credit_allot", "credit_allot_error"],
+            &["credit_block_error", "credit_allot", "credit_allot_error"],
         ),
         ("credits_are_worth_what_was_paid", &["credit_release", "credit_release_error"]),
         ("debt_moves_with_its_lines", &["credit_absorb", "credit_absorb_error"]),

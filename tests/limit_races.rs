@@ -174,7 +174,7 @@ fn a_hard_limit_is_never_overdrawn() {
                     let mut work = client.transaction().expect("begin");
                     let allowed: bool = work
                         .query_one(
-                            "SELECT allowed FROM billing_internal.limits_check(1, NULL, 1, 3, '{\"api_key\":\"k\"}', lock => true)",
+                            "SELECT allowed FROM billing_internal.limits_check(1, 1, 3, '{\"api_key\":\"k\"}', NULL, NULL, billing.now(), 'allowed')",
                             &[],
                         )
                         .expect("a check")

@@ -235,7 +235,7 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.fold_customer(bigint, int, boolean) IS 'Measures a customer''s dirty usage again (mend) and moves its deltas (at most max_rows, counted with their distinct values) into buckets and kept totals; how many pieces of work it did. 0 if another session is at it, and above READ COMMITTED. Deltas whose dimension set has the id of another stay. Runs as billing_owner, the only one that may delete.';
 
-CREATE FUNCTION billing_internal.fold_issue(run uuid, of_customer_id bigint, of_sqlstate text, what text, of_hint text) RETURNS void
+CREATE FUNCTION billing_internal.customer_issue(run uuid, of_customer_id bigint, of_sqlstate text, what text, of_hint text) RETURNS void
     LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
     INSERT INTO billing.job_issue (job_issue_id, job_run_id, at, customer_id, kind, key, sqlstate, message, hint)
@@ -243,7 +243,7 @@ AS $$
     FROM billing.job_run r LEFT JOIN billing.customer c ON c.customer_id = of_customer_id
     WHERE r.job_run_id = run AND NOT EXISTS (SELECT FROM billing.job_issue i WHERE i.job_run_id = run AND i.kind = 'customer' AND i.customer_id = of_customer_id AND i.message = what)
 $$;
-COMMENT ON FUNCTION billing_internal.fold_issue(uuid, bigint, text, text, text) IS 'Notes, once a run, why a job left a customer out.';
+COMMENT ON FUNCTION billing_internal.customer_issue(uuid, bigint, text, text, text) IS 'Notes, once a run, why a job left a customer out.';
 
 CREATE FUNCTION billing_internal.fold_or_issue(run uuid, of_customer_id bigint, max_rows int DEFAULT 20000) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
@@ -257,7 +257,7 @@ BEGIN
     -- What is still there when nothing was folded is what can't be.
     FOR collision IN SELECT DISTINCT d.dimension_set_id FROM billing.usage_delta d JOIN billing.dimension_set s USING (customer_id, dimension_set_id)
         WHERE d.customer_id = of_customer_id AND d.dimensions <> s.dimensions AND folded = 0 LOOP
-        PERFORM billing_internal.fold_issue(run, of_customer_id, 'ZB005', format('two dimension sets have the id %s; usage of both is right, but that of one stays unfolded', collision),
+        PERFORM billing_internal.customer_issue(run, of_customer_id, 'ZB005', format('two dimension sets have the id %s; usage of both is right, but that of one stays unfolded', collision),
             'Nothing is lost, and reading it only costs more. To end it, amend the events of one of them (billing.event_amend) so that a dimension value differs, then CALL billing.meter_rebuild() for the meter.');
     END LOOP;
     RETURN folded;
@@ -265,7 +265,7 @@ EXCEPTION WHEN serialization_failure OR deadlock_detected OR query_canceled OR l
     RAISE;
 WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS what = MESSAGE_TEXT;
-    PERFORM billing_internal.fold_issue(run, of_customer_id, SQLSTATE, what, 'Its usage is answered from deltas and events until this is mended; the others'' was folded.');
+    PERFORM billing_internal.customer_issue(run, of_customer_id, SQLSTATE, what, 'Its usage is answered from deltas and events until this is mended; the others'' was folded.');
     RETURN 0;
 END
 $$;

@@ -18,10 +18,6 @@ CREATE FUNCTION billing_internal.credit_block_error(block text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'credit_block_error_wrapper';
 COMMENT ON FUNCTION billing_internal.credit_block_error(text) IS 'Why a block, as credit_opens() writes it, can''t be, as JSON; NULL if it can.';
 
-CREATE FUNCTION billing_internal.credit_order_error(credit_order text) RETURNS text
-    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'credit_order_error_wrapper';
-COMMENT ON FUNCTION billing_internal.credit_order_error(text) IS 'Why a draw order can''t be, as JSON; NULL if it can.';
-
 CREATE FUNCTION billing_internal.credit_allot(credit_order text, doc text, at timestamptz, amount numeric, blocks text) RETURNS TABLE (grant_id uuid, amount numeric)
     LANGUAGE c IMMUTABLE PARALLEL SAFE ROWS 2 AS 'MODULE_PATHNAME', 'credit_allot_wrapper';
 COMMENT ON FUNCTION billing_internal.credit_allot(text, text, timestamptz, numeric, text) IS 'What a draw takes from each of a list of blocks (as credit_opens() writes them), in burn order: filtered by scope and time, sorted by the order (NULL = the default), all of the amount or no row.';

@@ -183,22 +183,6 @@ COMMENT ON FUNCTION billing.entitlement_override_end(text, text, text) IS 'Ends 
 
 -- ── how much is used ─────────────────────────────────────────────────────────────────────────────
 
-CREATE FUNCTION billing_internal.entitlement_now(of_customer_id bigint, feature text, at timestamptz DEFAULT NULL)
-    RETURNS TABLE (feature_id int, kind text, meter_id int, unit text, valid_during tstzrange, suspended boolean, value jsonb, quota numeric, mode text, resets text, length interval, zone text,
-        starts_on date, every text, alignment text, match jsonb, rollover numeric, rate jsonb, source text, heard jsonb)
-    LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_temp
-AS $$
-#variable_conflict use_column
-BEGIN
-    entitlement_now.at := coalesce(entitlement_now.at, billing_internal.moment());
-    RETURN QUERY
-    SELECT f.feature_id, f.kind, f.meter_id, f.unit, s.valid_during, s.suspended, s.value, s.quota, s.mode, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, s.rate, s.source, s.heard
-    FROM billing.feature f JOIN billing.entitlement_state s ON s.customer_id = of_customer_id AND s.feature_id = f.feature_id AND s.valid_during @> entitlement_now.at
-    WHERE f.key = entitlement_now.feature;
-END
-$$;
-COMMENT ON FUNCTION billing_internal.entitlement_now(bigint, text, timestamptz) IS 'What a customer has of a feature at an instant (NULL = this moment); no row = nothing.';
-
 CREATE FUNCTION billing_internal.entitlement_rolled(
     of_customer_id bigint, of_feature_id int, of_meter_id int, resets text, zone text, starts_on date, every text, alignment text, match jsonb, rollover numeric, from_at timestamptz
 ) RETURNS numeric

@@ -193,11 +193,7 @@ BEGIN
         locked := true;
     END LOOP;
     IF c.allowed AND c.limited THEN
-        before := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, w.quantity, w.dimensions::jsonb, consume.bill_to, true, w.properties, at);
-        IF NOT before.allowed OR before.reason = 'soft_limit' THEN
-            c.allowed := before.allowed;
-            c.reason := before.reason;
-        END IF;
+        SELECT l.allowed, l.reason INTO c.allowed, c.reason FROM billing_internal.limits_check(s.customer_id, s.meter_id, w.quantity, w.dimensions::jsonb, consume.bill_to, w.properties, at, c.reason) l;
     END IF;
     -- Nearly always all there is to do. Credit has to be looked at around it.
     IF c.allowed AND s.kind <> 'credit' AND consume.bill_to IS NULL THEN
@@ -241,7 +237,7 @@ BEGIN
             PERFORM billing.ingest_event(s.customer, s.event_type, event_id, at, w.properties::jsonb, consume.bill_to);
         END IF;
         IF s.resets = 'first_use' AND c.resets_at IS NULL THEN
-            INSERT INTO billing.entitlement_window (customer_id, feature_id, starts_at, ends_at) VALUES (s.customer_id, s.feature_id, at, at + s.length) ON CONFLICT DO NOTHING;
+            PERFORM billing_internal.window_enter(s.customer_id, s.feature_id, at);
             c.resets_at := at + s.length;
         END IF;
         c.used := c.used + w.quantity;
@@ -305,32 +301,30 @@ BEGIN
     SELECT * INTO w FROM billing_internal.consume_worth(s.definition, reservation_create.quantity, reservation_create.properties::text, reservation_create.bill_to);
     IF NOT FOUND THEN
         PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(s.definition, reservation_create.quantity, reservation_create.properties::text, reservation_create.bill_to)::jsonb);
+    ELSIF w.quantity = 0 THEN
+        PERFORM billing_internal.refuse_quantity(w.quantity, 'reserved', 'Reserve more than 0.');
     ELSIF reservation_create.bill_to IS NOT NULL AND NOT EXISTS (SELECT FROM billing.bill_to b WHERE b.customer_id = s.customer_id AND b.key = reservation_create.bill_to) THEN
         PERFORM billing_internal.fail('ZB001', format('customer %s has no legal entity %s', s.customer, quote_literal(reservation_create.bill_to)), 'SELECT key FROM billing.bill_to; lists them.');
     END IF;
     PERFORM billing_internal.consume_lock(s.customer_id, 'reservation:' || reservation_create.idempotency_key, s.meter_id);
     SELECT * INTO r FROM billing.reservation x WHERE x.customer_id = s.customer_id AND x.idempotency_key = reservation_create.idempotency_key;
     IF FOUND THEN
-        IF (r.feature_id, r.quantity, r.properties, r.bill_to) IS DISTINCT FROM (s.feature_id, reservation_create.quantity, reservation_create.properties, reservation_create.bill_to) THEN
+        IF (r.feature_id, r.quantity, r.properties, r.bill_to) IS DISTINCT FROM (s.feature_id, w.quantity, reservation_create.properties, reservation_create.bill_to) THEN
             PERFORM billing_internal.fail('ZB009', format('reservation %s of customer %s was of %s', quote_literal(reservation_create.idempotency_key), s.customer, trim_scale(r.quantity)), 'Nothing was reserved. A reservation that differs needs another key.');
         END IF;
         RETURN QUERY SELECT 'duplicate', r.reservation_id, r.expires_at, true, 'allowed', x.used, x.quota, x.remaining FROM billing.entitlement_check(s.customer, s.feature, 0) x;
         RETURN;
     END IF;
     at := billing_internal.moment();
-    c := billing_internal.entitlement_asked(s.customer, s.feature, reservation_create.quantity, w.dimensions::jsonb, NULL, at, true);
+    c := billing_internal.entitlement_asked(s.customer, s.feature, w.quantity, w.dimensions::jsonb, NULL, at, true);
     IF c.allowed AND c.limited THEN
-        r := billing_internal.limits_check(s.customer_id, s.feature_id, s.meter_id, reservation_create.quantity, w.dimensions::jsonb, reservation_create.bill_to, true, w.properties, at);
-        IF NOT r.allowed OR r.reason = 'soft_limit' THEN
-            c.allowed := r.allowed;
-            c.reason := r.reason;
-        END IF;
+        SELECT l.allowed, l.reason INTO c.allowed, c.reason FROM billing_internal.limits_check(s.customer_id, s.meter_id, w.quantity, w.dimensions::jsonb, reservation_create.bill_to, w.properties, at, c.reason) l;
     END IF;
     IF c.allowed THEN
         id := billing_internal.uuid_v7();
         INSERT INTO billing.reservation (customer_id, reservation_id, idempotency_key, feature_id, meter_id, quantity, properties, bill_to, made_at, expires_at, recorded_at)
-        VALUES (s.customer_id, id, reservation_create.idempotency_key, s.feature_id, s.meter_id, reservation_create.quantity, reservation_create.properties, reservation_create.bill_to, at, at + reservation_create.expires_in, clock_timestamp());
-        c.used := c.used + reservation_create.quantity;
+        VALUES (s.customer_id, id, reservation_create.idempotency_key, s.feature_id, s.meter_id, w.quantity, reservation_create.properties, reservation_create.bill_to, at, at + reservation_create.expires_in, clock_timestamp());
+        c.used := c.used + w.quantity;
         c.remaining := CASE WHEN c.quota IS NOT NULL THEN greatest(c.quota - c.used, 0) END;
         IF s.watched THEN
             PERFORM billing_internal.alerts_look(s.customer_id);
@@ -388,6 +382,7 @@ DECLARE
     w record;
     late boolean;
     at timestamptz;
+    counted numeric;
 BEGIN
     PERFORM billing_internal.require_installed();
     PERFORM billing_internal.require_read_committed('usage is not consumed');
@@ -403,8 +398,18 @@ BEGIN
     r := billing_internal.reservation_hold(reservation_confirm.reservation);
     IF r.outcome = 'released' THEN
         PERFORM billing_internal.fail('ZB005', format('reservation %s was released', reservation_confirm.reservation), 'What was used after all is an event: billing.ingest_event().');
-    ELSIF r.outcome = 'confirmed' THEN
-        IF r.actual <> coalesce(reservation_confirm.actual, r.quantity) THEN
+    END IF;
+    counted := coalesce(reservation_confirm.actual, r.quantity);
+    IF counted > 0 THEN
+        SELECT * INTO w FROM billing_internal.consume_worth(r.definition, counted, r.properties::text, r.bill_to);
+        IF NOT FOUND AND r.outcome IS DISTINCT FROM 'confirmed' THEN
+            PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(r.definition, counted, r.properties::text, r.bill_to)::jsonb);
+        END IF;
+        -- Where the properties say how much, it is that.
+        counted := coalesce(w.quantity, counted);
+    END IF;
+    IF r.outcome = 'confirmed' THEN
+        IF r.actual <> counted THEN
             PERFORM billing_internal.fail('ZB009', format('reservation %s was confirmed with %s', reservation_confirm.reservation, trim_scale(r.actual)), 'Nothing was counted. More usage is an event of its own.');
         END IF;
         RETURN QUERY SELECT 'duplicate', y.was_late, x.used, x.quota, x.remaining FROM billing.reservation y CROSS JOIN LATERAL billing.entitlement_check(r.customer, r.feature, 0) x
@@ -412,15 +417,11 @@ BEGIN
         RETURN;
     END IF;
     late := r.expires_at <= billing_internal.moment();
-    IF coalesce(reservation_confirm.actual, r.quantity) > 0 THEN
-        SELECT * INTO w FROM billing_internal.consume_worth(r.definition, coalesce(reservation_confirm.actual, r.quantity), r.properties::text, r.bill_to);
-        IF NOT FOUND THEN
-            PERFORM billing_internal.raise_fault(billing_internal.consume_worth_error(r.definition, coalesce(reservation_confirm.actual, r.quantity), r.properties::text, r.bill_to)::jsonb);
-        END IF;
+    IF counted > 0 THEN
         at := billing_internal.window_enter(r.customer_id, r.feature_id, billing_internal.moment());
         PERFORM billing.ingest_event(r.customer, r.event_type, 'reservation:' || reservation_confirm.reservation, at, w.properties::jsonb, r.bill_to);
     END IF;
-    UPDATE billing.reservation x SET outcome = 'confirmed', actual = coalesce(reservation_confirm.actual, r.quantity), was_late = late, settled_at = billing.now()
+    UPDATE billing.reservation x SET outcome = 'confirmed', actual = counted, was_late = late, settled_at = billing.now()
     WHERE x.customer_id = r.customer_id AND x.reservation_id = reservation_confirm.reservation;
     PERFORM billing_internal.alerts_look(r.customer_id);
     RETURN QUERY SELECT 'confirmed', late, x.used, x.quota, x.remaining FROM billing.entitlement_check(r.customer, r.feature, 0) x;
@@ -489,6 +490,26 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.reservation_expiry_step(int) IS 'Notes that reservations have expired, and removes those that were settled more than 90 days ago; returns how many, at most max_rows. They count no more since their instant, with or without this. Errors: ZB004.';
+
+CREATE PROCEDURE billing.reservation_expiry()
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    run uuid := billing.job_start('reservation_expiry');
+    done bigint := 0;
+    one bigint;
+BEGIN
+    COMMIT;
+    LOOP
+        one := billing.reservation_expiry_step();
+        EXIT WHEN one OPERATOR(pg_catalog.=) 0;
+        done := done OPERATOR(pg_catalog.+) one;
+        COMMIT;
+    END LOOP;
+    PERFORM billing.job_end(run, pg_catalog.jsonb_build_object('reservations', done));
+END
+$$;
+COMMENT ON PROCEDURE billing.reservation_expiry() IS 'Notes that reservations have expired, and removes those that were settled more than 90 days ago, committing step by step. Can be stopped and started at any time.';
 
 -- ── seats ────────────────────────────────────────────────────────────────────────────────────────
 

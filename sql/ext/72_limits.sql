@@ -684,8 +684,7 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.limits_say(bigint, int, numeric, jsonb, text, text) IS 'limits_ask() for whoever only wants to know: allowed and reason.';
 
-CREATE FUNCTION billing_internal.limits_check(of_customer_id bigint, of_feature_id int, of_meter_id int, quantity numeric, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL, lock boolean DEFAULT false,
-    properties text DEFAULT NULL, at timestamptz DEFAULT NULL, OUT allowed boolean, OUT reason text, OUT detail jsonb)
+CREATE FUNCTION billing_internal.limits_check(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, bill_to text, properties text, at timestamptz, otherwise text, OUT allowed boolean, OUT reason text)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -693,8 +692,7 @@ DECLARE
     locked uuid[] := '{}';
     hard uuid[];
 BEGIN
-    IF lock AND of_meter_id IS NOT NULL AND NOT billing_internal.travelling() THEN
-        at := coalesce(at, billing_internal.moment());
+    IF NOT billing_internal.travelling() THEN
         worths := billing_internal.event_worths(of_meter_id, quantity, dimensions, bill_to, properties);
         PERFORM billing_internal.uses_keep(of_customer_id, (SELECT jsonb_agg(a.ask) FROM billing_internal.limits_about(of_customer_id, worths, at) a));
         LOOP
@@ -706,8 +704,8 @@ BEGIN
         END LOOP;
     END IF;
     -- Asked afterwards: who had the lock before has committed what he used.
-    SELECT a.allowed, a.reason, a.detail INTO allowed, reason, detail FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to, properties, at) a;
+    SELECT a.allowed, CASE WHEN a.reason = 'allowed' THEN otherwise ELSE a.reason END INTO allowed, reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to, properties, at) a;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.limits_check(bigint, int, int, numeric, jsonb, text, boolean, text, timestamptz) IS
-    'limits_ask() for whoever goes on to write. lock: holds the hard limits until the transaction ends, so that of several at once only those pass that fit.';
+COMMENT ON FUNCTION billing_internal.limits_check(bigint, int, numeric, jsonb, text, text, timestamptz, text) IS
+    'limits_ask() for whoever is entitled and goes on to write: holds the hard limits until the transaction ends, so that of several at once only those pass that fit. otherwise: the reason where limits say nothing.';

@@ -330,7 +330,7 @@ EXCEPTION WHEN serialization_failure OR deadlock_detected OR query_canceled OR l
     RAISE;
 WHEN OTHERS THEN
     GET STACKED DIAGNOSTICS what = MESSAGE_TEXT;
-    PERFORM billing_internal.fold_issue(run, of_customer_id, SQLSTATE, what, 'Its alerts wait until this is mended, and are told then; the others'' were looked at.');
+    PERFORM billing_internal.customer_issue(run, of_customer_id, SQLSTATE, what, 'Its alerts wait until this is mended, and are told then; the others'' were looked at.');
     RETURN 0;
 END
 $$;

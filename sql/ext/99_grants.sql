@@ -75,7 +75,7 @@ BEGIN
         ('{billing_app, billing_operator}', '{"billing.consume(text, text, numeric, text, jsonb, text)", "billing.reservation_create(text, text, numeric, text, interval, jsonb, text)",
             "billing.reservation_confirm(uuid, numeric)", "billing.reservation_release(uuid)", "billing.seat_assign(text, text, text)", "billing.seat_release(text, text, text)"}'),
         ('{billing_app, billing_operator}', '{"billing.rate_limit(text, text, numeric)"}'),
-        ('{billing_operator}', '{"billing.reservation_expiry_step(int)"}'),
+        ('{billing_operator}', '{"billing.reservation_expiry_step(int)", billing.reservation_expiry()}'),
         ('{billing_operator}', '{"billing.entitlement_override(text, text, jsonb, timestamptz, text)", "billing.entitlement_override_end(text, text, text)"}'),
         ('{billing_operator, billing_finance}', '{"billing.credit_void(text, text)", "billing.credit_refund(text, numeric, text)", "billing.credit_extend(text, timestamptz, text)",
             "billing.credit_expiry_step(int)", billing.credit_expiry(), "billing.top_up_step(bigint, int)", billing.top_up()}'),

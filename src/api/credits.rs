@@ -35,13 +35,6 @@ fn credit_block_error(block: &str) -> Option<String> {
     check().err().as_ref().map(FaultJson::text)
 }
 
-/// Why a draw order can't be; NULL if it can.
-#[pg_extern(sql = false)]
-fn credit_order_error(order: &str) -> Option<String> {
-    let read = || read_order(Some(order)).map(drop);
-    read().err().as_ref().map(FaultJson::text)
-}
-
 fn read_order(order: Option<&str>) -> Result<Order, Fault> {
     let Some(order) = order else {
         return Ok(Order::default());
@@ -343,9 +336,9 @@ mod tests {
             fault(&format!("SELECT {}", draw("credit_allot_error", "1", "{}"))),
             "ZB003 blocks: must be an array, not an object"
         );
-        let order = "SELECT billing_internal.credit_order_error('[\"size\"]')";
-        assert!(fault(order).starts_with("ZB003 credit_order[0]: \"size\" is not known"), "{}", fault(order));
-        assert_eq!(value("SELECT billing_internal.credit_order_error('[\"expires_at\"]')"), None);
+        let order = draw("credit_allot_error", "1", &blocks).replacen("NULL", r#"'["size"]'"#, 1);
+        let said = fault(&format!("SELECT {order}"));
+        assert!(said.starts_with("ZB003 credit_order[0]: \"size\" is not known"), "{said}");
     }
 
     /// Credits are worth their part of what was paid, to the minor unit: 100,000 for 120,000, after 110,000.

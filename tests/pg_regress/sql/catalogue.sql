@@ -256,7 +256,7 @@ WITH exception (name, reason) AS (VALUES
     -- A procedure with SET can't COMMIT. They run with their caller's rights and only name what is qualified.
     ('billing.bill_run(timestamp with time zone)', 'commits'),
     ('billing.fold()', 'commits'), ('billing.sample()', 'commits'), ('billing.retention()', 'commits'), ('billing.meter_rebuild(text,timestamp with time zone,timestamp with time zone,text)', 'commits'),
-    ('billing.audit_seal()', 'commits'), ('billing.renewal()', 'commits'), ('billing.credit_expiry()', 'commits'), ('billing.top_up()', 'commits'), ('billing.alerts()', 'commits'),
+    ('billing.audit_seal()', 'commits'), ('billing.renewal()', 'commits'), ('billing.credit_expiry()', 'commits'), ('billing.reservation_expiry()', 'commits'), ('billing.top_up()', 'commits'), ('billing.alerts()', 'commits'),
     -- Called once a row, where SET would take as long as the rest. With its caller's rights, and every name has its schema.
     ('billing.rate(billing.pricing,numeric,jsonb,bigint)', 'qualified'))
 SELECT f.name AS offender FROM our_function f

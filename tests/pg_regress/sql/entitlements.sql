@@ -41,9 +41,8 @@ SELECT feature, kind, allowed, reason, value, mode, used, quota, remaining, rese
 -- rules.md 9: 100k + 2 × 50k = 200k, then a contract override of 300k.
 SELECT billing.contract_amend('acme-2026', '{"entitlements": [{"feature": "tokens", "value": "300000"}]}', '2026-02-15T05:00:00Z') AS version;
 SELECT valid_during, quota, source FROM billing.entitlement_state JOIN billing.feature f USING (feature_id) WHERE f.key = 'tokens' ORDER BY valid_during;
-SELECT sum(x.quota) FILTER (WHERE x.at = '2026-02-10T00:00:00Z') AS got, 200000 AS want, sum(x.quota) FILTER (WHERE x.at = '2026-02-16T00:00:00Z') AS after, 300000 AS want_after
-FROM (SELECT at, e.quota FROM (VALUES (timestamptz '2026-02-10T00:00:00Z'), ('2026-02-16T00:00:00Z')) a (at)
-    CROSS JOIN LATERAL billing_internal.entitlement_now(billing_internal.find_customer('acme'), 'tokens', a.at) e) x;
+SELECT sum(e.quota) FILTER (WHERE e.valid_during @> timestamptz '2026-02-10T00:00:00Z') AS got, 200000 AS want, sum(e.quota) FILTER (WHERE e.valid_during @> timestamptz '2026-02-16T00:00:00Z') AS after, 300000 AS want_after
+FROM billing.entitlement_state e JOIN billing.feature f USING (feature_id) WHERE f.key = 'tokens';
 -- absent = denied, null = unlimited, 0 = none
 SELECT allowed, reason, value FROM billing.entitlement_check('globex', 'sso');
 SELECT billing.entitled('globex', 'sso'), billing.entitled('acme', 'sso'), billing.entitled('nobody', 'sso');
@@ -82,7 +81,7 @@ SELECT allowed, reason, used, quota, resets_at FROM billing.entitlement_check('a
 SELECT billing.contract_pause('acme-2026', '2026-02-10T05:00:00Z') AS version;
 SELECT billing.contract_resume('acme-2026', '2026-02-12T05:00:00Z') AS version;
 SELECT x.at, e.suspended, e.value FROM (VALUES (timestamptz '2026-02-10T04:59:59Z'), ('2026-02-10T05:00:00Z'), ('2026-02-12T04:59:59Z'), ('2026-02-12T05:00:00Z')) x (at)
-CROSS JOIN LATERAL billing_internal.entitlement_now(billing_internal.find_customer('acme'), 'sso', x.at) e;
+JOIN billing.entitlement_state e ON e.valid_during @> x.at JOIN billing.feature f USING (feature_id) JOIN billing.customer c USING (customer_id) WHERE f.key = 'sso' AND c.key = 'acme' ORDER BY x.at;
 SELECT billing.test_clock_set('2026-02-11T00:00:00Z') IS NOT NULL AS clock;
 SELECT allowed, reason FROM billing.entitlement_check('acme', 'sso');
 SELECT billing.entitled('acme', 'sso');

@@ -96,6 +96,9 @@ SELECT billing.test_clock_set('2026-05-31T12:00:00.000001Z') IS NOT NULL AS cloc
 SELECT billing_internal.reservation_expiry_due('-infinity', billing.now());
 SELECT billing.reservation_expiry_step(), (SELECT count(*) FROM billing.reservation WHERE idempotency_key = 'f1') AS first;
 SELECT billing_internal.reservation_expiry_due('-infinity', billing.now()), billing_internal.reservation_expiry_due(billing.now(), '2027-01-01Z');
+SELECT billing.test_clock_set('2027-01-01T00:00:00Z') IS NOT NULL AS clock;
+CALL billing.reservation_expiry();
+SELECT state, (result->>'reservations')::int > 0 AS removed, (SELECT count(*) FROM billing.reservation) AS kept FROM billing.job_run WHERE job = 'reservation_expiry' ORDER BY job_run_id DESC LIMIT 1;
 -- By id it is one look-up.
 SET enable_seqscan = off;
 EXPLAIN (COSTS OFF) SELECT FROM billing.reservation WHERE reservation_id = '00000000-0000-7000-8000-000000000000';

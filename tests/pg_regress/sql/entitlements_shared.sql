@@ -57,6 +57,16 @@ RESET ROLE;
 SELECT billing.customer_login_remove('acme', 'golden_shared');
 DROP ROLE golden_shared;
 
+-- ── where the properties say how much ────────────────────────────────────────────────────────────
+-- That is held, and is what was used: 65 are used.
+SELECT result, used FROM pg_temp.reserve('all', 1, 's1', '{"tokens": 36}');
+SELECT n, r.result, r.used, r.remaining FROM generate_series(1, 2) n CROSS JOIN LATERAL pg_temp.reserve('all', 1, 's2', '{"tokens": 35}') r;
+SELECT reservation_id AS s2 FROM billing.reservation WHERE idempotency_key = 's2' \gset
+SELECT result, used FROM billing.reservation_confirm(:'s2', 1);
+SELECT x.result, x.used FROM unnest('{NULL,1,35}'::numeric[]) n CROSS JOIN LATERAL billing.reservation_confirm(:'s2', n) x;
+SELECT replace(f, :'s2', 's2') AS fails FROM pg_temp.fails(format('SELECT * FROM billing.reservation_confirm(%L, 3)', :'s2')) f UNION ALL SELECT pg_temp.fails($$SELECT * FROM pg_temp.reserve('all', 1, 's3', '{"tokens": 0}')$$);
+SELECT quantity, actual FROM billing.reservation WHERE idempotency_key = 's2';
+
 -- ── seats ────────────────────────────────────────────────────────────────────────────────────────
 SELECT f, u, s.result, s.used, s.remaining FROM (VALUES ('seats', 'ann'), ('chairs', 'bob'), ('seats', 'cem'), ('chairs', 'ann')) x (f, u) CROSS JOIN LATERAL billing.seat_assign('acme', f, u) s;
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;

@@ -5,7 +5,7 @@
 CREATE FUNCTION pg_temp.ask(quantity numeric, dimensions jsonb DEFAULT '{}', meter text DEFAULT 'tokens', bill_to text DEFAULT NULL) RETURNS TABLE (allowed boolean, reason text, "limit" text, used text, asked text, amount text, resets_at text)
 LANGUAGE sql AS $$
     SELECT c.allowed, c.reason, c.detail->>'key', c.detail->>'used', c.detail->>'asked', c.detail->>'amount', c.detail->>'resets_at'
-    FROM billing_internal.limits_check(billing_internal.find_customer('acme'), NULL, billing_internal.find_meter(meter), quantity, dimensions, bill_to) c
+    FROM billing_internal.limits_ask(billing_internal.find_customer('acme'), billing_internal.find_meter(meter), quantity, dimensions, bill_to) c
 $$;
 CREATE FUNCTION pg_temp.use(id text, tokens numeric, key text, model text DEFAULT 'a', bill_to text DEFAULT NULL) RETURNS text LANGUAGE sql AS $$
     SELECT billing.ingest_event('acme', 'request', id, billing.now(), jsonb_build_object('tokens', tokens, 'api_key', key, 'model', model), bill_to)
