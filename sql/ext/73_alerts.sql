@@ -108,25 +108,43 @@ DECLARE
     s record;
     u record;
     w record;
+    runs boolean;
     looked timestamptz := at;
 BEGIN
     FOR n IN 1 .. 40 LOOP
         SELECT f.kind, f.meter_id, x.* INTO s FROM billing.feature f JOIN billing.entitlement_state x ON x.customer_id = of_customer_id AND x.feature_id = f.feature_id AND x.valid_during @> looked
         WHERE f.feature_id = of_feature_id AND NOT x.suspended;
-        EXIT WHEN NOT FOUND;
-        u := billing_internal.entitlement_used(of_customer_id, of_feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, looked);
-        -- Where no window begins anew it is told once (never), a month (seats) or for as long as the window is (sliding).
-        IF s.kind = 'seat' THEN
-            w := billing_internal.limit_window(of_customer_id, 'month', looked);
-        ELSE
-            SELECT CASE s.resets WHEN 'never' THEN NULL WHEN 'sliding' THEN date_bin(s.length, looked, '2000-01-01 00:00+00') ELSE u.from_at END AS starts_at, u.until_at AS ends_at INTO w;
+        runs := FOUND;
+        IF runs THEN
+            u := billing_internal.entitlement_used(of_customer_id, of_feature_id, s.kind, s.meter_id, s.resets, s.length, s.zone, s.starts_on, s.every, s.alignment, s.match, s.rollover, looked);
+            -- Where no window begins anew it is told once (never), a month (seats) or for as long as the window is (sliding).
+            IF s.kind = 'seat' THEN
+                w := billing_internal.limit_window(of_customer_id, 'month', looked);
+            ELSIF s.resets = 'first_use' AND looked < at THEN
+                SELECT x.starts_at, x.ends_at INTO w FROM billing.entitlement_window x
+                WHERE x.customer_id = of_customer_id AND x.feature_id = of_feature_id AND x.starts_at <= looked AND x.ends_at > looked ORDER BY x.starts_at DESC LIMIT 1;
+                runs := FOUND;
+            ELSE
+                SELECT CASE s.resets WHEN 'never' THEN NULL WHEN 'sliding' THEN date_bin(s.length, looked, '2000-01-01 00:00+00') ELSE u.from_at END AS starts_at, u.until_at AS ends_at INTO w;
+                runs := s.resets = 'never' OR u.from_at IS NOT NULL;
+            END IF;
         END IF;
-        EXIT WHEN s.kind <> 'seat' AND s.resets <> 'never' AND u.from_at IS NULL OR n > 1 AND (w.ends_at <= starts_at) IS NOT TRUE;
+        IF NOT runs THEN
+            -- None runs then: the last one that ended since.
+            looked := (SELECT max(x.ended) FROM (
+                SELECT upper(y.valid_during) AS ended FROM billing.entitlement_state y WHERE y.customer_id = of_customer_id AND y.feature_id = of_feature_id AND NOT y.suspended
+                UNION ALL
+                SELECT y.ends_at FROM billing.entitlement_window y WHERE y.customer_id = of_customer_id AND y.feature_id = of_feature_id) x
+                WHERE x.ended <= looked AND x.ended > since) - interval '1 microsecond';
+            EXIT WHEN looked IS NULL;
+            CONTINUE;
+        END IF;
+        EXIT WHEN starts_at IS NOT NULL AND (w.ends_at <= starts_at) IS NOT TRUE;
         starts_at := w.starts_at;
         ends_at := w.ends_at;
         quota := s.quota + u.rolled;
         -- What is reserved now says nothing of a window that ended.
-        used := CASE WHEN n = 1 OR s.kind = 'seat' THEN u.used ELSE coalesce((SELECT x.quantity FROM billing_internal.usage_window(of_customer_id, s.meter_id, w.starts_at, w.ends_at, s.match) x), 0) END;
+        used := CASE WHEN looked = at OR s.kind = 'seat' OR s.resets IN ('never', 'sliding') THEN u.used ELSE coalesce((SELECT x.quantity FROM billing_internal.usage_window(of_customer_id, s.meter_id, w.starts_at, w.ends_at, s.match) x), 0) END;
         RETURN NEXT;
         EXIT WHEN ends_at IS NULL OR (starts_at > since) IS NOT TRUE;
         looked := starts_at - interval '1 microsecond';

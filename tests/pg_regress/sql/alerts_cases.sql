@@ -138,4 +138,33 @@ SELECT * FROM pg_temp.told();
 -- What can't be: money in a currency that is none would never be reached; a place in the feed that is none would read nothing, for ever.
 SELECT pg_temp.fails($$SELECT billing.alert_rule_set('globex', '{"key":"typo","kind":"spend","period":"month","unit":"USDD","thresholds":["1"]}')$$);
 SELECT pg_temp.fails($$SELECT * FROM billing.events_after(NULL)$$);
+
+-- A window that no other follows is looked at when it is over, too: of the first use, and of a contract that ended.
+SELECT billing.test_clock_set('2026-05-01 10:00+00') AS clock \gset
+SELECT count(*) AS changes FROM billing.catalog_apply('{"features":[{"key":"burst","kind":"metered","meter":"tokens"},{"key":"day","kind":"metered","meter":"tokens"},{"key":"once","kind":"metered","meter":"tokens"}],
+  "plans":[{"key":"odd","currency":"USD","entitlements":[{"feature":"burst","value":"100","reset":{"first_use":"1 hour"},"mode":"soft"},{"feature":"day","value":"1000","reset":"day","mode":"soft"},{"feature":"once","value":"1000","reset":"never","mode":"soft"}]}]}');
+SELECT billing.customer_upsert('{"key":"umbrella","currency":"USD"}'), billing.subscribe('umbrella', 'odd', '2026-05-01');
+SELECT billing.alert_rule_set('umbrella', '{"key":"burst","kind":"usage","feature":"burst","thresholds":["60%"]}'),
+    billing.alert_rule_set('umbrella', '{"key":"quota","kind":"usage","feature":"day","thresholds":["100%"]}'), billing.alert_rule_set('umbrella', '{"key":"once","kind":"usage","feature":"once","thresholds":["100%"]}');
+SELECT result, resets_at FROM billing.consume('umbrella', 'burst', 10, 'u1');
+SELECT billing.ingest_event('umbrella', 'request', 'u2', '2026-05-01 10:00+00', '{"tokens":60}');
+SELECT billing.test_clock_set('2026-05-01 12:30+00') AS clock \gset
+SELECT * FROM look;
+SELECT * FROM pg_temp.told();
+-- The window of before the one that runs.
+SELECT result, resets_at FROM billing.consume('umbrella', 'burst', 10, 'u3');
+SELECT billing.test_clock_set('2026-05-01 13:30+00') AS clock \gset
+SELECT result, resets_at FROM billing.consume('umbrella', 'burst', 5, 'u4');
+SELECT billing.ingest_event('umbrella', 'request', 'u5', '2026-05-01 13:00+00', '{"tokens":50}');
+SELECT * FROM look;
+SELECT * FROM pg_temp.told();
+SELECT billing.test_clock_set('2026-05-01 23:59:50+00') AS clock \gset
+SELECT billing.ingest_event('umbrella', 'request', 'u6', billing.now(), '{"tokens":1000}');
+SELECT billing.contract_cancel('umbrella-1', '2026-05-02');
+SELECT billing.test_clock_set('2026-05-02 00:00:10+00') AS clock \gset
+SELECT allowed, reason FROM billing.entitlement_check('umbrella', 'day');
+SELECT * FROM look;
+SELECT * FROM pg_temp.told();
+SELECT * FROM look;
+SELECT * FROM pg_temp.told();
 SELECT check_name, failed, example FROM billing.verify('full') WHERE failed > 0;
