@@ -3,6 +3,8 @@
 //! `domain` is pure and always built. Everything else is the bridge to Postgres and stands behind one
 //! `pgNN` feature: `pg`, `types` and `shmem` hold the unsafe code, `agg` the aggregates, `api` the functions.
 #![deny(unsafe_code)]
+// A function fits on a screen (clippy.toml has the number); a test may be a long table.
+#![cfg_attr(not(test), deny(clippy::too_many_lines))]
 
 pub mod domain;
 

@@ -355,55 +355,13 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
     let trial_until = contract.trial_until()?;
     let billing = contract.billing(plan);
     let alignment = billing.alignment(trial_until);
-    let mut state = State {
-        ends: contract.ends_on(plan)?.map(Point::midnight),
-        counted: contract.term.map(|term| (start, term)),
-        document: *contract,
-        plan,
-        term_starts: start,
-        cancelled: None,
-        notice: None,
-    };
+    let mut state = State::signed(*contract, plan)?;
     let mut log = Log::default();
     log.note(Point::midnight(start), &state)?;
 
-    for change in &mut changes {
-        // What was agreed on before the start holds from the start.
-        change.at = change.at.max(Point::midnight(start));
-    }
-    changes.sort_by_key(|change| (change.at, change.version));
-    let (renewals, others): (Vec<_>, Vec<_>) =
-        changes.into_iter().partition(|change| matches!(change.what, What::Renew(_)));
-    let mut renewals: VecDeque<Change> = renewals.into();
-    renewals.make_contiguous().sort_by_key(|change| change.version);
-    let mut others: VecDeque<Change> = others.into();
+    let mut turns = Turns::new(changes, Point::midnight(start));
     let mut paused: Vec<Stretch> = Vec::new();
-    loop {
-        // A renewal is of the end that is there when its turn comes, wherever earlier changes have moved it.
-        let renewable = state.ends.filter(|_| state.cancelled.is_none());
-        let renewal = match (renewable, renewals.front(), others.front()) {
-            (Some(end), Some(renewal), Some(other)) if (end, renewal.version) < (other.at, other.version) => {
-                Some(end)
-            }
-            (Some(end), Some(_), None) => Some(end),
-            _ => None,
-        };
-        let change = match renewal {
-            Some(end) => {
-                let mut change = renewals.pop_front().expect("it was looked at");
-                change.at = end;
-                change
-            }
-            None => match others.pop_front() {
-                Some(change) => change,
-                None => break,
-            },
-        };
-        // What comes at the end or after it changes nothing; a cancellation at the very end keeps it from being renewed.
-        let last = matches!(change.what, What::Cancel);
-        if renewal.is_none() && state.ends.is_some_and(|end| change.at > end || (change.at == end && !last)) {
-            continue;
-        }
+    while let Some(change) = turns.next(&state) {
         let plan = plan_of(&change.plan)?;
         apply(&mut state, &change, plan, &billing, &mut paused).map_err(|fault| {
             if newest == Some(change.version) {
@@ -443,6 +401,48 @@ pub fn fold(mut changes: Vec<Change>, plans: &BTreeMap<String, Plan>) -> Result<
     })
 }
 
+/// Changes in the order in which they happen.
+struct Turns {
+    renewals: VecDeque<Change>,
+    others: VecDeque<Change>,
+}
+
+impl Turns {
+    fn new(mut changes: Vec<Change>, start: Point) -> Turns {
+        for change in &mut changes {
+            // What was agreed on before the start holds from the start.
+            change.at = change.at.max(start);
+        }
+        changes.sort_by_key(|change| (change.at, change.version));
+        let (mut renewals, others): (Vec<_>, Vec<_>) =
+            changes.into_iter().partition(|change| matches!(change.what, What::Renew(_)));
+        renewals.sort_by_key(|change| change.version);
+        Turns { renewals: renewals.into(), others: others.into() }
+    }
+
+    fn next(&mut self, state: &State) -> Option<Change> {
+        loop {
+            // A renewal is of the end that is there when its turn comes, wherever earlier changes have moved it.
+            if let Some(end) = state.ends.filter(|end| state.cancelled.is_none() && self.renews_at(*end)) {
+                return self.renewals.pop_front().map(|change| Change { at: end, ..change });
+            }
+            let change = self.others.pop_front()?;
+            // What comes at the end or after it changes nothing; a cancellation at the very end keeps it from being renewed.
+            let last = matches!(change.what, What::Cancel);
+            if !state.ends.is_some_and(|end| change.at > end || (change.at == end && !last)) {
+                return Some(change);
+            }
+        }
+    }
+
+    /// Whether a renewal at an end is before all else.
+    fn renews_at(&self, end: Point) -> bool {
+        self.renewals.front().is_some_and(|renewal| {
+            self.others.front().is_none_or(|other| (end, renewal.version) < (other.at, other.version))
+        })
+    }
+}
+
 fn apply<'p>(
     state: &mut State<'p>,
     change: &Change,
@@ -453,120 +453,153 @@ fn apply<'p>(
     let at = change.at;
     match &change.what {
         What::Create(_) => return Err(Fault::value("a contract is created once")),
-        What::Amend(amendment) => {
-            let ends = match amendment.term {
-                None => state.ends.map(Point::next_day),
-                Some(term) => Some(billing.term_end(state.term_starts, term)?),
-            };
-            amendment.apply(&mut state.document, state.plan, at.day, ends)?;
-            if let Some(term) = amendment.term {
-                let counted = (state.term_starts, term);
-                let end = Point::midnight(billing.term_end(counted.0, counted.1)?);
-                if end <= at {
-                    let message = format!(
-                        "{term} from {} ends on {}, before the change on {}",
-                        state.term_starts, end.day, at.day
-                    );
-                    return Err(Fault::document("term", message)
-                        .with_hint("billing.contract_cancel() ends a contract."));
-                }
-                state.counted = Some(counted);
-                state.ends = Some(end);
-                state.document.term = Some(term);
-            }
-            if amendment.term.is_some() || amendment.renewal.is_some() {
-                state.document.check_renewal()?;
-            }
-        }
+        What::Amend(amendment) => state.amend(amendment, at, billing)?,
         What::ChangePlan { plan: named } => {
             let Some(plan) = plan else { return Err(Fault::document("plan", "is missing")) };
-            let document = &mut state.document;
-            let now = document.billing.clone().over(&plan.billing);
-            let differs =
-                now.interval() != billing.interval() || now.alignment(None) != billing.alignment(None);
-            if differs {
-                let message = format!(
-                    "{named} is billed per {} ({}), the contract per {} ({})",
-                    now.interval(),
-                    now.alignment(None),
-                    billing.interval(),
-                    billing.alignment(None)
-                );
-                return Err(Fault::document("plan", message)
-                    .with_hint("Make a new contract on the plan and cancel this one, or use a plan with the same billing."));
-            }
-            // How it is billed stays the contract's own from here on.
-            document.billing = billing.clone();
-            document.plan = Some(named.clone());
-            document.drop_removals(plan);
-            document.check_items(Some(plan))?;
-            let items = document.all_items(Some(plan));
-            let known =
-                |item: &Override| items.charges.iter().any(|c| item.is_for(&c.item.key, &c.item.meter));
-            document.overrides.retain(known);
-            document.phases.iter_mut().for_each(|phase| phase.overrides.retain(known));
-            state.plan = Some(plan);
+            state.change_plan(named, plan, billing)?;
         }
         What::Pause => {
             if paused.last().is_none_or(|last| last.until.is_some()) {
                 paused.push(Stretch { from: at, until: None });
             }
         }
-        What::Resume { extend_term } => {
-            let Some(last) = paused.last_mut().filter(|last| last.until.is_none()) else { return Ok(()) };
-            last.until = Some(at);
-            let days = (at.day - last.from.day).num_days();
-            if last.from == at {
-                paused.pop();
-            }
-            if *extend_term && let Some(end) = state.ends {
-                let later = end.day.checked_add_days(Days::new(days.unsigned_abs()));
-                let later = later.ok_or_else(|| Fault::value("the term would end after year 9999"))?;
-                state.ends = Some(Point { day: later, ..end });
-                state.counted = None;
-            }
-        }
+        What::Resume { extend_term } => state.resume(at, *extend_term, paused)?,
         What::Cancel => {
             state.ends = Some(at);
             state.cancelled = Some(at);
         }
         What::Notice => state.notice = Some(at),
-        What::Renew(renew) => {
-            let document = &mut state.document;
-            let agreed = document.renewal.clone().unwrap_or_default();
-            let Some(term) = renew.term.or(agreed.term).or(document.term) else {
-                return Err(Fault::value("a contract without a term is not renewed"));
-            };
-            let counted = match (state.counted, term) {
-                (Some((anchor, Interval::Months(so_far))), Interval::Months(more)) => {
-                    (anchor, Interval::Months(so_far + more))
-                }
-                (Some((anchor, Interval::Days(so_far))), Interval::Days(more)) => {
-                    (anchor, Interval::Days(so_far + more))
-                }
-                _ => (at.day, term),
-            };
-            // Counted from one day, so that a term from 31 January never ends on the 28th for good.
-            state.ends = Some(Point::midnight(billing.term_end(counted.0, counted.1)?));
-            state.counted = Some(counted);
-            state.term_starts = at.day;
-            state.notice = None;
-            // The next renewal is as long as this one; the document's term reaches the new end.
-            if let Some(renewal) = &mut document.renewal {
-                renewal.term = Some(term);
-            }
-            if counted.0 == document.starts_on {
-                document.term = Some(counted.1);
-            }
-            if renew.prices.unwrap_or(agreed.prices) == RenewalPrices::List {
-                document.end_agreed_prices(at.day);
-            }
-            if let Some(percent) = renew.percent.filter(|percent| !percent.is_zero()) {
-                document.raise(state.plan, percent)?;
-            }
-        }
+        What::Renew(renew) => state.renew(renew, at, billing)?,
     }
     Ok(())
+}
+
+impl<'p> State<'p> {
+    fn signed(contract: Contract, plan: Option<&'p Plan>) -> Result<State<'p>, Fault> {
+        Ok(State {
+            ends: contract.ends_on(plan)?.map(Point::midnight),
+            counted: contract.term.map(|term| (contract.starts_on, term)),
+            term_starts: contract.starts_on,
+            document: contract,
+            plan,
+            cancelled: None,
+            notice: None,
+        })
+    }
+
+    fn amend(&mut self, amendment: &Amendment, at: Point, billing: &Billing) -> Result<(), Fault> {
+        let ends = match amendment.term {
+            None => self.ends.map(Point::next_day),
+            Some(term) => Some(billing.term_end(self.term_starts, term)?),
+        };
+        amendment.apply(&mut self.document, self.plan, at.day, ends)?;
+        if let Some(term) = amendment.term {
+            let counted = (self.term_starts, term);
+            let end = Point::midnight(billing.term_end(counted.0, counted.1)?);
+            if end <= at {
+                let message = format!(
+                    "{term} from {} ends on {}, before the change on {}",
+                    self.term_starts, end.day, at.day
+                );
+                return Err(
+                    Fault::document("term", message).with_hint("billing.contract_cancel() ends a contract.")
+                );
+            }
+            self.counted = Some(counted);
+            self.ends = Some(end);
+            self.document.term = Some(term);
+        }
+        if amendment.term.is_some() || amendment.renewal.is_some() {
+            self.document.check_renewal()?;
+        }
+        Ok(())
+    }
+
+    fn change_plan(&mut self, named: &str, plan: &'p Plan, billing: &Billing) -> Result<(), Fault> {
+        let document = &mut self.document;
+        same_billing(document, named, plan, billing)?;
+        // How it is billed stays the contract's own from here on.
+        document.billing = billing.clone();
+        document.plan = Some(named.to_string());
+        document.drop_removals(plan);
+        document.check_items(Some(plan))?;
+        let items = document.all_items(Some(plan));
+        let known = |item: &Override| items.charges.iter().any(|c| item.is_for(&c.item.key, &c.item.meter));
+        document.overrides.retain(known);
+        document.phases.iter_mut().for_each(|phase| phase.overrides.retain(known));
+        self.plan = Some(plan);
+        Ok(())
+    }
+
+    fn resume(&mut self, at: Point, extend_term: bool, paused: &mut Vec<Stretch>) -> Result<(), Fault> {
+        let Some(last) = paused.last_mut().filter(|last| last.until.is_none()) else { return Ok(()) };
+        last.until = Some(at);
+        let days = (at.day - last.from.day).num_days();
+        if last.from == at {
+            paused.pop();
+        }
+        if extend_term && let Some(end) = self.ends {
+            let later = end.day.checked_add_days(Days::new(days.unsigned_abs()));
+            let later = later.ok_or_else(|| Fault::value("the term would end after year 9999"))?;
+            self.ends = Some(Point { day: later, ..end });
+            self.counted = None;
+        }
+        Ok(())
+    }
+
+    fn renew(&mut self, renew: &Renew, at: Point, billing: &Billing) -> Result<(), Fault> {
+        let document = &mut self.document;
+        let agreed = document.renewal.clone().unwrap_or_default();
+        let Some(term) = renew.term.or(agreed.term).or(document.term) else {
+            return Err(Fault::value("a contract without a term is not renewed"));
+        };
+        let counted = match (self.counted, term) {
+            (Some((anchor, Interval::Months(so_far))), Interval::Months(more)) => {
+                (anchor, Interval::Months(so_far + more))
+            }
+            (Some((anchor, Interval::Days(so_far))), Interval::Days(more)) => {
+                (anchor, Interval::Days(so_far + more))
+            }
+            _ => (at.day, term),
+        };
+        // Counted from one day, so that a term from 31 January never ends on the 28th for good.
+        self.ends = Some(Point::midnight(billing.term_end(counted.0, counted.1)?));
+        self.counted = Some(counted);
+        self.term_starts = at.day;
+        self.notice = None;
+        // The next renewal is as long as this one; the document's term reaches the new end.
+        if let Some(renewal) = &mut document.renewal {
+            renewal.term = Some(term);
+        }
+        if counted.0 == document.starts_on {
+            document.term = Some(counted.1);
+        }
+        if renew.prices.unwrap_or(agreed.prices) == RenewalPrices::List {
+            document.end_agreed_prices(at.day);
+        }
+        if let Some(percent) = renew.percent.filter(|percent| !percent.is_zero()) {
+            document.raise(self.plan, percent)?;
+        }
+        Ok(())
+    }
+}
+
+/// A contract is billed as it was signed, whatever plan it is on.
+fn same_billing(document: &Contract, named: &str, plan: &Plan, billing: &Billing) -> Result<(), Fault> {
+    let now = document.billing.clone().over(&plan.billing);
+    if now.interval() == billing.interval() && now.alignment(None) == billing.alignment(None) {
+        return Ok(());
+    }
+    let message = format!(
+        "{named} is billed per {} ({}), the contract per {} ({})",
+        now.interval(),
+        now.alignment(None),
+        billing.interval(),
+        billing.alignment(None)
+    );
+    Err(Fault::document("plan", message).with_hint(
+        "Make a new contract on the plan and cancel this one, or use a plan with the same billing.",
+    ))
 }
 
 /// What every item said, change by change.
@@ -686,6 +719,43 @@ struct Now {
     sources: HashMap<Id, Source>,
 }
 
+fn said_by(document: &Contract, plan: Option<&Plan>) -> Result<Now, Fault> {
+    let mut now = Now::default();
+    let times = Times::of(document)?;
+    now.say_items(document, plan, &times);
+    now.say_overrides_and_discounts(document, &times);
+    now.say_credits_and_entitlements(document, plan, &times);
+    Ok(now)
+}
+
+/// When items of a document hold that say nothing of their own.
+struct Times<'d> {
+    phases: &'d [Phase],
+    windows: Vec<Stretch>,
+    start: NaiveDate,
+    fees_begin: NaiveDate,
+    whole: Stretch,
+}
+
+impl Times<'_> {
+    fn of(document: &Contract) -> Result<Times<'_>, Fault> {
+        let (start, fees_begin) = (document.starts_on, document.begins()?);
+        let windows = phase_windows(&document.phases, start)?.into_iter().map(days).collect();
+        let whole = Stretch { from: Point::midnight(start), until: None };
+        Ok(Times { phases: &document.phases, windows, start, fees_begin, whole })
+    }
+
+    fn phases(&self) -> impl Iterator<Item = (&Phase, Stretch)> {
+        self.phases.iter().zip(self.windows.iter().copied())
+    }
+
+    /// The time that phases leave to what they say otherwise.
+    fn beside(&self, says: impl Fn(&Phase) -> bool) -> Vec<Stretch> {
+        let taken = self.phases().filter(|(phase, _)| says(phase));
+        self.whole.without(&taken.map(|(_, window)| window).collect::<Vec<_>>())
+    }
+}
+
 impl Now {
     fn say(&mut self, kind: Kind, key: &str, within: Vec<Stretch>, begins: NaiveDate, said: Said) {
         let id = (kind, key.to_string());
@@ -695,114 +765,104 @@ impl Now {
         }
         pieces.push(Piece { within, begins, said });
     }
-}
 
-fn said_by(document: &Contract, plan: Option<&Plan>) -> Result<Now, Fault> {
-    let mut now = Now::default();
-    let (start, fees_begin) = (document.starts_on, document.begins()?);
-    let whole = Stretch { from: Point::midnight(start), until: None };
-    let windows: Vec<Stretch> = phase_windows(&document.phases, start)?.into_iter().map(days).collect();
-    // The time that phases leave to what they say otherwise.
-    let beside = |says: &dyn Fn(&Phase) -> bool| -> Vec<Stretch> {
-        let taken = document.phases.iter().zip(&windows).filter(|(phase, _)| says(phase));
-        whole.without(&taken.map(|(_, window)| *window).collect::<Vec<_>>())
-    };
-    let usage = |charge: &Scheduled<UsageCharge>| {
-        Said::Usage(Box::new(charge.clone()), document.price_book(plan).cloned())
-    };
-    let items = document.items(plan);
-    for charge in &items.charges {
-        let key = &charge.item.key;
-        let within = beside(&|phase| phase.charges.iter().any(|entry| entry.key() == key));
-        now.say(Kind::Usage, key, within, start, usage(charge));
-    }
-    for fee in &items.fees {
-        let key = &fee.item.key;
-        let within = beside(&|phase| phase.fees.iter().any(|entry| entry.key() == key));
-        now.say(Kind::Fee, key, within, fees_begin, Said::Fee(Box::new(fee.clone())));
-    }
-    for (phase, window) in document.phases.iter().zip(&windows) {
-        let begins = window.from.day;
-        for charge in phase.charges.iter().filter_map(Entry::item) {
-            now.say(Kind::Usage, &charge.item.key, vec![*window], begins, usage(charge));
+    /// Charges and fees of contract and plan, of phases, of add-ons; what add-ons let people use stands with them.
+    fn say_items(&mut self, document: &Contract, plan: Option<&Plan>, times: &Times) {
+        let usage = |charge: &Scheduled<UsageCharge>| {
+            Said::Usage(Box::new(charge.clone()), document.price_book(plan).cloned())
+        };
+        let fixed = |fee: &Scheduled<Fee>| Said::Fee(Box::new(fee.clone()));
+        let items = document.items(plan);
+        for charge in &items.charges {
+            let key = &charge.item.key;
+            let within = times.beside(|phase| phase.charges.iter().any(|entry| entry.key() == key));
+            self.say(Kind::Usage, key, within, times.start, usage(charge));
         }
-        for fee in phase.fees.iter().filter_map(Entry::item) {
-            now.say(
-                Kind::Fee,
-                &fee.item.key,
-                vec![*window],
-                begins.max(fees_begin),
-                Said::Fee(Box::new(fee.clone())),
-            );
+        for fee in &items.fees {
+            let key = &fee.item.key;
+            let within = times.beside(|phase| phase.fees.iter().any(|entry| entry.key() == key));
+            self.say(Kind::Fee, key, within, times.fees_begin, fixed(fee));
         }
-    }
-    for add_on in &document.add_ons {
-        let window = days(add_on.window(start));
-        let begins = window.from.day;
-        for charge in &add_on.charges {
-            now.say(Kind::Usage, &charge.item.key, vec![window], begins, usage(charge));
+        for (phase, window) in times.phases() {
+            let begins = window.from.day;
+            for charge in phase.charges.iter().filter_map(Entry::item) {
+                self.say(Kind::Usage, &charge.item.key, vec![window], begins, usage(charge));
+            }
+            for fee in phase.fees.iter().filter_map(Entry::item) {
+                self.say(Kind::Fee, &fee.item.key, vec![window], begins.max(times.fees_begin), fixed(fee));
+            }
         }
-        for fee in &add_on.fees {
-            now.say(
-                Kind::Fee,
-                &fee.item.key,
-                vec![window],
-                begins.max(fees_begin),
-                Said::Fee(Box::new(fee.clone())),
-            );
-        }
-        for item in &add_on.entitlements {
-            let key = format!("{}/{}", add_on.key, item.feature);
-            now.say(Kind::Entitlement, &key, vec![window], begins, Said::Plain(None, None, item.to_tree()));
+        for add_on in &document.add_ons {
+            let window = days(add_on.window(times.start));
+            let begins = window.from.day;
+            for charge in &add_on.charges {
+                self.say(Kind::Usage, &charge.item.key, vec![window], begins, usage(charge));
+            }
+            for fee in &add_on.fees {
+                self.say(Kind::Fee, &fee.item.key, vec![window], begins.max(times.fees_begin), fixed(fee));
+            }
+            for item in &add_on.entitlements {
+                let key = format!("{}/{}", add_on.key, item.feature);
+                self.say(
+                    Kind::Entitlement,
+                    &key,
+                    vec![window],
+                    begins,
+                    Said::Plain(None, None, item.to_tree()),
+                );
+            }
         }
     }
-    let agreed = |item: &Override| {
-        Said::Plain(item.from, item.until, Override { from: None, until: None, ..item.clone() }.to_tree())
-    };
-    for item in &document.overrides {
-        let id = item.id();
-        let within = beside(&|phase| phase.overrides.iter().any(|other| other.id() == id));
-        now.say(Kind::Override, &id, within, start, agreed(item));
-    }
-    let off = |item: &Discount, begins: NaiveDate| {
-        let from = item.from.unwrap_or(begins);
-        Said::Plain(Some(from), item.ends(from), item.terms())
-    };
-    for item in &document.discounts {
-        let within = beside(&|phase| phase.discounts.iter().any(|other| other.key == item.key));
-        now.say(Kind::Discount, &item.key, within, start, off(item, start));
-    }
-    for (phase, window) in document.phases.iter().zip(&windows) {
-        let begins = window.from.day;
-        for item in &phase.overrides {
-            now.say(Kind::Override, &item.id(), vec![*window], begins, agreed(item));
+
+    fn say_overrides_and_discounts(&mut self, document: &Contract, times: &Times) {
+        let agreed = |item: &Override| {
+            Said::Plain(item.from, item.until, Override { from: None, until: None, ..item.clone() }.to_tree())
+        };
+        for item in &document.overrides {
+            let id = item.id();
+            let within = times.beside(|phase| phase.overrides.iter().any(|other| other.id() == id));
+            self.say(Kind::Override, &id, within, times.start, agreed(item));
         }
-        for item in &phase.discounts {
-            now.say(Kind::Discount, &item.key, vec![*window], begins, off(item, begins));
+        let off = |item: &Discount, begins: NaiveDate| {
+            let from = item.from.unwrap_or(begins);
+            Said::Plain(Some(from), item.ends(from), item.terms())
+        };
+        for item in &document.discounts {
+            let within = times.beside(|phase| phase.discounts.iter().any(|other| other.key == item.key));
+            self.say(Kind::Discount, &item.key, within, times.start, off(item, times.start));
         }
-    }
-    for item in &document.commitments {
-        let said = Said::Plain(item.from, item.until, item.to_tree());
-        now.say(Kind::Commitment, &item.key, vec![whole], start, said);
-        if let Some(bought) = item.bought() {
-            let said = Said::Plain(item.from, item.until, bought.to_tree());
-            now.say(Kind::Credit, &bought.key, vec![whole], start, said);
+        for (phase, window) in times.phases() {
+            let begins = window.from.day;
+            for item in &phase.overrides {
+                self.say(Kind::Override, &item.id(), vec![window], begins, agreed(item));
+            }
+            for item in &phase.discounts {
+                self.say(Kind::Discount, &item.key, vec![window], begins, off(item, begins));
+            }
         }
     }
-    for item in &document.credits {
-        let said = Said::Plain(item.effective_on, None, item.to_tree());
-        now.say(Kind::Credit, &item.key, vec![whole], start, said);
+
+    /// What phases never say otherwise.
+    fn say_credits_and_entitlements(&mut self, document: &Contract, plan: Option<&Plan>, times: &Times) {
+        let mut say = |kind, key: &str, said| self.say(kind, key, vec![times.whole], times.start, said);
+        for item in &document.commitments {
+            say(Kind::Commitment, &item.key, Said::Plain(item.from, item.until, item.to_tree()));
+            if let Some(bought) = item.bought() {
+                say(Kind::Credit, &bought.key, Said::Plain(item.from, item.until, bought.to_tree()));
+            }
+        }
+        for item in &document.credits {
+            say(Kind::Credit, &item.key, Said::Plain(item.effective_on, None, item.to_tree()));
+        }
+        // The plan's beside the contract's own: how they combine is for src/domain/entitlements.
+        for item in plan.map_or(&[][..], |plan| &plan.entitlements) {
+            let key = format!("plan:{}", item.feature);
+            say(Kind::Entitlement, &key, Said::Plain(None, None, item.to_tree()));
+        }
+        for item in &document.entitlements {
+            say(Kind::Entitlement, &item.feature, Said::Plain(None, None, item.to_tree()));
+        }
     }
-    // The plan's beside the contract's own: how they combine is for src/domain/entitlements.
-    for item in plan.map_or(&[][..], |plan| &plan.entitlements) {
-        let said = Said::Plain(None, None, item.to_tree());
-        now.say(Kind::Entitlement, &format!("plan:{}", item.feature), vec![whole], start, said);
-    }
-    for item in &document.entitlements {
-        let said = Said::Plain(None, None, item.to_tree());
-        now.say(Kind::Entitlement, &item.feature, vec![whole], start, said);
-    }
-    Ok(now)
 }
 
 fn days((from, until): (NaiveDate, Option<NaiveDate>)) -> Stretch {

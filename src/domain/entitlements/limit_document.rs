@@ -154,10 +154,15 @@ fn rule(root: &Node) -> Result<(), Fault> {
     }
     // Blocks of credit, limits, quotas and commitments say by themselves what 100 percent are.
     let has_whole = base.is_some() || says_itself || matches!(kind.as_str(), "credit" | "commitment");
-    let thresholds = fields.required("thresholds")?;
-    let items = thresholds.items_at_most(ITEMS_MAX)?;
+    thresholds(&fields.required("thresholds")?, has_whole)?;
+    shared(&mut fields)
+}
+
+/// Some, each once; percents only where it is known what 100 are.
+fn thresholds(node: &Node, has_whole: bool) -> Result<(), Fault> {
+    let items = node.items_at_most(ITEMS_MAX)?;
     if items.is_empty() {
-        return Err(thresholds.fault("is empty").with_hint("Write [\"80%\", \"100%\"] or [\"500\"]."));
+        return Err(node.fault("is empty").with_hint("Write [\"80%\", \"100%\"] or [\"500\"]."));
     }
     let mut seen = Vec::new();
     for item in items {
@@ -173,7 +178,7 @@ fn rule(root: &Node) -> Result<(), Fault> {
         }
         seen.push(text);
     }
-    shared(&mut fields)
+    Ok(())
 }
 
 /// `80%`, or an amount.

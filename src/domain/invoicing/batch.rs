@@ -7,7 +7,7 @@
 
 mod bill;
 
-use super::commitments;
+use super::commitments::{self, Spent};
 use super::difference::{Earlier, Standing, given_up, read_standing};
 use super::document::{Documents, Funding, Rated};
 use super::inputs::{ChargeKind, Inputs, Usage};
@@ -796,59 +796,27 @@ impl Batch {
             left.extend(purse.remains(&settlement.left));
         }
         let apart = places.iter().any(|at| self.bills[*at].is_apart()) && places.len() > 1;
+        let mut settled = Settled { bills, rated: of_places, now, boundaries, held };
         let mut funds = Vec::new();
         for at in 0..places.len() {
-            let midnight = |day| bills[at].midnight(&self.midnights, day);
-            let ends = commitments::true_up_days(&of_places[at].dues).max().map(midnight).transpose()?;
-            // Its own usage is held against what was spent before it.
-            let usage = of_places[at].lines.iter().filter(|line| line.meter.is_some()).map(|line| line.until);
-            let filled = if bills[at].promised(&midnight)?.is_empty() { None } else { usage.max() };
-            let spent = match ends.max(filled) {
-                None => None,
-                Some(end) => {
-                    let mut spent = bills[at].spent.clone();
-                    spent.without(&boundaries, &held);
-                    spent.meters = bills[at]
-                        .commitments()
-                        .iter()
-                        .filter_map(|row| row.measure().map(str::to_string))
-                        .collect();
-                    // All of them: what was used after its period does not count for it.
-                    for (earlier, credits) in of_places.iter().zip(&now) {
-                        let n = bills[at].boundaries.last().copied().unwrap_or_default();
-                        spent.add(n, &earlier.lines, credits, &held)?;
-                    }
-                    // Nothing later: that may stand on documents that this bill does not know.
-                    spent.until(end);
-                    Some(spent)
-                }
-            };
-            let Rated { inputs, dues, lines, .. } = &mut of_places[at];
+            let spent = settled.spent(at, &self.midnights)?;
             if let Some(spent) = &spent {
-                let of_bill = (inputs.header.bill_to.as_str(), |meter: &str| inputs.unit_of(meter));
-                let of_bill = (of_bill.0, of_bill.1, inputs.minor_units, inputs.rounding_mode);
-                lines.extend(commitments::true_up_lines(
-                    &inputs.commitments,
-                    dues,
-                    spent,
-                    of_bill,
-                    midnight,
-                )?);
+                settled.true_up(at, spent, &self.midnights)?;
             }
             let slot = &self.bills[places[at]];
             let boundary = slot.boundary().filter(|_| slot.is_earlier());
-            let own = purse::difference(now[at].clone(), &standing[at], boundary)?;
+            let own = purse::difference(settled.now[at].clone(), &standing[at], boundary)?;
             // What it was settled from stands on the bill, without what another bill of the contract has: a bill of
             // differences alone those of the boundary, and the other way round.
             let mut purse = purse.clone().filter(|_| !slot.is_earlier());
             if let Some(purse) = purse.as_mut().filter(|_| apart) {
                 let elsewhere = |other: &usize| self.bills[*other].is_earlier() != slot.is_apart();
-                let elsewhere = places.iter().zip(&now).filter(|(other, _)| elsewhere(other));
+                let elsewhere = places.iter().zip(&settled.now).filter(|(other, _)| elsewhere(other));
                 elsewhere.into_iter().try_for_each(|(_, credits)| purse.without(credits))?;
             }
             funds.push(Funding { own, purse, relevant: std::mem::take(&mut relevant[at]), spent });
         }
-        for (at, of_place) in places.iter().zip(of_places) {
+        for (at, of_place) in places.iter().zip(settled.rated) {
             rated[*at] = Some(of_place);
         }
         Ok(funds)
@@ -882,6 +850,54 @@ impl Batch {
     pub fn one(mut self) -> Result<Documents, Fault> {
         let Slot { bill, made, .. } = self.bills.remove(0);
         bill.map(|_| made.expect("compute() makes documents or a fault"))
+    }
+}
+
+/// The bills of one contract, in the order in which they were settled.
+struct Settled<'b> {
+    bills: Vec<&'b Bill>,
+    rated: Vec<Rated>,
+    /// What the lines of each draw.
+    now: Vec<Vec<Credit>>,
+    /// All of them.
+    boundaries: Vec<i64>,
+    /// Legal entities of which nothing is settled.
+    held: BTreeSet<String>,
+}
+
+impl Settled<'_> {
+    /// What is spent of commitments, where a bill is held against that: one falls due in it, or its usage fills one.
+    fn spent(&self, at: usize, midnights: &Midnights) -> Result<Option<Spent>, Fault> {
+        let (bill, Rated { dues, lines, .. }) = (self.bills[at], &self.rated[at]);
+        let midnight = |day| bill.midnight(midnights, day);
+        let ends = commitments::true_up_days(dues).max().map(midnight).transpose()?;
+        // Its own usage is held against what was spent before it.
+        let usage = lines.iter().filter(|line| line.meter.is_some()).map(|line| line.until);
+        let filled = if bill.promised(&midnight)?.is_empty() { None } else { usage.max() };
+        let Some(end) = ends.max(filled) else { return Ok(None) };
+        let mut spent = bill.spent.clone();
+        spent.without(&self.boundaries, &self.held);
+        spent.meters =
+            bill.commitments().iter().filter_map(|row| row.measure().map(str::to_string)).collect();
+        // All of them: what was used after its period does not count for it.
+        for (earlier, credits) in self.rated.iter().zip(&self.now) {
+            let n = bill.boundaries.last().copied().unwrap_or_default();
+            spent.add(n, &earlier.lines, credits, &self.held)?;
+        }
+        // Nothing later: that may stand on documents that this bill does not know.
+        spent.until(end);
+        Ok(Some(spent))
+    }
+
+    /// Bills what commitments that fall due lack.
+    fn true_up(&mut self, at: usize, spent: &Spent, midnights: &Midnights) -> Result<(), Fault> {
+        let bill = self.bills[at];
+        let Rated { inputs, dues, lines, .. } = &mut self.rated[at];
+        let unit_of = |meter: &str| inputs.unit_of(meter);
+        let of_bill = (inputs.header.bill_to.as_str(), unit_of, inputs.minor_units, inputs.rounding_mode);
+        let midnight = |day| bill.midnight(midnights, day);
+        lines.extend(commitments::true_up_lines(&inputs.commitments, dues, spent, of_bill, midnight)?);
+        Ok(())
     }
 }
 

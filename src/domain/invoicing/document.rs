@@ -162,20 +162,7 @@ impl Documents {
             }
         }
         documents.credits = purse.as_ref().and_then(|purse| purse.record(&relevant));
-        if documents.credits.is_some() || funding.spent.is_some() {
-            let mut text = format!("{}\n", documents.sha256);
-            if let Some(credits) = &documents.credits {
-                writeln!(text, "credits {}", credits.canonical()?).expect("a string");
-            }
-            funding.spent.iter().try_for_each(|spent| spent.describe(&mut text))?;
-            documents.sha256 = sha256_hex(text.as_bytes());
-        }
-        if !documents.earlier.is_empty() {
-            let mut text = format!("{}\n", documents.sha256);
-            documents.earlier.iter().try_for_each(|boundary| boundary.describe(&mut text)).expect("a string");
-            text.extend(documents.due_until.map(|until| format!("due until {}\n", until.0)));
-            documents.sha256 = sha256_hex(text.as_bytes());
-        }
+        documents.digest(funding.spent.as_ref())?;
         if documents.list.is_empty() && with_empty {
             documents.list.push(Document::new(documents.header.bill_to.clone()));
         }
@@ -191,6 +178,25 @@ impl Documents {
             document.paid = paid.map(|credit| credit.amount).try_fold(Exact::ZERO, Exact::add)?;
         }
         Ok(documents)
+    }
+
+    /// Adds what the bill was settled from, and the earlier boundaries it was compared with, to the digest of its inputs.
+    fn digest(&mut self, spent: Option<&Spent>) -> Result<(), Fault> {
+        if self.credits.is_some() || spent.is_some() {
+            let mut text = format!("{}\n", self.sha256);
+            if let Some(credits) = &self.credits {
+                writeln!(text, "credits {}", credits.canonical()?).expect("a string");
+            }
+            spent.iter().try_for_each(|spent| spent.describe(&mut text))?;
+            self.sha256 = sha256_hex(text.as_bytes());
+        }
+        if !self.earlier.is_empty() {
+            let mut text = format!("{}\n", self.sha256);
+            self.earlier.iter().try_for_each(|boundary| boundary.describe(&mut text)).expect("a string");
+            text.extend(self.due_until.map(|until| format!("due until {}\n", until.0)));
+            self.sha256 = sha256_hex(text.as_bytes());
+        }
+        Ok(())
     }
 
     /// Credits go to the documents of their lines' legal entities.

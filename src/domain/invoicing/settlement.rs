@@ -186,21 +186,7 @@ fn fill(
         let mut of: Vec<&Promise> = Vec::new();
         of.extend(ceilings.of.iter().filter(|c| c.measure == *measure).map(|ceiling| &ceiling.of));
         of.sort_by_key(|promise| (promise.priority, promise.id));
-        let block = |(at, promise): (usize, &&Promise)| Block {
-            id: Uuid::from_u128(at as u128),
-            unit: Unit::NONE,
-            category: Category::Paid,
-            granted: Exact::ONE,
-            pool: None,
-            priority: at as i32,
-            scope: promise.scope.clone(),
-            effective_at: promise.period.from,
-            expires_at: Some(promise.period.until),
-            rollover: None,
-            overdraft: Overdraft::None,
-            rolled_from: None,
-        };
-        let blocks: Vec<Block> = of.iter().enumerate().map(block).collect();
+        let blocks: Vec<Block> = of.iter().enumerate().map(|(at, promise)| as_block(at, promise)).collect();
         let opened: Vec<Open> =
             blocks.iter().zip(&of).map(|(block, promise)| Open { block, left: promise.committed }).collect();
         let (mut subjects, mut pieces, mut of_pieces) = (Vec::new(), Vec::new(), Vec::new());
@@ -217,17 +203,8 @@ fn fill(
             let subject = Subject { line: format!("stands/{n}"), ..charge.subject };
             add(subject, charge.at, Exact::ZERO, charge.amount.into(), None);
         }
-        let mut order: Vec<(usize, usize)> = Vec::new();
-        for (at, line) in lines.iter().enumerate() {
-            if measure.as_ref().is_none_or(|meter| line.subject.meter == *meter) {
-                order.extend((0..line.items.len()).map(|item| (at, item)));
-            }
-        }
-        order.sort_by_key(|(line, item)| {
-            let (of, item) = (&lines[*line], &lines[*line].items[*item]);
-            (item.at, of.part, of.place, item.dimensions.clone())
-        });
-        for (line, at) in order {
+        let counts = |line: &Settling| measure.as_ref().is_none_or(|meter| line.subject.meter == *meter);
+        for (line, at) in in_order_of_time(lines, counts) {
             let (of, item) = (&lines[line], &lines[line].items[at]);
             if item.credit_only {
                 continue; // what no credit paid is paid by nothing
@@ -254,6 +231,37 @@ fn fill(
         }
     }
     Ok(())
+}
+
+/// A promise as what usage draws from, the `at`th in the order in which they are filled.
+fn as_block(at: usize, promise: &Promise) -> Block {
+    Block {
+        id: Uuid::from_u128(at as u128),
+        unit: Unit::NONE,
+        category: Category::Paid,
+        granted: Exact::ONE,
+        pool: None,
+        priority: at as i32,
+        scope: promise.scope.clone(),
+        effective_at: promise.period.from,
+        expires_at: Some(promise.period.until),
+        rollover: None,
+        overdraft: Overdraft::None,
+        rolled_from: None,
+    }
+}
+
+/// The items of some lines, each by its places. Of one hour by line: the same whatever came first.
+fn in_order_of_time(lines: &[Settling], of: impl Fn(&Settling) -> bool) -> Vec<(usize, usize)> {
+    let mut order: Vec<(usize, usize)> = Vec::new();
+    for (at, line) in lines.iter().enumerate().filter(|(_, line)| of(line)) {
+        order.extend((0..line.items.len()).map(|item| (at, item)));
+    }
+    order.sort_by_key(|(line, item)| {
+        let (of, item) = (&lines[*line], &lines[*line].items[*item]);
+        (item.at, of.part, of.place, item.dimensions.clone())
+    });
+    order
 }
 
 /// The lines that credit or a commitment may have to do with.
@@ -443,15 +451,7 @@ fn stage(
     if blocks.is_empty() {
         return Ok(Vec::new());
     }
-    let mut order: Vec<(usize, usize)> = Vec::new();
-    for (at, line) in lines.iter().enumerate().filter(|(_, line)| of(line)) {
-        order.extend((0..line.items.len()).map(|item| (at, item)));
-    }
-    // Of one hour by line: the same whatever came first.
-    order.sort_by_key(|(line, item)| {
-        let (of, item) = (&lines[*line], &lines[*line].items[*item]);
-        (item.at, of.part, of.place, item.dimensions.clone())
-    });
+    let order = in_order_of_time(lines, of);
     let mut subjects = Vec::new();
     let mut of_subject: HashMap<(usize, Dimensions), usize> = HashMap::new();
     let mut pieces = Vec::new();

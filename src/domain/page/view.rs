@@ -4,7 +4,7 @@ use super::chart::{self, Rect};
 use super::figures::{
     amount, date, day, exact, fine, grouped, is_money, month, places, share, short_date, shown, span,
 };
-use super::summary::{Commitment, Contract, Credit, Entitlement, Invoice, NextInvoice, Spend, Summary};
+use super::summary::{Commitment, Contract, Credit, Entitlement, Invoice, NextInvoice, Part, Spend, Summary};
 use crate::domain::foundation::{Exact, Fault};
 use chrono::{Datelike, Days, NaiveDate};
 use num_bigint::BigInt;
@@ -377,8 +377,10 @@ fn cards(s: &Summary, live: &[&Contract]) -> Result<Vec<Card>, Fault> {
 
 // ── spend ────────────────────────────────────────────────────────────────────────────────────────
 
-/// First days of the bars, and what each is called.
-fn buckets(from: NaiveDate, until: NaiveDate) -> Vec<(NaiveDate, String, String)> {
+/// The first day of a bar, and what it is called, in short and whole.
+type Bucket = (NaiveDate, String, String);
+
+fn buckets(from: NaiveDate, until: NaiveDate) -> Vec<Bucket> {
     if (until - from).num_days() <= DAYS_MAX {
         return from
             .iter_days()
@@ -398,38 +400,65 @@ fn buckets(from: NaiveDate, until: NaiveDate) -> Vec<(NaiveDate, String, String)
 }
 
 fn spend_view(s: &Spend, from: NaiveDate, until: NaiveDate, today: NaiveDate) -> Result<SpendView, Fault> {
+    let buckets = buckets(from, until);
+    let (stacks, daily) = stacks(s, (from, until), &buckets)?;
+    let positive = |stack: &Vec<BigInt>| stack.iter().filter(|own| own.is_positive()).sum::<BigInt>();
+    let top = chart::ceiling(&stacks.iter().map(positive).max().unwrap_or_default());
+    let money_places = places(&s.amount);
     let parts = s.by_part.as_deref().unwrap_or_default();
-    let days = s.by_day.as_deref().unwrap_or_default();
+    let columns: Vec<String> = parts
+        .iter()
+        .take(SERIES_MAX)
+        .map(|p| p.part.clone())
+        .chain((parts.len() > SERIES_MAX).then(|| "Other".to_string()))
+        .collect();
+    let (top_label, half_label) = scale(&top, money_places);
+    let by_month = (until - from).num_days() > DAYS_MAX;
+    let today_at = (today >= from && today < until && !by_month)
+        .then(|| percent(chart::along(2 * (today - from).num_days() as usize + 1, 2 * buckets.len())));
+    Ok(SpendView {
+        currency: s.currency.clone(),
+        total: amount(&s.amount, &s.currency),
+        dimension: s.dimension.as_deref().map_or("charge".into(), |d| d.replace('_', " ")),
+        by: if by_month { "month" } else { "day" },
+        parts: part_views(s)?,
+        bars: bars(s, &buckets, &stacks, &top, &columns),
+        top: top_label,
+        half: half_label,
+        ticks: ticks(&buckets),
+        today: today_at,
+        rows: spend_rows(&buckets, &stacks, money_places),
+        columns,
+        burn: burn_view(s, from, until, today, &daily)?,
+    })
+}
+
+fn part_views(s: &Spend) -> Result<Vec<PartView>, Fault> {
+    let parts = s.by_part.as_deref().unwrap_or_default();
+    let amounts = parts.iter().map(|part| fine(&part.amount)).collect::<Result<Vec<_>, _>>()?;
+    let largest = amounts.iter().max().cloned().unwrap_or_default();
+    let total = fine(&s.amount)?;
+    let view = |(n, (part, own)): (usize, (&Part, &BigInt))| PartView {
+        name: part.part.clone(),
+        amount: grouped(&part.amount),
+        percent: (share(own, &total, 200) + 1) / 2,
+        width: percent(share(own, &largest, 1000)),
+        series: n.min(SERIES_MAX),
+    };
+    Ok(parts.iter().zip(&amounts).enumerate().map(view).collect())
+}
+
+/// What each bar is made of, by series, and what was spent by day.
+type Stacks = (Vec<Vec<BigInt>>, BTreeMap<NaiveDate, BigInt>);
+
+fn stacks(s: &Spend, (from, until): (NaiveDate, NaiveDate), buckets: &[Bucket]) -> Result<Stacks, Fault> {
+    let parts = s.by_part.as_deref().unwrap_or_default();
     // Each part has its colour; a fee and a value of the dimension may have one name.
     let place: BTreeMap<(bool, &str), usize> =
         parts.iter().enumerate().map(|(n, p)| ((p.dimension, p.part.as_str()), n.min(SERIES_MAX))).collect();
-    let series = parts.len().min(SERIES_MAX + 1);
-    let largest = parts
-        .iter()
-        .map(|p| fine(&p.amount))
-        .collect::<Result<Vec<_>, _>>()?
-        .into_iter()
-        .max()
-        .unwrap_or_default();
-    let total = fine(&s.amount)?;
-    let part_views = parts
-        .iter()
-        .enumerate()
-        .map(|(n, part)| {
-            let own = fine(&part.amount)?;
-            Ok(PartView {
-                name: part.part.clone(),
-                amount: grouped(&part.amount),
-                percent: (share(&own, &total, 200) + 1) / 2,
-                width: percent(share(&own, &largest, 1000)),
-                series: n.min(SERIES_MAX),
-            })
-        })
-        .collect::<Result<Vec<_>, Fault>>()?;
-    let buckets = buckets(from, until);
-    let mut stacks = vec![vec![BigInt::zero(); series]; buckets.len()];
+    let mut stacks = vec![vec![BigInt::zero(); parts.len().min(SERIES_MAX + 1)]; buckets.len()];
     let mut daily: BTreeMap<NaiveDate, BigInt> = BTreeMap::new();
-    for entry in days {
+    for entry in s.by_day.as_deref().unwrap_or_default() {
         let at = day(&entry.day)?;
         if at < from || at >= until {
             continue;
@@ -442,61 +471,42 @@ fn spend_view(s: &Spend, from: NaiveDate, until: NaiveDate, today: NaiveDate) ->
         stacks[bucket][*series] += &own;
         *daily.entry(at).or_default() += own;
     }
-    let positive = |stack: &Vec<BigInt>| stack.iter().filter(|own| own.is_positive()).sum::<BigInt>();
-    let top = chart::ceiling(&stacks.iter().map(positive).max().unwrap_or_default());
+    Ok((stacks, daily))
+}
+
+fn bars(s: &Spend, buckets: &[Bucket], stacks: &[Vec<BigInt>], top: &BigInt, names: &[String]) -> Vec<Bar> {
     let money_places = places(&s.amount);
-    let names: Vec<String> = parts
-        .iter()
-        .take(SERIES_MAX)
-        .map(|p| p.part.clone())
-        .chain((parts.len() > SERIES_MAX).then(|| "Other".to_string()))
-        .collect();
-    let mut rects = chart::stacks(&stacks, &top);
+    let mut rects = chart::stacks(stacks, top);
     let count = buckets.len() as i64;
     let mut bars = Vec::new();
-    let mut rows = Vec::new();
-    for (n, (_, _, long)) in buckets.iter().enumerate() {
+    for (n, ((_, _, long), stack)) in buckets.iter().zip(stacks).enumerate() {
         let (left, next) = (chart::SIDE * n as i64 / count, chart::SIDE * (n as i64 + 1) / count);
         let (own, rest): (Vec<Rect>, Vec<Rect>) =
             rects.into_iter().partition(|rect| rect.x >= left && rect.x < next);
         rects = rest;
-        let sum: BigInt = stacks[n].iter().sum();
-        let detail = names.iter().zip(&stacks[n]).filter(|(_, own)| !own.is_zero());
+        let detail = names.iter().zip(stack).filter(|(_, own)| !own.is_zero());
         let detail: Vec<String> =
             detail.map(|(name, own)| format!("{name} {}", shown(own, money_places))).collect();
         let title = if detail.is_empty() {
             format!("{long}: nothing")
         } else {
-            format!("{long}: {}\u{a0}{} ({})", s.currency, shown(&sum, money_places), detail.join(", "))
+            let sum = shown(&stack.iter().sum(), money_places);
+            format!("{long}: {}\u{a0}{sum} ({})", s.currency, detail.join(", "))
         };
-        if stacks[n].iter().any(|own| !own.is_zero()) {
-            rows.push(Row {
-                label: long.clone(),
-                total: shown(&sum, money_places),
-                cells: stacks[n].iter().map(|own| shown(own, money_places)).collect(),
-            });
-        }
         bars.push(Bar { title, x: left, width: next - left, rects: own });
     }
-    let (top_label, half_label) = scale(&top, money_places);
-    let by_month = (until - from).num_days() > DAYS_MAX;
-    let today_at = (today >= from && today < until && !by_month)
-        .then(|| percent(chart::along(2 * (today - from).num_days() as usize + 1, 2 * buckets.len())));
-    Ok(SpendView {
-        currency: s.currency.clone(),
-        total: amount(&s.amount, &s.currency),
-        dimension: s.dimension.as_deref().map_or("charge".into(), |d| d.replace('_', " ")),
-        by: if by_month { "month" } else { "day" },
-        parts: part_views,
-        bars,
-        top: top_label,
-        half: half_label,
-        ticks: ticks(&buckets),
-        today: today_at,
-        columns: names,
-        rows,
-        burn: burn_view(s, from, until, today, &daily)?,
-    })
+    bars
+}
+
+/// The bars as a table, without those of nothing.
+fn spend_rows(buckets: &[Bucket], stacks: &[Vec<BigInt>], money_places: usize) -> Vec<Row> {
+    let some = |(_, stack): &(&Bucket, &Vec<BigInt>)| stack.iter().any(|own| !own.is_zero());
+    let row = |((_, _, long), stack): (&Bucket, &Vec<BigInt>)| Row {
+        label: long.clone(),
+        total: shown(&stack.iter().sum(), money_places),
+        cells: stack.iter().map(|own| shown(own, money_places)).collect(),
+    };
+    buckets.iter().zip(stacks).filter(some).map(row).collect()
 }
 
 /// The labels of a scale's end and middle.
@@ -509,7 +519,7 @@ fn scale(top: &BigInt, money_places: usize) -> (String, String) {
 }
 
 /// At most seven labels, in the middle of their bars.
-fn ticks(buckets: &[(NaiveDate, String, String)]) -> Vec<TickView> {
+fn ticks(buckets: &[Bucket]) -> Vec<TickView> {
     let step = buckets.len().div_ceil(7).max(1);
     buckets
         .iter()

@@ -125,80 +125,76 @@ pub(super) enum ItemTerms {
 /// Versions of prices by name, with their ends.
 type Ends = BTreeMap<String, Option<Instant>>;
 
+fn read_header(fields: &mut Fields) -> Result<Header, Fault> {
+    let mut text = |name: &str| fields.required(name)?.text().map(str::to_string);
+    let (contract, customer, seller) = (text("key")?, text("customer")?, text("seller")?);
+    let (currency, bill_to) = (text("currency")?, text("bill_to")?);
+    let purchase_order =
+        fields.optional("purchase_order").map(|n| n.text().map(str::to_string)).transpose()?;
+    Ok(Header {
+        contract,
+        customer,
+        seller,
+        currency,
+        bill_to,
+        purchase_order,
+        contract_version: fields.required("version")?.integer()?,
+        terms_version: fields.required("terms_version")?.integer()?,
+    })
+}
+
+fn read_minor_units(node: &Node, currency: &str) -> Result<u32, Fault> {
+    if node.is_null() {
+        let message = format!("currency {currency} is not valid on the issue date");
+        return Err(Fault::new(Code::Unknown, message));
+    }
+    u32::try_from(node.integer()?).map_err(|_| node.fault("is negative"))
+}
+
+/// A list that may be absent.
+fn list<T>(node: Option<Node>, read: impl Fn(&Node) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+    node.map_or(Ok(Vec::new()), |node| node.items()?.iter().map(read).collect())
+}
+
+fn read_ends(node: Node) -> Result<Ends, Fault> {
+    let ends = node.entries()?.into_iter().map(|(name, end)| {
+        let end = (!end.is_null()).then(|| end.instant()).transpose()?;
+        Ok((name.to_string(), end))
+    });
+    ends.collect()
+}
+
+/// Versions of meters by key.
+fn read_versions(node: Node) -> Result<BTreeMap<String, usize>, Fault> {
+    let versions = node.entries()?.into_iter().map(|(name, version)| {
+        let number = usize::try_from(version.integer()?);
+        Ok((name.to_string(), number.map_err(|_| version.fault("is no number of a version"))?))
+    });
+    versions.collect()
+}
+
 impl Bill {
     pub(super) fn parse(text: &str) -> Result<Bill, Fault> {
         let tree = json::parse_nested(text, DOCUMENT_DEPTH_MAX, "")?;
         let mut fields = Node::root(&tree).fields()?;
-        let mut text = |name: &str| fields.required(name)?.text().map(str::to_string);
-        let header = Header {
-            contract: text("key")?,
-            customer: text("customer")?,
-            seller: text("seller")?,
-            currency: text("currency")?,
-            bill_to: text("bill_to")?,
-            purchase_order: None,
-            contract_version: 0,
-            terms_version: 0,
-        };
-        let (zone, every, alignment) = (text("zone")?, text("every")?, text("alignment")?);
-        let header = Header {
-            purchase_order: fields
-                .optional("purchase_order")
-                .map(|n| n.text().map(str::to_string))
-                .transpose()?,
-            contract_version: fields.required("version")?.integer()?,
-            terms_version: fields.required("terms_version")?.integer()?,
-            ..header
-        };
-        let interval = Interval::parse(&every)?;
+        let header = read_header(&mut fields)?;
+        let zone = fields.required("zone")?.text()?.to_string();
+        let interval = Interval::parse(fields.required("every")?.text()?)?;
         let calendar = Calendar::new(
             fields.required("starts_on")?.date()?,
             fields.optional("ends_on").map(|n| n.date()).transpose()?,
             interval,
-            Alignment::parse(&alignment)?,
+            Alignment::parse(fields.required("alignment")?.text()?)?,
         )?;
-        let minor_units = fields.required("minor_units")?;
-        let minor_units = match minor_units.is_null() {
-            true => {
-                return Err(Fault::new(
-                    Code::Unknown,
-                    format!("currency {} is not valid on the issue date", header.currency),
-                ));
-            }
-            false => u32::try_from(minor_units.integer()?).map_err(|_| minor_units.fault("is negative"))?,
-        };
-        let mut policies = BTreeMap::new();
-        for (name, node) in fields.required("policies")?.entries()? {
-            policies.insert(name.to_string(), node.text()?.to_string());
-        }
-        let integers = |node: Node| node.items()?.iter().map(Node::integer).collect::<Result<Vec<_>, _>>();
-        let (periods, charges, overrides) =
-            (fields.optional("periods"), fields.optional("charges"), fields.optional("overrides"));
-        let read_commitments = |node: Node| node.items()?.iter().map(Commitment::read).collect();
-        let purse = fields.optional("credits").map(|node| Purse::read(&node)).transpose()?;
-        let spent = fields.optional("spent").map(|node| Spent::read(&node)).transpose()?;
-        let commitments = fields.optional("commitments").map(read_commitments).transpose()?;
-        let discounts = fields.optional("discounts");
-        let read_discounts =
-            |node: Node| node.items()?.iter().map(Discount::read).collect::<Result<Vec<_>, _>>();
-        let mut discounts = discounts.map(read_discounts).transpose()?.unwrap_or_default();
+        let minor_units = read_minor_units(&fields.required("minor_units")?, &header.currency)?;
+        let policy = |(name, node): (&str, Node)| Ok((name.to_string(), node.text()?.to_string()));
+        let policies = fields.required("policies")?.entries()?.into_iter().map(policy);
+        let policies = policies.collect::<Result<_, Fault>>()?;
+        let mut discounts: Vec<Discount> = list(fields.optional("discounts"), Discount::read)?;
         discounts.sort_by_key(|discount| matches!(discount.off, Off::Amount(_)));
         let read_charges = |node: Node| node.items_at_most(CHARGES_MAX)?.iter().map(Item::read).collect();
-        let read_agreed = |node: Node| node.items()?.iter().map(Agreed::read).collect();
-        let known = |node: Node| {
-            let ends = node.entries()?.into_iter().map(|(name, end)| {
-                let end = (!end.is_null()).then(|| end.instant()).transpose()?;
-                Ok((name.to_string(), end))
-            });
-            ends.collect::<Result<_, Fault>>()
-        };
-        let known_meters = |node: Node| {
-            let versions = node.entries()?.into_iter().map(|(name, version)| {
-                let number = usize::try_from(version.integer()?);
-                Ok((name.to_string(), number.map_err(|_| version.fault("is no number of a version"))?))
-            });
-            versions.collect::<Result<_, Fault>>()
-        };
+        let purse = fields.optional("credits").map(|node| Purse::read(&node)).transpose()?;
+        let spent = fields.optional("spent").map(|node| Spent::read(&node)).transpose()?;
         Ok(Bill {
             header,
             minor_units,
@@ -206,19 +202,19 @@ impl Bill {
             zone,
             calendar,
             interval,
-            fixed: periods.map(|node| read_fixed(&node)).transpose()?.unwrap_or_default(),
-            boundaries: integers(fields.required("boundaries")?)?,
+            fixed: fields.optional("periods").map(|node| read_fixed(&node)).transpose()?.unwrap_or_default(),
+            boundaries: list(Some(fields.required("boundaries")?), |n| n.integer())?,
             usage_until: fields.optional("usage_until").map(|n| n.instant()).transpose()?,
             recorded_until: fields.optional("recorded_until").map(|n| n.instant()).transpose()?,
-            known_prices: fields.optional("known_prices").map(known).transpose()?,
+            known_prices: fields.optional("known_prices").map(read_ends).transpose()?,
             prices_now: fields.optional("prices_now").map_or(Ok(false), |n| n.boolean())?,
-            later_prices: fields.optional("later_prices").map(known).transpose()?,
-            known_meters: fields.optional("known_meters").map(known_meters).transpose()?,
+            later_prices: fields.optional("later_prices").map(read_ends).transpose()?,
+            known_meters: fields.optional("known_meters").map(read_versions).transpose()?,
             pinned: fields.required("pinned")?.boolean()?,
             signed_at: fields.required("signed_at")?.instant()?,
-            charges: charges.map(read_charges).transpose()?.unwrap_or_default(),
-            agreed: overrides.map(read_agreed).transpose()?.unwrap_or_default(),
-            commitments: commitments.unwrap_or_default(),
+            charges: fields.optional("charges").map(read_charges).transpose()?.unwrap_or_default(),
+            agreed: list(fields.optional("overrides"), Agreed::read)?,
+            commitments: list(fields.optional("commitments"), Commitment::read)?,
             purse: purse.filter(|purse| !purse.is_idle()),
             spent: spent.unwrap_or_default(),
             hours: Vec::new(),
