@@ -463,12 +463,17 @@ BEGIN
     RETURN QUERY
     WITH line AS MATERIALIZED (
         SELECT * FROM billing_internal.spend_lines(of_customer_id, from_at, until_at)
+    ), held AS MATERIALIZED (
+        -- Read once for all lines of a meter and service period, and met by what each line is of: of a thousand values there are a thousand lines.
+        SELECT s.*, c.*, (SELECT coalesce(jsonb_object_agg(n, c.dimensions->n) FILTER (WHERE c.dimensions ? n), '{}') FROM unnest(s.line_by) n) AS part
+        FROM (SELECT DISTINCT l.meter_id, l.service_from, l.service_until, l.line_by FROM line l WHERE l.kind = 'usage') s
+        CROSS JOIN LATERAL billing_internal.usage_cells(of_customer_id, s.meter_id, s.service_from, s.service_until) c
     ), cell AS (
         -- Every usage line is split over its (bucket, dimension set) rows in proportion to quantity.
         SELECT l.line_n, c.at, c.dimensions, CASE WHEN m.aggregation IN ('count', 'sum', 'max', 'unique_count') AND m.state <> 'presence'
             THEN billing_internal.bucket_quantity(m.state, sum(c.events), sum(c.quantity), max(c.quantity), min(c.quantity), count(DISTINCT c.value_key)) ELSE sum(c.events) END AS weight
         FROM line l JOIN billing.meter m USING (meter_id)
-        CROSS JOIN LATERAL billing_internal.usage_cells(of_customer_id, l.meter_id, l.service_from, l.service_until) c
+        JOIN held c ON c.meter_id = l.meter_id AND c.part = l.dimensions AND c.service_from = l.service_from AND c.service_until = l.service_until AND c.line_by IS NOT DISTINCT FROM l.line_by
         WHERE l.kind = 'usage' AND billing_internal.of_line(c.dimensions, l.dimensions, l.line_by, l.match, l.bill_to, l.default_bill_to)
         GROUP BY l.line_n, c.at, c.dimensions, m.aggregation, m.state
     ), split AS (
