@@ -201,14 +201,14 @@ BEGIN
     -- From the window before this one back to where what had rolled into it makes no difference.
     WHILE cardinality(quotas) < windows_max LOOP
         -- The quota that held when the window ended, if there was one.
-        SELECT e.quota, e.rollover INTO s FROM billing.entitlement_state e
+        SELECT e.quota, e.rollover, e.match INTO s FROM billing.entitlement_state e
         WHERE e.customer_id = of_customer_id AND e.feature_id = of_feature_id AND e.valid_during @> until_at - interval '1 microsecond' AND NOT e.suspended;
         EXIT WHEN s.quota IS NULL;
         from_at := CASE WHEN resets = 'hour' THEN until_at - interval '1 hour' ELSE (SELECT billing_internal.local_midnight(p.starts_on, zone)
             FROM billing_internal.calendar_period_at(entitlement_rolled.starts_on, NULL, every, alignment, ((until_at - interval '1 microsecond') AT TIME ZONE zone)::date) p) END;
         EXIT WHEN from_at IS NULL;
         quotas := quotas || s.quota;
-        useds := useds || coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, match) w), 0);
+        useds := useds || coalesce((SELECT w.quantity FROM billing_internal.usage_window(of_customer_id, of_meter_id, from_at, until_at, s.match) w), 0);
         caps := caps || cap;
         EXIT WHEN s.rollover IS NULL OR quotas[cardinality(quotas)] - useds[cardinality(quotas)] >= cap OR useds[cardinality(quotas)] - quotas[cardinality(quotas)] >= s.rollover;
         cap := s.rollover;
@@ -221,7 +221,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_rolled(bigint, int, int, text, text, date, text, text, jsonb, numeric, timestamptz) IS
-    'What rolled over into the window that begins at from_at: of each window before, quota and what had rolled into it less what was used, up to the cap that held at the end of the next (rollover; Infinity = none). Windows are today''s, and not more than 24 back play a part.';
+    'What rolled over into the window that begins at from_at: of each window before, quota and what had rolled into it less what was used of what that quota was for, up to the cap that held at the end of the next (rollover; Infinity = none). Windows are today''s, and not more than 24 back play a part.';
 
 CREATE FUNCTION billing_internal.entitlement_used(
     of_customer_id bigint, of_feature_id int, of_kind text, of_meter_id int, resets text, length interval, zone text, starts_on date, every text, alignment text,
@@ -459,7 +459,7 @@ BEGIN
         END IF;
     END IF;
     source := s.source;
-    value := CASE WHEN s.source IS NOT NULL THEN s.value END;
+    value := CASE WHEN s.source IS NOT NULL THEN coalesce(s.rate, s.value) END;
     IF s.source IS NULL THEN
         allowed := false;
         reason := 'not_entitled';
@@ -487,13 +487,12 @@ BEGIN
             reason := CASE WHEN allowed THEN 'allowed' WHEN NOT allowed THEN 'no_credit' END;
         END IF;
     ELSIF s.kind = 'rate_limit' THEN
-        value := s.rate;
-        allowed := entitlement_asked.quantity = 0;
-        IF NOT allowed THEN
+        allowed := true;
+        IF NOT to_use THEN
             u := billing_internal.rate_look(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, (s.rate->>'burst')::numeric, entitlement_asked.quantity, (s.rate->>'per')::interval);
             allowed := u.allowed;
-            remaining := u.remaining;
-            resets_at := CASE WHEN NOT u.allowed THEN at + u.retry_after END;
+            remaining := u.remaining + CASE WHEN allowed THEN entitlement_asked.quantity ELSE 0 END; -- a question takes nothing
+            resets_at := CASE WHEN NOT allowed THEN at + u.retry_after END;
         END IF;
         reason := CASE WHEN allowed THEN 'allowed' ELSE 'rate_limited' END;
     ELSE
@@ -510,7 +509,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_asked(text, text, numeric, jsonb, text, timestamptz, boolean) IS
-    'What entitlement_check() says at an instant (NULL = this moment), and whether limits in money or units may be about it. to_use: for whoever goes on to count it: quantity and dimensions are the event''s and must say that the usage is of what the entitlement is for, and limits are left to limits_check().';
+    'What entitlement_check() says at an instant (NULL = this moment), and whether limits in money or units may be about it. to_use: for whoever goes on to count it: quantity and dimensions are the event''s and must say that the usage is of what the entitlement is for, limits are left to limits_check(), rate limits to rate_take().';
 
 CREATE FUNCTION billing.entitlement_check(customer text, feature text, quantity numeric DEFAULT 1, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL)
     RETURNS TABLE (allowed boolean, reason text, kind text, mode text, used numeric, quota numeric, remaining numeric, resets_at timestamptz, source text, value jsonb)
@@ -520,7 +519,7 @@ BEGIN ATOMIC
     FROM billing_internal.entitlement_asked(entitlement_check.customer, entitlement_check.feature, entitlement_check.quantity, entitlement_check.dimensions, entitlement_check.bill_to, NULL, false) a;
 END;
 COMMENT ON FUNCTION billing.entitlement_check(text, text, numeric, jsonb, text) IS
-    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions and bill_to say which usage is meant, as properties and legal entity do in consume(): it says what that would (but for credit, of which any is enough here); what they leave out may be any, where an entitlement or limit is for some usage only. A customer''s login may ask for its own customers. Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, legal entity, ZB004 quantity, dimensions.';
+    'Whether a customer may use so much of a feature now, and why: allowed, unlimited, soft_limit (above the quota, allowed), overage (above it, allowed and billed), not_entitled, quota_exceeded, no_credit, suspended, rate_limited (resets_at says when it would pass; nothing is taken, remaining is what may come at once), spend_limit or budget. used and quota are of the window that runs (what is reserved counts as used, what rolled over is in the quota; NULL = unlimited), resets_at is its end. dimensions and bill_to say which usage is meant, as properties and legal entity do in consume(): it says what that would (but for credit, of which any is enough here); what they leave out may be any, where an entitlement or limit is for some usage only. A customer''s login may ask for its own customers. Counts nothing: between this and the use others may use it up; billing.consume() checks and counts in one. Errors: ZB001 customer, feature, legal entity, ZB004 quantity, dimensions.';
 
 CREATE FUNCTION billing.entitled(customer text, feature text, quantity numeric DEFAULT 1, dimensions jsonb DEFAULT '{}', bill_to text DEFAULT NULL) RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE COST 1000 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off

@@ -150,8 +150,8 @@ BEGIN
     s := billing_internal.consume_subject(consume.customer, consume.feature);
     IF s.kind = 'rate_limit' THEN
         -- No event: what a rate limit counts is over in a moment. So the key is not kept, and the same again is another request.
-        c := billing_internal.entitlement_asked(s.customer, s.feature, 0, '{}', NULL, at, false);
-        IF c.allowed AND consume.quantity > 0 THEN
+        c := billing_internal.entitlement_asked(s.customer, s.feature, 0, '{}', NULL, at, true);
+        IF c.allowed THEN
             w := billing_internal.rate_take(s.customer_id, s.feature_id, (s.rate->>'limit')::numeric, (s.rate->>'burst')::numeric, consume.quantity, false, (s.rate->>'per')::interval);
             c.allowed := w.allowed;
             c.reason := CASE WHEN w.allowed THEN 'allowed' ELSE 'rate_limited' END;

@@ -104,6 +104,13 @@ SELECT billing.test_clock_set('2027-07-20Z') IS NOT NULL AS clock;
 SELECT billing.contract_pause('rolls-1', '2027-07-31Z') + billing.contract_resume('rolls-1', '2027-08-03Z') AS version;
 SELECT billing.test_clock_set('2027-08-10Z') IS NOT NULL AS clock;
 SELECT quota FROM billing.entitlement_check('rolls', 'tokens', 0);
+-- What was used of a quota is what it was for: January's 10 were for model b, which used 4, whatever February's are for.
+SELECT billing.subscribe('some', 'p', '2027-01-01', '{"entitlements": [{"feature": "tokens", "value": "10", "reset": "month", "match": {"model": "b"}}]}')
+FROM billing.customer_upsert('{"key": "some", "currency": "USD"}');
+SELECT billing.contract_amend('some-1', '{"entitlements": [{"feature": "tokens", "value": "100", "reset": "month", "rollover": {}}]}', '2027-02-01') AS version;
+SELECT billing.ingest_event('some', 'llm', 'some-' || m, '2027-01-05Z', jsonb_build_object('model', m, 'usage', jsonb_build_object('tokens', n))) FROM (VALUES ('a', 30), ('b', 4)) x (m, n);
+SELECT billing.test_clock_set('2027-02-10Z') IS NOT NULL AS clock;
+SELECT quota, 100 + 10 - 4 AS want, quota = 100 + 10 - 4 AS ok FROM billing.entitlement_check('some', 'tokens', 0);
 ROLLBACK;
 SELECT billing.test_clock_set('2026-05-02T00:00:00Z') IS NOT NULL AS clock;
 -- Only some of the usage.

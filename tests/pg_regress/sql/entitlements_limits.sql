@@ -33,6 +33,7 @@ CREATE TEMP TABLE why AS SELECT x.feature, w.* FROM (VALUES ('tokens', 1), ('api
 SELECT feature, reason, explanation, command FROM why;
 SELECT billing.contract_pause('acme-1') AS version;
 SELECT reason, explanation, command FROM billing.why_denied('acme', 'tokens');
+SELECT reason, value FROM billing.entitlement_check('acme', 'api');
 SELECT billing.contract_resume('acme-1') AS version;
 SELECT format('SELECT count(*) AS done FROM (%s) x', rtrim(command, ';')) FROM why WHERE feature IN ('sso', 'size', 'ai') \gexec
 SELECT f, billing.entitled('acme', f) FROM unnest('{sso,size,ai}'::text[]) f;
