@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 
-const CUSTOMERS: [&str; 4] = ["acme", "nova", "blank", "hostile"];
+const CUSTOMERS: [&str; 5] = ["acme", "nova", "blank", "hostile", "olive"];
 
 /// What `tests/browser/look.html` says of a page.
 fn look(directory: &Path, page: &str, dark: bool) -> Value {
@@ -84,6 +84,10 @@ fn the_page_shows_what_sql_says_and_fits() {
             faults.extend(found.map(|fault| format!("{customer}, dark {dark}: {fault}")));
             if !dark {
                 compare(&mut client, customer, &said);
+                compare_promises(&mut client, customer, &said);
+                if customer == "olive" {
+                    by_hand(&said);
+                }
             }
         }
     }
@@ -217,4 +221,120 @@ fn compare(client: &mut Client, customer: &str, said: &Value) {
         lines.concat(),
         "{customer}"
     );
+}
+
+/// Commitments, credit and the forecast: what the functions say.
+fn compare_promises(client: &mut Client, customer: &str, said: &Value) {
+    let blocks = asked(
+        client,
+        &format!(
+            "SELECT block, category || CASE standing WHEN 'live' THEN '' ELSE ', ' || replace(standing, '_', ' ') END, written(granted), written(used + pending), written(available), coalesce(to_char(expires_at AT TIME ZONE c.time_zone, 'FMDD Mon YYYY'), 'never')
+             FROM billing.my_credits('{customer}') b JOIN billing.customer c ON c.key = b.customer CROSS JOIN LATERAL (SELECT b.unit AS u) x"
+        )
+        .replace("written(granted)", &quantity("granted"))
+        .replace("written(used + pending)", &quantity("(used + pending)"))
+        .replace("written(available)", &quantity("available")),
+    );
+    let mut shown = rows(&said["blocks"]);
+    shown.sort();
+    let mut blocks: Vec<_> = blocks.into_iter().collect();
+    blocks.sort();
+    assert_eq!(shown, blocks, "{customer}");
+    // A forecast is what was spent and the usage of a day for each day left.
+    let forecast = asked(
+        client,
+        &format!(
+            "SELECT {}, {}, {} FROM billing.customer_summary('{customer}') s, jsonb_array_elements(s->'spend') x, LATERAL (SELECT x->>'currency' AS currency, (x->>'amount')::numeric AS amount, (x#>>'{{burn,per_day}}')::numeric AS burn, (x#>>'{{forecast,days_left}}')::numeric AS days) n WHERE x->'forecast' <> 'null'",
+            money("amount", "currency"),
+            money("burn", "currency"),
+            money("round(amount + burn * days, 2)", "currency")
+        ),
+    );
+    let facts = rows(&said["facts"]);
+    let fact = |name: &str| facts.iter().filter(|f| f[0] == name).map(|f| f[1].clone()).collect::<Vec<_>>();
+    if let [[amount, burn, sum]] =
+        &forecast.iter().map(|row| [&row[0], &row[1], &row[2]]).collect::<Vec<_>>()[..]
+    {
+        assert_eq!(
+            [fact("So far"), fact("Usage a day"), fact("Forecast")].concat(),
+            [amount, burn, sum].map(|figure| (*figure).clone()),
+            "{customer}"
+        );
+    }
+    let commitments = asked(
+        client,
+        &format!(
+            "SELECT {}, {} FROM billing.customer_summary('{customer}') s, jsonb_array_elements(s->'commitments') x, LATERAL (SELECT x->>'unit' AS currency) n",
+            money("(x->>'consumed')::numeric", "currency"),
+            money("(x->>'amount')::numeric", "currency")
+        ),
+    );
+    let shown = said["commitments"].as_array().expect("commitments").len();
+    assert_eq!(shown, commitments.len(), "{customer}");
+    for (row, item) in commitments.iter().zip(rows(&said["commitments"])) {
+        assert!(item[1].starts_with(&format!("{} of {}", row[0], row[1])), "{customer}: {item:?} {row:?}");
+    }
+}
+
+/// A quantity of credit as the page writes it, in SQL; u is its unit.
+fn quantity(amount: &str) -> String {
+    format!(
+        "CASE WHEN u = 'USD' THEN {} ELSE rtrim(to_char({amount}, 'FM999,999,990.999'), '.') || ' ' || u END",
+        money(amount, "u")
+    )
+}
+
+/// Olive's figures, worked out from its contract: 40 scans at 0.50 and 6 pages at 1.00 a day, the 1st to the 13th; it is 08:30 on
+/// the 14th. Credit pays for pages only.
+fn by_hand(said: &Value) {
+    let money = |cents: i64| match cents / 100_000 {
+        0 => format!("USD {}.{:02}", cents / 100, cents % 100),
+        thousands => format!("USD {thousands},{:03}.{:02}", cents / 100 % 1000, cents % 100),
+    };
+    let (scans, pages) = (13 * 40 * 50, 13 * 6 * 100);
+    let burn = 40 * 50 + 6 * 100;
+    // 17 days and 15½ hours are left: 17.65 days, to two decimals.
+    let forecast = scans + pages + burn * 1765 / 100;
+    assert_eq!((forecast, burn * 1765 % 100), (79_690, 0));
+    let facts = [("So far", scans + pages), ("Usage a day", burn), ("Forecast", forecast)];
+    assert_eq!(rows(&said["facts"]), facts.map(|(name, n)| vec![name.to_owned(), money(n)]));
+    let formula = format!(
+        "Forecast = {} so far + {} of usage a day (average of the last 7 complete days) × 17.65 days left. A straight line: tiers, minimums and discounts still to come are not foreseen.",
+        money(scans + pages),
+        money(burn)
+    );
+    assert_eq!(rows(&said["formulas"]), [[formula]]);
+    // The gift ends first, so it is used up; the rest is of what was bought.
+    let (gift, paper) = (5_000, 20_000);
+    let left = gift + paper - pages;
+    assert_eq!(
+        rows(&said["credits"]),
+        [[
+            format!("{} available", money(left)),
+            format!("{} held, {} of it for usage not billed yet.", money(gift + paper), money(pages))
+        ]]
+    );
+    assert_eq!(
+        rows(&said["blocks"]),
+        [
+            ["gift", "promotional", &money(gift), &money(gift), &money(0), "20 Mar 2026"].map(str::to_owned),
+            ["paper", "paid", &money(paper), &money(pages - gift), &money(left), "1 Mar 2027"]
+                .map(str::to_owned)
+        ]
+    );
+    // 13 days and 8½ hours of 365 days have passed.
+    let (promised, half_hours, year) = (600_000, 13 * 48 + 17, 365 * 48);
+    let projected = (scans * year * 2 / half_hours + 1) / 2;
+    let commitment = [
+        "Scans of the year minimum spend".to_owned(),
+        format!("{} of {} {} %", money(scans), money(promised), scans * 100 / promised),
+        format!(
+            "1 Mar 2026 – 28 Feb 2027 · {} % of the time has passed (the mark) · {} to go",
+            half_hours * 100 / year,
+            money(promised - scans)
+        ),
+        format!("At this pace {} by the end: on the way to all of it.", money(projected)),
+    ];
+    assert_eq!(rows(&said["commitments"]), [commitment]);
+    assert_eq!(said["quotas"][0], "Scans a month 520 of 1,000 scan");
 }

@@ -1,16 +1,18 @@
--- Four customers whose pages the browser test looks at: one with much, one with little, one with nothing, and one whose texts
--- are hostile. All by the calls an application makes; the clock ends on 14 March 2026.
+-- Five customers whose pages the browser test looks at: one with much, one with little, one with nothing, one whose texts
+-- are hostile, and one whose figures are worked out by hand (tests/browser.rs). All by the calls an application makes; the clock ends on 14 March 2026.
 \set ON_ERROR_STOP on
 SET client_min_messages = warning;
 SELECT billing.test_clock_set('2025-12-31 23:00:00Z') AS clock \gset
 SELECT count(*) AS changes FROM billing.catalog_apply('{
-  "products": [{"key": "inference", "name": "Inference"}, {"key": "storage", "name": "Storage"}],
+  "products": [{"key": "inference", "name": "Inference"}, {"key": "storage", "name": "Storage"}, {"key": "scanning", "name": "Scanning"}, {"key": "printing", "name": "Printing"}],
   "meters": [
     {"key": "tokens", "event_type": "llm.request", "aggregation": "sum", "value": "tokens", "dimensions": ["model"], "unit": "token"},
     {"key": "requests", "event_type": "llm.request", "aggregation": "sum", "value": "requests", "dimensions": ["model"], "unit": "request"},
-    {"key": "storage", "event_type": "storage.day", "aggregation": "sum", "value": "gb", "unit": "GB-day"}],
+    {"key": "storage", "event_type": "storage.day", "aggregation": "sum", "value": "gb", "unit": "GB-day"},
+    {"key": "scans", "event_type": "scan", "aggregation": "sum", "value": "n", "unit": "scan"}, {"key": "prints", "event_type": "print", "aggregation": "sum", "value": "n", "unit": "page"}],
   "features": [{"key": "tokens", "name": "Tokens a month", "kind": "metered", "meter": "tokens"}, {"key": "requests", "name": "Requests a month", "kind": "metered", "meter": "requests"},
-    {"key": "sso", "name": "Single sign-on", "kind": "boolean"}, {"key": "support", "name": "Support", "kind": "static"}, {"key": "renders", "name": "Renders", "kind": "credit", "unit": "credits"}],
+    {"key": "sso", "name": "Single sign-on", "kind": "boolean"}, {"key": "support", "name": "Support", "kind": "static"}, {"key": "renders", "name": "Renders", "kind": "credit", "unit": "credits"},
+    {"key": "scans", "name": "Scans a month", "kind": "metered", "meter": "scans"}],
   "price_books": [{"key": "list", "currency": "USD", "prices": [
     {"key": "tokens", "meter": "tokens", "pricing": {"model": "matrix", "dimensions": ["model"], "per": 1000000, "rows": [
       {"match": {"model": "atlas-large"}, "unit_price": "12.00"}, {"match": {"model": "atlas-medium"}, "unit_price": "4.00"}, {"match": {"model": "atlas-small"}, "unit_price": "0.60"},
@@ -23,11 +25,15 @@ SELECT count(*) AS changes FROM billing.catalog_apply('{
       "charges": [{"key": "tokens", "product": "inference", "meter": "tokens", "price": "tokens"}, {"key": "requests", "product": "inference", "meter": "requests", "price": "requests"}, {"key": "storage", "product": "storage", "meter": "storage", "price": "storage"}],
       "fees": [{"key": "platform", "product": "inference", "pricing": {"model": "flat", "amount": "499.00"}, "quantity": "1", "every": "1 month", "timing": "advance", "proration": "day"}],
       "entitlements": [{"feature": "tokens", "value": "3000000000", "mode": "overage"}, {"feature": "requests", "value": "300000"}, {"feature": "sso"}, {"feature": "support", "value": "within 4 hours"}, {"feature": "renders"}]},
+    {"key": "office", "name": "Office", "currency": "USD", "billing": {"interval": "1 month", "alignment": "calendar", "net_days": 14, "collection": "send_invoice"},
+      "charges": [{"key": "scans", "product": "scanning", "meter": "scans", "pricing": {"model": "per_unit", "unit_price": "0.50"}}, {"key": "prints", "product": "printing", "meter": "prints", "pricing": {"model": "per_unit", "unit_price": "1.00"}}],
+      "entitlements": [{"feature": "scans", "value": "1000"}]},
     {"key": "starter", "name": "Starter", "currency": "USD", "price_book": "list", "billing": {"interval": "1 month", "alignment": "anniversary", "net_days": 14, "collection": "send_invoice"},
       "charges": [{"key": "tokens", "product": "inference", "meter": "tokens", "price": "tokens"}],
       "fees": [{"key": "platform", "product": "inference", "pricing": {"model": "flat", "amount": "29.00"}, "quantity": "1", "every": "1 month", "timing": "advance", "proration": "day"}]}]}') \g /dev/null
 SELECT billing.customer_upsert('{"key": "acme", "name": "Acme Robotics", "currency": "USD", "time_zone": "America/New_York", "bill_tos": [{"key": "acme", "name": "Acme Robotics Inc."}]}'),
     billing.customer_upsert('{"key": "nova", "name": "Nova Labs", "currency": "USD", "time_zone": "Europe/Berlin"}'),
+    billing.customer_upsert('{"key": "olive", "name": "Olive Office", "currency": "USD", "time_zone": "UTC"}'),
     billing.customer_upsert('{"key": "blank", "name": "Blank Slate Ltd", "currency": "EUR", "time_zone": "UTC"}'),
     billing.customer_upsert('{"key": "hostile", "name": "<script>document.title=1</script>\" onload=\"x 日本語 ‮мир", "currency": "USD", "time_zone": "UTC", "bill_tos": [{"key": "<b>", "name": "</td><h1>Bill & \"Ted\"''s"}]}') \g /dev/null
 SELECT billing.contract_create('{"key": "acme-2026", "customer": "acme", "currency": "USD", "time_zone": "America/New_York", "starts_on": "2026-01-01", "term": "12 months", "plan": "scale",
@@ -64,9 +70,17 @@ SELECT billing.credit_purchase('acme', '{"key": "renders-march", "amount": "500"
 SELECT billing.test_clock_set('2026-03-11 09:00:00Z') AS clock \gset
 SELECT billing.subscribe('nova', 'starter', '2026-03-11') \g /dev/null
 SELECT billing.contract_create('{"key": "<i>1", "customer": "hostile", "currency": "USD", "time_zone": "UTC", "starts_on": "2026-03-01", "plan": "starter"}'), billing.contract_activate('<i>1') \g /dev/null
+SELECT billing.contract_create('{"key": "olive-2026", "customer": "olive", "currency": "USD", "time_zone": "UTC", "starts_on": "2026-03-01", "plan": "office",
+  "commitments": [{"key": "scans-of-the-year", "kind": "postpaid", "amount": "6000", "product": "scanning", "every": "12 months", "scope": {"products": ["scanning"]}}]}'), billing.contract_activate('olive-2026') \g /dev/null
+SELECT billing.credit_grant_create('olive', '{"key": "gift", "amount": "50", "unit": "USD", "effective_on": "2026-03-01", "expires": "2026-03-20", "scope": {"products": ["printing"]}}'),
+    billing.credit_purchase('olive', '{"key": "paper", "amount": "200", "price": "150", "unit": "USD", "effective_on": "2026-03-01", "expires": "2027-03-01", "scope": {"products": ["printing"]}}') \g /dev/null
 CALL pg_temp.live_until('2026-03-11 10:00:00Z');
 SELECT billing.test_clock_set('2026-03-14 08:30:00Z') AS clock \gset
 SELECT pg_temp.traffic('2026-03-01', '2026-03-14') \g /dev/null
+-- 40 scans and 6 pages a day, the 1st to the 13th.
+SELECT sum(r.accepted) FROM generate_series(1, 13) d, billing.ingest(json_build_array(
+    json_build_object('customer', 'olive', 'event_id', 'scan' || d, 'event_type', 'scan', 'occurred_at', make_timestamptz(2026, 3, d, 12, 0, 0, 'UTC'), 'properties', json_build_object('n', 40)),
+    json_build_object('customer', 'olive', 'event_id', 'print' || d, 'event_type', 'print', 'occurred_at', make_timestamptz(2026, 3, d, 12, 0, 0, 'UTC'), 'properties', json_build_object('n', 6)))) r \g /dev/null
 SELECT accepted FROM billing.ingest('[
   {"customer": "nova", "event_id": "n1", "event_type": "llm.request", "occurred_at": "2026-03-12T09:00:00Z", "properties": {"model": "atlas-small", "tokens": 812000}},
   {"customer": "nova", "event_id": "n2", "event_type": "llm.request", "occurred_at": "2026-03-13T10:00:00Z", "properties": {"model": "atlas-large", "tokens": 120000}},
