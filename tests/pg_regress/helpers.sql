@@ -23,3 +23,10 @@ CREATE FUNCTION pg_temp.lines(document jsonb) RETURNS TABLE (key text, kind text
     UNION ALL
     SELECT 'total', NULL, NULL, NULL, d->'totals'->>'total' FROM jsonb_array_elements(CASE jsonb_typeof(document) WHEN 'array' THEN document ELSE jsonb_build_array(document) END) d
 $$;
+-- Some files begin with nothing installed.
+SET check_function_bodies = off;
+-- What verify() says (notes: also of what is no fault), and the documents that do not compute again. Nothing, where all is well.
+CREATE FUNCTION pg_temp.well(notes boolean DEFAULT true) RETURNS TABLE (what text) LANGUAGE sql AS $$
+  SELECT CASE WHEN v.failed > 0 THEN 'FAILED ' ELSE '' END || v.check_name || coalesce(': ' || v.example, '') FROM billing.verify('full') v WHERE v.failed > 0 OR (notes AND v.example IS NOT NULL)
+  UNION ALL SELECT 'not the same bytes: ' || i.key FROM billing.invoice i WHERE i.number IS NOT NULL AND NOT coalesce((SELECT bool_and(r.same_bytes) FROM billing.invoice_recompute(i.number) r), true) $$;
+RESET check_function_bodies;

@@ -13,9 +13,6 @@ CREATE TEMP VIEW lines AS SELECT k.key AS contract, i.n, i.kind AS document, b.k
   WHERE i.state <> 'void' ORDER BY k.key, i.n, i.created_at, i.number, l.line_n;
 CREATE TEMP VIEW totals AS SELECT k.key AS contract, i.n, b.key AS bill_to, i.kind AS document, i.state, i.total, i.credits_applied AS credits, (i.document->'totals'->>'due')::numeric AS due
   FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id) JOIN billing.bill_to b ON b.customer_id = i.customer_id AND b.bill_to_id = i.bill_to_id WHERE i.state <> 'void' ORDER BY k.key, i.n, i.created_at, i.number;
-CREATE FUNCTION pg_temp.well() RETURNS TABLE (what text) LANGUAGE sql AS $$
-  SELECT CASE WHEN v.failed > 0 THEN 'FAILED ' ELSE '' END || v.check_name || coalesce(': ' || v.example, '') FROM billing.verify('full') v WHERE v.failed > 0 OR v.example IS NOT NULL
-  UNION ALL SELECT 'not the same bytes: ' || i.key FROM billing.invoice i WHERE i.number IS NOT NULL AND NOT coalesce((SELECT bool_and(r.same_bytes) FROM billing.invoice_recompute(i.number) r), true) $$;
 CREATE FUNCTION pg_temp.deal(customer text, more jsonb) RETURNS text LANGUAGE sql AS $$
   SELECT billing.customer_upsert(jsonb_build_object('key', customer, 'bill_tos', '[{"key":"inc","name":"Inc"},{"key":"gmbh","name":"GmbH"}]'::jsonb));
   SELECT billing.contract_create(jsonb_build_object('key', customer || '-1', 'customer', customer, 'plan', 'one', 'starts_on', '2026-04-01', 'term', '3 months') || more);

@@ -12,9 +12,6 @@ CREATE FUNCTION pg_temp.deal(customer text, more jsonb) RETURNS text LANGUAGE sq
   SELECT billing.contract_activate(customer) $$;
 CREATE TEMP VIEW lines AS SELECT k.key AS contract, i.n, l.key, l.kind, l.service_from::date AS "from", l.service_until::date AS until, l.amount
   FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id) JOIN billing.contract k USING (customer_id, contract_id) ORDER BY k.key, i.n, i.created_at, i.number, l.line_n;
-CREATE FUNCTION pg_temp.well() RETURNS TABLE (what text) LANGUAGE sql AS $$
-  SELECT CASE WHEN v.failed > 0 THEN 'FAILED ' ELSE '' END || v.check_name || coalesce(': ' || v.example, '') FROM billing.verify('full') v WHERE v.failed > 0 OR v.example IS NOT NULL
-  UNION ALL SELECT 'not the same bytes: ' || i.key FROM billing.invoice i WHERE i.number IS NOT NULL AND NOT coalesce((SELECT bool_and(r.same_bytes) FROM billing.invoice_recompute(i.number) r), true) $$;
 SELECT pg_temp.deal(c, '{"plan":"big"}') FROM unnest(ARRAY['waits', 'plan', 'at-once', 'dated', 'raised', 'kept', 'kept-up', 'left', 'given-back']) c;
 SELECT billing.policy_set('downgrade_timing', 'immediate', 'contract:at-once');
 SELECT billing.policy_set('credit_on_decrease', 'none', 'contract:' || c) FROM unnest(ARRAY['kept', 'kept-up', 'left']) c;

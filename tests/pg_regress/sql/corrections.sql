@@ -14,9 +14,6 @@ CREATE TEMP VIEW lines AS SELECT k.key AS contract, coalesce(i.number, i.key) AS
   FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id) JOIN billing.contract k USING (customer_id, contract_id) JOIN billing.bill_to b ON b.customer_id = i.customer_id AND b.bill_to_id = i.bill_to_id ORDER BY i.created_at, i.number, l.line_n;
 CREATE FUNCTION pg_temp.use(key text, id text, n numeric, at timestamptz, bill_to text DEFAULT NULL, model text DEFAULT NULL) RETURNS text LANGUAGE sql AS $$ SELECT billing.ingest_event(key, 'use', id, at, jsonb_strip_nulls(jsonb_build_object('n', n, 'model', model)), bill_to) $$;
 -- All is well, all documents compute again to the same bytes; and what waits for the next bill
-CREATE FUNCTION pg_temp.well() RETURNS TABLE (what text) LANGUAGE sql AS $$
-  SELECT CASE WHEN v.failed > 0 THEN 'FAILED ' ELSE '' END || v.check_name || coalesce(': ' || v.example, '') FROM billing.verify('full') v WHERE v.failed > 0 OR v.example IS NOT NULL
-  UNION ALL SELECT 'not the same bytes: ' || i.number FROM billing.invoice i WHERE i.number IS NOT NULL AND NOT coalesce((SELECT bool_and(r.same_bytes) FROM billing.invoice_recompute(i.number) r), true) $$;
 SELECT billing.customer_upsert(c::jsonb) FROM unnest(ARRAY['{"key":"tiers"}', '{"key":"volume"}', '{"key":"bounds"}', '{"key":"pair","bill_tos":[{"key":"a","name":"A"},{"key":"b","name":"B"}]}', '{"key":"ended"}', '{"key":"closed"}', '{"key":"credit"}']) c;
 SELECT billing.subscribe('tiers', 'q', '2026-01-01'), billing.subscribe('volume', 'volume', '2026-01-01'), billing.subscribe('bounds', 'bounds', '2026-01-01'), billing.subscribe('pair', 'q', '2026-01-01'),
   billing.subscribe('ended', 'q', '2026-01-01', '{"term":"1 month"}'), billing.subscribe('closed', 'q', '2026-01-01'), billing.subscribe('credit', 'q', '2026-01-01');

@@ -2,19 +2,14 @@
 -- by what is in force when it happens; what is billed is compared; old invoices compute again by the version they were billed with.
 \set ECHO none
 \i tests/pg_regress/helpers.sql
-\set ECHO all
 SELECT billing.test_clock_set('2026-01-01T00:00:00Z') AS clock \gset
-SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai-api"}],"meters":[{"key":"tokens","event_type":"llm","aggregation":"sum","value":"n","unit":"token"}],
-  "plans":[{"key":"one","currency":"USD","charges":[{"key":"tokens","product":"ai-api","meter":"tokens","pricing":{"model":"per_unit","unit_price":"1"}}]}]}');
-CREATE FUNCTION pg_temp.used(customer text, id text, at timestamptz, n numeric) RETURNS text LANGUAGE sql AS $$ SELECT billing.ingest_event(customer, 'llm', id, at, jsonb_build_object('n', n)) $$;
+\i tests/pg_regress/credit_deals.sql
+\set ECHO all
 CREATE FUNCTION pg_temp.deal(c text, doc jsonb DEFAULT '{}') RETURNS text LANGUAGE sql AS $$
   SELECT billing.customer_upsert(jsonb_build_object('key', c)); SELECT billing.contract_create(jsonb_build_object('key', c || '-1', 'customer', c, 'plan', 'one', 'starts_on', '2026-01-01') || doc); SELECT billing.contract_activate(c || '-1') $$;
 CREATE TEMP VIEW lines AS SELECT i.key AS invoice, l.key, l.quantity, l.amount FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id) WHERE i.number IS NOT NULL ORDER BY i.key, l.line_n;
 CREATE TEMP VIEW dues AS SELECT i.key AS invoice, i.kind, i.total, i.credits_applied, i.total - i.credits_applied AS due FROM billing.invoice i WHERE i.number IS NOT NULL ORDER BY i.key, i.number;
 CREATE TEMP VIEW blocks AS SELECT g.key, trim_scale(b.posted) AS posted FROM billing.credit_block_balance b JOIN billing.credit_grant g USING (customer_id, grant_id) ORDER BY 1;
-CREATE FUNCTION pg_temp.well() RETURNS TABLE (what text) LANGUAGE sql AS $$
-  SELECT v.check_name || coalesce(': ' || v.example, '') FROM billing.verify('full') v WHERE v.failed > 0
-  UNION ALL SELECT 'not the same bytes: ' || i.key FROM billing.invoice i WHERE i.number IS NOT NULL AND NOT coalesce((SELECT bool_and(r.same_bytes) FROM billing.invoice_recompute(i.number) r), true) $$;
 
 -- What an amendment can't say.
 SELECT pg_temp.deal('mode');

@@ -1,18 +1,13 @@
 -- Credits: what is drawn beyond a block (credit_mode allow_negative) is a debt, which the next credit pays off first; and what comes back later.
 \set ECHO none
 \i tests/pg_regress/helpers.sql
-\set ECHO all
 SELECT billing.test_clock_set('2026-01-01T00:00:00Z') AS clock \gset
-SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai-api"}],"meters":[{"key":"tokens","event_type":"llm","aggregation":"sum","value":"n","unit":"token"}],
-  "plans":[{"key":"one","currency":"USD","charges":[{"key":"tokens","product":"ai-api","meter":"tokens","pricing":{"model":"per_unit","unit_price":"1"}}]}]}');
-CREATE FUNCTION pg_temp.used(customer text, id text, at timestamptz, n numeric) RETURNS text LANGUAGE sql AS $$ SELECT billing.ingest_event(customer, 'llm', id, at, jsonb_build_object('n', n)) $$;
+\i tests/pg_regress/credit_deals.sql
+\set ECHO all
 CREATE TEMP VIEW blocks AS SELECT c.key AS customer, g.key, trim_scale(b.posted) AS posted FROM billing.credit_block_balance b JOIN billing.credit_grant g USING (customer_id, grant_id) JOIN billing.customer c USING (customer_id) ORDER BY 1, g.grant_id;
-CREATE TEMP VIEW drawn AS SELECT k.key AS contract, i.number, a.n, g.key AS block, a.line_key, trim_scale(a.quantity) AS quantity, trim_scale(a.amount) AS amount, f.key AS absorbed_from
+CREATE TEMP VIEW draws AS SELECT k.key AS contract, i.number, a.n, g.key AS block, a.line_key, trim_scale(a.quantity) AS quantity, trim_scale(a.amount) AS amount, f.key AS absorbed_from
   FROM billing.credit_allocation a JOIN billing.invoice i USING (customer_id, invoice_id) JOIN billing.contract k ON k.customer_id = i.customer_id AND k.contract_id = i.contract_id
   JOIN billing.credit_grant g ON g.customer_id = a.customer_id AND g.grant_id = a.grant_id LEFT JOIN billing.credit_grant f ON f.customer_id = a.customer_id AND f.grant_id = a.absorbed_from ORDER BY k.key, a.recorded_at, a.place;
-CREATE FUNCTION pg_temp.well() RETURNS TABLE (what text) LANGUAGE sql AS $$
-  SELECT v.check_name || coalesce(': ' || v.example, '') FROM billing.verify('full') v WHERE v.failed > 0
-  UNION ALL SELECT 'not the same bytes: ' || i.key FROM billing.invoice i WHERE i.number IS NOT NULL AND NOT coalesce((SELECT bool_and(r.same_bytes) FROM billing.invoice_recompute(i.number) r), true) $$;
 
 -- A block of 4 that may be overdrawn gives 14: 10 are owed.
 SELECT billing.customer_upsert(jsonb_build_object('key', c)), billing.contract_create(jsonb_build_object('key', c || '-1', 'customer', c, 'plan', 'one', 'starts_on', '2026-01-01', 'credit_mode', 'allow_negative')),
@@ -28,7 +23,7 @@ SELECT available, available = -10 AS ok FROM billing.credit_balance('debt');
 -- The next grant pays it off first: the part of the draw that went into debt moves with its line.
 SELECT billing.credit_grant_create('debt', '{"key":"small","amount":"3"}'), billing.credit_purchase('debt', '{"key":"B","amount":"100","price":"80","invoice":false}');
 SELECT * FROM blocks WHERE customer = 'debt';
-SELECT block, line_key, quantity, amount, absorbed_from FROM drawn WHERE contract = 'debt-1';
+SELECT block, line_key, quantity, amount, absorbed_from FROM draws WHERE contract = 'debt-1';
 SELECT posted, available, available = 93 AS ok FROM billing.credit_balance('debt');
 SELECT kind, block, amount, balance, block_balance, source FROM billing.credit_statement('debt');
 SELECT key, granted, burnt, posted FROM billing.credit_blocks('debt');
@@ -38,7 +33,7 @@ SELECT billing.event_void('debt', '1', 'a retry') AS void, pg_temp.used('debt', 
 SELECT billing.test_clock_set('2026-02-10T00:00:00Z') AS clock \gset
 SELECT line_key, difference, action FROM billing.invoice_correct((SELECT number FROM billing.invoice WHERE key = 'debt-1/1'), 'credit_note', 'a retry', dry_run => false);
 SELECT * FROM blocks WHERE customer = 'debt';
-SELECT block, amount, absorbed_from FROM drawn WHERE contract = 'debt-1';
+SELECT block, amount, absorbed_from FROM draws WHERE contract = 'debt-1';
 SELECT * FROM pg_temp.well();
 
 -- A void gives each block what stands drawn from it; issued again it is owed again, and paid by what there is.
@@ -47,7 +42,7 @@ SELECT billing.invoice_void(number, 'wrong address') FROM billing.invoice WHERE 
 SELECT * FROM blocks WHERE customer = 'late';
 CALL billing.bill_run();
 SELECT * FROM blocks WHERE customer = 'late';
-SELECT block, amount, absorbed_from FROM drawn WHERE contract = 'late-1';
+SELECT block, amount, absorbed_from FROM draws WHERE contract = 'late-1';
 SELECT * FROM pg_temp.well();
 
 -- A top-up pays it off, and buys what is missing to its target then. What begins later pays when it begins; a block for other usage never.
@@ -79,7 +74,7 @@ SELECT job, state, at FROM billing.time_travel('2026-04-20T00:00:00Z') WHERE job
 ROLLBACK;
 SELECT billing.test_clock_set('2026-05-01T00:00:00Z') AS clock \gset
 CALL billing.bill_run();
-SELECT amount FROM drawn WHERE contract = 'patient-1';
+SELECT amount FROM draws WHERE contract = 'patient-1';
 CALL billing.credit_expiry();
 SELECT key, standing, posted FROM billing.credit_blocks('patient');
 SELECT * FROM pg_temp.well();

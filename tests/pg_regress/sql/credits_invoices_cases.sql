@@ -23,9 +23,6 @@ CREATE TEMP VIEW drawn AS SELECT k.key AS contract, i.n AS on_n, a.n, g.key AS b
   JOIN billing.credit_grant g ON g.customer_id = a.customer_id AND g.grant_id = a.grant_id ORDER BY k.key, i.n, i.created_at, a.recorded_at, a.place;
 CREATE TEMP VIEW blocks AS SELECT c.key AS customer, g.key, trim_scale(b.posted) AS posted FROM billing.credit_block_balance b JOIN billing.credit_grant g USING (customer_id, grant_id) JOIN billing.customer c USING (customer_id) ORDER BY 1, 2;
 -- All is well, and all documents compute again to the same bytes
-CREATE FUNCTION pg_temp.well() RETURNS TABLE (what text) LANGUAGE sql AS $$
-  SELECT CASE WHEN v.failed > 0 THEN 'FAILED ' ELSE '' END || v.check_name || coalesce(': ' || v.example, '') FROM billing.verify('full') v WHERE v.failed > 0 OR v.example IS NOT NULL
-  UNION ALL SELECT 'not the same bytes: ' || i.key FROM billing.invoice i WHERE i.number IS NOT NULL AND NOT coalesce((SELECT bool_and(r.same_bytes) FROM billing.invoice_recompute(i.number) r), true) $$;
 
 -- rules.md 3 A: $50,000 prepaid against tokens, then $0.002 per 1,000: the same rate in commit, $0.0016, and $0.30 left before a call of 400,000 tokens
 SELECT billing.customer_upsert(jsonb_build_object('key', c)), billing.contract_create(jsonb_build_object('key', c || '-1', 'customer', c, 'plan', 'flat', 'starts_on', '2026-01-01', 'term', '12 months',

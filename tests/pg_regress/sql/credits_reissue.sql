@@ -2,29 +2,9 @@
 -- keeps what it drew, what is issued again gets what is left, and the next bill settles all of it by the time of the usage.
 \set ECHO none
 \i tests/pg_regress/helpers.sql
-\set ECHO all
 SELECT billing.test_clock_set('2026-01-01T00:00:00Z') AS clock \gset
-SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai-api"}],"meters":[{"key":"tokens","event_type":"llm","aggregation":"sum","value":"n","unit":"token"}],
-  "plans":[{"key":"one","currency":"USD","charges":[{"key":"tokens","product":"ai-api","meter":"tokens","pricing":{"model":"per_unit","unit_price":"1"}}]},
-    {"key":"tiers","currency":"USD","charges":[{"key":"tokens","product":"ai-api","meter":"tokens","pricing":{"model":"graduated","tiers":[{"up_to":"9","unit_price":"1"},{"unit_price":"0.5"}]}}]}]}');
-CREATE TEMP VIEW documents AS SELECT k.key AS contract, i.key, i.kind, i.state, i.total, i.credits_applied AS credits, i.document->'inputs'->'credits'->>'held' AS held
-  FROM billing.invoice i JOIN billing.contract k USING (customer_id, contract_id) ORDER BY k.key, i.cut_at, i.key;
--- By contract, boundary, legal entity and line: what its documents that stand come to, and what it draws.
-CREATE TEMP VIEW billed AS SELECT k.key AS contract, coalesce(l.of_n, i.n) AS n, b.key AS bill_to, coalesce(l.of_key, l.key) AS line, sum(l.amount) AS amount, trim_scale(sum(l.quantity)) AS quantity
-  FROM billing.invoice i JOIN billing.invoice_line l USING (customer_id, invoice_id) JOIN billing.contract k USING (customer_id, contract_id) JOIN billing.bill_to b ON b.customer_id = i.customer_id AND b.bill_to_id = i.bill_to_id
-  WHERE i.state <> 'void' GROUP BY 1, 2, 3, 4 HAVING sum(l.amount) <> 0 OR sum(l.quantity) <> 0;
-CREATE TEMP VIEW drawn AS SELECT k.key AS contract, a.n, a.bill_to, a.line_key AS line, coalesce(o.key, g.key) AS block, trim_scale(sum(a.amount)) AS amount
-  FROM billing.credit_allocation a JOIN billing.contract k USING (customer_id, contract_id) JOIN billing.credit_grant g ON g.customer_id = a.customer_id AND g.grant_id = a.grant_id
-  LEFT JOIN billing.credit_grant o ON o.customer_id = a.customer_id AND o.grant_id = a.absorbed_from GROUP BY 1, 2, 3, 4, 5 HAVING sum(a.amount) <> 0;
--- Blocks that don't hold what was granted less what was drawn.
-CREATE TEMP VIEW odd_blocks AS SELECT c.key AS customer, g.key FROM billing.credit_block_balance b JOIN billing.credit_grant g USING (customer_id, grant_id) JOIN billing.customer c USING (customer_id)
-  WHERE b.posted <> g.amount - (SELECT coalesce(sum(a.amount), 0) FROM billing.credit_allocation a WHERE a.customer_id = g.customer_id AND a.grant_id = g.grant_id)
-      - (SELECT coalesce(sum(d.amount), 0) FROM billing.credit_draw d WHERE d.customer_id = g.customer_id) OR b.posted NOT BETWEEN -coalesce(g.overdraft, 0) AND g.amount;
-CREATE FUNCTION pg_temp.wrong() RETURNS TABLE (what text) LANGUAGE sql AS $$
-  SELECT v.check_name || ': ' || v.example FROM billing.verify('full') v WHERE v.failed > 0
-  UNION ALL SELECT 'issue: ' || key || ' ' || message FROM billing.job_issue
-  UNION ALL SELECT 'not the same bytes: ' || i.key FROM billing.invoice i WHERE i.number IS NOT NULL AND NOT coalesce((SELECT bool_and(r.same_bytes) FROM billing.invoice_recompute(i.number) r), true)
-  UNION ALL SELECT 'block: ' || customer || ' ' || key FROM odd_blocks $$;
+\i tests/pg_regress/credit_deals.sql
+\set ECHO all
 
 -- 10 for two legal entities: eu has 4 and us 3 of January, eu the last 3 of February. Then us used 5 more, on January 1, and its January is issued again
 SELECT billing.customer_upsert('{"key":"acme","bill_tos":[{"key":"eu","name":"EU"},{"key":"us","name":"US"}]}'), billing.subscribe('acme', 'one', '2026-01-01'), billing.credit_grant_create('acme', '{"key":"G","amount":"10"}');

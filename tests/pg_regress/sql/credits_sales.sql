@@ -5,9 +5,6 @@
 SELECT billing.test_clock_set('2026-02-01T03:00:00Z') AS clock \gset
 SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai"}],"plans":[{"key":"flat","currency":"USD","billing":{"net_days":45},"fees":[{"key":"platform","product":"ai","pricing":{"model":"flat","amount":"700"}}]}]}');
 CREATE TEMP VIEW docs AS SELECT i.key, i.kind, i.number, i.state, b.key AS bill_to, i.currency, i.issued_on, i.due_on, i.total FROM billing.invoice i JOIN billing.bill_to b USING (customer_id, bill_to_id) ORDER BY i.created_at;
-CREATE FUNCTION pg_temp.well() RETURNS TABLE (what text) LANGUAGE sql AS $$
-  SELECT v.check_name || coalesce(': ' || v.example, '') FROM billing.verify('full') v WHERE v.failed > 0
-  UNION ALL SELECT 'not the same bytes: ' || i.key FROM billing.invoice i WHERE i.number IS NOT NULL AND NOT coalesce((SELECT bool_and(r.same_bytes) FROM billing.invoice_recompute(i.number) r), true) $$;
 
 -- Without a contract: the customer's zone (where it is still January), its first legal entity, 30 days.
 SELECT billing.customer_upsert('{"key":"solo","currency":"USD","time_zone":"America/New_York","bill_tos":[{"key":"solo-eu","name":"Solo EU"},{"key":"solo-us","name":"Solo US"}]}');
