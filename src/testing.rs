@@ -174,6 +174,18 @@ mod tests {
         ("a_call_is_confined", &["call_confine", "call_contents", "call_outcomes"]),
         ("broken_documents_say_why", &["call_read_error"]),
         ("single_events_are_read_in_parts", &["call_read_event"]),
+        (
+            "one_event_is_asked_by_values",
+            &[
+                "call_one",
+                "call_one_month",
+                "call_one_key",
+                "call_one_hash",
+                "call_one_properties",
+                "call_one_accept",
+                "call_forget",
+            ],
+        ),
         ("rows_are_read_as_columns", &["call_read_rows"]),
         // metering
         ("meters_are_loaded_by_state", &["meters_state", "meters_load"]),

@@ -33,6 +33,22 @@ COMMENT ON FUNCTION billing_internal.call_read_kept(text[], text[]) IS 'Reads an
 CREATE FUNCTION billing_internal.call_read_event(customer text, event_type text, event_id text, occurred_at timestamptz, properties text, bill_to text)
     RETURNS bigint LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'call_read_event_wrapper';
 COMMENT ON FUNCTION billing_internal.call_read_event(text, text, text, timestamptz, text, text) IS 'Reads and measures one event; a handle.';
+-- A call of one event that is kept only if it can be stored.
+CREATE FUNCTION billing_internal.call_one(customer_id bigint, minutes smallint, earliest timestamptz, latest timestamptz, customer text, event_type text, event_id text, occurred_at timestamptz, properties text)
+    RETURNS bigint LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_one_wrapper';
+COMMENT ON FUNCTION billing_internal.call_one(bigint, smallint, timestamptz, timestamptz, text, text, text, timestamptz, text) IS 'Reads and measures one event of a known customer, without a legal entity; a handle, or NULL where it can''t be stored.';
+CREATE FUNCTION billing_internal.call_one_month(handle bigint) RETURNS timestamptz LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_one_month_wrapper';
+COMMENT ON FUNCTION billing_internal.call_one_month(bigint) IS 'The month whose partitions this session has not yet seen; NULL if it has.';
+CREATE FUNCTION billing_internal.call_one_key(handle bigint) RETURNS uuid LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_one_key_wrapper';
+COMMENT ON FUNCTION billing_internal.call_one_key(bigint) IS 'The event''s key.';
+CREATE FUNCTION billing_internal.call_one_hash(handle bigint) RETURNS bigint LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_one_hash_wrapper';
+COMMENT ON FUNCTION billing_internal.call_one_hash(bigint) IS 'The hash of its content.';
+CREATE FUNCTION billing_internal.call_one_properties(handle bigint) RETURNS text LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_one_properties_wrapper';
+COMMENT ON FUNCTION billing_internal.call_one_properties(bigint) IS 'Its properties, in canonical form.';
+CREATE FUNCTION billing_internal.call_one_accept(handle bigint) RETURNS boolean LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_one_accept_wrapper';
+COMMENT ON FUNCTION billing_internal.call_one_accept(bigint) IS 'Tells the call that the key was new; call_deltas() says what it adds. Always true.';
+CREATE FUNCTION billing_internal.call_forget(handle bigint) RETURNS boolean LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_forget_wrapper';
+COMMENT ON FUNCTION billing_internal.call_forget(bigint) IS 'Closes a call of which nothing more is asked; whether it was open.';
 CREATE FUNCTION billing_internal.call_read_rows(customers text[], event_ids text[], event_types text[], occurred_at text[], bill_tos text[], properties text[])
     RETURNS bigint LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'call_read_rows_wrapper';
 COMMENT ON FUNCTION billing_internal.call_read_rows(text[], text[], text[], text[], text[], text[]) IS 'Reads and measures rows of usage_event_input; a handle.';
@@ -425,61 +441,56 @@ AS $$
 DECLARE
     ready record;
     handle bigint;
-    months timestamptz[];
-    stored int;
-    late_meters int[];
-    late_from timestamptz[];
-    late_until timestamptz[];
+    month timestamptz;
+    late record;
 BEGIN
-    -- Read under the stripe's lock, so once: meters (meters_ready) and the width of buckets. Rules of its own are for the others.
-    SELECT k.value || '/' || k.xmin::text AS state, c.bucket_minutes INTO ready FROM billing_internal.counter k CROSS JOIN billing.customer c
+    -- Read under the stripe's lock, so once: meters (meters_ready), the width of buckets, and what was billed. Rules of its own are for the others.
+    SELECT k.value || '/' || k.xmin::text AS state, c.bucket_minutes, (SELECT max(t.billed_until) FROM billing.contract t) AS billed_until INTO ready
+    FROM billing_internal.counter k CROSS JOIN billing.customer c
     WHERE k.name = 'catalogue' AND c.customer_id = of_customer_id AND NOT EXISTS (SELECT FROM billing.policy y WHERE y.name IN ('event_age_max', 'event_future_max'))
         AND NOT EXISTS (SELECT FROM billing.ingest_limit l WHERE l.customer_id = of_customer_id AND l.events_per_second IS NOT NULL);
     IF NOT FOUND THEN
         RETURN false;
     ELSIF billing_internal.meters_state() <> ready.state THEN
-        ready.state := billing_internal.meters_ready();
+        PERFORM billing_internal.meters_ready();
     END IF;
-    handle := billing_internal.call_read_event(customer, event_type, event_id, occurred_at, properties, NULL);
-    IF billing_internal.call_has_rejections(handle) THEN
-        PERFORM billing_internal.call_end(handle); -- it can't be read
+    handle := billing_internal.call_one(of_customer_id, ready.bucket_minutes, billing.now() - billing_internal.event_age_default()::interval,
+        billing_internal.moment() + billing_internal.event_future_default()::interval, customer, event_type, event_id, occurred_at, properties);
+    IF handle IS NULL THEN
         RETURN false;
     END IF;
-    months := billing_internal.call_resolve(handle, ARRAY[of_customer_id], ARRAY[ready.bucket_minutes], ARRAY[billing.now() - billing_internal.event_age_default()::interval],
-        ARRAY[billing_internal.moment() + billing_internal.event_future_default()::interval], ARRAY[NULL::text]);
-    IF months IS NOT NULL THEN
-        PERFORM billing_internal.partition_ensure(m) FROM unnest(months) m;
+    month := billing_internal.call_one_month(handle);
+    IF month IS NOT NULL THEN
+        PERFORM billing_internal.partition_ensure(month);
     END IF;
-    -- Keys, events and what they add, as ingest_call() does it, in one statement: each step hands its row to the next.
-    WITH new AS (
-        INSERT INTO billing.usage_event_key (customer_id, event_key, occurred_at, content_hash)
-        SELECT k.customer_id, k.event_key, k.occurred_at, k.content_hash FROM billing_internal.call_keys(handle) k
-        ON CONFLICT DO NOTHING
-        RETURNING customer_id, event_key
-    ), accepted AS MATERIALIZED (
-        SELECT e.* FROM new n CROSS JOIN LATERAL billing_internal.call_accept(handle, ARRAY[n.customer_id], ARRAY[n.event_key]) e
-    ), kept AS (
-        INSERT INTO billing.usage_event (customer_id, event_key, occurred_at, recorded_at, event_type, event_id, bill_to, properties)
-        SELECT e.customer_id, e.event_key, e.occurred_at, clock_timestamp(), e.event_type, e.event_id, e.bill_to, e.properties::jsonb FROM accepted e
-    ), added AS (
+    -- Key, event and what it adds, as ingest_call() does it. A statement each, of values: they cost less than one statement whose steps hand each other rows.
+    INSERT INTO billing.usage_event_key (customer_id, event_key, occurred_at, content_hash)
+    VALUES (of_customer_id, billing_internal.call_one_key(handle), occurred_at, billing_internal.call_one_hash(handle)) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        PERFORM billing_internal.call_forget(handle);
+        RETURN false;
+    END IF;
+    INSERT INTO billing.usage_event (customer_id, event_key, occurred_at, recorded_at, event_type, event_id, bill_to, properties)
+    VALUES (of_customer_id, billing_internal.call_one_key(handle), occurred_at, clock_timestamp(), event_type, event_id, NULL, billing_internal.call_one_properties(handle)::jsonb);
+    IF billing_internal.call_one_accept(handle) THEN
         INSERT INTO billing.usage_delta (customer_id, meter_id, bucket_minutes, bucket_start, dimension_set_id, events, quantity, moment, placed_at, event_key, dimensions, value_keys)
         SELECT d.customer_id, d.meter_id, d.bucket_minutes, d.bucket_start, d.dimension_set_id, d.events, d.quantity, d.moment, d.placed_at, d.event_key,
             CASE WHEN (SELECT s.dimensions FROM billing.dimension_set s WHERE s.customer_id = d.customer_id AND s.dimension_set_id = d.dimension_set_id)
                 IS DISTINCT FROM d.dimensions::jsonb THEN d.dimensions::jsonb END, d.value_keys
-        FROM accepted e CROSS JOIN LATERAL billing_internal.call_deltas(CASE WHEN e.event_key IS NOT NULL THEN handle END) d
-        RETURNING meter_id, bucket_start, bucket_minutes
-    )
-    SELECT (SELECT count(*) FROM accepted), array_agg(a.meter_id), array_agg(a.bucket_start), array_agg(a.bucket_start + make_interval(mins => a.bucket_minutes))
-    INTO stored, late_meters, late_from, late_until
-    FROM added a WHERE a.bucket_start < (SELECT max(k.billed_until) FROM billing.contract k);
-    IF late_meters IS NOT NULL THEN
-        PERFORM billing_internal.usage_late(array_fill(of_customer_id, ARRAY[cardinality(late_meters)]), late_meters, late_from, late_until);
+        FROM billing_internal.call_deltas(handle) d;
     END IF;
-    PERFORM billing_internal.call_end(handle);
-    IF random() < 0.0625 THEN
+    -- A bucket begins less than an hour before its events.
+    IF ready.billed_until > occurred_at - interval '1 hour' THEN
+        SELECT array_agg(d.customer_id) AS customer_ids, array_agg(d.meter_id) AS meter_ids, array_agg(d.bucket_start) AS from_at, array_agg(d.bucket_start + make_interval(mins => d.bucket_minutes)) AS until_at
+        INTO late FROM billing_internal.call_deltas(handle) d WHERE d.bucket_start < ready.billed_until;
+        IF late.meter_ids IS NOT NULL THEN
+            PERFORM billing_internal.usage_late(late.customer_ids, late.meter_ids, late.from_at, late.until_at);
+        END IF;
+    END IF;
+    IF billing_internal.call_forget(handle) AND random() < 0.0625 THEN
         PERFORM billing_internal.fold_some(ARRAY[of_customer_id], fold_above);
     END IF;
-    RETURN stored > 0;
+    RETURN true;
 END
 $$;
 COMMENT ON FUNCTION billing_internal.event_store(bigint, text, text, text, timestamptz, text, int) IS

@@ -7,7 +7,7 @@ use crate::domain::foundation::Fault;
 use crate::domain::foundation::decimal::quoted;
 use crate::domain::foundation::instant::Instant;
 use crate::domain::ingestion::limit::{Level, Limit, Verdict};
-use crate::domain::ingestion::{EventParts, Format};
+use crate::domain::ingestion::{Event, EventParts, Format};
 use crate::domain::metering::call::{Call, Resolution, Row, reason};
 use crate::domain::metering::delta::BucketMinutes;
 use crate::pg::instant::{from_timestamptz, to_timestamptz};
@@ -134,16 +134,8 @@ fn limit_error(events_per_second: Numeric, burst: i32) -> Option<String> {
     limit.err().as_ref().map(FaultJson::text)
 }
 
-/// Reads and measures one event given in parts.
-#[pg_extern(sql = false)]
-fn call_read_event(
-    customer: &str,
-    event_type: &str,
-    event_id: &str,
-    occurred_at: TimestampWithTimeZone,
-    properties: &str,
-    bill_to: Option<&str>,
-) -> i64 {
+fn read_event(parts: [&str; 4], occurred_at: TimestampWithTimeZone, bill_to: Option<&str>) -> Call {
+    let [customer, event_type, event_id, properties] = parts;
     let Some(occurred_at) = from_timestamptz(occurred_at) else {
         // An infinite instant has no text that the other readers would take either.
         let row = Row {
@@ -154,10 +146,99 @@ fn call_read_event(
             bill_to,
             properties: Some(properties),
         };
-        return keep(Call::read_rows([row], current_meters()));
+        return Call::read_rows([row], current_meters());
     };
     let parts = EventParts { customer, event_id, event_type, occurred_at, bill_to, properties };
-    keep(Call::read_event(parts, current_meters()))
+    Call::read_event(parts, current_meters())
+}
+
+/// Reads and measures one event given in parts.
+#[pg_extern(sql = false)]
+fn call_read_event(
+    customer: &str,
+    event_type: &str,
+    event_id: &str,
+    occurred_at: TimestampWithTimeZone,
+    properties: &str,
+    bill_to: Option<&str>,
+) -> i64 {
+    keep(read_event([customer, event_type, event_id, properties], occurred_at, bill_to))
+}
+
+/// One event of a customer that is known, for whose key it only remains to be seen whether it is new; NULL, and
+/// nothing is kept, where it can't be stored. What tables need of it are values, not rows: a function that
+/// returns rows costs a statement as much as storing one.
+#[pg_extern(sql = false)]
+#[allow(clippy::too_many_arguments)]
+fn call_one(
+    customer_id: i64,
+    minutes: i16,
+    earliest: TimestampWithTimeZone,
+    latest: TimestampWithTimeZone,
+    customer: &str,
+    event_type: &str,
+    event_id: &str,
+    occurred_at: TimestampWithTimeZone,
+    properties: &str,
+) -> Option<i64> {
+    let mut call = read_event([customer, event_type, event_id, properties], occurred_at, None);
+    if call.rejections().is_empty() {
+        let instants = (from_timestamptz(earliest), from_timestamptz(latest));
+        let (Some(earliest), Some(latest)) = instants else { error!("an event age has finite ends") };
+        BucketMinutes::new(minutes)
+            .map(|minutes| Resolution::Found { customer_id, minutes, earliest, latest })
+            .and_then(|found| call.resolve(&[found]))
+            .unwrap_or_else(|fault| error!("a customer is broken: {fault}"));
+    }
+    call.rejections().is_empty().then(|| keep(call))
+}
+
+fn with_one<T>(handle: i64, value: impl FnOnce(&Event<'static>) -> T) -> T {
+    with_call(handle, |call| match call.keys()[..] {
+        [(_, event)] => Ok(value(event)),
+        _ => Err(Fault::value("the call is not of one event that can be stored")),
+    })
+}
+
+/// The month of the event, unless it is known to have its partitions.
+#[pg_extern(sql = false)]
+fn call_one_month(handle: i64) -> Option<TimestampWithTimeZone> {
+    let month = with_one(handle, |event| event.occurred_at.month_start());
+    (!MONTHS.with_borrow(|known| known.contains(&month))).then(|| pg_instant(month))
+}
+
+#[pg_extern(sql = false)]
+fn call_one_key(handle: i64) -> Uuid {
+    with_one(handle, |event| pg_uuid(event.event_key))
+}
+
+#[pg_extern(sql = false)]
+fn call_one_hash(handle: i64) -> i64 {
+    with_one(handle, |event| event.content_hash)
+}
+
+#[pg_extern(sql = false)]
+fn call_one_properties(handle: i64) -> String {
+    with_one(handle, |event| event.properties.clone())
+}
+
+/// Tells a call that the key of its one event was new. Always true: what is done is a boolean here, so that an expression
+/// of PL/pgSQL can do it, where PERFORM would cost a statement.
+#[pg_extern(sql = false)]
+fn call_one_accept(handle: i64) -> bool {
+    with_call(handle, |call| {
+        let new = call.keys().into_iter().map(|(id, event)| (id, event.event_key)).collect();
+        match call.accept(&new)?.is_empty() {
+            true => Err(Fault::value("the call is not of one event that can be stored")),
+            false => Ok(true),
+        }
+    })
+}
+
+/// Closes a call of which nothing more is asked; whether it was open.
+#[pg_extern(sql = false)]
+fn call_forget(handle: i64) -> bool {
+    CALLS.with_borrow_mut(|calls| calls.remove(&handle).is_some())
 }
 
 /// Reads and measures rows of `usage_event_input`; the arrays are columns of equal length.
@@ -732,6 +813,49 @@ mod tests {
             "SELECT event_id, reason, message FROM billing_internal.call_rejections({handle})"
         ));
         assert_eq!(rejections, [r#"9|bad_time|occurred_at: "infinity" is not an instant"#]);
+    }
+
+    /// One event of a known customer is asked by values and says what a call of many would; what can't be stored leaves no
+    /// call behind, and what is closed is not open.
+    #[pg_test]
+    fn one_event_is_asked_by_values() {
+        load_meters("{5}");
+        let call = |at: &str, properties: &str| {
+            value(&format!(
+                "SELECT billing_internal.call_one(7, 60::smallint, '2023-01-01Z', '2024-01-01Z', 'acme', 'e', '1', '{at}', '{properties}')"
+            ))
+        };
+        assert_eq!(call("2022-12-31 23:59+00", "{}"), None);
+        assert_eq!(call("infinity", "{}"), None);
+        assert_eq!(call("2023-11-16 10:30+00", "[]"), None);
+        let handle = call("2023-11-16 10:30+00", r#"{ "model": "gpt-4", "a": 2.0 }"#).expect("a handle");
+        let ask = |what: &str| value(&format!("SELECT {what}({handle})"));
+        assert_eq!(ask("billing_internal.call_one_month"), Some("2023-11-01 00:00:00+00".to_string()));
+        rows("SELECT billing_internal.month_learn('2023-11-01Z')");
+        assert_eq!(ask("billing_internal.call_one_month"), None);
+        let many = read(&[event("acme", "1", "2023-11-16T10:30:00Z", r#"{"model":"gpt-4","a":2}"#)]);
+        rows(&format!(
+            "SELECT billing_internal.call_resolve({many}, '{{7}}', '{{60}}', '{{2023-01-01}}', '{{2024-01-01}}', '{{NULL}}')"
+        ));
+        assert_eq!(
+            rows(&format!(
+                "SELECT 7, billing_internal.call_one_key({handle}), '2023-11-16 10:30+00'::timestamptz, billing_internal.call_one_hash({handle})"
+            )),
+            rows(&format!("SELECT * FROM billing_internal.call_keys({many})"))
+        );
+        assert_eq!(
+            ask("billing_internal.call_one_properties"),
+            Some(r#"{"a":2,"model":"gpt-4"}"#.to_string())
+        );
+        assert_eq!(ask("billing_internal.call_one_accept"), Some("true".to_string()));
+        rows(&format!("SELECT billing_internal.call_accept({many}, '{{7}}', '{{{}}}')", key("1")));
+        let deltas = |handle: &str| rows(&format!("SELECT * FROM billing_internal.call_deltas({handle})"));
+        assert_eq!(deltas(&handle).len(), 1);
+        assert_eq!(deltas(&handle), deltas(&many));
+        assert_eq!(ask("billing_internal.call_forget"), Some("true".to_string()));
+        assert_eq!(ask("billing_internal.call_forget"), Some("false".to_string()));
+        let closed = error_of(&format!("SELECT billing_internal.call_one_key({handle})"));
+        assert!(closed.contains("is not open"), "{closed}");
     }
 
     /// Rows are read as columns: a time must be strict, as in documents; columns of other lengths are refused.
