@@ -75,7 +75,11 @@ fn contract_change_read_error(kind: &str, change: &str) -> Option<String> {
 }
 
 fn change_of(kind: &str, change: &str) -> Result<String, Fault> {
-    What::read(kind, &Node::root(&json::parse(change)?))?.to_tree().canonical()
+    let what = What::read(kind, &Node::root(&json::parse(change)?))?;
+    if let What::Create(contract) = &what {
+        contract.check_quantities()?;
+    }
+    what.to_tree().canonical()
 }
 
 /// A contract document with its plan in sentences; none where `contract_describe_error` says why.

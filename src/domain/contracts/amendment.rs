@@ -1,7 +1,9 @@
 //! An amendment: what of a running contract is different from a day on. What it does not name stays.
 
 use super::charge::{Entry, Fee, Keyed, UsageCharge, read_entry, read_quantity};
-use super::contract::{Contract, check_discount, no_charge, read_credit_mode, read_purchase_order};
+use super::contract::{
+    Contract, Items, check_discount, check_quantities, no_charge, read_credit_mode, read_purchase_order,
+};
 use super::extras::{AddOn, Commitment, Discount, Entitlement, Grant};
 use super::overrides::{self, Override, Target, read_target};
 use super::plan::{Plan, read_interval, read_items};
@@ -334,6 +336,27 @@ impl Amendment {
         put_keyed(&mut contract.entitlements, &self.entitlements, |item, _| Ok(item.clone()))
     }
 
+    /// Refuses quantities that count for nothing in the contract as it then is.
+    fn check_quantities(&self, items: &Items) -> Result<(), Fault> {
+        check_quantities("", self.fees.iter().map(Entry::item))?;
+        for (n, add_on) in self.add_ons.iter().enumerate() {
+            let fees = add_on.item().into_iter().flat_map(|add_on| add_on.fees.iter().map(Some));
+            check_quantities(&index_path("add_ons", n), fees)?;
+        }
+        for (key, quantity) in self.quantities.iter().filter(|(_, quantity)| *quantity != Exact::ONE) {
+            let mut fees = items.fees.iter().filter(|fee| fee.item.key == *key);
+            if let Some(fault) = fees.find_map(|fee| fee.check_quantity().err()) {
+                let message =
+                    format!("{quantity} counts for nothing: the price of {key} is flat, for all of them");
+                return Err(Fault {
+                    hint: fault.hint,
+                    ..Fault::document(&field_path("quantities", key), message)
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// What of it must stand for something in the contract as it then is.
     fn check(&self, contract: &Contract, plan: Option<&Plan>, ends: Option<NaiveDate>) -> Result<(), Fault> {
         let items = contract.all_items(plan);
@@ -344,7 +367,9 @@ impl Amendment {
                 return Err(no_charge(&index_path("overrides", at), &items));
             }
         }
-        each(&self.discounts, &contract.discounts, |discount| check_discount(discount, &items))?;
+        let during = (contract.starts_on, contract.last_end(ends));
+        each(&self.discounts, &contract.discounts, |discount| check_discount(discount, &items, during))?;
+        self.check_quantities(&items)?;
         each(&self.add_ons, &contract.add_ons, |add_on| contract.check_add_on(add_on, ends))?;
         each(&self.commitments, &contract.commitments, |item| contract.check_commitment(item, plan, ends))?;
         each(&self.credits, &contract.credits, |grant| contract.check_grant(grant, ends))?;

@@ -3,6 +3,7 @@
 //! Reading it gives one item per entity in the order of dependence, each in canonical form, so that
 //! applying the same document twice changes nothing.
 
+use super::contract::check_quantities;
 use super::plan::Plan;
 use crate::domain::entitlements;
 use crate::domain::foundation::instant::Instant;
@@ -253,7 +254,9 @@ fn read_plan(node: &Node) -> Result<Item, Fault> {
         None
     } else {
         let tree = without(node, &["retired"])?;
-        Some(Plan::read(&Node { tree: &tree, path: node.path.clone() })?.to_tree())
+        let plan = Plan::read(&Node { tree: &tree, path: node.path.clone() })?;
+        check_quantities(&node.path, plan.fees.iter().map(Some))?;
+        Some(plan.to_tree())
     };
     Ok(Item { retired, document, ..item("plan", key, &node.path) })
 }

@@ -223,12 +223,12 @@ impl Contract {
             check_steps(&phase.charges, from, until).map_err(place)?;
             check_steps(&phase.fees, from.max(begins), until).map_err(place)?;
             check_overrides("overrides", &phase.overrides, &items).map_err(place)?;
-            check_discounts(&phase.discounts, &items).map_err(place)?;
+            check_discounts(&phase.discounts, &items, (from, until)).map_err(place)?;
         }
         for (n, add_on) in self.add_ons.iter().enumerate() {
             self.check_add_on(add_on, ends_on).map_err(|fault| fault.inside(&index_path("add_ons", n)))?;
         }
-        check_discounts(&self.discounts, &items)?;
+        check_discounts(&self.discounts, &items, (self.starts_on, self.last_end(ends_on)))?;
         for (n, commitment) in self.commitments.iter().enumerate() {
             self.check_commitment(commitment, plan, ends_on)
                 .map_err(|fault| fault.inside(&index_path("commitments", n)))?;
@@ -286,6 +286,18 @@ impl Contract {
             && all.charges.iter().any(|c| matches!(c.item.source, PriceSource::Book(_)))
         {
             return Err(Fault::document("price_book", "is missing, but charges name prices"));
+        }
+        Ok(())
+    }
+
+    /// Refuses quantities that count for nothing, in a document that is given anew.
+    pub fn check_quantities(&self) -> Result<(), Fault> {
+        check_quantities("", self.fees.iter().map(Entry::item))?;
+        for (n, phase) in self.phases.iter().enumerate() {
+            check_quantities(&index_path("phases", n), phase.fees.iter().map(Entry::item))?;
+        }
+        for (n, add_on) in self.add_ons.iter().enumerate() {
+            check_quantities(&index_path("add_ons", n), add_on.fees.iter().map(Some))?;
         }
         Ok(())
     }
@@ -545,6 +557,11 @@ impl Contract {
         self.term.map(|term| self.billing(plan).term_end(self.starts_on, term)).transpose()
     }
 
+    /// The day by which what is agreed must begin: a contract that can be renewed has none.
+    pub fn last_end(&self, ends_on: Option<NaiveDate>) -> Option<NaiveDate> {
+        ends_on.filter(|_| self.renewal.is_none())
+    }
+
     /// First day after the trial.
     pub fn trial_until(&self) -> Result<Option<NaiveDate>, Fault> {
         let Some(trial) = self.trial else { return Ok(None) };
@@ -641,6 +658,18 @@ pub fn read_purchase_order(node: &Node) -> Result<String, Fault> {
     Ok(text.to_string())
 }
 
+/// Whether the quantities of a list of fees count for something.
+pub fn check_quantities<'f>(
+    path: &str,
+    fees: impl Iterator<Item = Option<&'f Scheduled<Fee>>>,
+) -> Result<(), Fault> {
+    for (at, fee) in fees.enumerate() {
+        let place = |fault: Fault| fault.inside(&index_path(&field_path(path, "fees"), at));
+        fee.map_or(Ok(()), Scheduled::check_quantity).map_err(place)?;
+    }
+    Ok(())
+}
+
 /// Refuses overrides that are for no charge.
 pub fn check_overrides(list: &str, overrides: &[Override], items: &Items) -> Result<(), Fault> {
     match overrides
@@ -653,14 +682,36 @@ pub fn check_overrides(list: &str, overrides: &[Override], items: &Items) -> Res
 }
 
 /// Refuses discounts of what is no charge or fee.
-pub fn check_discounts(discounts: &[Discount], items: &Items) -> Result<(), Fault> {
+pub fn check_discounts(
+    discounts: &[Discount],
+    items: &Items,
+    during: (NaiveDate, Option<NaiveDate>),
+) -> Result<(), Fault> {
     for (n, discount) in discounts.iter().enumerate() {
-        check_discount(discount, items).map_err(|fault| fault.inside(&index_path("discounts", n)))?;
+        check_discount(discount, items, during).map_err(|fault| fault.inside(&index_path("discounts", n)))?;
     }
     Ok(())
 }
 
-pub fn check_discount(discount: &Discount, items: &Items) -> Result<(), Fault> {
+/// Whether it is off something, at some time of what it is part of.
+pub fn check_discount(
+    discount: &Discount,
+    items: &Items,
+    (from, until): (NaiveDate, Option<NaiveDate>),
+) -> Result<(), Fault> {
+    let begins = discount.from.unwrap_or(from);
+    if let Some(until) = until.filter(|until| begins >= *until) {
+        let message =
+            format!("{begins} is when what it is off has ended (on {until}), so it would never hold");
+        return Err(Fault::document("from", message)
+            .with_hint("Give the contract a longer term or a renewal, or the discount an earlier from."));
+    }
+    if let Some(ends) = discount.ends(begins).filter(|ends| *ends <= from) {
+        let name = if discount.until.is_some() { "until" } else { "duration" };
+        let message =
+            format!("ends on {ends}, before what it is off begins on {from}, so it would never hold");
+        return Err(Fault::document(name, message));
+    }
     let keys = items
         .charges
         .iter()

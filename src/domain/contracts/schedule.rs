@@ -2,10 +2,10 @@
 //!
 //! What a document says once is here taken apart into stretches of plain terms, so that billing knows no ramps.
 
-use super::charge::{Keyed, read_quantity};
+use super::charge::{Fee, Keyed, read_quantity};
 use super::plan::read_interval;
 use crate::domain::foundation::calendar::Interval;
-use crate::domain::foundation::json::{Fields, Node, Tree, index_path};
+use crate::domain::foundation::json::{Fields, Node, Tree, field_path, index_path};
 use crate::domain::foundation::{Exact, Fault};
 use crate::domain::rating::Pricing;
 use chrono::NaiveDate;
@@ -227,6 +227,33 @@ impl<T: Item> Scheduled<T> {
             self.item.set_pricing(pricing);
         }
         Ok(())
+    }
+}
+
+impl Scheduled<Fee> {
+    /// Refuses a quantity that no price ever multiplies, since all of them are flat. Only what is said anew is asked: such
+    /// fees were taken before.
+    pub fn check_quantity(&self) -> Result<(), Fault> {
+        let prices = self.ramp.iter().filter_map(|step| match &step.price {
+            Some(StepPrice::Pricing(pricing)) => Some(pricing.as_ref()),
+            _ => None,
+        });
+        if !prices.chain([&self.item.pricing]).all(|pricing| pricing.model_name() == "flat") {
+            return Ok(());
+        }
+        let step = |(n, step): (usize, &Step)| {
+            Some((field_path(&index_path("ramp", n), "quantity"), step.quantity?))
+        };
+        let quantities = self.ramp.iter().enumerate().filter_map(step);
+        let first = ("quantity".to_string(), self.item.quantity);
+        match [first].into_iter().chain(quantities).find(|(_, quantity)| *quantity != Exact::ONE) {
+            None => Ok(()),
+            Some((path, quantity)) => Err(Fault::document(
+                &path,
+                format!("{quantity} counts for nothing: a flat price is for all of them"),
+            )
+            .with_hint("Use a per_unit price for a price each, or leave the quantity out.")),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Any sequence of changes, against a naive fold: day by day, with the terms of each day written down.
 
-use super::tests::{changes, plans};
+use super::tests::{BIG, PLAN, changes, plan};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -22,18 +22,18 @@ enum Op {
 
 const KEYS: [&str; 5] = ["platform", "seats", "ramped", "extra", "more"];
 const CONTRACT: &str = r#"{"key":"a","customer":"acme","starts_on":"2026-01-31","term":"10 months","plan":"pro",
-    "fees":[{"key":"ramped","product":"ai","pricing":{"model":"flat","amount":"1000"},"quantity":"2",
-        "ramp":[{"after":"3 months","quantity":"7"},{"from":"2026-08-10","pricing":{"model":"flat","amount":"50"},"quantity":"8"}]}]}"#;
+    "fees":[{"key":"ramped","product":"ai","pricing":{"model":"per_unit","unit_price":"1000"},"quantity":"2",
+        "ramp":[{"after":"3 months","quantity":"7"},{"from":"2026-08-10","pricing":{"model":"per_unit","unit_price":"50"},"quantity":"8"}]}]}"#;
 
 impl Op {
     fn change(&self) -> (&'static str, String) {
-        let flat = |amount: &u32| format!(r#"{{"model":"flat","amount":"{amount}"}}"#);
+        let each = |amount: &u32| format!(r#"{{"model":"per_unit","unit_price":"{amount}"}}"#);
         match self {
             Op::Quantity(key, n) => ("amend", format!(r#"{{"quantities":{{"{}":"{n}"}}}}"#, KEYS[*key])),
-            Op::Price(key, n) => ("amend", format!(r#"{{"prices":{{"{}":{}}}}}"#, KEYS[*key], flat(n))),
+            Op::Price(key, n) => ("amend", format!(r#"{{"prices":{{"{}":{}}}}}"#, KEYS[*key], each(n))),
             Op::Add(key, n) => (
                 "amend",
-                format!(r#"{{"fees":[{{"key":"{}","product":"ai","pricing":{}}}]}}"#, KEYS[*key], flat(n)),
+                format!(r#"{{"fees":[{{"key":"{}","product":"ai","pricing":{}}}]}}"#, KEYS[*key], each(n)),
             ),
             Op::Remove(key) => ("amend", format!(r#"{{"fees":[{{"key":"{}","remove":true}}]}}"#, KEYS[*key])),
             Op::Plan(big) => ("change_plan", format!(r#"{{"plan":"{}"}}"#, if *big { "big" } else { "pro" })),
@@ -89,6 +89,13 @@ fn fees(own: &BTreeMap<&'static str, Option<Kept>>, big: bool) -> BTreeMap<&'sta
         }
     }
     fees
+}
+
+/// The plans of the tests, with prices that quantities count for.
+fn plans() -> BTreeMap<String, Plan> {
+    let each =
+        |text: &str| plan(&text.replace(r#""model":"flat","amount""#, r#""model":"per_unit","unit_price""#));
+    [("pro", each(PLAN)), ("big", each(BIG))].map(|(key, plan)| (key.to_string(), plan)).into()
 }
 
 fn plan_fees(big: bool) -> BTreeMap<&'static str, Kept> {
@@ -227,7 +234,7 @@ fn stretches(timeline: &Timeline) -> Vec<(Stretch, String)> {
     rows.map(|row| {
         let fee = Fee::read(&Node::root(&row.terms)).unwrap();
         let pricing = fee.pricing.to_tree();
-        let Some(Tree::Text(amount)) = pricing.get("amount").or(pricing.get("unit_price")) else { panic!() };
+        let Some(Tree::Text(amount)) = pricing.get("unit_price") else { panic!() };
         (row.during, format!("{} {amount} {}", row.key, fee.quantity))
     })
     .collect()

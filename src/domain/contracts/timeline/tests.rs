@@ -7,7 +7,7 @@ pub(super) const PLAN: &str = r#"{"key":"pro","currency":"USD","price_book":"lis
     "charges":[{"key":"tokens","product":"ai","meter":"tokens","price":"tokens"}],
     "fees":[{"key":"platform","product":"ai","pricing":{"model":"flat","amount":"100"}},
             {"key":"seats","product":"ai","pricing":{"model":"per_unit","unit_price":"20"},"quantity":"5"}]}"#;
-const BIG: &str = r#"{"key":"big","currency":"USD","price_book":"list2",
+pub(super) const BIG: &str = r#"{"key":"big","currency":"USD","price_book":"list2",
     "charges":[{"key":"tokens","product":"ai","meter":"tokens","price":"tokens"}],
     "fees":[{"key":"platform","product":"ai","pricing":{"model":"flat","amount":"300"}}]}"#;
 
@@ -627,14 +627,14 @@ fn add_ons_have_their_own_term_or_the_contracts() {
                "overrides":[{"charge":"boost/calls","unit_price":"2"}],"discounts":[{"key":"d","percent_off":"20","charges":["sso/fee"],"from":"2026-05-01","duration":"2 months"}]"#,
         ),
         &[
-            ("amend", "2026-06-01", r#"{"quantities":{"sso/fee":"2"},"add_ons":[{"key":"later","fees":[{"key":"fee","product":"ai","pricing":{"model":"flat","amount":"1"}}],"term":"1 month"}]}"#),
+            ("amend", "2026-06-01", r#"{"prices":{"sso/fee":{"model":"flat","amount":"15000"}},"add_ons":[{"key":"later","fees":[{"key":"fee","product":"ai","pricing":{"model":"flat","amount":"1"}}],"term":"1 month"}]}"#),
             ("amend", "2026-10-01", r#"{"add_ons":[{"key":"sso","remove":true}]}"#),
         ],
     )
     .unwrap();
     assert_eq!(
         shown(&line, Kind::Fee, "sso/fee"),
-        ["2026-04-01 2026-06-01 12000", "2026-06-01 2026-10-01 12000 2"]
+        ["2026-04-01 2026-06-01 12000", "2026-06-01 2026-10-01 15000"]
     );
     assert_eq!(shown(&line, Kind::Fee, "later/fee"), ["2026-06-01 2026-07-01 1"]);
     assert_eq!(shown(&line, Kind::Usage, "boost/calls"), ["2026-02-01 2026-05-01 1"]);
@@ -805,6 +805,26 @@ fn what_can_not_be_billed_is_refused_by_its_path() {
             r#""discounts":[{"key":"d","percent_off":"10","until":"2026-05-01","duration":"1 month"}]"#,
             "discounts[0]: must not have both until and duration",
         ),
+        (
+            r#""discounts":[{"key":"d","percent_off":"10","from":"2027-01-01"}]"#,
+            "discounts[0].from: 2027-01-01 is when what it is off has ended (on 2027-01-01), so it would never hold",
+        ),
+        (
+            r#""discounts":[{"key":"d","percent_off":"10","from":"2026-05-01","until":"2026-05-01"}]"#,
+            "discounts[0]: until 2026-05-01 must be after from 2026-05-01",
+        ),
+        (
+            r#""discounts":[{"key":"d","percent_off":"10","until":"2026-01-01"}]"#,
+            "discounts[0].until: ends on 2026-01-01, before what it is off begins on 2026-01-01, so it would never hold",
+        ),
+        (
+            r#""discounts":[{"key":"d","percent_off":"10","from":"2025-01-01","duration":"12 months"}]"#,
+            "discounts[0].duration: ends on 2026-01-01, before what it is off begins on 2026-01-01, so it would never hold",
+        ),
+        (
+            r#""phases":[{"key":"a","duration":"2 months","discounts":[{"key":"d","percent_off":"10","from":"2026-03-01"}]}]"#,
+            "phases[0].discounts[0].from: 2026-03-01 is when what it is off has ended (on 2026-03-01), so it would never hold",
+        ),
         (r#""add_ons":[{"key":"a"}]"#, "add_ons[0]: has neither charges, fees nor entitlements"),
         (
             r#""add_ons":[{"key":"a","fees":[{"key":"f","product":"ai","pricing":{"model":"flat","amount":"1"}}],"from":"2027-01-01"}]"#,
@@ -847,6 +867,41 @@ fn what_can_not_be_billed_is_refused_by_its_path() {
     ] {
         assert_eq!(timeline(&format!("{evergreen}{more}}}"), &[]).unwrap_err().message, message, "{more}");
     }
+}
+
+/// 3 of a flat price would be billed as one: such a quantity is refused where it is said anew.
+#[test]
+fn a_flat_price_has_no_quantity() {
+    let flat = r#""pricing":{"model":"flat","amount":"9"}"#;
+    let fees = |fees: &str| {
+        let text = deal(&format!(r#""fees":[{{"key":"f","product":"ai",{fees}}}]"#));
+        let contract = Contract::read(&Node::root(&json::parse(&text).unwrap())).unwrap();
+        contract.check_quantities().map_err(|fault| fault.message)
+    };
+    let nothing =
+        |path: &str, n: u32| Err(format!("{path}: {n} counts for nothing: a flat price is for all of them"));
+    assert_eq!(fees(&format!(r#"{flat},"quantity":"3""#)), nothing("fees[0].quantity", 3));
+    assert_eq!(fees(&format!(r#"{flat},"quantity":"1.0""#)), Ok(()));
+    let ramp = format!(r#"{flat},"ramp":[{{"after":"1 month","percent":"5","quantity":"2"}}]"#);
+    assert_eq!(fees(&ramp), nothing("fees[0].ramp[0].quantity", 2));
+    // Here it counts later.
+    let each =
+        r#""quantity":"3","ramp":[{"after":"1 month","pricing":{"model":"per_unit","unit_price":"5"}}]"#;
+    assert_eq!(fees(&format!("{flat},{each}")), Ok(()));
+    let phase = deal(&format!(
+        r#""phases":[{{"key":"p","fees":[{{"key":"f","product":"ai",{flat},"quantity":"3"}}]}}]"#
+    ));
+    let phase = Contract::read(&Node::root(&json::parse(&phase).unwrap())).unwrap();
+    assert!(
+        phase.check_quantities().unwrap_err().message.starts_with("phases[0].fees[0].quantity: 3 counts")
+    );
+    let amended =
+        |change: &str| timeline(&deal(""), &[("amend", "2026-03-01", change)]).map_err(|fault| fault.message);
+    let message = "quantities.platform: 3 counts for nothing: the price of platform is flat, for all of them";
+    assert_eq!(amended(r#"{"quantities":{"platform":"3"}}"#).unwrap_err(), message);
+    assert!(amended(r#"{"quantities":{"platform":"1","seats":"3"}}"#).is_ok());
+    let fee = format!(r#"{{"fees":[{{"key":"f","product":"ai",{flat},"quantity":"3"}}]}}"#);
+    assert_eq!(amended(&fee).unwrap_err(), nothing("fees[0].quantity", 3).unwrap_err());
 }
 
 /// How credit is drawn goes by the days of its changes, those recorded late among them; what is not as it was signed says so.
