@@ -195,8 +195,8 @@ AS $$
         UNION ALL
         SELECT 'pause', 'pause', 0, r, '{}' FROM jsonb_array_elements(made->'paused') r
         UNION ALL
-        -- The legal entity that was signed is the contract's own.
-        SELECT 'bill_to', 'bill_to', 0, r, jsonb_build_object('value', r->'value') FROM jsonb_array_elements(made->'bill_tos') r WHERE jsonb_array_length(made->'bill_tos') > 1 OR r ? 'amended'
+        -- The legal entity that was signed is the contract's own, until another takes its place.
+        SELECT 'bill_to', 'bill_to', 0, r, jsonb_build_object('value', r->'value') FROM jsonb_array_elements(made->'bill_tos') WITH ORDINALITY x (r, place) WHERE x.place > 1 OR r ? 'amended'
         UNION ALL
         SELECT 'purchase_order', 'purchase_order', 0, r, jsonb_build_object('value', r->'value') FROM jsonb_array_elements(made->'purchase_orders') r
         WHERE EXISTS (SELECT FROM jsonb_array_elements(made->'purchase_orders') o WHERE o->>'value' IS NOT NULL)
@@ -319,14 +319,14 @@ AS $$
 $$;
 COMMENT ON FUNCTION billing_internal.entitlement_path(jsonb, text) IS 'Where a contract document says an entitlement, by its key among the terms, as a JSON path; plan = its plan does.';
 
-CREATE FUNCTION billing_internal.check_scope(scope jsonb, of_customer_id bigint, path text) RETURNS void
+CREATE FUNCTION billing_internal.check_scope(scope jsonb, of_customer_id bigint, path text, billed boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     wrong record;
     names text[];
 BEGIN
-    SELECT format('%s.scope.%s[%s]', path, l.list, v.place - 1) AS path, l.what || quote_literal(v.value) AS what, l.hint INTO wrong
+    SELECT format('%s.%s[%s]', path, l.list, v.place - 1) AS path, l.what || quote_literal(v.value) AS what, l.hint INTO wrong
     FROM (VALUES (1, 'products', 'product ', 'SELECT key, name FROM billing.product; lists them.'), (2, 'meters', 'meter ', 'SELECT key, event_type FROM billing.meter; lists them.'),
         (3, 'bill_tos', 'bill_to ', 'SELECT key, name FROM billing.bill_to; lists those of all customers.')) l (n, list, what, hint)
     CROSS JOIN LATERAL jsonb_array_elements_text(scope->l.list) WITH ORDINALITY v (value, place)
@@ -338,14 +338,21 @@ BEGIN
     END IF;
     SELECT array_agg(DISTINCT d ORDER BY d) || 'bill_to'::text INTO names FROM billing.meter m CROSS JOIN LATERAL unnest(m.dimensions) d
     WHERE NOT scope ? 'meters' OR scope->'meters' ? m.key;
-    SELECT k AS name INTO wrong FROM jsonb_object_keys(scope->'dimensions') k WHERE (k = ANY (coalesce(names, '{bill_to}'))) IS NOT TRUE ORDER BY k LIMIT 1;
+    SELECT k AS name INTO wrong FROM jsonb_object_keys(scope->'dimensions') k WHERE billed AND (k = ANY (coalesce(names, '{bill_to}'))) IS NOT TRUE ORDER BY k LIMIT 1;
     IF FOUND THEN
-        PERFORM billing_internal.fail('ZB003', format('%s.scope.dimensions: %s is no dimension of %s', path, quote_literal(wrong.name), CASE WHEN scope ? 'meters' THEN 'its meters' ELSE 'any meter' END),
+        PERFORM billing_internal.fail('ZB003', format('%s.dimensions: %s is no dimension of %s', path, quote_literal(wrong.name), CASE WHEN scope ? 'meters' THEN 'its meters' ELSE 'any meter' END),
             format('Dimensions are: %s.', array_to_string(coalesce(names, '{bill_to}'), ', ')));
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing_internal.check_scope(jsonb, bigint, text) IS 'Whether what a scope of credit or of a commitment lists is there; path is its item''s. Errors: ZB001 product, meter, bill_to of the customer, ZB003 dimension of its meters.';
+COMMENT ON FUNCTION billing_internal.check_scope(jsonb, bigint, text, boolean) IS 'Whether what a scope of credit or of a commitment lists is there; path is its own. billed: bills draw it, so its dimensions are those of meters. Errors: ZB001 product, meter, bill_to of the customer, ZB003 dimension of its meters.';
+
+CREATE FUNCTION billing_internal.unit_is_billed(of_unit text) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM billing.currency u WHERE u.code = of_unit) OR EXISTS (SELECT FROM billing.meter m WHERE coalesce(m.unit, m.key) = of_unit)
+$$;
+COMMENT ON FUNCTION billing_internal.unit_is_billed(text) IS 'Whether bills draw credit in a unit: money, or what a meter counts in. Any other is drawn by the application''s calls alone, which say dimensions of their own.';
 
 CREATE FUNCTION billing_internal.check_credit_unit(of_unit text, of_currency text, path text) RETURNS void
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -412,13 +419,13 @@ BEGIN
         ELSIF item.meter IS NOT NULL AND NOT EXISTS (SELECT FROM billing.meter m WHERE m.key = item.meter AND m.retired_at IS NULL) THEN
             PERFORM billing_internal.fail('ZB001', format('%s: meter %s is not known', item.path, quote_literal(item.meter)), 'SELECT key, event_type FROM billing.meter WHERE retired_at IS NULL; lists them.');
         END IF;
-        PERFORM billing_internal.check_scope(item.terms->'scope', of_customer_id, item.path);
+        PERFORM billing_internal.check_scope(item.terms->'scope', of_customer_id, item.path || '.scope');
     END LOOP;
     -- What a commitment in units buys has its scope and its meter's unit.
     FOR item IN SELECT r->'terms' AS terms, billing_internal.item_path(document, change, '{credits}', r->>'key', r->'terms') AS path
         FROM jsonb_array_elements(made->'rows') r WHERE r->>'kind' = 'credit' AND NOT r->'terms' ? 'of_meter' LOOP
         PERFORM billing_internal.check_credit_unit(coalesce(item.terms->>'unit', of_currency), of_currency, item.path);
-        PERFORM billing_internal.check_scope(item.terms->'scope', of_customer_id, item.path);
+        PERFORM billing_internal.check_scope(item.terms->'scope', of_customer_id, item.path || '.scope');
     END LOOP;
 END
 $$;

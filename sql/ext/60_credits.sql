@@ -468,6 +468,37 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.credit_free(bigint, uuid[]) IS 'What of blocks is neither reserved nor pending.';
 
+CREATE FUNCTION billing_internal.credits_to_carry(of_customer_id bigint, of_contract text, of_unit text, at timestamptz) RETURNS TABLE (grant_id uuid, amount numeric)
+    LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT f.grant_id, f.amount FROM billing.contract c JOIN billing.credit_grant x USING (customer_id, contract_id)
+    CROSS JOIN LATERAL billing_internal.credit_free(x.customer_id, ARRAY[x.grant_id]) f
+    WHERE c.customer_id = of_customer_id AND c.key = of_contract AND x.unit = of_unit AND x.expired_at IS NULL AND x.voided_at IS NULL AND f.amount > 0
+        AND x.effective_at <= at AND (x.expires_at >= at) IS NOT FALSE;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credits_to_carry(bigint, text, text, timestamptz) IS
+    'What is free in the blocks of a contract, by its key, that pay in a unit up to an instant, at which it is carried on: those that have begun by then and end at it or later. What ended before has expired, whether or not that is posted.';
+
+CREATE FUNCTION billing_internal.credits_carrying() RETURNS TABLE (customer_id bigint, contract_id uuid)
+    LANGUAGE plpgsql STABLE ROWS 2 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT DISTINCT t.customer_id, t.contract_id FROM billing.contract_term t JOIN billing.contract k USING (customer_id, contract_id)
+    WHERE t.kind = 'credit' AND t.until_version IS NULL AND t.terms ? 'carry_from' AND lower(t.valid_during) <= billing.now() AND k.state IN ('scheduled', 'active', 'paused')
+        AND NOT EXISTS (SELECT FROM billing.credit_grant g WHERE g.customer_id = t.customer_id AND g.contract_id = t.contract_id AND starts_with(g.source_key, t.contract_id || '/' || t.term_key || '/'))
+        AND (t.terms ? 'amount' OR EXISTS (
+            SELECT FROM billing_internal.credits_to_carry(t.customer_id, t.terms->'carry_from'->>'contract', coalesce(t.terms->>'unit', k.currency), lower(t.valid_during))))
+    ORDER BY t.customer_id, t.contract_id;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.credits_carrying() IS 'Contracts with credit that begins now and takes over what is unused of another contract: contract_credits_apply() carries it.';
+
 CREATE FUNCTION billing_internal.credit_used(of_customer_id bigint, of_grants uuid[]) RETURNS numeric
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -614,10 +645,10 @@ BEGIN
             new_amount := w.amount + carried - used;
             carried := 0;
         ELSIF w.terms ? 'carry_from' THEN
-            SELECT array_agg(f.grant_id ORDER BY f.grant_id), coalesce(sum(f.amount), 0) INTO from_grants, carried
-            FROM billing.contract c JOIN billing.credit_grant x USING (customer_id, contract_id)
-            CROSS JOIN LATERAL billing_internal.credit_free(x.customer_id, ARRAY[x.grant_id]) f
-            WHERE c.customer_id = of_customer_id AND c.key = w.terms->'carry_from'->>'contract' AND x.unit = of_unit AND x.expired_at IS NULL AND x.voided_at IS NULL AND f.amount > 0;
+            -- Until it begins, what is there pays for what it is for; the job carries it then (credits_carrying).
+            CONTINUE WHEN w.starts_at > now_at;
+            SELECT array_agg(x.grant_id ORDER BY x.grant_id), coalesce(sum(x.amount), 0) INTO from_grants, carried
+            FROM billing_internal.credits_to_carry(of_customer_id, w.terms->'carry_from'->>'contract', of_unit, w.starts_at) x;
         END IF;
         CONTINUE WHEN new_amount + carried <= 0;
         -- The pool first; how many credits it has is summed below.

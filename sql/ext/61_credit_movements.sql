@@ -92,12 +92,13 @@ BEGIN
         contract_id := k.contract_id;
         zone := k.time_zone;
     END IF;
+    PERFORM billing_internal.check_scope(doc->'scope', of_id, 'scope', billing_internal.unit_is_billed(unit));
     effective_at := coalesce(billing_internal.credit_moment(doc->>'effective_on', zone), billing.now());
     expires_at := billing_internal.credit_moment(nullif(doc->>'expires', 'never'), zone);
     doc := doc || jsonb_build_object('scope', billing_internal.credit_scope(doc->'scope', zone));
 END
 $$;
-COMMENT ON FUNCTION billing_internal.credit_begin(text, text, jsonb) IS 'Reads a grant''s document, finds what it names and locks the customer. Errors: ZB001, ZB003, ZB005.';
+COMMENT ON FUNCTION billing_internal.credit_begin(text, text, jsonb) IS 'Reads a grant''s document, finds what it names and locks the customer. Errors: ZB001 (also what the scope names), ZB003, ZB005.';
 
 CREATE FUNCTION billing.credit_grant_create(customer text, doc jsonb) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -120,7 +121,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.credit_grant_create(text, jsonb) IS
-    'Gives a customer a block of credit outside any purchase, so its cost basis is 0: {"key","amount","unit" (the customer''s currency),"category" (promotional | pilot | paid; promotional),"priority" (50; lower first),"scope","effective_on" (now),"expires" (never),"rollover":{"cap","for"},"overdraft","contract","reason"}. Dates are the customer''s (the contract''s) local ones, or instants; expires is exclusive. Usable at once; what blocks owe (credit_mode allow_negative) it pays off first. Returns the key. Errors: ZB001, ZB003 form, ZB004 terms that can''t hold, ZB005 the key exists.';
+    'Gives a customer a block of credit outside any purchase, so its cost basis is 0: {"key","amount","unit" (the customer''s currency),"category" (promotional | pilot | paid; promotional),"priority" (50; lower first),"scope","effective_on" (now),"expires" (never),"rollover":{"cap","for"},"overdraft","contract","reason"}. Dates are the customer''s (the contract''s) local ones, or instants; expires is exclusive. Usable at once; what blocks owe (credit_mode allow_negative) it pays off first. Returns the key. Errors: ZB001 (also a product, meter or bill_to of the scope that is not there), ZB003 form, a dimension of no meter, ZB004 terms that can''t hold, ZB005 the key exists.';
 
 CREATE FUNCTION billing_internal.credit_sell(of_customer_id bigint, of_key text, of_contract_id uuid, of_currency text, of_price numeric, of_unit text, of_amount numeric, of_bonus numeric,
     of_terms jsonb, of_effective_at timestamptz, of_expires_at timestamptz, why text, of_invoiced boolean, OUT pool_id uuid, OUT grant_id uuid)
@@ -724,6 +725,20 @@ END
 $$;
 COMMENT ON FUNCTION billing_internal.credit_end(bigint, uuid) IS 'Posts the end of a block, which is locked: min(unused, cap) moves to a new block that begins where this one ended, the rest expires. No billing event: no invoice, no tax.';
 
+CREATE FUNCTION billing_internal.contract_credits_make(of_customer_id bigint, of_contract_id uuid) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    before bigint;
+BEGIN
+    PERFORM FROM billing.customer c WHERE c.customer_id = of_customer_id FOR NO KEY UPDATE;
+    SELECT count(*) INTO before FROM billing.credit_grant x WHERE x.customer_id = of_customer_id AND x.contract_id = of_contract_id;
+    PERFORM billing_internal.contract_credits_apply(of_customer_id, of_contract_id);
+    RETURN (SELECT count(*) FROM billing.credit_grant x WHERE x.customer_id = of_customer_id AND x.contract_id = of_contract_id) - before;
+END
+$$;
+COMMENT ON FUNCTION billing_internal.contract_credits_make(bigint, uuid) IS 'contract_credits_apply() under the customer''s row. Returns how many blocks it made.';
+
 CREATE FUNCTION billing.credit_expiry_step(max_rows int DEFAULT 500) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off
 AS $$
@@ -731,12 +746,17 @@ DECLARE
     g record;
     k record;
     done bigint := 0;
-    before bigint;
-    after bigint;
 BEGIN
     PERFORM billing_internal.require_installed();
     IF max_rows IS NULL OR max_rows NOT BETWEEN 1 AND 10000 THEN
         PERFORM billing_internal.fail('ZB004', format('%s blocks can''t be ended at once', coalesce(max_rows::text, 'NULL')), 'Give 1 to 10,000.');
+    END IF;
+    -- What begins now takes over what is unused elsewhere, before that ends.
+    FOR k IN SELECT c.customer_id, c.contract_id FROM billing_internal.credits_carrying() c LIMIT max_rows LOOP
+        done := done + billing_internal.contract_credits_make(k.customer_id, k.contract_id);
+    END LOOP;
+    IF done > 0 THEN
+        RETURN done;
     END IF;
     FOR g IN SELECT b.customer_id, b.grant_id FROM billing_internal.credits_ending(max_rows) e JOIN billing.credit_block_balance b USING (customer_id, grant_id)
         ORDER BY b.customer_id, b.grant_id FOR UPDATE OF b SKIP LOCKED LOOP
@@ -761,19 +781,15 @@ BEGIN
             AND EXISTS (SELECT FROM billing.contract_term t WHERE t.customer_id = c.customer_id AND t.contract_id = c.contract_id AND t.kind IN ('credit', 'commitment')
                 AND t.until_version IS NULL AND upper_inf(t.valid_during) AND t.terms ? 'every')
             AND EXISTS (SELECT FROM billing_internal.term_occurrences(c.customer_id, c.contract_id, 'credit', billing.now() + interval '1 year') o
-                WHERE NOT EXISTS (SELECT FROM billing.credit_grant x WHERE x.customer_id = c.customer_id AND starts_with(x.source_key, c.contract_id || '/' || o.term_key || '/' || o.starts_on)))
+                WHERE NOT o.terms ? 'carry_from' AND NOT EXISTS (SELECT FROM billing.credit_grant x WHERE x.customer_id = c.customer_id AND starts_with(x.source_key, c.contract_id || '/' || o.term_key || '/' || o.starts_on)))
         LIMIT max_rows LOOP
-        PERFORM FROM billing.customer c WHERE c.customer_id = k.customer_id FOR NO KEY UPDATE;
-        SELECT count(*) INTO before FROM billing.credit_grant x WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id;
-        PERFORM billing_internal.contract_credits_apply(k.customer_id, k.contract_id);
-        SELECT count(*) INTO after FROM billing.credit_grant x WHERE x.customer_id = k.customer_id AND x.contract_id = k.contract_id;
-        done := done + after - before;
+        done := done + billing_internal.contract_credits_make(k.customer_id, k.contract_id);
     END LOOP;
     RETURN done;
 END
 $$;
 COMMENT ON FUNCTION billing.credit_expiry_step(int) IS
-    'Posts the end of up to max_rows blocks that are past it, their grace (policy credit_expiry_grace) and the bills of all usage they could pay for: roll-over, then expiry. Then pays off debts from credit that has begun, and makes what evergreen contracts grant within a year. Returns how many blocks it ended or made, and debts it paid, 0 = done. Errors: ZB004.';
+    'Carries to credit that begins what is unused of other contracts (carry_from). Posts the end of up to max_rows blocks that are past it, their grace (policy credit_expiry_grace) and the bills of all usage they could pay for: roll-over, then expiry. Then pays off debts from credit that has begun, and makes what evergreen contracts grant within a year. Returns how many blocks it ended or made, and debts it paid, 0 = done. Errors: ZB004.';
 
 CREATE PROCEDURE billing.credit_expiry()
     LANGUAGE plpgsql

@@ -92,6 +92,7 @@ BEGIN
             PERFORM billing_internal.fail('ZB003', format('price: is missing: what a %s costs in %s', of_unit, c.currency), 'Give the price of one credit; of credit in the customer''s currency it is 1.');
         END IF;
         PERFORM billing_internal.check_places((d->>a)::numeric, of_unit, a || ':') FROM unnest('{threshold, amount, target, monthly_cap}'::text[]) a WHERE d ? a;
+        PERFORM billing_internal.check_scope(d->'scope', of_customer_id, 'scope', billing_internal.unit_is_billed(of_unit));
         terms := jsonb_strip_nulls(jsonb_build_object('priority', d->'priority', 'lasts', d->'lasts')) || jsonb_build_object('scope', billing_internal.credit_scope(d->'scope', c.time_zone));
         INSERT INTO billing.top_up_rule (customer_id, rule_id, unit, threshold, mode, amount, price, monthly_cap, terms, set_at, set_by, invoiced, month, bought)
         VALUES (of_customer_id, billing_internal.uuid_v7(), of_unit, (d->>'threshold')::numeric, CASE WHEN d ? 'target' THEN 'target' ELSE 'fixed' END, coalesce(d->>'amount', d->>'target')::numeric,

@@ -98,7 +98,7 @@ COMMENT ON FUNCTION billing_internal.retention_due(timestamptz, timestamptz) IS 
 CREATE FUNCTION billing_internal.credit_expiry_due(from_at timestamptz, until_at timestamptz) RETURNS timestamptz
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN from_at = '-infinity' THEN (SELECT billing.now() WHERE EXISTS (SELECT FROM billing_internal.credits_ending(1)) OR EXISTS (SELECT FROM billing_internal.credits_owing(1))
+    SELECT CASE WHEN from_at = '-infinity' THEN (SELECT billing.now() WHERE EXISTS (SELECT FROM billing_internal.credits_ending(1)) OR EXISTS (SELECT FROM billing_internal.credits_owing(1)) OR EXISTS (SELECT FROM billing_internal.credits_carrying())
         -- What evergreen contracts grant is made a year ahead.
         OR EXISTS (SELECT FROM billing.contract_term t JOIN billing.contract k USING (customer_id, contract_id) WHERE t.kind IN ('credit', 'commitment') AND t.until_version IS NULL
             AND upper_inf(t.valid_during) AND t.terms ? 'every' AND k.ends_at IS NULL AND k.state IN ('scheduled', 'active', 'paused')))
@@ -106,6 +106,8 @@ AS $$
             JOIN billing_internal.seller_policies('{credit_expiry_grace}') s USING (seller_id)
             CROSS JOIN LATERAL (SELECT billing_internal.credit_over_at(g.customer_id, g.contract_id, g.expires_at, s.value) AS over_at) o
         WHERE g.expired_at IS NULL AND g.voided_at IS NULL AND g.expires_at <= until_at AND o.over_at > from_at AND o.over_at <= until_at),
+        -- Credit that begins takes over what is unused of another contract.
+        (SELECT min(lower(t.valid_during)) FROM billing.contract_term t WHERE t.kind = 'credit' AND t.until_version IS NULL AND t.terms ? 'carry_from' AND lower(t.valid_during) > from_at AND lower(t.valid_during) <= until_at),
         -- What a block owes, one that begins later pays off.
         (SELECT min(x.effective_at) FROM billing.credit_grant g JOIN billing.credit_block_balance b USING (customer_id, grant_id) JOIN billing.credit_grant x ON x.customer_id = g.customer_id AND x.unit = g.unit
         WHERE g.overdraft IS NOT NULL AND g.voided_at IS NULL AND b.posted < b.reserved AND x.voided_at IS NULL AND x.effective_at > from_at AND x.effective_at <= until_at)) END

@@ -4,6 +4,7 @@
 \set ECHO all
 SELECT billing.test_clock_set('2026-01-01 00:00+00');
 SELECT billing.customer_upsert('{"key":"acme","name":"Acme","currency":"USD","time_zone":"UTC"}');
+SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai"}],"meters":[{"key":"tokens","event_type":"llm","aggregation":"sum","value":"n","dimensions":["model"],"unit":"token"},{"key":"images","event_type":"image","aggregation":"count"}]}');
 
 -- C: 400 of tokens on 10 May takes D 50, C 200, B 100, A 50; then 350 of images E 300, A 50.
 SELECT billing.credit_purchase('acme', '{"key":"A","amount":"500","price":"500","expires":"2027-01-01"}');
@@ -27,3 +28,12 @@ SELECT * FROM billing.credit_statement('acme', from_at => '2026-05-01');
 SELECT * FROM billing.credit_blocks('acme');
 SELECT kind, account, count(*), sum(amount) FROM billing.credit_ledger_entry GROUP BY kind, account ORDER BY kind, account;
 SELECT * FROM billing.verify('full') WHERE failed > 0;
+
+-- What a scope names must be there: such credit would pay for nothing. Dimensions of an application's own draws are its own.
+SELECT x.n, pg_temp.fails(format('SELECT billing.credit_%s(%L, %L)', x.call, 'acme', x.doc)) FROM (VALUES
+  (1, 'grant_create', '{"amount":"1","scope":{"products":["ai","nope"]}}'), (2, 'purchase', '{"amount":"1","price":"1","scope":{"meters":["tokes"]}}'),
+  (3, 'grant_create', '{"amount":"1","unit":"credits","scope":{"bill_tos":["gmbh"]}}'), (4, 'grant_create', '{"amount":"1","scope":{"meters":["tokens"],"dimensions":{"region":["eu"]}}}'),
+  (5, 'grant_create', '{"amount":"1","unit":"token","scope":{"dimensions":{"region":["eu"]}}}')) x (n, call, doc) ORDER BY 1;
+SELECT pg_temp.fails($$SELECT billing.top_up_rule_set('acme', '{"threshold":"1","amount":"5","scope":{"meters":["tokes"]}}')$$);
+SELECT billing.credit_grant_create('acme', '{"key":"team","amount":"1","unit":"credits","scope":{"products":["ai"],"dimensions":{"team":["red"]}}}');
+SELECT result, drawn FROM billing.draw_down('acme', 1, 'red', 'credits', '{"product":"ai","dimensions":{"team":"red"}}');

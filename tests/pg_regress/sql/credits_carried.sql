@@ -1,0 +1,48 @@
+-- Credit of a pilot that the contract after it takes over: when it begins, what is unused then, whenever it was signed.
+\set ECHO none
+\i tests/pg_regress/helpers.sql
+\set ECHO all
+SELECT billing.test_clock_set('2026-01-01T00:00:00Z') AS clock \gset
+SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai"}],"meters":[{"key":"tokens","event_type":"llm","aggregation":"sum","value":"n","unit":"token"}],
+  "plans":[{"key":"one","currency":"USD","charges":[{"key":"tokens","product":"ai","meter":"tokens","pricing":{"model":"per_unit","unit_price":"1"}}]}]}');
+CREATE FUNCTION pg_temp.pilot(customer text, credits jsonb DEFAULT '[{"key":"pilot","category":"pilot","amount":"100"}]') RETURNS text LANGUAGE sql AS $$
+  SELECT billing.customer_upsert(jsonb_build_object('key', customer));
+  SELECT billing.contract_create(jsonb_build_object('key', customer || '-pilot', 'customer', customer, 'plan', 'one', 'starts_on', '2026-01-01', 'term', '2 months', 'credits', credits));
+  SELECT billing.contract_activate(customer || '-pilot') $$;
+CREATE FUNCTION pg_temp.deal(customer text, starts_on date, extra jsonb DEFAULT '{}') RETURNS text LANGUAGE sql AS $$
+  SELECT billing.contract_create(jsonb_build_object('key', customer || '-1', 'customer', customer, 'plan', 'one', 'starts_on', starts_on, 'term', '12 months', 'commitments', '[{"key":"year","kind":"prepaid","amount":"1000"}]'::jsonb,
+    'credits', jsonb_build_array('{"key":"main","category":"paid","amount":"940","paid_by":"year"}'::jsonb,
+      jsonb_build_object('key', 'carried', 'category', 'pilot', 'paid_by', 'year', 'carry_from', jsonb_build_object('contract', customer || '-pilot')) || extra)));
+  SELECT billing.contract_activate(customer || '-1') $$;
+CREATE FUNCTION pg_temp.used(customer text, id text, at timestamptz, n numeric) RETURNS text LANGUAGE sql AS $$ SELECT billing.ingest_event(customer, 'llm', id, at, jsonb_build_object('n', n)) $$;
+CREATE TEMP VIEW blocks AS SELECT g.key, g.amount, b.posted, g.effective_at::date AS begins, g.expires_at::date AS ends, g.expired_at IS NOT NULL AS ended, p.paid, p.credits AS pool
+  FROM billing.credit_grant g JOIN billing.credit_block_balance b USING (customer_id, grant_id) LEFT JOIN billing.credit_pool p USING (customer_id, pool_id) ORDER BY g.key;
+
+-- Signed while the pilot runs: until the contract begins the pilot's credit pays for the pilot's usage, 10 and 30; 60 are carried, and share the price of 1,000 with 940.
+-- Of monthly credit what began and has not ended by then is carried. A gap of two days: what ended before has expired, though nobody has posted it yet.
+SELECT pg_temp.pilot(c) FROM unnest('{early,gap}'::text[]) c;
+SELECT pg_temp.pilot('monthly', '[{"key":"pilot","category":"pilot","amount":"20","every":"1 month","expires":"period_end"}]');
+SELECT billing.test_clock_set('2026-02-20T00:00:00Z') AS clock \gset
+SELECT pg_temp.used('early', '1', '2026-02-10Z', 10);
+SELECT pg_temp.deal('early', '2026-03-01'), pg_temp.deal('monthly', '2026-03-01', '{"amount":"5"}');
+SELECT * FROM blocks WHERE key ~ '^(early|monthly)';
+SELECT * FROM billing.credit_balance('early');
+SELECT billing.test_clock_set('2026-02-26T00:00:00Z') AS clock \gset
+SELECT pg_temp.used('early', '2', '2026-02-24Z', 30);
+-- What is due is known before: a time travel sees it, and so does the job.
+SELECT job, due_at FROM billing_internal.jobs() j CROSS JOIN LATERAL (SELECT billing_internal.credit_expiry_due('2026-02-26Z', '2026-03-01Z') AS due_at) d WHERE job = 'credit_expiry';
+SELECT billing.test_clock_set('2026-03-01T00:00:00Z') AS clock \gset
+SELECT billing.credit_expiry_step() AS made;
+SELECT * FROM blocks WHERE key ~ '^(early|monthly)';
+CALL billing.bill_run();
+SELECT i.key, i.total, i.credits_applied, i.state FROM billing.invoice i WHERE i.key = 'early-pilot/2';
+CALL billing.credit_expiry();
+SELECT * FROM blocks WHERE key ~ '^(early|monthly)';
+SELECT billing.test_clock_set('2026-03-03T00:00:00Z') AS clock \gset
+SELECT pg_temp.pilot('unposted');
+SELECT pg_temp.deal('gap', '2026-03-03'), pg_temp.deal('unposted', '2026-03-01');
+SELECT * FROM blocks WHERE key ~ '^(gap|unposted)';
+CALL billing.credit_expiry();
+SELECT * FROM blocks WHERE key ~ '^(gap|unposted)';
+SELECT billing.credit_expiry_step() AS made;
+SELECT * FROM billing.verify('full') WHERE failed > 0;
