@@ -701,15 +701,13 @@ pub fn check_discount(
 ) -> Result<(), Fault> {
     let begins = discount.from.unwrap_or(from);
     if let Some(until) = until.filter(|until| begins >= *until) {
-        let message =
-            format!("{begins} is when what it is off has ended (on {until}), so it would never hold");
+        let message = format!("{begins} is not before the end on {until}, so it would never hold");
         return Err(Fault::document("from", message)
             .with_hint("Give the contract a longer term or a renewal, or the discount an earlier from."));
     }
     if let Some(ends) = discount.ends(begins).filter(|ends| *ends <= from) {
         let name = if discount.until.is_some() { "until" } else { "duration" };
-        let message =
-            format!("ends on {ends}, before what it is off begins on {from}, so it would never hold");
+        let message = format!("ends on {ends}, not after the start on {from}, so it would never hold");
         return Err(Fault::document(name, message));
     }
     let keys = items

@@ -807,7 +807,7 @@ fn what_can_not_be_billed_is_refused_by_its_path() {
         ),
         (
             r#""discounts":[{"key":"d","percent_off":"10","from":"2027-01-01"}]"#,
-            "discounts[0].from: 2027-01-01 is when what it is off has ended (on 2027-01-01), so it would never hold",
+            "discounts[0].from: 2027-01-01 is not before the end on 2027-01-01, so it would never hold",
         ),
         (
             r#""discounts":[{"key":"d","percent_off":"10","from":"2026-05-01","until":"2026-05-01"}]"#,
@@ -815,15 +815,15 @@ fn what_can_not_be_billed_is_refused_by_its_path() {
         ),
         (
             r#""discounts":[{"key":"d","percent_off":"10","until":"2026-01-01"}]"#,
-            "discounts[0].until: ends on 2026-01-01, before what it is off begins on 2026-01-01, so it would never hold",
+            "discounts[0].until: ends on 2026-01-01, not after the start on 2026-01-01, so it would never hold",
         ),
         (
             r#""discounts":[{"key":"d","percent_off":"10","from":"2025-01-01","duration":"12 months"}]"#,
-            "discounts[0].duration: ends on 2026-01-01, before what it is off begins on 2026-01-01, so it would never hold",
+            "discounts[0].duration: ends on 2026-01-01, not after the start on 2026-01-01, so it would never hold",
         ),
         (
             r#""phases":[{"key":"a","duration":"2 months","discounts":[{"key":"d","percent_off":"10","from":"2026-03-01"}]}]"#,
-            "phases[0].discounts[0].from: 2026-03-01 is when what it is off has ended (on 2026-03-01), so it would never hold",
+            "phases[0].discounts[0].from: 2026-03-01 is not before the end on 2026-03-01, so it would never hold",
         ),
         (r#""add_ons":[{"key":"a"}]"#, "add_ons[0]: has neither charges, fees nor entitlements"),
         (
