@@ -553,6 +553,29 @@ $$;
 COMMENT ON FUNCTION billing_internal.term_occurrences(bigint, uuid, text, timestamptz) IS
     'The periods of a contract''s commitments or credits as its newest version says: each has the terms of the stretch in which it begins and ends with the grid or the last stretch. n counts from the anchor. Those that begin before an instant.';
 
+CREATE FUNCTION billing_internal.instalments_begun(contract text, of_currency text, amount numeric, starts_on date, every text, instalments text, until_on date) RETURNS numeric
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    ends_on date := (SELECT p.ends_on FROM billing_internal.calendar_period(starts_on, NULL, every, 'anniversary', 0) p);
+    parts int := 0;
+    begun int := 0;
+    day date := starts_on;
+BEGIN
+    IF until_on >= ends_on THEN
+        RETURN amount;
+    END IF;
+    WHILE day < ends_on LOOP
+        parts := parts + 1;
+        begun := begun + (day < until_on)::int;
+        day := (SELECT p.starts_on FROM billing_internal.calendar_period(instalments_begun.starts_on, NULL, instalments, 'anniversary', parts) p);
+    END LOOP;
+    RETURN billing_internal.credit_release(amount, parts, 0, begun, billing_internal.unit_places(of_currency, starts_on), (SELECT p.value FROM billing.policies(contract) p WHERE p.name = 'rounding_mode'));
+END
+$$;
+COMMENT ON FUNCTION billing_internal.instalments_begun(text, text, numeric, date, text, text, date) IS
+    'What a contract bills of a commitment''s period: its amount, or the instalments that begin before until_on where the period ends there, before its time.';
+
 CREATE FUNCTION billing_internal.contract_credits_apply(of_customer_id bigint, of_contract_id uuid) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -589,7 +612,9 @@ BEGIN
     ORDER BY b.customer_id, b.grant_id FOR UPDATE OF b;
     -- Commitments and their periods.
     SELECT coalesce(jsonb_agg(to_jsonb(o) || jsonb_build_object('seq', o.seq, 'money', NOT o.terms ? 'quantity',
-            'amount', CASE WHEN o.terms ? 'quantity' THEN o.terms->>'quantity' ELSE m.paid END, 'paid', m.paid)), '[]')
+            'amount', CASE WHEN o.terms ? 'quantity' THEN o.terms->>'quantity' ELSE m.paid END,
+            -- Where a period is cut short, credit costs what is billed of it.
+            'paid', CASE WHEN o.terms ? 'instalments' AND o.until_at IS NOT NULL THEN billing_internal.instalments_begun(k.key, k.currency, m.paid::numeric, o.starts_on, o.terms->>'every', o.terms->>'instalments', (o.until_at AT TIME ZONE k.time_zone)::date)::text ELSE m.paid END)), '[]')
     INTO periods FROM (
         SELECT x.*, row_number() OVER (PARTITION BY x.term_key ORDER BY x.starts_at) - 1 AS seq,
             least(x.ends_at, lead(x.starts_at) OVER (PARTITION BY x.term_key ORDER BY x.starts_at)) AS until_at

@@ -559,6 +559,16 @@ impl Teller<'_> {
                 .collect();
             told += &format!("; beyond it, {}", list(&overage, "and"));
         }
+        if let (Some(every), Some(until)) = (commitment.every, until)
+            && let Some(begins) = begins_short(from, every, until)
+        {
+            let whole = if commitment.prepaid && commitment.instalments.is_some() {
+                "owed in the instalments that begin in it"
+            } else {
+                "owed whole"
+            };
+            told += &format!("; the last one is cut short ({} to {}) and {whole}", date(begins), last(until));
+        }
         Ok(format!("{told}."))
     }
 
@@ -624,6 +634,13 @@ impl Teller<'_> {
         }
         told + "."
     }
+}
+
+/// The beginning of the last period of a length, counted from a day, where an end cuts it short.
+fn begins_short(from: NaiveDate, every: Interval, until: NaiveDate) -> Option<NaiveDate> {
+    let begins = |n: u32| if n == 0 { Some(from) } else { every.nth_after(from, n) };
+    let n = (0..).take_while(|n| begins(*n).is_some_and(|day| day < until)).last()?;
+    begins(n).filter(|_| begins(n + 1).is_none_or(|next| next > until))
 }
 
 #[cfg(test)]
@@ -705,6 +722,26 @@ mod tests {
                 "On 15 January 2028 it may be renewed for 12 months; notice is due by 15 January 2028; fees and agreed prices rise by 5 percent; agreed prices and discounts end, and list prices hold.",
             ]
         );
+    }
+
+    /// A period that the contract's end cuts short is owed whole: who signs it reads it.
+    #[test]
+    fn a_short_last_period_is_told() {
+        let deal = |kind: &str| {
+            let contract = format!(
+                r#"{{"key":"c","customer":"acme","currency":"USD","starts_on":"2026-01-01","term":"18 months","charges":[{{"key":"calls","product":"p","meter":"calls","pricing":{{"model":"per_unit","unit_price":"1"}}}}],
+                "commitments":[{{"key":"year","amount":"12000","every":"12 months",{kind}}}]}}"#
+            );
+            told(&contract, None).into_iter().find(|line| line.starts_with("Commitment")).unwrap()
+        };
+        let ends = |line: &str, end: &str| assert!(line.ends_with(end), "{line}");
+        let short = "; the last one is cut short (1 January 2027 to 30 June 2027) and";
+        ends(&deal(r#""kind":"postpaid""#), &format!("{short} owed whole."));
+        ends(
+            &deal(r#""kind":"prepaid","instalments":"3 months""#),
+            &format!("{short} owed in the instalments that begin in it."),
+        );
+        ends(&deal(r#""kind":"prepaid","until":"2027-01-01""#), "paid in advance when each begins.");
     }
 
     #[test]

@@ -86,11 +86,11 @@ SELECT * FROM state WHERE key LIKE 'c-%' ORDER BY key;
 SELECT customer, meter, day, quantity, reason FROM billing.unpriced_usage ORDER BY 1, 3;
 
 -- Amendments in time: one recorded later with an earlier day applies under the later ones
-SELECT pg_temp.deal('fold', '2026-06-01', '{"plan":"base","purchase_order":"PO-1"}');
+SELECT pg_temp.deal('fold', '2026-06-01', '{"plan":"base","purchase_order":"PO-1","fees":[{"key":"platform","product":"p","pricing":{"model":"per_unit","unit_price":"310"}}]}');
 CALL billing.bill_run();
-SELECT billing.contract_amend('fold', '{"prices":{"platform":{"model":"flat","amount":"620"}},"purchase_order":"PO-2"}', '2026-06-21') AS later;
+SELECT billing.contract_amend('fold', '{"prices":{"platform":{"model":"per_unit","unit_price":"620"}},"purchase_order":"PO-2"}', '2026-06-21') AS later;
 SELECT billing.contract_amend('fold', '{"quantities":{"platform":"2"},"bill_to":"gmbh"}', '2026-06-11', 'signed late') AS earlier;
-SELECT item, kind, from_at, until_at, quantity, terms->'pricing'->>'amount' AS amount FROM billing.contract_item WHERE contract = 'fold' AND kind IN ('fee', 'purchase_order', 'bill_to') ORDER BY kind, from_at;
+SELECT item, kind, from_at, until_at, quantity, terms->'pricing'->>'unit_price' AS unit_price FROM billing.contract_item WHERE contract = 'fold' AND kind IN ('fee', 'purchase_order', 'bill_to') ORDER BY kind, from_at;
 SELECT version, kind, effective_at, change, reason FROM billing.contract_change WHERE contract = 'fold' ORDER BY version;
 SELECT at::date, billing.contract_as_of('fold', at)->'fees' AS fees, billing.contract_as_of('fold', at)->>'purchase_order' AS po FROM unnest('{2026-06-05Z,2026-06-15Z,2026-06-25Z}'::timestamptz[]) at;
 SELECT billing.test_clock_set('2026-07-01T00:00:00Z') AS clock \gset

@@ -3,6 +3,7 @@
 \i tests/pg_regress/helpers.sql
 SELECT billing.test_clock_set('2026-01-01T00:00:00Z') AS clock \gset
 \i tests/pg_regress/credit_deals.sql
+SELECT count(*) AS images FROM billing.catalog_apply('{"meters":[{"key":"images","event_type":"image","aggregation":"count"}]}') \gset
 \set ECHO all
 CREATE TEMP VIEW blocks AS SELECT c.key AS customer, g.key, trim_scale(b.posted) AS posted FROM billing.credit_block_balance b JOIN billing.credit_grant g USING (customer_id, grant_id) JOIN billing.customer c USING (customer_id) ORDER BY 1, g.grant_id;
 CREATE TEMP VIEW draws AS SELECT k.key AS contract, i.number, a.n, g.key AS block, a.line_key, trim_scale(a.quantity) AS quantity, trim_scale(a.amount) AS amount, f.key AS absorbed_from
