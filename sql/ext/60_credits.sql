@@ -570,7 +570,7 @@ BEGIN
         begun := begun + (day < until_on)::int;
         day := (SELECT p.starts_on FROM billing_internal.calendar_period(instalments_begun.starts_on, NULL, instalments, 'anniversary', parts) p);
     END LOOP;
-    RETURN billing_internal.credit_release(amount, parts, 0, begun, billing_internal.unit_places(of_currency, starts_on), (SELECT p.value FROM billing.policies(contract) p WHERE p.name = 'rounding_mode'));
+    RETURN trim_scale(billing_internal.credit_release(amount, parts, 0, begun, billing_internal.unit_places(of_currency, starts_on), (SELECT p.value FROM billing.policies(contract) p WHERE p.name = 'rounding_mode')));
 END
 $$;
 COMMENT ON FUNCTION billing_internal.instalments_begun(text, text, numeric, date, text, text, date) IS

@@ -24,6 +24,7 @@ SELECT pg_temp.fails($$SELECT billing.credit_extend('deal', '2027-02-01 05:00+00
 SELECT expires_at, posted, refunded FROM billing.credit_blocks('acme');
 
 -- Roll-over with a cap of 20% of 100,000 and 30,000 unused: 20,000 move at the same basis (16,000 stay a liability), 10,000 expire (8,000).
+SELECT count(*) FROM billing.catalog_apply('{"products":[{"key":"ai"}]}');
 SELECT billing.customer_upsert('{"key":"roll","currency":"USD","time_zone":"America/New_York"}') AS a \gset
 SELECT billing.credit_purchase('roll', '{"key":"year","amount":"125000","unit":"credits","price":"100000","effective_on":"2026-01-01","expires":"2027-01-01","rollover":{"cap":"20000","for":"12 months"},"scope":{"products":["ai"]},"priority":7}');
 SELECT result FROM billing.draw_down('roll', 95000, 'r1', 'credits', '{"product":"ai"}');
