@@ -491,9 +491,9 @@ BEGIN
     RETURN QUERY
     SELECT DISTINCT t.customer_id, t.contract_id FROM billing.contract_term t JOIN billing.contract k USING (customer_id, contract_id)
     WHERE t.kind = 'credit' AND t.until_version IS NULL AND t.terms ? 'carry_from' AND lower(t.valid_during) <= billing.now() AND k.state IN ('scheduled', 'active', 'paused')
-        AND NOT EXISTS (SELECT FROM billing.credit_grant g WHERE g.customer_id = t.customer_id AND g.contract_id = t.contract_id AND starts_with(g.source_key, t.contract_id || '/' || t.term_key || '/'))
-        AND (t.terms ? 'amount' OR EXISTS (
-            SELECT FROM billing_internal.credits_to_carry(t.customer_id, t.terms->'carry_from'->>'contract', coalesce(t.terms->>'unit', k.currency), lower(t.valid_during))))
+        AND NOT EXISTS (SELECT FROM billing.credit_grant g JOIN billing.credit_ledger_entry e USING (customer_id, grant_id)
+            WHERE g.customer_id = t.customer_id AND g.contract_id = t.contract_id AND starts_with(g.source_key, t.contract_id || '/' || t.term_key || '/') AND e.kind = 'rolled_in')
+        AND EXISTS (SELECT FROM billing_internal.credits_to_carry(t.customer_id, t.terms->'carry_from'->>'contract', coalesce(t.terms->>'unit', k.currency), lower(t.valid_during)))
     ORDER BY t.customer_id, t.contract_id;
 END
 $$;
@@ -593,6 +593,7 @@ DECLARE
     stands uuid[];
     promised numeric;
     used numeric;
+    changed boolean;
     new_id uuid;
     new_amount numeric;
     of_pool_id uuid;
@@ -657,21 +658,26 @@ BEGIN
         WHERE x.customer_id = of_customer_id AND x.contract_id = of_contract_id AND (x.source_key = w.source_key OR starts_with(x.source_key, w.source_key || '/v'));
         SELECT * INTO g FROM billing.credit_grant x WHERE x.customer_id = of_customer_id AND x.grant_id = stands[cardinality(stands)];
         new_amount := w.amount;
+        changed := false;
         IF stands IS NOT NULL THEN
             IF promised = w.amount AND (g.unit, g.category, g.priority, g.scope) = (of_unit, w.terms->>'category', (w.terms->>'priority')::int, billing_internal.credit_scope(w.terms->'scope', k.time_zone))
                 AND g.rollover IS NOT DISTINCT FROM w.terms->'rollover' AND (g.voided_at IS NULL OR w.amount = 0) THEN
                 -- As it was; its end may have moved with the contract's.
                 UPDATE billing.credit_grant x SET expires_at = of_expires_at WHERE x.customer_id = of_customer_id AND x.grant_id = ANY (stands)
                     AND x.extended_at IS NULL AND x.expired_at IS NULL AND x.voided_at IS NULL AND x.expires_at IS DISTINCT FROM of_expires_at;
-                CONTINUE;
+                CONTINUE WHEN carried > 0 OR NOT w.terms ? 'carry_from';
+                -- Only what it takes over is still to come.
+                new_amount := 0;
+            ELSE
+                used := billing_internal.credit_used(of_customer_id, stands);
+                PERFORM billing_internal.credit_take_back(of_customer_id, stands, 'changed in the contract');
+                new_amount := w.amount + carried - used;
+                changed := true;
             END IF;
-            used := billing_internal.credit_used(of_customer_id, stands);
-            PERFORM billing_internal.credit_take_back(of_customer_id, stands, 'changed in the contract');
-            new_amount := w.amount + carried - used;
-            carried := 0;
-        ELSIF w.terms ? 'carry_from' THEN
+        END IF;
+        carried := 0;
+        IF w.terms ? 'carry_from' AND NOT changed AND w.starts_at <= now_at THEN
             -- Until it begins, what is there pays for what it is for; the job carries it then (credits_carrying).
-            CONTINUE WHEN w.starts_at > now_at;
             SELECT array_agg(x.grant_id ORDER BY x.grant_id), coalesce(sum(x.amount), 0) INTO from_grants, carried
             FROM billing_internal.credits_to_carry(of_customer_id, w.terms->'carry_from'->>'contract', of_unit, w.starts_at) x;
         END IF;
@@ -690,7 +696,7 @@ BEGIN
         new_id := billing_internal.credit_grant_make(of_customer_id,
             billing_internal.credit_key(of_customer_id, k.key || '/' || w.term_key || CASE WHEN w.first THEN '' ELSE '/' || w.starts_on END), of_contract_id, of_pool_id, of_unit, w.terms->>'category',
             new_amount + carried, w.terms || jsonb_build_object('scope', billing_internal.credit_scope(w.terms->'scope', k.time_zone)), w.starts_at, of_expires_at,
-            w.source_key || CASE WHEN stands IS NOT NULL THEN '/v' || k.version ELSE '' END, NULL, NULL, carried);
+            w.source_key || CASE WHEN stands IS NOT NULL THEN '/v' || k.version || CASE WHEN changed THEN '' ELSE '/carried' END ELSE '' END, NULL, NULL, carried);
         IF carried > 0 THEN
             PERFORM billing_internal.credit_carry(of_customer_id, from_grants, new_id, now_at, format('carried into %s', k.key));
         END IF;

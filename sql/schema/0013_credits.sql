@@ -80,7 +80,7 @@ COMMENT ON COLUMN billing.credit_grant.expires_at IS 'It pays for usage before t
 COMMENT ON COLUMN billing.credit_grant.rollover IS 'What becomes of what is unused at its end: {"cap","for"}: up to cap credits (all, without it) move to a new block that lasts so long (for ever, without it). NULL = it expires.';
 COMMENT ON COLUMN billing.credit_grant.overdraft IS 'How far below 0 it may be drawn under credit_mode allow_negative, in unit; Infinity = without end, NULL = not at all.';
 COMMENT ON COLUMN billing.credit_grant.rolled_from IS 'The block whose unused credits these are.';
-COMMENT ON COLUMN billing.credit_grant.source_key IS 'What made it, once: <contract>/<credit>/<day>[/v<version>] of a contract; NULL = a call, a top-up or a roll-over.';
+COMMENT ON COLUMN billing.credit_grant.source_key IS 'What made it, once: <contract>/<credit>/<day>[/v<version>[/carried]] of a contract; NULL = a call, a top-up or a roll-over.';
 COMMENT ON COLUMN billing.credit_grant.reason IS 'Why, in the words of the person who granted it.';
 COMMENT ON COLUMN billing.credit_grant.created_at IS 'Real time.';
 COMMENT ON COLUMN billing.credit_grant.extended_at IS 'Real time a person last moved its end: from then on the contract''s end does not. NULL = never.';

@@ -19,7 +19,7 @@ CREATE TEMP VIEW blocks AS SELECT g.key, g.amount, b.posted, g.effective_at::dat
   FROM billing.credit_grant g JOIN billing.credit_block_balance b USING (customer_id, grant_id) LEFT JOIN billing.credit_pool p USING (customer_id, pool_id) ORDER BY g.key;
 
 -- Signed while the pilot runs: until the contract begins the pilot's credit pays for the pilot's usage, 10 and 30; 60 are carried, and share the price of 1,000 with 940.
--- Of monthly credit what began and has not ended by then is carried. A gap of two days: what ended before has expired, though nobody has posted it yet.
+-- Of monthly credit what began and has not ended by then is carried; the new contract's own 5 are there from its signing. A gap of two days: what ended before has expired, though nobody has posted it yet.
 SELECT pg_temp.pilot(c) FROM unnest('{early,gap}'::text[]) c;
 SELECT pg_temp.pilot('monthly', '[{"key":"pilot","category":"pilot","amount":"20","every":"1 month","expires":"period_end"}]');
 SELECT billing.test_clock_set('2026-02-20T00:00:00Z') AS clock \gset
@@ -29,6 +29,8 @@ SELECT * FROM blocks WHERE key ~ '^(early|monthly)';
 SELECT * FROM billing.credit_balance('early');
 SELECT billing.test_clock_set('2026-02-26T00:00:00Z') AS clock \gset
 SELECT pg_temp.used('early', '2', '2026-02-24Z', 30);
+-- Its own amount is agreed otherwise before it begins: 6 for 5.
+SELECT billing.contract_amend('monthly-1', '{"credits":[{"key":"carried","category":"pilot","amount":"6","paid_by":"year","carry_from":{"contract":"monthly-pilot"}}]}', '2026-03-01', 'one more') AS version;
 -- What is due is known before: a time travel sees it, and so does the job.
 SELECT job, due_at FROM billing_internal.jobs() j CROSS JOIN LATERAL (SELECT billing_internal.credit_expiry_due('2026-02-26Z', '2026-03-01Z') AS due_at) d WHERE job = 'credit_expiry';
 SELECT billing.test_clock_set('2026-03-01T00:00:00Z') AS clock \gset
@@ -45,6 +47,11 @@ SELECT * FROM blocks WHERE key ~ '^(gap|unposted)';
 CALL billing.credit_expiry();
 SELECT * FROM blocks WHERE key ~ '^(gap|unposted)';
 SELECT billing.credit_expiry_step() AS made;
+-- Its own amount is agreed otherwise again, 8 for 6, and what was carried stays. Asked again, nothing changes.
+SELECT billing.contract_amend('monthly-1', '{"credits":[{"key":"carried","category":"pilot","amount":"8","paid_by":"year","carry_from":{"contract":"monthly-pilot"}}]}', '2026-03-01', 'two more') AS version;
+SELECT billing.credit_expiry_step() AS made;
+SELECT * FROM blocks WHERE key ~ '^monthly-1';
+SELECT posted = 940 + 8 + 20 AS ok FROM billing.credit_balance('monthly');
 SELECT * FROM billing.verify('full') WHERE failed > 0;
 
 -- A last period that is cut short is owed whole: 300 where it is paid at once; of instalments the two that begin in it, 200, which is what its 300 credits cost. Amounts by period say it otherwise.
