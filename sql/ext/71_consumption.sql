@@ -547,11 +547,14 @@ BEGIN
         CROSS JOIN LATERAL billing_internal.stored_measures(s.customer_id, s.meter_id, lower(r.stretch), upper(r.stretch)) e WHERE e.value_key = holder) o
     ORDER BY o.placed_at DESC, o.event_key DESC, o.present LIMIT 1;
     c := billing.entitlement_check(s.customer, s.feature, CASE WHEN leaves OR sits IS TRUE THEN 0 ELSE 1 END);
+    IF NOT leaves AND sits IS NOT TRUE AND NOT c.allowed THEN
+        RETURN QUERY SELECT 'denied', false, c.reason, c.used, c.quota, c.remaining;
+        RETURN;
+    END IF;
+    -- A seat that is held stays, and one may always go.
+    c.reason := CASE WHEN c.allowed THEN c.reason ELSE 'allowed' END;
     IF coalesce(sits, false) <> leaves THEN
         RETURN QUERY SELECT CASE WHEN leaves THEN 'absent' ELSE 'already' END, true, c.reason, c.used, c.quota, c.remaining;
-        RETURN;
-    ELSIF NOT leaves AND NOT c.allowed THEN
-        RETURN QUERY SELECT 'denied', false, c.reason, c.used, c.quota, c.remaining;
         RETURN;
     END IF;
     -- Without an entitlement nobody counts; what is left has to be known all the same.

@@ -651,7 +651,7 @@ $$;
 COMMENT ON FUNCTION billing_internal.limits_ask(bigint, int, numeric, jsonb, text, text, timestamptz) IS
     'Whether a quantity more of a meter keeps within the limits and budgets that are about it (reason: allowed; soft_limit: beyond a soft one; spend_limit, budget: beyond a hard one), and the limit in question. What is reserved counts as used. properties: of the event, which counts on the other meters of its type, too. at: when it happens (NULL = this moment). What costs nothing passes.';
 
-CREATE FUNCTION billing_internal.customer_limits(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, bill_to text, properties text) RETURNS TABLE (allowed boolean, reason text)
+CREATE FUNCTION billing_internal.customer_limits(of_customer_id bigint, of_meter_id int, quantity numeric, dimensions jsonb, bill_to text, properties text) RETURNS TABLE (allowed boolean, reason text, detail jsonb)
     LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 1 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
@@ -659,7 +659,7 @@ BEGIN
         RETURN;
     END IF;
     BEGIN
-        RETURN QUERY SELECT a.allowed, a.reason FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to, properties) a;
+        RETURN QUERY SELECT a.allowed, a.reason, a.detail FROM billing_internal.limits_ask(of_customer_id, of_meter_id, quantity, dimensions, bill_to, properties) a;
     EXCEPTION WHEN OTHERS THEN
         -- What keeps usage from being priced is for staff.
         IF left(SQLSTATE, 2) <> 'ZB' THEN

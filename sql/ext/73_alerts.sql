@@ -361,10 +361,13 @@ DECLARE
     c bigint;
 BEGIN
     PERFORM billing_internal.require_installed();
+    IF (max_rows BETWEEN 1 AND 10000) IS NOT TRUE OR after_customer IS NULL THEN
+        PERFORM billing_internal.fail('ZB004', format('%s customers after %s can''t be looked at at once', coalesce(max_rows::text, 'NULL'), coalesce(after_customer::text, 'NULL')), 'Give 1 to 10,000, and the last customer that was looked at, or 0 to begin.');
+    END IF;
     looked := 0;
     fired := 0;
     last_customer := after_customer;
-    FOR c IN SELECT DISTINCT r.customer_id FROM billing.alert_rule r WHERE r.ended_at IS NULL AND r.customer_id > after_customer ORDER BY r.customer_id LIMIT greatest(max_rows, 0) LOOP
+    FOR c IN SELECT DISTINCT r.customer_id FROM billing.alert_rule r WHERE r.ended_at IS NULL AND r.customer_id > after_customer ORDER BY r.customer_id LIMIT max_rows LOOP
         fired := fired + billing_internal.alerts_or_issue(run, c);
         looked := looked + 1;
         last_customer := c;
@@ -374,7 +377,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION billing.alerts_step(bigint, int, uuid) IS 'Looks at the alert rules of up to max_rows customers after one: for usage that came without a call, and for periods that ended, until a day later. Returns how many customers it looked at (0 = done), how many alerts it told, and the customer to go on after. Whose usage can''t be priced is an issue of the run (NULL = of none) and stops no other.';
+COMMENT ON FUNCTION billing.alerts_step(bigint, int, uuid) IS 'Looks at the alert rules of up to max_rows customers after one: for usage that came without a call, and for periods that ended, until a day later. Returns how many customers it looked at (0 = done), how many alerts it told, and the customer to go on after. Whose usage can''t be priced is an issue of the run (NULL = of none) and stops no other. Errors: ZB004.';
 
 CREATE PROCEDURE billing.alerts()
     LANGUAGE plpgsql

@@ -11,6 +11,7 @@ DECLARE
     f record;
     e record;
     l record;
+    beyond jsonb;
     asked record;
     who text;
     paused text;
@@ -66,13 +67,17 @@ BEGIN
         command := format('SELECT billing.entitlement_override(%L, %L, %L, NULL, ''why'');', who, f.key,
             c.value || jsonb_build_object('burst', ceil((c.value->>'burst')::numeric + why_denied.quantity - c.remaining)::text));
     WHEN c.reason IN ('spend_limit', 'budget') THEN
-        explanation := format('%s would cost more than a %s lets', f.key, replace(c.reason, '_', ' '));
-        IF NOT billing_internal.asks_for_itself() THEN
-            SELECT x.*, a.detail, m.key AS meter INTO l FROM billing_internal.limits_ask(of_customer_id, f.meter_id, asked.quantity, asked.dimensions, why_denied.bill_to, asked.properties) a
-            JOIN billing.spend_limit x ON x.customer_id = of_customer_id AND x.key = a.detail->>'key' AND x.ended_at IS NULL LEFT JOIN billing.meter m ON m.meter_id = x.meter_id;
-            command := format('SELECT billing.%s_set(%L, %L);', l.kind, who, jsonb_strip_nulls(jsonb_build_object('key', l.key, 'amount', ceil((l.detail->>'used')::numeric + (l.detail->>'asked')::numeric)::text,
+        IF billing_internal.asks_for_itself() THEN
+            SELECT a.detail INTO beyond FROM billing_internal.customer_limits(of_customer_id, f.meter_id, asked.quantity, asked.dimensions, why_denied.bill_to, asked.properties) a;
+        ELSE
+            SELECT a.detail INTO beyond FROM billing_internal.limits_ask(of_customer_id, f.meter_id, asked.quantity, asked.dimensions, why_denied.bill_to, asked.properties) a;
+            SELECT x.*, m.key AS meter INTO l FROM billing.spend_limit x LEFT JOIN billing.meter m ON m.meter_id = x.meter_id
+            WHERE x.customer_id = of_customer_id AND x.key = beyond->>'key' AND x.ended_at IS NULL;
+            command := format('SELECT billing.%s_set(%L, %L);', l.kind, who, jsonb_strip_nulls(jsonb_build_object('key', l.key, 'amount', ceil((beyond->>'used')::numeric + (beyond->>'asked')::numeric)::text,
                 'period', l.period, 'mode', l.mode, 'bill_to', l.bill_to, 'match', nullif(l.match, '{}'), 'currency', l.currency, 'meter', l.meter, 'reason', 'why')));
         END IF;
+        explanation := format('%s %s: %s of %s %s is used or reserved, so %s more is too much; it resets at %s', replace(beyond->>'kind', '_', ' '), beyond->>'key', beyond->>'used', beyond->>'amount', beyond->>'unit',
+            beyond->>'asked', to_char((beyond->>'resets_at')::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'));
     ELSE
         explanation := format('%s may not use %s of %s now (%s)', who, trim_scale(why_denied.quantity), f.key, c.reason);
     END CASE;

@@ -138,6 +138,7 @@ SELECT * FROM pg_temp.told();
 -- What can't be: money in a currency that is none would never be reached; a place in the feed that is none would read nothing, for ever.
 SELECT pg_temp.fails($$SELECT billing.alert_rule_set('globex', '{"key":"typo","kind":"spend","period":"month","unit":"USDD","thresholds":["1"]}')$$);
 SELECT pg_temp.fails($$SELECT * FROM billing.events_after(NULL)$$);
+SELECT pg_temp.fails($$SELECT * FROM billing.alerts_step(0, NULL)$$);
 
 -- A window that no other follows is looked at when it is over, too: of the first use, and of a contract that ended.
 SELECT billing.test_clock_set('2026-05-01 10:00+00') AS clock \gset

@@ -152,6 +152,11 @@ SELECT * FROM pg_temp.fails($$SELECT billing.reservation_confirm('00000000-0000-
 SELECT u, s.* FROM unnest('{ann,bob,ann,cem}'::text[]) u CROSS JOIN LATERAL billing.seat_assign('acme', 'seats', u) s;
 SELECT u, s.* FROM unnest('{bob,bob}'::text[]) u CROSS JOIN LATERAL billing.seat_release('acme', 'seats', u) s;
 SELECT * FROM billing.seat_assign('acme', 'seats', 'cem');
+-- More seats than the quota by now: who has one keeps it or leaves, nobody comes.
+SELECT billing.entitlement_override('acme', 'seats', '0', NULL, 'fewer') IS NOT NULL AS made;
+SELECT s.result, s.allowed, s.reason, s.used FROM (VALUES ('ann', false), ('eve', false), ('ann', true), ('ann', true)) c (who, leaves) CROSS JOIN LATERAL (SELECT * FROM billing.seat_assign('acme', 'seats', c.who) WHERE NOT c.leaves UNION ALL SELECT * FROM billing.seat_release('acme', 'seats', c.who) WHERE c.leaves) s;
+SELECT billing.entitlement_override_end('acme', 'seats', 'as agreed') AS ended;
+SELECT result FROM billing.seat_assign('acme', 'seats', 'ann');
 SELECT billing.contract_amend('acme-1', '{"entitlements": [{"feature": "seats", "value": "2", "mode": "soft"}]}', '2026-05-04') AS version;
 SELECT * FROM billing.seat_assign('acme', 'seats', 'dan');
 SELECT billing.test_clock_set('2026-05-14T00:00:00Z') IS NOT NULL AS clock;
