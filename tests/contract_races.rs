@@ -18,7 +18,7 @@ fn deals(db: &Db, contracts: usize) -> Client {
     let make = format!(
         "SELECT billing.test_clock_set('2026-02-01T00:00:00Z');
          SELECT * FROM billing.catalog_apply('{{\"products\":[{{\"key\":\"p\"}}],\"plans\":[{{\"key\":\"base\",\"name\":\"Base\",\"currency\":\"USD\",
-            \"fees\":[{{\"key\":\"platform\",\"product\":\"p\",\"pricing\":{{\"model\":\"flat\",\"amount\":\"100\"}}}}]}}]}}');
+            \"fees\":[{{\"key\":\"platform\",\"product\":\"p\",\"pricing\":{{\"model\":\"per_unit\",\"unit_price\":\"100\"}}}}]}}]}}');
          SELECT billing.customer_upsert(jsonb_build_object('key', 'u' || n)) FROM generate_series(0, {contracts} - 1) n;
          SELECT billing.subscribe('u' || n, 'base') FROM generate_series(0, {contracts} - 1) n;"
     );
