@@ -491,6 +491,8 @@ BEGIN
     RETURN QUERY
     SELECT DISTINCT t.customer_id, t.contract_id FROM billing.contract_term t JOIN billing.contract k USING (customer_id, contract_id)
     WHERE t.kind = 'credit' AND t.until_version IS NULL AND t.terms ? 'carry_from' AND lower(t.valid_during) <= billing.now() AND k.state IN ('scheduled', 'active', 'paused')
+        -- Of what had begun when it was signed the activation carried what there was.
+        AND (k.signed_at >= lower(t.valid_during)) IS NOT TRUE
         AND NOT EXISTS (SELECT FROM billing.credit_grant g JOIN billing.credit_ledger_entry e USING (customer_id, grant_id)
             WHERE g.customer_id = t.customer_id AND g.contract_id = t.contract_id AND starts_with(g.source_key, t.contract_id || '/' || t.term_key || '/') AND e.kind = 'rolled_in')
         AND EXISTS (SELECT FROM billing_internal.credits_to_carry(t.customer_id, t.terms->'carry_from'->>'contract', coalesce(t.terms->>'unit', k.currency), lower(t.valid_during)))

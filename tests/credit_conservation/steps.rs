@@ -407,7 +407,9 @@ impl World {
         let moved: Vec<(usize, Cents)> = (0..customer.blocks.len())
             .filter(|n| {
                 let b = &customer.blocks[*n];
-                b.contract.as_ref() == Some(&from) && b.unit == unit && !b.ended && !b.void && free[*n] > 0
+                // What has begun by the morning on which this one begins, and has not ended before.
+                let pays = b.from <= midnight(today) && b.until.is_none_or(|until| until >= midnight(today));
+                b.contract.as_ref() == Some(&from) && b.unit == unit && !b.ended && !b.void && pays && free[*n] > 0
             })
             .map(|n| (n, free[n]))
             .collect();
