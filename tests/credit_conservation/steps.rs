@@ -409,7 +409,12 @@ impl World {
                 let b = &customer.blocks[*n];
                 // What has begun by the morning on which this one begins, and has not ended before.
                 let pays = b.from <= midnight(today) && b.until.is_none_or(|until| until >= midnight(today));
-                b.contract.as_ref() == Some(&from) && b.unit == unit && !b.ended && !b.void && pays && free[*n] > 0
+                b.contract.as_ref() == Some(&from)
+                    && b.unit == unit
+                    && !b.ended
+                    && !b.void
+                    && pays
+                    && free[*n] > 0
             })
             .map(|n| (n, free[n]))
             .collect();

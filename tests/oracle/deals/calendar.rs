@@ -55,7 +55,7 @@ pub fn after(day: Day, interval: &str) -> Day {
 }
 
 /// The last day of the month `n` months from that of a day.
-fn month_end(day: Day, n: i32) -> Day {
+pub fn month_end(day: Day, n: i32) -> Day {
     let first = months_from(day.with_day(1).expect("a first"), n + 1);
     first - Days::new(1)
 }

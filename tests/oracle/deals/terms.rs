@@ -1,5 +1,6 @@
 //! What of a contract is in force when.
 
+use super::calendar::month_end;
 use super::documents::{change_items, current, date, expanded, list, maybe, put, text};
 use super::rating::scale;
 use super::{Change, Contract, Day, Grid, Instant, Kind, Q, World, Zone, months, months_after, q};
@@ -48,11 +49,13 @@ impl Contract {
         }
     }
 
-    /// So many months after the first day, as a term counts them.
+    /// So many months after the first day, as a term counts them: with `end_of_month` from a month's end to a month's end,
+    /// also where periods are counted from a trial's end that is none.
     pub fn day_of_term(&self, n: u32) -> Day {
-        match self.grid {
-            Grid::MonthEnds(_) => self.grid.period(self.starts, n).1,
-            _ => months_after(self.starts, n),
+        let months_ends = self.changes[0].doc["billing"]["end_of_month"] == true;
+        match month_end(self.starts, 0) == self.starts && months_ends {
+            true => month_end(self.starts, n as i32),
+            false => months_after(self.starts, n),
         }
     }
 
